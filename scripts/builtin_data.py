@@ -1,0 +1,138 @@
+"""Where the built-in model's training tokens come from: texts, a tokenizer trained on them, one long array of ids.
+
+Everything here is a function of its arguments and a seed, so that a run killed at any moment finds the same batches again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+END_OF_TEXT = "<|endoftext|>"
+SLICE = 1 << 19  # characters given to the tokenizer at a time: bounds memory, costs at most one merge a slice
+
+
+def read_texts(source: str, column: str = "text") -> Iterator[str]:
+    """The texts of one source, in order.
+
+    Args:
+        source: a parquet file, a text file, a folder of either, or `hub:ID[@REVISION]` (Hugging Face `datasets`,
+            split "train").
+        column: the column that holds the text, for parquet and hub data sets.
+    """
+    if source.startswith("hub:"):
+        import datasets
+
+        name, _, revision = source.removeprefix("hub:").partition("@")
+        for row in datasets.load_dataset(name, revision=revision or None, split="train", streaming=True):
+            yield row[column]
+        return
+    path = Path(source)
+    if path.is_dir():
+        for child in sorted(path.iterdir()):
+            yield from read_texts(str(child), column)
+    elif path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=8, columns=[column]):
+            yield from batch.column(0).to_pylist()
+    else:
+        yield path.read_text(encoding="utf-8")
+
+
+def slices(text: str) -> Iterator[str]:
+    """The text cut at spaces into pieces of at most `SLICE` characters."""
+    start = 0
+    while start < len(text):
+        end = min(start + SLICE, len(text))
+        if end < len(text):
+            space = text.rfind(" ", start, end)
+            end = space if space > start else end
+        yield text[start:end]
+        start = end
+
+
+def train_tokenizer(sources: Iterable[str], column: str, vocab_size: int, every: int = 8) -> Tokenizer:
+    """A byte-level BPE tokenizer: no normaliser, so that any text comes back byte for byte.
+
+    Args:
+        every: only every so-manieth slice is counted; merges of a 4096 vocabulary need no more.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    pieces = (piece for source in sources for text in read_texts(source, column) for piece in slices(text))
+    tokenizer.train_from_iterator((piece for i, piece in enumerate(pieces) if i % every == 0), trainer)
+    return tokenizer
+
+
+def tokenise(tokenizer: Tokenizer, sources: Iterable[str], column: str, path: Path) -> int:
+    """Write the ids of all texts to `path` as uint16, each text behind an end-of-text id; returns their number."""
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    count = 0
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as out:
+        for source in sources:
+            for text in read_texts(source, column):
+                encodings = tokenizer.encode_batch_fast(list(slices(text)), add_special_tokens=False)
+                ids = np.concatenate([np.array([end], dtype=np.uint16), *(np.array(e.ids, dtype=np.uint16) for e in encodings)])
+                out.write(ids.tobytes())
+                count += len(ids)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.rename(path)
+    return count
+
+
+def prepare(work: Path, sources: list[str], column: str, vocab_size: int) -> tuple[Tokenizer, Path]:
+    """The tokenizer and the file of ids, made once and found again in `work` (keyed by the sources and the vocabulary)."""
+    key = hashlib.sha256(json.dumps([sources, column, vocab_size]).encode()).hexdigest()[:12]
+    tokenizer_path, ids_path = work / f"tokenizer-{key}.json", work / f"ids-{key}.bin"
+    work.mkdir(parents=True, exist_ok=True)
+    if not tokenizer_path.exists():
+        train_tokenizer(sources, column, vocab_size).save(str(tokenizer_path))
+    tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    if not ids_path.exists():
+        tokenise(tokenizer, sources, column, ids_path)
+    return tokenizer, ids_path
+
+
+class Windows:
+    """Batches of windows of ids: batch `step` is a pure function of (file, context, seed, step).
+
+    The file is cut into windows of `context` ids (plus the one that follows); each epoch visits all of them once in an order
+    drawn from (seed, epoch).
+    """
+
+    def __init__(self, path: Path, context: int, seed: int):
+        self.ids = np.memmap(path, dtype=np.uint16, mode="r")
+        self.context = context
+        self.seed = seed
+        self.count = (len(self.ids) - 1) // context
+        if self.count == 0:
+            raise SystemExit(f"{path} holds {len(self.ids)} ids, fewer than one window of {context}: give more text")
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def window(self, serial: int) -> np.ndarray:
+        """The window that comes `serial`-th in the whole run, `[context + 1]`."""
+        epoch, place = divmod(serial, self.count)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        start = int(self._order[place]) * self.context
+        return np.asarray(self.ids[start : start + self.context + 1], dtype=np.int64)
+
+    def batch(self, first: int, rows: int) -> np.ndarray:
+        """Windows `first` ... `first + rows - 1` of the run, `[rows, context + 1]`."""
+        return np.stack([self.window(first + row) for row in range(rows)])

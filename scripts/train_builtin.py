@@ -1,0 +1,307 @@
+"""Train the built-in model: a small Llama from scratch, by ordinary next-token prediction.
+
+    python scripts/train_builtin.py --data books_train-*.parquet --validate books_val-*.parquet --tokens 60M
+
+A run is a pure function of its arguments: killed at any moment and started again with the same ones, it goes on from its
+last checkpoint and ends with the same weights. The learning rate is constant after a short warm-up and falls to zero over the
+last part; the checkpoint at the start of that fall is kept, so that a later run with more `--tokens` goes on from there.
+
+The work folder holds the tokenizer, the ids, checkpoints, snapshots at 0, 0.25M, 0.5M, 1M, 2M ... tokens, and `log.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import builtin_data
+from muon import Muon
+
+LN2 = math.log(2)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that determines the weights at a step, but for the data itself."""
+
+    vocab_size: int = 4096
+    d_model: int = 256
+    layers: int = 6
+    heads: int = 4
+    feed_forward: int = 640
+    max_context: int = 1024
+    context: int = 512
+    rows: int = 16
+    tokens: int = 60_000_000
+    decay: float = 0.25
+    warmup_steps: int = 40
+    muon_lr: float = 0.02
+    adam_lr: float = 0.005
+    seed: int = 0
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.rows * self.context
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.tokens / self.tokens_per_step)
+
+    @property
+    def decay_start(self) -> int:
+        return self.steps - round(self.steps * self.decay)
+
+    def rate(self, step: int) -> float:
+        """The factor on both learning rates at a step: warm-up, constant, linear fall to zero."""
+        warm = min(1.0, (step + 1) / self.warmup_steps)
+        fall = 1.0 if step < self.decay_start else (self.steps - step) / (self.steps - self.decay_start)
+        return warm * fall
+
+
+def fast_dtype() -> torch.dtype:
+    """bfloat16 where this machine multiplies it faster than float32, else float32 (measured: a tenth of a second)."""
+    if torch.cuda.is_available():
+        return torch.bfloat16
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.ones(256, 256, dtype=dtype)
+        a @ a
+        start = time.perf_counter()
+        for _ in range(5):
+            a @ a
+        seconds[dtype] = time.perf_counter() - start
+    return min(seconds, key=seconds.get)
+
+
+def build_model(config: Config, end_of_text: int) -> LlamaForCausalLM:
+    torch.manual_seed(config.seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.d_model,
+            intermediate_size=config.feed_forward,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.max_context,
+            tie_word_embeddings=True,
+            bos_token_id=end_of_text,
+            eos_token_id=end_of_text,
+            pad_token_id=None,
+            use_cache=False,
+        )
+    )
+
+
+def optimisers(model: LlamaForCausalLM, config: Config, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+    named = dict(model.named_parameters())
+    matrices = [p for name, p in named.items() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in named.items() if p.ndim != 2 or "embed" in name]
+    return [
+        Muon(matrices, lr=config.muon_lr, dtype=dtype),
+        torch.optim.AdamW(others, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def save_checkpoint(path: Path, model, optims, config: Config, step: int, seconds: float) -> None:
+    """One safetensors file, written beside and renamed: a kill leaves the old one or the new one."""
+    names = {p: name for name, p in model.named_parameters()}
+    tensors = {f"model.{name}": p.detach() for p, name in names.items()}
+    for number, optim in enumerate(optims):
+        for param, state in optim.state.items():
+            for key, value in state.items():
+                tensors[f"optim{number}.{names[param]}.{key}"] = torch.as_tensor(value).detach().clone()
+    meta = {"config": json.dumps(asdict(config)), "step": str(step), "seconds": str(seconds)}
+    beside = path.with_suffix(".partial")
+    save_file(tensors, beside, metadata=meta)
+    with beside.open("rb") as handle:
+        os.fsync(handle.fileno())
+    beside.rename(path)
+
+
+def read_meta(path: Path) -> tuple[Config, int, float]:
+    with safe_open(path, "pt") as handle:
+        meta = handle.metadata()
+    known = {field.name for field in fields(Config)}
+    stored = {key: value for key, value in json.loads(meta["config"]).items() if key in known}
+    return Config(**stored), int(meta["step"]), float(meta["seconds"])
+
+
+def load_checkpoint(path: Path, model, optims) -> None:
+    params = dict(model.named_parameters())
+    with safe_open(path, "pt") as handle, torch.no_grad():
+        for key in handle.keys():
+            part, _, rest = key.partition(".")
+            if part == "model":
+                params[rest].copy_(handle.get_tensor(key))
+            else:
+                name, _, field = rest.rpartition(".")
+                optims[int(part.removeprefix("optim"))].state[params[name]][field] = handle.get_tensor(key)
+
+
+def find_start(work: Path, config: Config) -> Path | None:
+    """The furthest checkpoint that lies on this run's way: same settings, and not into another run's fall of the rate."""
+    best, best_step = None, -1
+    for path in work.glob("checkpoint*.safetensors"):
+        stored, step, _ = read_meta(path)
+        same = {**asdict(stored), "tokens": 0, "decay": 0.0} == {**asdict(config), "tokens": 0, "decay": 0.0}
+        shared_way = stored == config or step <= min(stored.decay_start, config.decay_start)
+        if same and shared_way and step > best_step:
+            best, best_step = path, step
+    return best
+
+
+def export(model: LlamaForCausalLM, tokenizer, folder: Path, config: Config) -> None:
+    """A Hugging Face folder in bfloat16: config.json, model.safetensors, tokenizer.json, tokenizer_config.json."""
+    copy = LlamaForCausalLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.to(torch.bfloat16).save_pretrained(folder)
+    end = builtin_data.END_OF_TEXT
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=end, eos_token=end, model_max_length=config.max_context
+    ).save_pretrained(folder)
+
+
+@torch.no_grad()
+def nats_per_token(model, ids_path: Path, context: int, windows: int | None) -> float:
+    """Mean next-token cross-entropy over the first windows of a file of ids (all of it: windows=None)."""
+    data = builtin_data.Windows(ids_path, context, seed=0)
+    total, device = 0.0, next(model.parameters()).device
+    count = data.count if windows is None else min(windows, data.count)
+    # Spread over the whole file: the first windows alone would be one book.
+    starts = [round(i * data.count / count) * context for i in range(count)]
+    for first in range(0, count, 8):
+        batch = torch.stack(
+            [torch.from_numpy(data.ids[s : s + context + 1].astype("int64")) for s in starts[first : first + 8]]
+        )
+        total += token_loss(model, batch.to(device)).item() * batch.shape[0]
+    return total / count
+
+
+def token_loss(model, batch: torch.Tensor) -> torch.Tensor:
+    logits = model.lm_head(model.model(input_ids=batch[:, :-1], use_cache=False).last_hidden_state).float()
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+
+def snapshot_marks(tokens: int) -> list[int]:
+    """0, 0.25M, 0.5M, 1M, 2M, 4M ... up to `tokens`."""
+    marks, mark = [0], 250_000
+    while mark <= tokens:
+        marks.append(mark)
+        mark *= 2
+    return marks
+
+
+def keep_log_until(log: Path, step: int) -> None:
+    """Drop what an interrupted run logged past its checkpoint: it will be computed, and logged, again."""
+    if log.exists():
+        rows = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
+        log.write_text("".join(row + "\n" for row in rows))
+
+
+def train(config: Config, args: argparse.Namespace) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sources = sorted(path for pattern in args.data for path in (glob.glob(pattern) or [pattern]))
+    held_out = sorted(path for pattern in args.validate for path in (glob.glob(pattern) or [pattern]))
+    tokenizer, ids_path = builtin_data.prepare(args.work, sources, args.column, config.vocab_size)
+    held_out_ids = args.work / "held-out.bin"
+    if held_out and not held_out_ids.exists():
+        builtin_data.tokenise(tokenizer, held_out, args.column, held_out_ids)
+
+    dtype = fast_dtype()
+    model = build_model(config, tokenizer.token_to_id(builtin_data.END_OF_TEXT)).to(device)
+    if args.init:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32).state_dict())
+    optims = optimisers(model, config, dtype)
+    step, seconds_before = 0, 0.0
+    if start := find_start(args.work, config):
+        _, step, seconds_before = read_meta(start)
+        load_checkpoint(start, model, optims)
+    log = args.work / "log.jsonl"
+    keep_log_until(log, step)
+    windows = builtin_data.Windows(ids_path, config.context, config.seed)
+    marks = [mark for mark in snapshot_marks(config.tokens) if mark >= step * config.tokens_per_step]
+
+    loss_of = torch.compile(token_loss) if args.compile else token_loss
+    began = saved = time.monotonic()
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
+        TimeRemainingColumn(), console=Console(stderr=True),
+    )  # fmt: skip
+    with bar, log.open("a", buffering=1) as out:
+        task = bar.add_task("training", total=config.steps, completed=step)
+        while True:
+            tokens = step * config.tokens_per_step
+            seconds = seconds_before + time.monotonic() - began
+            while marks and tokens >= marks[0]:
+                export(model, tokenizer, args.work / "snapshots" / f"{marks.pop(0) / 1e6:g}M", config)
+            if step == config.decay_start:
+                save_checkpoint(args.work / f"checkpoint-before-decay-{step}.safetensors", model, optims, config, step, seconds)
+            if step == config.steps:
+                break
+            for optim, lr in zip(optims, (config.muon_lr, config.adam_lr), strict=True):
+                for group in optim.param_groups:
+                    group["lr"] = lr * config.rate(step)
+            batch = torch.from_numpy(windows.batch(step * config.rows, config.rows)).to(device)
+            loss = 0.0
+            for part in batch.split(args.micro_rows):
+                with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+                    part_loss = loss_of(model, part) * (len(part) / len(batch))
+                part_loss.backward()
+                loss += part_loss.item()
+            for optim in optims:
+                optim.step()
+                optim.zero_grad(set_to_none=True)
+            step += 1
+            row = {"step": step, "tokens": step * config.tokens_per_step, "nats": round(loss, 4), "rate": config.rate(step - 1)}
+            if held_out and (step % args.validate_every == 0 or step == config.steps):
+                row["held_out_nats"] = round(nats_per_token(model, held_out_ids, config.context, windows=32), 4)
+            row["seconds"] = round(seconds_before + time.monotonic() - began, 1)
+            out.write(json.dumps(row) + "\n")
+            bar.update(task, completed=step, description=f"{row['tokens'] / 1e6:.2f}M tokens, {loss:.3f} nats")
+            if time.monotonic() - saved > args.save_every or step == config.steps:
+                save_checkpoint(args.work / "checkpoint.safetensors", model, optims, config, step, row["seconds"])
+                saved = time.monotonic()
+    export(model, tokenizer, args.out, config)
+
+
+def count(text: str) -> int:
+    """A number of tokens as people write it: 250k, 60M, 1000000."""
+    scale = {"k": 1e3, "M": 1e6, "B": 1e9}.get(text[-1], 1)
+    return int(float(text[:-1] if scale != 1 else text) * scale)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, help="parquet or text files, folders, or hub:ID[@REVISION]")
+    parser.add_argument("--validate", nargs="*", default=[], help="held-out texts, in the same forms")
+    parser.add_argument("--column", default="text", help="column that holds the text (default: text)")
+    parser.add_argument("--work", type=Path, default=Path("build/builtin"), help="where everything but the model goes")
+    parser.add_argument("--out", type=Path, default=Path("build/builtin/model"), help="where the finished model goes")
+    parser.add_argument("--init", type=Path, help="start from the weights of this model folder instead of random ones")
+    parser.add_argument("--compile", action="store_true", help="compile the forward and backward pass (a minute at the start)")
+    parser.add_argument("--micro-rows", type=int, default=8, help="rows of a forward pass (memory; the step is the same)")
+    parser.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
+    parser.add_argument("--validate-every", type=int, default=50, help="steps between looks at the held-out texts")
+    for field in fields(Config):
+        kind = count if field.name == "tokens" else type(field.default)
+        parser.add_argument("--" + field.name.replace("_", "-"), type=kind, default=field.default, help="default: %(default)s")
+    args = parser.parse_args()
+    train(Config(**{field.name: getattr(args, field.name) for field in fields(Config)}), args)
+
+
+if __name__ == "__main__":
+    main()

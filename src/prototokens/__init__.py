@@ -1,0 +1,64 @@
+"""One-step text reconstruction: a few trained vectors from which a frozen language model emits a text in one forward pass."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from prototokens._version import __version__
+
+if TYPE_CHECKING:
+    from prototokens import errors
+    from prototokens.chunks import plan_chunks
+    from prototokens.decoding import decode
+    from prototokens.encoded import EncodedText
+    from prototokens.encoding import encode
+    from prototokens.engine.decode import decode_ids
+    from prototokens.engine.fit import Progress, fit
+    from prototokens.frozen_lm import FrozenLM
+    from prototokens.layout import Layout
+    from prototokens.recipe import Recipe
+    from prototokens.solution import Solution
+
+__all__ = [
+    "EncodedText",
+    "FrozenLM",
+    "Layout",
+    "Progress",
+    "Recipe",
+    "Solution",
+    "__version__",
+    "decode",
+    "decode_ids",
+    "encode",
+    "errors",
+    "fit",
+    "plan_chunks",
+]
+
+# Where each public name lives. They are imported at first use: a command that only prints its help must not wait for PyTorch.
+_HOMES = {
+    "EncodedText": "prototokens.encoded",
+    "FrozenLM": "prototokens.frozen_lm",
+    "Layout": "prototokens.layout",
+    "Progress": "prototokens.engine.fit",
+    "Recipe": "prototokens.recipe",
+    "Solution": "prototokens.solution",
+    "decode": "prototokens.decoding",
+    "decode_ids": "prototokens.engine.decode",
+    "encode": "prototokens.encoding",
+    "fit": "prototokens.engine.fit",
+    "plan_chunks": "prototokens.chunks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("prototokens.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prototokens' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,62 @@
+"""The command line: one file a command; each parses, calls the library, and prints."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from prototokens._version import __version__
+from prototokens.cli.decode import decode
+from prototokens.cli.demo import demo
+from prototokens.cli.encode import encode
+from prototokens.cli.inspect import inspect
+from prototokens.cli.models import models
+from prototokens.errors import PrototokensError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="prototokens")
+def cli() -> None:
+    """Turn text into a few input vectors of a frozen language model, and back in one forward pass.
+
+    Data goes to standard output, progress and warnings to standard error. Exit status: 0 done, 1 done but not as asked (not
+    exact), 2 wrong usage or bad input, 130 stopped.
+    """
+
+
+for command in (encode, decode, inspect, models, demo):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and end the process with its status; what a user can be told is one line, without a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        status = cli.main(arguments, prog_name="prototokens", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        status = leaving.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        status = 2
+    except click.ClickException as error:
+        click.echo(f"prototokens: {_sentence(error)}", err=True)
+        status = 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("prototokens: stopped", err=True)
+        status = 130
+    except (PrototokensError, OSError) as error:
+        # An OSError here is of what no command names: standard output on a full disk, say.
+        if debug:
+            raise
+        click.echo(f"prototokens: {error}", err=True)
+        status = error.exit_status if isinstance(error, PrototokensError) else 2
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _sentence(error: click.ClickException) -> str:
+    """What click says of wrong usage, and where help is."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f"; see '{context.command_path} --help'" if context else ""
+    return error.format_message().rstrip(".") + hint

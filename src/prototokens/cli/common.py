@@ -1,0 +1,156 @@
+"""What the commands share: options, reading a text, checking an output, loading a model, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prototokens.errors import FileError, TextError, UsageError
+
+if TYPE_CHECKING:
+    from prototokens.engine.fit import Progress
+    from prototokens.frozen_lm import FrozenLM
+
+DTYPES = ["auto", "float32", "bfloat16", "float16"]
+
+
+def output_options(command: Callable) -> Callable:
+    """--json, --quiet and --debug: every command has them."""
+    for option in (
+        click.option("--debug", is_flag=True, help="Show the traceback of an error, for a report."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress and no summary: warnings and errors alone."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="One JSON object on standard output (keys: docs/command-line.md)."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def model_options(command: Callable) -> Callable:
+    """--model, --revision, --device and --dtype: of every command that loads a model."""
+    for option in (
+        click.option(
+            "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="What the model computes in."
+        ),
+        click.option("--device", help="cpu, cuda, cuda:1, mps; by default a GPU where there is one."),
+        click.option("--revision", help="Branch, tag or commit of a hub model."),
+        click.option(
+            "--model", help="'builtin', a folder, or the id of a model on the Hugging Face hub.", show_default="builtin"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def seed_option(command: Callable) -> Callable:
+    words = "Of the random starts: the same seed gives the same vectors."
+    return click.option("--seed", type=int, default=0, show_default=True, help=words)(command)
+
+
+def load_model(model: str | None, revision: str | None, device: str | None, dtype: str) -> FrozenLM:
+    """The model of the options."""
+    from prototokens.frozen_lm import FrozenLM
+
+    return FrozenLM.from_pretrained(model or "builtin", revision=revision, device=device, dtype=dtype)
+
+
+def read_text(source: str | None, text: str | None) -> str:
+    """The text of a file argument, of `-` (standard input) or of --text.
+
+    Raises:
+        UsageError: none of them, or two.
+        TextError: the file is not there, cannot be read, or is not UTF-8.
+    """
+    if (source is None) == (text is None):
+        raise UsageError("give either a file (or - for standard input) or --text")
+    if text is not None:
+        return text
+    assert source is not None
+    try:
+        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except IsADirectoryError as error:
+        raise TextError(f"{source} is a folder, and a text file was expected") from error
+    except FileNotFoundError as error:
+        raise TextError(f"{source} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise TextError(f"{source} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        named = "standard input" if source == "-" else source
+        raise TextError(
+            f"{named} is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start};"
+            " convert it first (for example with iconv)"
+        ) from error
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse an output that would fail later, before any work.
+
+    Raises:
+        FileError: it exists and --force was not given, it is no regular file, or its folder cannot be written.
+    """
+    if str(path) == "-":
+        raise UsageError("- cannot be an output: name a file")
+    try:
+        if path.is_dir():
+            raise FileError(f"{path} is a folder: name a file")
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path} is no regular file, and would be replaced by one: name another")
+        if path.exists() and not force:
+            raise FileError(f"{path} exists already: pass --force to write over it, or name another output")
+        place = Path(os.path.realpath(path))
+        if not place.parent.is_dir():
+            raise FileError(f"the folder {place.parent} does not exist: make it first, or name another output")
+        descriptor, trial = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
+        os.close(descriptor)
+        os.unlink(trial)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"{path} cannot be written ({reason}): choose another place with -o") from error
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """One JSON object on standard output, in UTF-8 whatever the terminal's encoding (half characters of file names escaped)."""
+    click.echo(json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+
+
+@contextmanager
+def fit_progress(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar for fits, on standard error: texts solved, accuracy, row-steps a second, time left."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )  # fmt: skip
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, left="")
+
+        def show(now: Progress) -> None:
+            rate = now.row_steps / max(now.seconds, 1e-9)
+            left = f"{time_left(now)} left" if now.done else ""
+            line = f"{now.solved} solved, {now.accuracy:4.0%} of the tokens in work right, {rate:,.0f} steps/s"
+            bar.update(task, total=now.total, completed=now.done, description=line, left=left)
+
+        yield show
+
+
+def time_left(now: Progress) -> str:
+    """A guess from the texts done so far, as minutes and seconds."""
+    seconds = round(now.seconds / now.done * (now.total - now.done))
+    return f"{seconds // 60}:{seconds % 60:02d}"

@@ -1,0 +1,246 @@
+"""`prototokens encode`: a text becomes a .ptok file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prototokens.cli import common
+from prototokens.errors import Interrupted, TextError, UsageError
+
+if TYPE_CHECKING:
+    from prototokens.chunks import ChunkPlan
+    from prototokens.encoded import EncodedText
+    from prototokens.encoding import Kept
+    from prototokens.engine.fit import Progress
+    from prototokens.frozen_lm import FrozenLM
+    from prototokens.recipe import Recipe
+
+SAVE_EVERY = 30.0  # seconds between saves of what is solved, so that even a killed run is taken up again
+EXAMPLES = """\b
+Examples:
+  prototokens encode book.txt                          writes book.ptok
+  prototokens encode --text "Call me Ishmael." -o call.ptok
+  cat notes.txt | prototokens encode - -o notes.ptok --json
+"""
+# More than a usual text has: a stretch of so many for each allowed token tells that a text is too long.
+CHARACTERS_A_TOKEN = 8
+
+
+@click.command(short_help="Turn a text into vectors, exactly.", epilog=EXAMPLES)
+@click.argument("source", required=False, metavar="[FILE|-]")
+@click.option("--text", help="The text itself, in place of a file.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The file to write.", show_default="FILE, its suffix .ptok"
+)
+@click.option("--force", is_flag=True, help="Write over an output that exists.")
+@click.option(
+    "--layout", default="auto", show_default=True,
+    help="How a chunk's vectors are arranged: paper (two vectors), tiled:K (1 + K of them), one, halves, alternating, free;"
+    " auto takes paper for a short text and tiled:4 for others.",
+)  # fmt: skip
+@click.option(
+    "--chunk-length", type=click.IntRange(min=1), help="Tokens a chunk.", show_default="as many as are held with ease"
+)
+@click.option("--recipe", default="fast", show_default=True, help="How vectors are fitted: fast, or paper (as published).")
+@click.option("--steps", type=click.IntRange(min=0), help="Most optimiser steps for a chunk.", show_default="the recipe's")
+@click.option(
+    "--share", type=click.Choice(["e", "m"]),
+    help="One e (or one m) for all chunks; for layouts of two vectors, so name one: --layout paper.",
+)  # fmt: skip
+@click.option(
+    "--rows", type=click.IntRange(min=1), help="Chunks fitted side by side.", show_default="as many as fill the machine"
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=100_000, show_default=True, help="Refuse longer texts: fits take time."
+)
+@common.model_options
+@common.seed_option
+@common.output_options
+def encode(
+    source: str | None, text: str | None, output: Path | None, force: bool, max_tokens: int,
+    layout: str, chunk_length: int | None, recipe: str, steps: int | None,
+    model: str | None, revision: str | None, device: str | None, dtype: str,
+    as_json: bool, quiet: bool, debug: bool, **options: Any,
+) -> int:  # fmt: skip
+    """Turn a text into vectors, exactly, and save them.
+
+    The text is a file, - for standard input, or --text. Any length: a long one is cut into chunks that are fitted side by side,
+    and a chunk that does not become exact is halved and tried again. The result is read back from the file and decoded before
+    it is called exact. Stopped with Ctrl-C, it keeps what is solved in OUTPUT.partial, and the same command goes on from there.
+    """
+    output, content = _output_and_text(output, source, text, force)
+    if not content:
+        raise TextError("the text is empty: there is nothing to encode")
+    from prototokens.chunks import plan_chunks
+    from prototokens.layout import Layout
+    from prototokens.recipe import Recipe
+
+    chosen = Recipe.named(recipe, **({} if steps is None else {"steps": steps}))
+    arrangement = layout if layout == "auto" else Layout.named(layout)
+    lm = common.load_model(model, revision, device, dtype)
+    ids = _ids(lm, content, max_tokens)
+    plan = plan_chunks(lm, ids, arrangement, chunk_length)
+    result = _encode(lm, content, ids, plan, chosen, output, quiet, **options)
+    if as_json:
+        common.print_json(result)
+    elif not quiet:
+        _summarise(result)
+    if not result["exact"]:
+        click.echo(f"prototokens: not exact: {result['accuracy']:.2%} of the tokens are right; more --steps may help", err=True)
+    return 0 if result["exact"] else 1
+
+
+def _output_and_text(output: Path | None, source: str | None, text: str | None, force: bool) -> tuple[Path, str]:
+    """Where to write, found writable, and what to encode."""
+    if output is not None:
+        # Before the text: nobody should type one to be told that there is no place for it.
+        common.check_output(output, force)
+        content = common.read_text(source, text)
+        if source not in (None, "-") and output.exists() and os.path.samefile(source, output):
+            raise UsageError(f"{output} is the text itself, which the vectors would replace: name another output")
+        return output, content
+    content = common.read_text(source, text)
+    if source in (None, "-"):
+        raise UsageError("name the file to write with -o: there is no input file to name it after")
+    output = Path(source).with_suffix(".ptok")
+    if output == Path(source):
+        raise UsageError(f"{source} has the suffix of an output already: decode it, or name the file to write with -o")
+    common.check_output(output, force)
+    return output, content
+
+
+def _ids(lm: FrozenLM, text: str, most: int) -> list[int]:
+    """The ids of the text, unless they are too many; of a text far too long, only the first part is looked at.
+
+    Raises:
+        TextError: more tokens than allowed, or not a text that this model can hold.
+    """
+    from prototokens.encoding import text_ids
+
+    head = text[: CHARACTERS_A_TOKEN * most]
+    ids = lm.encode(head) if len(head) < len(text) else []
+    if len(ids) <= most:
+        head, ids = text, text_ids(lm, text)
+    if len(ids) > most:
+        count = f"{len(ids):,}" if head is text else f"about {len(ids) * len(text) // len(head):,}"
+        raise TextError(
+            f"the text has {count} tokens, more than the {most:,} of --max-tokens: a fit of that size takes hours on a CPU;"
+            " pass a larger --max-tokens to insist, or a shorter text"
+        )
+    return ids
+
+
+def _encode(
+    lm: FrozenLM, text: str, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, **options: Any
+) -> dict[str, Any]:
+    """Encode, save, read back and decode; returns what --json prints."""
+    from prototokens.decoding import decode_text
+    from prototokens.encoded import EncodedText
+
+    began = time.monotonic()
+    encoded = _fit_and_save(lm, text, ids, plan, recipe, output, quiet, **options)
+    seconds = time.monotonic() - began
+    # What counts is the file, as a user will read it.
+    decoded = decode_text(lm, EncodedText.load(output))
+    header = encoded.header
+    return {
+        "output": str(output),
+        "model": lm.name,
+        "layout": header["layout"],
+        "tokens": header["text"]["tokens"],
+        "chunks": len(header["chunks"]),
+        "vectors": encoded.vectors.shape[0],
+        "floats": encoded.vectors.numel(),
+        "bytes": output.stat().st_size,
+        "exact": encoded.exact and decoded.matches,
+        "accuracy": header["accuracy"],
+        "steps_median": _median(header["steps"]),
+        "row_steps": header["row_steps"],
+        "seconds": round(seconds, 3),
+        "min_margin": header["min_margin"],
+    }
+
+
+def _fit_and_save(
+    lm: FrozenLM, text: str, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, **options: Any
+) -> EncodedText:
+    """Encode and save; what is solved is kept beside the output until it is whole, and taken up from there.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the message says what is kept.
+    """
+    from prototokens.encoding import encode as encode_text
+    from prototokens.partial import load_partial, partial_key, partial_path, save_partial
+
+    beside, key = partial_path(output), partial_key(lm, ids, plan.layout, recipe, options["seed"])
+    # Chunks that share a vector are solved together or not at all: there is nothing to keep of them.
+    kept = {} if options["share"] else load_partial(beside, key, plan.layout, ids)
+    if not quiet:
+        click.echo(plan.describe(), err=True)
+        if kept:
+            click.echo(f"taking up {_tokens(kept)} of {len(ids)} tokens from {beside}", err=True)
+    saved = time.monotonic()
+
+    def keep(show: Callable[[Progress], None] | None, now: Progress) -> None:
+        nonlocal saved
+        if show:
+            show(now)
+        if kept and time.monotonic() - saved > SAVE_EVERY:
+            save_partial(beside, key, kept)
+            saved = time.monotonic()
+
+    try:
+        with _sigterm_as_ctrl_c(), common.fit_progress(quiet) as show:
+            encoded = encode_text(lm, text, plan=plan, recipe=recipe, kept=kept, progress=partial(keep, show), **options)
+            encoded.save(output)
+    except KeyboardInterrupt:
+        if not kept:
+            raise Interrupted("stopped before any chunk was solved: nothing is kept") from None
+        save_partial(beside, key, kept)
+        raise Interrupted(
+            f"stopped: {_tokens(kept)} of {len(ids)} tokens are solved and kept in {beside};"
+            " the same command goes on from there"
+        ) from None
+    beside.unlink(missing_ok=True)
+    return encoded
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM stop the work as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tokens(kept: Kept) -> int:
+    return sum(span.end - span.start for span in kept)
+
+
+def _median(values: list[int]) -> float:
+    from statistics import median
+
+    return float(median(values))
+
+
+def _summarise(result: dict[str, Any]) -> None:
+    per_token = result["floats"] / result["tokens"]
+    click.echo(
+        f"{result['output']}: {result['tokens']} tokens in {result['chunks']} chunk{'s' * (result['chunks'] > 1)},"
+        f" {result['vectors']} vectors ({per_token:.1f} numbers a token), {result['bytes']:,} bytes",
+        err=True,
+    )
+    exact = "exact, read back from the file" if result["exact"] else "NOT exact"
+    margin = "" if result["min_margin"] is None else f", least margin {result['min_margin']:.2f}"
+    click.echo(f"{exact}; {result['steps_median']:.0f} steps (median), {result['seconds']:.1f} s{margin}", err=True)

@@ -1,0 +1,59 @@
+"""`prototokens inspect`: what is in a .ptok file, without loading a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from prototokens.cli import common
+
+
+@click.command(short_help="Show what is inside a file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@common.output_options
+def inspect(file: Path, as_json: bool, quiet: bool, debug: bool) -> int:
+    """Show what is inside a file: model, layout, chunks, sizes, how it was made. No model is loaded."""
+    from prototokens.encoded import EncodedText
+
+    encoded = EncodedText.load(file)
+    header, tokens = encoded.header, encoded.header["text"]["tokens"]
+    size = file.stat().st_size
+    figures = {
+        "vectors": encoded.vectors.shape[0],
+        "floats": encoded.vectors.numel(),
+        "floats_per_token": encoded.vectors.numel() / tokens,
+        "bits_per_token": 8 * encoded.vectors.numel() * encoded.vectors.element_size() / tokens,
+        "file_bytes": size,
+        "file_bits_per_character": 8 * size / header["text"]["characters"],
+    }
+    if as_json:
+        common.print_json({**header, **figures})
+    else:
+        _show(file, header, figures)
+    return 0
+
+
+def _show(file: Path, header: dict[str, Any], figures: dict[str, Any]) -> None:
+    model, text, lengths = header["model"], header["text"], header["chunks"]
+    made_with = header["versions"]
+    margin = "" if header["min_margin"] is None else f", least margin {header['min_margin']:.3f}"
+    revision = f" @ {model['revision']}" if model["revision"] else ""
+    lines = {
+        "file": f"{file}, {figures['file_bytes']:,} bytes, format {header['format']}",
+        "model": f"{model['name']}{revision}, fingerprint {model['fingerprint'][:16]}, {model['dtype']},"
+        f" d_model {model['d_model']}",
+        "text": f"{text['characters']:,} characters, {text['bytes']:,} bytes, {text['tokens']:,} tokens",
+        "sha-256": text["sha256"],
+        "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout {header['layout']}",
+        "vectors": f"{figures['vectors']}, {figures['floats']:,} numbers: {figures['floats_per_token']:.2f} numbers and"
+        f" {figures['bits_per_token']:.0f} bits a token",
+        "size": f"{figures['file_bits_per_character']:.1f} bits a character in all (plain text: 8; this is no compressor)",
+        "exact": f"{'yes' if header['exact'] else 'no'}, accuracy {header['accuracy']:.4f}{margin}",
+        "made": f"recipe {header['recipe']['name']}, {header['row_steps']:,} row-steps,"
+        f" by prototokens {made_with['prototokens']}, torch {made_with['torch']}",
+    }
+    for name, value in lines.items():
+        # A header is anybody's word: nothing in it may steer the terminal.
+        click.echo(f"{name:>8}  " + "".join(letter if letter.isprintable() else "?" for letter in value))

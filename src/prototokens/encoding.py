@@ -1,0 +1,152 @@
+"""Encode a text of any length: cut it, fit its chunks side by side, check that they decode, put them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from prototokens.chunks import ChunkPlan, plan_chunks
+from prototokens.encoded import EncodedText
+from prototokens.engine.decode import decode_ids
+from prototokens.engine.fit import Progress, fit
+from prototokens.errors import TextError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.layout import Layout
+from prototokens.recipe import Recipe
+from prototokens.solution import Solution
+
+# A chunk that does not become exact is halved, and each half tried again: this often, which takes any length below 256 to
+# single tokens.
+MOST_HALVINGS = 8
+
+
+class Span(NamedTuple):
+    """A stretch of the text's ids: from `start` to before `end`."""
+
+    start: int
+    end: int
+
+
+Kept = dict[Span, Solution]
+
+
+def encode(
+    lm: FrozenLM,
+    text: str,
+    *,
+    layout: str | Layout = "auto",
+    chunk_length: int | None = None,
+    recipe: str | Recipe = "fast",
+    seed: int = 0,
+    share: str | None = None,
+    rows: int | None = None,
+    plan: ChunkPlan | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    kept: Kept | None = None,
+) -> EncodedText:
+    """Turn a text into vectors.
+
+    Args:
+        layout: an arrangement of every chunk, or `auto`.
+        chunk_length: tokens of every chunk but the last; by default cut by the text's information (`plan_chunks`).
+        share: one e (or one m) for all chunks; such a text is solved as a whole or not at all, and its chunks are not halved.
+        plan: where to cut, as `plan_chunks` gave it; then `layout` and `chunk_length` are not looked at.
+        progress: called after every step, as `fit` does.
+        kept: spans solved before; new ones are added as they are solved, so that a caller can save them when interrupted.
+            Not looked at where a vector is shared: spans that were solved apart do not share it.
+
+    Returns:
+        The encoded text; `.exact` says whether every chunk decodes exactly, checked by decoding all of them.
+
+    Raises:
+        TextError: an empty text, or one that this tokenizer does not give back.
+    """
+    recipe = Recipe.named(recipe)
+    ids = text_ids(lm, text)
+    plan = plan or plan_chunks(lm, ids, layout, chunk_length)
+    kept = {} if kept is None or share else kept
+    spans = [part for span in _spans(plan.lengths) for part in _as_kept(span, kept)]
+    failed: Kept = {}
+    row_steps = sum(kept[span].row_steps for span in spans if span in kept)
+    for attempt in range(1 if share else MOST_HALVINGS + 1):
+        spans = [part for span in spans for part in (_halves(span) if span in failed else [span])]
+        waiting = [span for span in spans if span not in kept]
+
+        def keep(order: int, solution: Solution, waiting: list[Span] = waiting) -> None:
+            (kept if solution.exact else failed)[waiting[order]] = solution
+
+        solutions = fit(
+            lm,
+            [ids[span.start : span.end] for span in waiting],
+            layout=plan.layout,
+            recipe=recipe,
+            seed=seed + attempt,
+            share=share,
+            rows=rows,
+            progress=progress,
+            finished=keep,
+        )
+        row_steps += sum(solution.row_steps for solution in solutions)
+        if _all_decode(lm, spans, kept, failed):
+            break
+    chosen = [kept.get(span) or failed[span] for span in spans]
+    number = {None: None, "e": 0, "m": 1}[share]
+    return EncodedText.of(lm, text, chosen, recipe=recipe, share=number, row_steps=row_steps)
+
+
+def text_ids(lm: FrozenLM, text: str) -> list[int]:
+    """The ids of a text, checked to give the same text back.
+
+    Raises:
+        TextError: an empty text; one with lone surrogates; one that the tokenizer changes.
+    """
+    if not text:
+        raise TextError("the text is empty: there is nothing to encode")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TextError(f"the text has a lone surrogate at character {error.start}, which no UTF-8 text holds") from error
+    ids = lm.encode(text)
+    back = lm.decode(ids)
+    if back != text:
+        place = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
+        raise TextError(
+            f"the tokenizer of {lm.name!r} does not give this text back: at character {place} it has"
+            f" {back[place : place + 12]!r} for"
+            f" {text[place : place + 12]!r}; use a model with a byte-level tokenizer, such as 'builtin'"
+        )
+    return ids
+
+
+def _spans(lengths: list[int]) -> list[Span]:
+    spans, start = [], 0
+    for length in lengths:
+        spans.append(Span(start, start + length))
+        start += length
+    return spans
+
+
+def _halves(span: Span) -> list[Span]:
+    """The two halves of a span; a single token stays whole, for another try from another start."""
+    middle = (span.start + span.end) // 2
+    return [span] if middle == span.start else [Span(span.start, middle), Span(middle, span.end)]
+
+
+def _all_decode(lm: FrozenLM, spans: list[Span], kept: Kept, failed: Kept) -> bool:
+    """Whether all spans decode exactly. What decodes, not what the fit says, settles which are kept and which have failed."""
+    solutions = [kept.get(span) or failed[span] for span in spans]
+    for span, solution, got in zip(spans, solutions, decode_ids(lm, solutions).ids, strict=True):
+        decoded = replace(solution, correct=sum(a == b for a, b in zip(got, solution.ids, strict=True)))
+        right, wrong = (kept, failed) if decoded.exact else (failed, kept)
+        right[span] = decoded
+        wrong.pop(span, None)
+    return all(span in kept for span in spans)
+
+
+def _as_kept(span: Span, kept: Kept) -> list[Span]:
+    """The span as an earlier run left it: whole, or halved as far as parts of it were solved."""
+    inside = any(span.start <= other.start < other.end <= span.end and other != span for other in kept)
+    if span in kept or not inside:
+        return [span]
+    return [part for half in _halves(span) for part in _as_kept(half, kept)]

@@ -1,0 +1,135 @@
+"""The fit: move the vectors of many rows, and nothing else, until the frozen model emits their targets."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from prototokens.engine.batch import Batch
+from prototokens.engine.head import Scores, score
+from prototokens.engine.rows import Target, groups_of
+from prototokens.errors import UsageError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.layout import Layout
+from prototokens.recipe import Recipe
+from prototokens.solution import Solution
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress callback is given after every step.
+
+    Attributes:
+        done: targets that are finished; `solved`: those of them that are exact by the recipe's margin.
+        total: targets in all.
+        accuracy: share of right tokens among the rows in the batch just now, in [0, 1].
+        loss: mean cross-entropy of their tokens at the recipe's temperature, in nats.
+        row_steps: forward and backward passes so far, each counted once per row; `seconds`: since the start.
+        vectors_of: order of a target -> its vectors as just scored, or None where it is not in the batch.
+    """
+
+    done: int
+    solved: int
+    total: int
+    accuracy: float
+    loss: float
+    row_steps: int
+    seconds: float
+    vectors_of: Callable[[int], Tensor | None]
+
+
+@overload
+def fit(lm: FrozenLM, targets: str, **options) -> Solution: ...
+@overload
+def fit(lm: FrozenLM, targets: Sequence[Target], **options) -> list[Solution]: ...
+
+
+def fit(
+    lm: FrozenLM,
+    targets: str | Sequence[Target],
+    *,
+    layout: str | Layout = "paper",
+    recipe: str | Recipe = "fast",
+    seed: int | Sequence[int] = 0,
+    share: str | None = None,
+    rows: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    finished: Callable[[int, Solution], None] | None = None,
+) -> Solution | list[Solution]:
+    """Fit proto-tokens to targets.
+
+    Args:
+        lm: the frozen model.
+        targets: a text, or a list of texts and lists of token ids.
+        layout: an arrangement or its name (`Layout.named`).
+        recipe: a recipe or its name (`Recipe.named`).
+        seed: of the starts; a list gives each target its own.
+        share: one e (or one m) for all targets; then they are solved together or not at all.
+        rows: most rows side by side; by default as many as fill the machine.
+        progress: called after every step.
+        finished: called with the order and the solution of each target as it ends.
+
+    Returns:
+        A Solution for a text, or a list of them in the order of the targets.
+
+    Raises:
+        TextError: a target is empty or longer than the model's context.
+        UsageError: an option that cannot be meant.
+    """
+    if rows is not None and rows < 1:
+        raise UsageError(f"rows must be at least 1, not {rows}")
+    layout, recipe = Layout.named(layout), Recipe.named(recipe)
+    single = isinstance(targets, str)
+    groups = groups_of(lm, [targets] if single else targets, layout, seed, share)
+    # Longest first: rows of like length run together, and no long one is left to run alone at the end.
+    waiting = deque(sorted(groups, key=lambda group: -group.positions))
+    total = sum(len(group.rows) for group in groups)
+    solutions: dict[int, Solution] = {}
+    solved = row_steps = 0
+    began = time.monotonic()
+    batch = Batch(lm, recipe, layout)
+
+    while waiting or batch.groups:
+        batch.fill(waiting, rows)
+        protos, read, scores = _score(batch)
+        batch.record(scores)
+        row_steps += len(batch)
+        if progress:
+            accuracy, loss, seconds = batch.accuracy.item(), batch.loss.item(), time.monotonic() - began
+            progress(Progress(len(solutions), solved, total, accuracy, loss, row_steps, seconds, batch.vectors_of))
+
+        over = batch.over()
+        for number in (number for number, ends in enumerate(over) if ends):
+            group = batch.groups[number]
+            if again := batch.end_attempt(number):
+                waiting.appendleft(again)
+                continue
+            solved += len(group.rows) * bool(batch.state.solved[number])
+            for row, solution in zip(group.rows, group.best, strict=True):
+                solutions[row.order] = solution
+                if finished:
+                    finished(row.order, solution)
+        if not all(over):
+            (gradient,) = torch.autograd.grad(read, protos, scores.gradient)
+            batch.update(gradient)
+        if any(over):
+            batch.leave([not ends for ends in over])
+
+    assert len(solutions) == total
+    return solutions[0] if single else [solutions[order] for order in range(total)]
+
+
+def _score(batch: Batch) -> tuple[Tensor, Tensor, Scores]:
+    """One forward pass of the batch: (the vectors as leaves, the hidden states that are read, their scores)."""
+    assert batch.arranged is not None
+    protos = batch.vectors.now.clone().requires_grad_()
+    inputs = batch.arranged.inputs(protos[batch.rows.slots])
+    hidden = batch.lm.hidden(inputs.to(batch.lm.dtype))
+    read = hidden.flatten(0, 1)[batch.arranged.read]
+    return protos, read, score(batch.lm, read.detach(), batch.targets, batch.recipe.temperature)

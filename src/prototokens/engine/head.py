@@ -1,0 +1,104 @@
+"""The frozen head: loss, argmax, margins and the gradient to the hidden states in one chunked pass.
+
+The gradient of a cross-entropy through a frozen linear head needs no autograd: with p the softmax of the logits at the loss
+temperature t and y the one-hot target, d loss / d hidden = (p - y) W / t. So each chunk of positions makes its logits once,
+uses them for everything, and overwrites them with the next chunk's: the whole `[positions, vocabulary]` never exists.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+
+from prototokens.frozen_lm import FrozenLM
+
+# Logits held at a time. On a CPU they should stay in the last-level cache between the passes over them (measured:
+# dev/LOG.md); on a GPU a chunk has to be large enough to fill it.
+CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}
+
+
+class Scores(NamedTuple):
+    """What the head says of every position.
+
+    Attributes:
+        loss: cross-entropy at the loss temperature, in nats.
+        right: whether the argmax is the target.
+        margin: true logit minus the best other logit (temperature 1).
+        gradient: of the summed loss with respect to the hidden states; None where it was not asked for.
+    """
+
+    loss: Float32[Tensor, "positions"]
+    right: Bool[Tensor, "positions"]
+    margin: Float32[Tensor, "positions"]
+    gradient: Float[Tensor, "positions hidden"] | None
+
+
+def chunk_positions(lm: FrozenLM) -> int:
+    """Positions per chunk for this model on its device."""
+    return max(8, CHUNK_LOGITS.get(lm.device.type, 1 << 24) // lm.vocab_size)
+
+
+@torch.no_grad()
+def score(
+    lm: FrozenLM,
+    hidden: Float[Tensor, "positions hidden"],
+    targets: Int64[Tensor, "positions"],
+    temperature: float = 1.0,
+    gradient: bool = True,
+) -> Scores:
+    """Score hidden states against targets.
+
+    Args:
+        hidden: final hidden states, in the model's dtype.
+        temperature: of the loss alone; margins are of the logits as they are.
+        gradient: whether the gradient is wanted.
+    """
+    count = hidden.shape[0]
+    loss, margin = hidden.new_empty(count, dtype=torch.float32), hidden.new_empty(count, dtype=torch.float32)
+    grad = torch.empty_like(hidden) if gradient else None
+    size = chunk_positions(lm)
+    for start in range(0, count, size):
+        part = slice(start, min(start + size, count))
+        target = targets[part, None]
+        logits = lm.logits(hidden[part]).float()
+        true_logit = logits.gather(1, target)
+        # The best other logit: take the true one out, look, put it back (no copy of the logits).
+        best_other = logits.scatter_(1, target, -torch.inf).amax(1, keepdim=True)
+        logits.scatter_(1, target, true_logit)
+        margin[part] = (true_logit - best_other)[:, 0]
+        loss[part], slope = _cross_entropy(logits, target, true_logit, torch.maximum(true_logit, best_other), temperature)
+        if grad is not None:
+            grad[part] = _to_hidden(lm, slope, logits)
+    # Equal logits are not counted as right: argmax takes the first of them, and a margin of zero proves nothing.
+    return Scores(loss, margin > 0, margin, grad)
+
+
+def _cross_entropy(
+    logits: Tensor, target: Tensor, true_logit: Tensor, top: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """(loss, its slope with respect to the logits); `top` is the largest logit, so that no exponential overflows."""
+    slope = ((logits - top) / temperature).exp_()
+    total = slope.sum(1, keepdim=True)
+    loss = total.log() - (true_logit - top) / temperature
+    slope.div_(total).scatter_add_(1, target, torch.full_like(true_logit, -1.0))
+    return loss[:, 0], slope.div_(temperature)
+
+
+def _to_hidden(lm: FrozenLM, slope: Tensor, logits: Tensor) -> Tensor:
+    """The slope carried back through soft-capping, scale and the matrix."""
+    head = lm.head
+    if head.softcap is not None:
+        slope = slope * (1 - (logits / head.softcap) ** 2)
+    if head.scale != 1.0:
+        slope = slope * head.scale
+    return slope.to(head.weight.dtype) @ head.weight
+
+
+@torch.no_grad()
+def argmax(lm: FrozenLM, hidden: Float[Tensor, "positions hidden"]) -> Int64[Tensor, "positions"]:
+    """The most likely token at each position, chunk by chunk."""
+    size = chunk_positions(lm)
+    return torch.cat([lm.logits(part).argmax(-1) for part in hidden.split(size)])

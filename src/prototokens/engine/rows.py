@@ -1,0 +1,113 @@
+"""What waits to be fitted: targets laid out, grouped where they share a vector, and the random starts they get."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prototokens.engine.inputs import OneStep, Plan
+from prototokens.errors import TextError, UsageError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.layout import Layout
+from prototokens.recipe import Recipe
+from prototokens.solution import Solution
+
+Target = str | Sequence[int]
+
+
+@dataclass
+class Row:
+    """One target with one seed: its place in the caller's list, its ids, and where its vectors go."""
+
+    order: int
+    ids: tuple[int, ...]
+    plan: Plan
+    seed: int
+
+
+@dataclass
+class Group:
+    """Rows that enter and leave together; `shared` is the number of the vector that they share, if any."""
+
+    rows: list[Row]
+    shared: int | None = None
+    restarts: int = 0
+    breaks: int = 0
+    spent: int = 0  # row-steps of earlier attempts
+    slots: list[list[int]] = field(default_factory=list)  # for each row, its vectors' numbers within the group
+    best: list[Solution] = field(default_factory=list)  # of all attempts so far, one for each row
+
+    def place(self, vectors: int) -> int:
+        """Number the group's distinct vectors, the shared one once; returns how many there are."""
+        self.slots, count = [], 0
+        for place in range(len(self.rows)):
+            slots = []
+            for vector in range(vectors):
+                if vector == self.shared and place > 0:
+                    slots.append(self.slots[0][vector])
+                else:
+                    slots.append(count)
+                    count += 1
+            self.slots.append(slots)
+        return count
+
+    @property
+    def positions(self) -> int:
+        """Width of the group's widest row."""
+        return max(len(row.plan.index) for row in self.rows)
+
+
+class Starts:
+    """Random starts on the scale a recipe asks for.
+
+    A start is a function of (seed, restart, target), so neither the company nor the order of the rows changes it.
+    """
+
+    def __init__(self, lm: FrozenLM, recipe: Recipe, vectors: int):
+        self.vectors = vectors
+        embeddings = lm.embed(torch.arange(lm.embedding_weight.shape[0], device=lm.device)).float().cpu()
+        self.rms = embeddings.square().mean().sqrt().item()
+        self.mean, self.std = embeddings.mean(0), embeddings.std(0)
+        if recipe.start == "normal":
+            self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
+
+    def draw(self, row: Row, restart: int) -> Tensor:
+        """`[vectors, d_model]`, float32."""
+        digest = hashlib.blake2b(repr((row.seed, restart, row.ids)).encode(), digest_size=7).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+        noise = torch.randn(self.vectors, len(self.mean), generator=generator)
+        return self.mean + self.std * noise
+
+
+def groups_of(
+    lm: FrozenLM, targets: Sequence[Target], layout: Layout, seed: int | Sequence[int], share: str | None
+) -> list[Group]:
+    """Check the targets and lay them out, all in one group where they share a vector."""
+    seeds = [seed] * len(targets) if isinstance(seed, int) else list(seed)
+    if len(seeds) != len(targets):
+        raise UsageError(f"{len(seeds)} seeds for {len(targets)} targets: give one seed, or one for each")
+    if share not in (None, "e", "m"):
+        raise UsageError(f"share must be 'e', 'm' or None, not {share!r}")
+    if share and layout.vectors != 2:
+        raise UsageError(f"share={share!r} needs a layout of two vectors, and {layout.name!r} has {layout.vectors}")
+    method, made = OneStep(layout), []
+    for order, (target, its_seed) in enumerate(zip(targets, seeds, strict=True)):
+        ids = tuple(lm.encode(target)) if isinstance(target, str) else tuple(int(token) for token in target)
+        if not ids:
+            raise TextError(f"target {order + 1} of {len(targets)} is empty: there is nothing to fit")
+        if not all(0 <= token < lm.vocab_size for token in ids):
+            raise TextError(f"target {order + 1} of {len(targets)} has ids outside the vocabulary of {lm.vocab_size}")
+        positions = layout.positions(len(ids))
+        if lm.max_context is not None and positions > lm.max_context:
+            raise TextError(
+                f"target {order + 1} of {len(targets)} takes {positions} positions and {lm.name} holds {lm.max_context}:"
+                " cut it into chunks (prototokens.encode does)"
+            )
+        made.append(Row(order, ids, method.plan(len(ids)), its_seed))
+    if share and made:
+        return [Group(made, shared=0 if share == "e" else 1)]
+    return [Group([row]) for row in made]

@@ -1,0 +1,87 @@
+"""The JSON header of a `.ptok` file, read with suspicion: a file may come from anybody, damaged or made to hurt.
+
+What it means is `encoded`'s; here it is only found sound or refused, in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from prototokens.errors import FileError, UsageError
+from prototokens.layout import Layout
+
+FORMAT = 1
+MOST_TOKENS_A_CHUNK = 1 << 20
+
+
+def write_header(header: dict[str, Any]) -> dict[str, str]:
+    """The metadata of a safetensors file that hold a header, with the hash of it."""
+    text = json.dumps(header, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return {"prototokens": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def read_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    """The header in the metadata of a safetensors file: as it was saved, and all that is read of it later of the right kind.
+
+    Raises:
+        FileError: there is none, it is damaged, or of a newer format.
+    """
+    text = metadata.get("prototokens")
+    if text is None:
+        raise FileError(f"{path} is a safetensors file, but not one of prototokens: it has no header of ours")
+    try:
+        header = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        version = header["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileError(f"{path} is damaged: its header cannot be read") from error
+    if type(version) is int and version > FORMAT:
+        raise FileError(f"{path} has format {version}, and this version reads up to {FORMAT}: install a newer prototokens")
+    if metadata.get("sha256") != hashlib.sha256(text.encode()).hexdigest():
+        raise FileError(f"{path} is damaged: its header is not the one that was saved")
+    if not _sound(header):
+        raise FileError(f"{path} is damaged: its header lacks what decoding needs, or has it of another kind")
+    return header
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a finite number")
+    return value
+
+
+def _sound(header: dict[str, Any]) -> bool:
+    """Whether everything that is read later is there and of the right kind; what is unknown is let pass."""
+    try:
+        model, text, margin = header["model"], header["text"], header["min_margin"]
+        lengths = list(header["chunks"])
+        counts = [*lengths, header["format"], model["d_model"], text["tokens"], text["bytes"], text["characters"]]
+        numbers = [header["accuracy"], header["row_steps"], 0.0 if margin is None else margin]
+        words = [model["name"], model["fingerprint"], model["dtype"], header["tokenizer"], header["layout"], text["sha256"]]
+        words += [header["recipe"]["name"], header["versions"]["prototokens"], header["versions"]["torch"]]
+        revision, exact = model["revision"], header["exact"]
+    except (KeyError, TypeError):
+        return False
+    return (
+        all(type(count) is int and count >= 1 for count in counts)
+        and all(type(number) in (int, float) for number in numbers)
+        and all(isinstance(word, str) for word in words)
+        and (revision is None or isinstance(revision, str))
+        and isinstance(exact, bool)
+        and bool(lengths)
+        and all(length <= MOST_TOKENS_A_CHUNK for length in lengths)
+        and sum(lengths) == text["tokens"]
+        and _known(header["layout"])
+    )
+
+
+def _known(layout: str) -> bool:
+    try:
+        Layout.named(layout)
+    except UsageError:
+        return False
+    return True

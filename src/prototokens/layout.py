@@ -1,0 +1,99 @@
+"""How proto-tokens are arranged into an input, and which outputs are scored.
+
+A layout is two integer vectors for each target length N: `index`, the proto-token that sits at each input position, and
+`scored`, the input positions whose outputs are read as the target. Nothing else in the package knows one arrangement from
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from prototokens.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An arrangement of `vectors` proto-tokens, for targets of any length.
+
+    Attributes:
+        name: what `Layout.named` finds it by, and what files record.
+        vectors: number of distinct proto-tokens; number 0 is e, the others m_1 ... m_K.
+        arrange: target length N -> (index, scored) as plain lists.
+    """
+
+    name: str
+    vectors: int
+    arrange: Callable[[int], tuple[list[int], list[int]]]
+
+    @staticmethod
+    def named(name: str | Layout) -> Layout:
+        """The layout of that name.
+
+        | name | input | scored |
+        |---|---|---|
+        | `one` | e x N | all |
+        | `halves` | e x N/2, m x N/2 | all |
+        | `alternating` | e m e m ... | all |
+        | `free` | e, m x N | all but the first: e's own output is free |
+        | `paper` | e, m x (N-1) | all: e's own output is the first token |
+        | `tiled:K` | e, then m_1 ... m_K over and over, N-1 of them | all |
+
+        The first five are the arrangements of the paper's table 1 (arXiv 2505.21189), whose text and table disagree on which
+        of the two with one e is which; its equation is `paper`.
+
+        Raises:
+            UsageError: no such layout.
+        """
+        if isinstance(name, Layout):
+            return name
+        if name in NAMED:
+            return NAMED[name]
+        kind, _, number = name.partition(":")
+        if kind == "tiled" and number.isdecimal() and 1 <= int(number) <= 1024:
+            return tiled(int(number))
+        known = ", ".join([*NAMED, "tiled:K with K from 1 to 1024"])
+        raise UsageError(f"there is no layout {name!r}: choose one of {known}")
+
+    def index(self, length: int) -> Int64[Tensor, "positions"]:
+        """The proto-token at each input position, for a target of `length` tokens."""
+        return torch.tensor(self._arranged(length)[0])
+
+    def scored(self, length: int) -> Int64[Tensor, "tokens"]:
+        """The input position whose output is read as each target token."""
+        return torch.tensor(self._arranged(length)[1])
+
+    def positions(self, length: int) -> int:
+        """Number of input positions for a target of `length` tokens."""
+        return len(self._arranged(length)[0])
+
+    def _arranged(self, length: int) -> tuple[list[int], list[int]]:
+        if length < 1:
+            raise UsageError(f"a target has at least one token, not {length}")
+        return self.arrange(length)
+
+
+def tiled(repeated: int) -> Layout:
+    """[e](m_1 ... m_K)*: one e, then K vectors over and over; with K = 1 it is the paper's."""
+    return Layout(
+        name="paper" if repeated == 1 else f"tiled:{repeated}",
+        vectors=repeated + 1,
+        arrange=lambda n: ([0] + [1 + i % repeated for i in range(n - 1)], list(range(n))),
+    )
+
+
+NAMED = {
+    layout.name: layout
+    for layout in (
+        Layout("one", 1, lambda n: ([0] * n, list(range(n)))),
+        Layout("halves", 2, lambda n: ([0] * ((n + 1) // 2) + [1] * (n // 2), list(range(n)))),
+        Layout("alternating", 2, lambda n: ([i % 2 for i in range(n)], list(range(n)))),
+        Layout("free", 2, lambda n: ([0] + [1] * n, list(range(1, n + 1)))),
+        tiled(1),
+    )
+}

@@ -1,0 +1,102 @@
+"""How a fit moves: start, optimiser, schedule, loss temperature, when it is done."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from prototokens.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a fit but the model, the target and the seed.
+
+    Attributes:
+        name: what files and rows record.
+        start: `normal` draws from N(0, 1); `embeddings` from N(mean, std) of the model's input embeddings, per dimension.
+        lr: AdamW's learning rate, in units of `lr_unit`.
+        lr_unit: `absolute`, or `embeddings`: times the root mean square of the model's input embeddings, so that one recipe
+            serves models whose embeddings differ in scale.
+        betas: AdamW's decay rates.
+        weight_decay: AdamW's, decoupled.
+        schedule: `constant`, or `cosine`: half a cosine from `lr` to zero over `steps`.
+        temperature: of the cross-entropy; logits are divided by it (the argmax does not change). Below 1 it spends the
+            gradient
+            on positions that are still wrong.
+        margin: a row is solved once every true logit leads the next best by more than this.
+        steps: most optimiser steps in one attempt.
+        restarts: further attempts from other starts, for a row that is not solved.
+    """
+
+    name: str = "fast"
+    start: str = "embeddings"
+    lr: float = 0.3
+    lr_unit: str = "embeddings"
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    temperature: float = 0.5
+    margin: float = 0.05
+    steps: int = 2000
+    restarts: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "lr must be above zero": self.lr > 0 and math.isfinite(self.lr),
+            "temperature must be above zero": self.temperature > 0 and math.isfinite(self.temperature),
+            "margin must not be negative": self.margin >= 0 and math.isfinite(self.margin),
+            "steps must not be negative": self.steps >= 0,
+            "restarts must not be negative": self.restarts >= 0,
+            "betas must lie in [0, 1)": all(0 <= beta < 1 for beta in self.betas),
+            "weight_decay must not be negative": self.weight_decay >= 0,
+            "start must be 'normal' or 'embeddings'": self.start in ("normal", "embeddings"),
+            "lr_unit must be 'absolute' or 'embeddings'": self.lr_unit in ("absolute", "embeddings"),
+            "schedule must be 'constant' or 'cosine'": self.schedule in ("constant", "cosine"),
+        }
+        for rule, kept in checks.items():
+            if not kept:
+                raise UsageError(f"recipe {self.name!r}: {rule}")
+
+    @staticmethod
+    def named(recipe: str | Recipe, **changes: Any) -> Recipe:
+        """The recipe of that name, with single values changed.
+
+        Raises:
+            UsageError: no such recipe, or a value out of range.
+        """
+        if isinstance(recipe, str):
+            if recipe not in NAMED:
+                raise UsageError(f"there is no recipe {recipe!r}: choose one of {', '.join(NAMED)}")
+            recipe = NAMED[recipe]
+        return replace(recipe, **changes) if changes else recipe
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; `from_dict` is the way back."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Recipe:
+        """From JSON, values unknown to this version left out."""
+        known = {field.name for field in fields(Recipe)}
+        kept = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known}
+        return Recipe(**kept)
+
+
+NAMED = {
+    # Published settings (arXiv 2505.21189, section 4): nothing of ours in it.
+    "paper": Recipe(
+        name="paper",
+        start="normal",
+        lr=0.01,
+        lr_unit="absolute",
+        betas=(0.9, 0.9),
+        weight_decay=0.01,
+        schedule="constant",
+        temperature=1.0,
+        margin=0.0,
+        steps=5000,
+    ),
+    "fast": Recipe(),
+}

@@ -1,0 +1,260 @@
+"""Whatever is given: a clear sentence, the right exit status, nothing lost."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from prototokens import encoding
+from prototokens.frozen_lm import FrozenLM
+
+ODD_TEXTS = {
+    "one token": "a",
+    "spaces": "   ",
+    "NUL bytes": "a\0b\0\0",
+    "emoji": "\U0001f469‍\U0001f680 ok \U0001f1e9\U0001f1ea",
+    "combining": "é é ạ̈",
+    "line ends": "a\r\nb\rc\n",
+    "byte order mark": "﻿hi",
+    "special token": "a <bos> b <eos>",
+}
+
+
+def refused(ran, *words, status=2):
+    """One line on standard error, without a traceback, that holds the words; nothing on standard output."""
+    assert ran.status == status, ran
+    assert ran.out == b""
+    assert ran.err.startswith("prototokens: "), ran.err
+    assert ran.err.count("\n") == 1, ran.err
+    for word in words:
+        assert str(word) in ran.err
+    return True
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "out.ptok"
+
+
+@pytest.fixture
+def no_fit(monkeypatch):
+    """Fail where a fit is begun: what is refused must be refused before."""
+
+    def fit(*_, **__):
+        raise AssertionError("a fit was begun")
+
+    monkeypatch.setattr(encoding, "fit", fit)
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fail where a model is loaded."""
+
+    def load(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(FrozenLM, "from_pretrained", load)
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS.keys())
+def test_odd_texts_come_back(encode, decode, target, text):
+    raw = text.encode()
+    assert encode("-", "-o", target, stdin=raw).status == 0
+    assert decode(target).out == raw
+
+
+@pytest.mark.usefixtures("no_model")
+class TestText:
+    def test_empty(self, encode, target, tmp_path):
+        (tmp_path / "empty.txt").touch()
+        assert refused(encode("--text", "", "-o", target), "the text is empty")
+        assert refused(encode(tmp_path / "empty.txt"), "the text is empty")
+        assert refused(encode("-", "-o", target, stdin=b""), "the text is empty")
+
+    def test_not_utf8(self, encode, target, tmp_path):
+        (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+        assert refused(encode(tmp_path / "latin.txt"), "latin.txt", "UTF-8", "0xe9", "offset 3")
+        assert refused(encode("-", "-o", target, stdin=b"\xff\xfe"), "standard input", "UTF-8")
+        assert list(tmp_path.iterdir()) == [tmp_path / "latin.txt"]
+
+    def test_folder(self, encode, tmp_path):
+        (tmp_path / "sub").mkdir()
+        assert refused(encode(tmp_path / "sub"), "sub is a folder")
+        assert refused(encode("."), "is a folder")
+
+    def test_missing(self, encode, tmp_path):
+        assert refused(encode(tmp_path / "nowhere" / "none.txt"), "none.txt does not exist")
+        assert refused(encode("a\0b"), "cannot be read")
+
+    def test_unreadable(self, encode, tmp_path, monkeypatch):
+        # Not with chmod: root, as which containers run tests, may read anything.
+        def denied(self):
+            raise PermissionError(13, "Permission denied", str(self))
+
+        monkeypatch.setattr(Path, "read_bytes", denied)
+        assert refused(encode(tmp_path / "secret.txt"), "secret.txt cannot be read (Permission denied)")
+
+    def test_none_or_two(self, encode, target):
+        assert refused(encode("-o", target), "a file", "--text")
+        assert refused(encode("book.txt", "--text", "hi", "-o", target), "a file", "--text")
+
+
+@pytest.mark.usefixtures("no_model")
+class TestOutput:
+    def test_not_named(self, encode):
+        assert refused(encode("--text", "hi"), "-o")
+        assert refused(encode("-", stdin=b"hi"), "-o")
+        assert refused(encode("--text", "hi", "-o", "-"), "name a file")
+
+    def test_exists(self, encode, target):
+        target.write_text("mine")
+        assert refused(encode("--text", "hi", "-o", target), "out.ptok exists already", "--force")
+        assert target.read_text() == "mine"
+
+    def test_is_known_before_the_text_is_typed(self, encode, target):
+        class Typed:
+            def read(self):
+                raise AssertionError("the text was read")
+
+        target.write_text("mine")
+        assert refused(encode("-", "-o", target, stdin=b""), "exists already")
+
+    def test_is_the_text(self, encode, tmp_path):
+        book = tmp_path / "book.txt"
+        book.write_text("mine")
+        assert refused(encode(book, "-o", book, "--force"), "the text itself")
+        book = book.rename(tmp_path / "book.ptok")
+        assert refused(encode(book, "--force"), "suffix of an output")
+        assert book.read_text() == "mine"
+
+    def test_in_no_folder(self, encode, tmp_path):
+        assert refused(encode("--text", "hi", "-o", tmp_path / "no" / "x.ptok"), "folder", "does not exist")
+
+    def test_is_no_file(self, encode, tmp_path):
+        assert refused(encode("--text", "hi", "-o", tmp_path), "is a folder")
+        assert refused(encode("--text", "hi", "-o", "/dev/null", "--force"), "no regular file")
+        assert os.path.exists("/dev/null")
+
+    def test_cannot_be_written(self, encode, tmp_path, monkeypatch):
+        def denied(**_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("tempfile.mkstemp", denied)
+        assert refused(encode("--text", "hi", "-o", tmp_path / "x.ptok"), "x.ptok cannot be written (Permission denied)")
+
+    def test_has_an_impossible_name(self, encode, tmp_path):
+        assert refused(encode("--text", "hi", "-o", tmp_path / ("x" * 300)), "cannot be written")
+        assert refused(encode("--text", "hi", "-o", "a\0b"), "cannot be written")
+
+    def test_of_decode(self, decode, tmp_path):
+        assert refused(decode(tmp_path / "x.ptok", "-o", tmp_path / "no" / "x.txt"), "folder", "does not exist")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self"), reason="needs a folder that even root cannot write: Linux has /proc")
+@pytest.mark.usefixtures("no_model")
+def test_a_folder_that_cannot_be_written(encode):
+    assert refused(encode("--text", "hi", "-o", "/proc/self/x.ptok"), "cannot be written")
+
+
+@pytest.mark.usefixtures("no_fit")
+class TestModel:
+    def test_text_that_is_too_long_is_refused_at_once(self, encode, tmp_path):
+        (tmp_path / "big.txt").write_bytes(b"Call me Ishmael. Some years ago. " * 160_000)  # 5 MB
+        began = time.process_time()
+        assert refused(encode(tmp_path / "big.txt", "--max-tokens", 5000), "about 5,280,000 tokens", "5,000", "--max-tokens")
+        assert time.process_time() - began < 5
+        assert refused(encode("--text", "Ishmael", "-o", tmp_path / "x.ptok", "--max-tokens", 6), "has 7 tokens", "6 of")
+
+    def test_target_longer_than_the_context(self, encode, target):
+        assert refused(encode("--text", "hi", "-o", target, "--chunk-length", 129), "129", "from 1 to 128")
+        # The free layout gives one position away.
+        over = encode("--text", "hi", "-o", target, "--chunk-length", 128, "--layout", "free")
+        assert refused(over, "128", "from 1 to 127")
+
+    def test_lone_surrogate(self, encode, target):
+        assert refused(encode("--text", "ab\udce9", "-o", target), "surrogate", "character 2")
+
+    def test_no_such_folder(self, run, target):
+        assert refused(run("encode", "--text", "hi", "-o", target, "--model", "./nowhere"), "no folder './nowhere'")
+        assert refused(run("models", "./nowhere"), "no folder './nowhere'")
+
+    def test_folder_without_a_model(self, run, target, tmp_path):
+        assert refused(run("encode", "--text", "hi", "-o", target, "--model", tmp_path), "config.json")
+
+    def test_no_network(self, run, target, monkeypatch):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        ran = run("encode", "--text", "hi", "-o", target, "--model", "nobody/no-such-model")
+        assert refused(ran, "'nobody/no-such-model'", "could not be reached", "connect to the network")
+
+    def test_no_model_of_that_name(self, run, target):
+        assert refused(run("encode", "--text", "hi", "-o", target, "--model", "no such//model"), "cannot be the id")
+
+    def test_revision_of_a_folder(self, encode, target):
+        assert refused(encode("--text", "hi", "-o", target, "--revision", "main"), "no revision 'main'")
+
+    def test_device_that_is_not_there(self, encode, target):
+        assert refused(encode("--text", "hi", "-o", target, "--device", "cuda:99"), "cuda:99")
+
+
+@pytest.mark.usefixtures("no_model")
+class TestUsage:
+    def test_unknown_names(self, encode, target):
+        assert refused(encode("--text", "hi", "-o", target, "--layout", "tiled:0"), "tiled:0", "paper")
+        assert refused(encode("--text", "hi", "-o", target, "--recipe", "slow"), "slow", "fast")
+
+    def test_numbers_out_of_range(self, encode, target):
+        for option, value in [("--chunk-length", 0), ("--rows", 0), ("--steps", -1), ("--max-tokens", 0), ("--seed", "x")]:
+            assert refused(encode("--text", "hi", "-o", target, option, value), option, "prototokens encode --help")
+
+    def test_unknown_option_and_command(self, run):
+        assert refused(run("encode", "--fast"), "--fast", "prototokens encode --help")
+        assert refused(run("encde"), "encde", "prototokens --help")
+        assert refused(run("decode"), "FILE", "prototokens decode --help")
+
+
+def test_a_file_of_another_model_is_refused(encode, run, target, folder, tmp_path):
+    encode("--text", "hi", "-o", target)
+    unnamed = run("decode", target)
+    assert refused(unnamed, target, str(folder), "--model")
+    other = run("decode", target, "--model", "builtin")
+    assert refused(other, target, "fingerprint", str(folder))
+
+
+def test_a_copy_of_the_model_serves_whatever_revision_the_file_names(encode, run, target, folder, monkeypatch):
+    """Made from a hub model at a revision, decoded with a folder, which has none."""
+    monkeypatch.setattr(FrozenLM, "__init__", _as_from_the_hub(FrozenLM.__init__))
+    assert encode("--text", "hi", "-o", target).status == 0
+    monkeypatch.undo()
+    assert run("inspect", target, "--json").json["model"]["revision"] == "abc123"
+    back = run("decode", target, "--model", folder)
+    assert (back.status, back.out) == (0, b"hi")
+
+
+def _as_from_the_hub(init):
+    def wrapped(self, *arguments, **options):
+        init(self, *arguments, **{**options, "name": "someone/tiny", "revision": "abc123"})
+
+    return wrapped
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    from prototokens.cli import main
+    from prototokens.errors import FileError
+
+    with pytest.raises(FileError):
+        main(["inspect", str(tmp_path / "x.ptok"), "--debug"])
+
+
+def test_a_full_disk_under_standard_output_is_said(encode, run, target, monkeypatch):
+    from prototokens.cli import inspect
+
+    encode("--text", "hi", "-o", target)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("click.echo", full)
+    with pytest.raises(OSError, match="No space"):
+        inspect.callback(target, as_json=False, quiet=False, debug=False)

@@ -1,0 +1,108 @@
+"""Help, the page made from it, and the commands that show rather than encode."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from prototokens import __version__
+from prototokens.cli import cli
+from prototokens.cli.keys import KEYS
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "command_line_page.py"
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    code = "import sys\nfrom prototokens.cli import main\ntry: main(['--help'])\nfinally: print(sorted(sys.modules))"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time, not the clock: the machine may be busy with other tests.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    assert "Turn text into a few input vectors" in ran.stdout
+    modules = ran.stdout.splitlines()[-1]
+    for heavy in ("torch", "transformers", "numpy", "rich.console", "safetensors"):
+        assert f"'{heavy}'" not in modules
+
+
+def test_the_package_runs_as_a_module():
+    ran = subprocess.run([sys.executable, "-m", "prototokens", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"prototokens, version {__version__}\n"
+
+
+def test_no_short_help_is_cut(run):
+    for name, command in cli.commands.items():
+        assert command.get_short_help_str(limit=60) in run("--help").out.decode()
+        assert not command.get_short_help_str(limit=60).endswith("..."), name
+
+
+def test_without_a_command_help_is_shown(run):
+    ran = run()
+    assert ran.status == 2
+    assert "Commands:" in ran.err
+
+
+@pytest.mark.parametrize("name", cli.commands)
+def test_every_command_has_json_quiet_and_debug_and_says_what_its_options_do(name):
+    options = [parameter for parameter in cli.commands[name].params if isinstance(parameter, click.Option)]
+    assert {"--json", "--quiet", "--debug"} <= {word for option in options for word in option.opts}
+    assert all(option.help for option in options)
+    assert name in KEYS
+
+
+def test_the_page_is_what_the_commands_say():
+    ran = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_page_out_of_date_is_found(tmp_path):
+    """A copy of the script, whose page is not there and then a line short."""
+    (tmp_path / "scripts").mkdir()
+    copy = tmp_path / "scripts" / SCRIPT.name
+    copy.write_text(SCRIPT.read_text())
+    checked = subprocess.run([sys.executable, copy, "--check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 1
+    assert "out of date" in checked.stderr
+    assert not (tmp_path / "docs").exists()
+    subprocess.run([sys.executable, copy], check=True)
+    page = tmp_path / "docs" / "command-line.md"
+    assert page.read_text() == (SCRIPT.parent.parent / "docs" / "command-line.md").read_text()
+
+
+def test_models_at_hand(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
+    listed = run("models", "--json")
+    assert listed.status == 0
+    assert listed.json.keys() == {"models"}
+    built_in = listed.json["models"][0]
+    assert (built_in["name"], built_in["where"]) == ("builtin", "in the package")
+    assert built_in["d_model"] >= 1
+    assert run("models").out.decode().startswith("builtin\n")
+
+
+def test_a_model_described(run, folder):
+    described = run("models", folder, "--json")
+    assert described.status == 0
+    assert set(described.json) == set(KEYS["models"]) - {"models"}
+    expected = {"name": str(folder), "d_model": 32, "vocabulary": 260, "context": 128, "dtype": "float32", "revision": None}
+    assert {key: described.json[key] for key in expected} == expected
+    assert f"  fingerprint: {described.json['fingerprint']}" in run("models", folder).out.decode()
+
+
+def test_the_demonstration(run, folder, monkeypatch):
+    monkeypatch.setattr("prototokens.samples.short", lambda: "Hi.")
+    monkeypatch.setattr("prototokens.samples.lighthouse", lambda: "One evening.\n\nA boat.")
+    shown = run("demo", "--model", folder)
+    assert shown.status == 0
+    text = shown.out.decode()
+    assert "3 tokens into two vectors" in text
+    assert "2 paragraphs" in text
+    assert "unchanged" in text
+    silent = run("demo", "--model", folder, "--json", "--quiet")
+    assert silent.status == 0
+    assert set(silent.json) == set(KEYS["demo"])
+    assert json.loads(silent.out)["sentence_exact"] is True

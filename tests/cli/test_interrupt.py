@@ -1,0 +1,54 @@
+"""A run that is stopped, in real processes: what is solved is kept, and the same command goes on from there."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+TEXT = "Call me Ishmael. Some years ago, never mind how long precisely. " * 12
+# As the command line, but what is solved is saved at every step, so that the test need not wait for it.
+COMMAND = "import sys, prototokens.cli as cli; sys.modules['prototokens.cli.encode'].SAVE_EVERY = 0.0; cli.main()"
+
+
+def start(folder, output):
+    arguments = ["encode", "--text", TEXT, "-o", output, "--model", folder, "--rows", 1]
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def stop(process, partial, number):
+    """Send a signal once something is solved; returns exit status, output and messages."""
+    end = time.monotonic() + 120
+    while not partial.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "nothing was solved in two minutes"
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_fit_is_taken_up_again(folder, tmp_path, encode, decode, number):
+    output, partial = tmp_path / "x.ptok", tmp_path / "x.ptok.partial"
+    status, out, err = stop(start(folder, output), partial, number)
+    assert out == ""
+    assert not output.exists()
+    assert partial.exists()
+    if number == signal.SIGKILL:
+        assert status == -signal.SIGKILL
+    else:
+        assert status == 130
+        assert "Traceback" not in err
+        assert "prototokens: stopped: " in err
+        assert f"are solved and kept in {partial}; the same command goes on from there" in err
+        assert list(tmp_path.iterdir()) == [partial]
+
+    again = encode("--text", TEXT, "-o", output, "--json")
+    assert again.status == 0, again.err
+    assert f"tokens from {partial}" in again.err
+    assert again.json["exact"] is True
+    assert not partial.exists()
+    assert decode(output).out == TEXT.encode()

@@ -1,0 +1,211 @@
+"""encode, inspect, decode: what goes in comes out, data on standard output and the rest on standard error."""
+
+import io
+import os
+import sys
+
+import pytest
+
+from prototokens.cli import common
+from prototokens.cli.keys import KEYS
+from prototokens.encoded import EncodedText
+
+TEXT = "Call me Ishmael. Some years ago"
+ENCODE_KEYS = {
+    "output", "model", "layout", "tokens", "chunks", "vectors", "floats", "bytes", "exact", "accuracy", "steps_median",
+    "row_steps", "seconds", "min_margin",
+}  # fmt: skip
+DECODE_KEYS = {"text", "tokens", "forward_passes", "seconds", "tokens_per_second", "matches"}
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def test_a_file_becomes_a_file_beside_it_and_comes_back(encode, decode, book, tmp_path):
+    made = encode(book)
+    assert (made.status, made.out) == (0, b"")
+    assert "book.ptok: 31 tokens" in made.err
+    assert "exact, read back from the file" in made.err
+    back = decode(tmp_path / "book.ptok")
+    assert (back.status, back.out, back.err) == (0, TEXT.encode(), "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["book.ptok", "book.txt"]
+
+
+def test_standard_input_and_an_output_for_the_text(encode, decode, tmp_path):
+    text = "line one\r\nline two\n\n".encode()
+    assert encode("-", "-o", tmp_path / "x.ptok", stdin=text).status == 0
+    back = decode(tmp_path / "x.ptok", "-o", tmp_path / "x.txt")
+    assert (back.status, back.out, back.err) == (0, b"", "")
+    assert (tmp_path / "x.txt").read_bytes() == text
+    assert decode(tmp_path / "x.ptok", "-o", tmp_path / "x.txt").status == 2
+    assert decode(tmp_path / "x.ptok", "-o", tmp_path / "x.txt", "--force").status == 0
+
+
+def test_json_of_encode_has_its_keys_and_true_figures(encode, folder, tmp_path):
+    path = tmp_path / "x.ptok"
+    made = encode("--text", TEXT, "-o", path, "--json")
+    assert made.status == 0
+    assert set(made.json) == ENCODE_KEYS == set(KEYS["encode"])
+    assert made.out.count(b"\n") == 1
+    assert "read back" not in made.err  # the summary is for people
+    found, file = made.json, EncodedText.load(path)
+    assert (found["output"], found["model"]) == (str(path), str(folder))
+    assert (found["exact"], found["accuracy"], found["tokens"]) == (True, 1.0, len(TEXT))
+    assert found["bytes"] == path.stat().st_size
+    assert found["chunks"] == len(file.header["chunks"])
+    assert found["floats"] == file.vectors.numel() == 32 * found["vectors"]
+    assert found["layout"] == file.header["layout"] == "tiled:4"
+    assert found["row_steps"] >= found["chunks"]
+    assert found["steps_median"] > 0
+    assert found["min_margin"] > 0
+    assert 0 < found["seconds"] < 600
+
+
+def test_json_of_decode_has_its_keys(encode, decode, tmp_path):
+    encode("--text", TEXT, "-o", tmp_path / "x.ptok")
+    back = decode(tmp_path / "x.ptok", "--json")
+    assert set(back.json) == DECODE_KEYS == set(KEYS["decode"])
+    assert (back.json["text"], back.json["tokens"], back.json["matches"]) == (TEXT, len(TEXT), True)
+    assert back.json["forward_passes"] == 1
+    assert back.json["tokens_per_second"] == pytest.approx(back.json["tokens"] / back.json["seconds"], rel=0.2)
+
+
+def test_inspect_shows_the_header_without_a_model(encode, run, tmp_path, monkeypatch):
+    path = tmp_path / "x.ptok"
+    encode("--text", TEXT, "-o", path, "--seed", 7)
+    monkeypatch.setattr(common, "load_model", None)
+    shown = run("inspect", path, "--json")
+    header = EncodedText.load(path).header
+    assert shown.status == 0
+    assert set(shown.json) == set(KEYS["inspect"])
+    assert {key: value for key, value in shown.json.items() if key in header} == header
+    assert shown.json["floats_per_token"] == shown.json["floats"] / len(TEXT)
+    assert shown.json["bits_per_token"] == 32 * shown.json["floats_per_token"]
+    assert shown.json["file_bytes"] == path.stat().st_size
+    assert set(shown.json["seeds"]) <= set(range(7, 16))
+    for_people = run("inspect", path)
+    assert for_people.status == 0
+    assert "31 characters, 31 bytes, 31 tokens" in for_people.out.decode()
+    assert "exact  yes, accuracy 1.0000" in for_people.out.decode()
+
+
+def test_a_file_name_cannot_steer_the_terminal(encode, run, tmp_path):
+    path = tmp_path / "\x1b[31mred.ptok"
+    assert encode("--text", "hi", "-o", path).status == 0
+    shown = run("inspect", path)
+    assert shown.status == 0
+    assert b"\x1b" not in shown.out
+    assert b"?[31mred.ptok" in shown.out
+
+
+def test_file_names_that_are_not_unicode(encode, decode, run, tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.txt")
+    path.write_text(TEXT)
+    made = encode(path, "--json")
+    assert made.status == 0
+    assert made.json["output"].endswith("/\udcff.ptok")
+    assert decode(path.with_suffix(".ptok")).out == TEXT.encode()
+    assert run("inspect", path.with_suffix(".ptok")).status == 0
+
+
+def test_quiet_leaves_errors_alone(encode, decode, book, tmp_path):
+    made = encode(book, "--quiet")
+    assert (made.status, made.out, made.err) == (0, b"", "")
+    again = encode(book, "--quiet")
+    assert again.status == 2
+    assert "exists already" in again.err
+    assert decode(tmp_path / "book.ptok", "-q").out == TEXT.encode()
+
+
+def test_an_output_that_exists_is_replaced_only_by_force(encode, decode, book, tmp_path):
+    encode(book)
+    before = (tmp_path / "book.ptok").read_bytes()
+    refused = encode("--text", "other", "-o", tmp_path / "book.ptok")
+    assert refused.status == 2
+    assert "--force" in refused.err
+    assert (tmp_path / "book.ptok").read_bytes() == before
+    assert encode("--text", "other", "-o", tmp_path / "book.ptok", "--force").status == 0
+    assert decode(tmp_path / "book.ptok").out == b"other"
+
+
+def test_options_reach_the_fit(encode, run, tmp_path):
+    path = tmp_path / "x.ptok"
+    options = ["--layout", "tiled:6", "--chunk-length", 5, "--recipe", "paper", "--steps", 900, "--seed", 3, "--rows", 2]
+    assert encode("--text", TEXT, "-o", path, *options).status == 0
+    header = run("inspect", path, "--json").json
+    assert (header["layout"], header["recipe"]["name"], header["recipe"]["steps"]) == ("tiled:6", "paper", 900)
+    assert max(header["chunks"]) <= 5
+    assert header["seeds"][0] == 3
+
+
+def test_a_shared_vector_is_stored_once(encode, decode, run, tmp_path):
+    path = tmp_path / "x.ptok"
+    made = encode("--text", "abcd", "-o", path, "--layout", "paper", "--chunk-length", 2, "--share", "m", "--json")
+    assert made.status == 0
+    assert (made.json["chunks"], made.json["vectors"]) == (2, 3)
+    assert run("inspect", path, "--json").json["shared"] == "m_1"
+    assert decode(path).out == b"abcd"
+    refused = encode("--text", "abcd", "-o", tmp_path / "y.ptok", "--share", "m", "--layout", "tiled:4")
+    assert refused.status == 2
+    assert "layout of two vectors" in refused.err
+
+
+def test_vectors_that_are_not_exact_are_saved_and_said_to_be_so(encode, decode, run, tmp_path):
+    path = tmp_path / "x.ptok"
+    made = encode("--text", TEXT, "-o", path, "--steps", 0, "--json")
+    assert made.status == 1
+    assert made.json["exact"] is False
+    assert made.json["accuracy"] < 1
+    assert "not exact" in made.err
+    back = decode(path)
+    assert back.status == 1
+    assert back.out
+    assert back.out != TEXT.encode()
+    assert "warning" in back.err
+    assert str(path) in back.err
+    told = decode(path, "--json")
+    assert (told.status, told.json["matches"]) == (1, False)
+    assert "exact  no" in run("inspect", path).out.decode()
+    assert "warning" in decode(path, "--quiet").err
+
+
+class Terminal(io.StringIO):
+    """Standard error as a terminal that keeps what it was sent."""
+
+    def isatty(self):
+        return True
+
+
+def test_progress_on_a_terminal(encode, folder, tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    assert encode("--text", TEXT, "-o", tmp_path / "x.ptok").status == 0
+    shown = terminal.getvalue()
+    assert "solved" in shown
+    assert "of the tokens in work right" in shown
+    assert "steps/s" in shown
+    terminal.truncate(0)
+    assert encode("--text", TEXT, "-o", tmp_path / "y.ptok", "--quiet").status == 0
+    assert "solved" not in terminal.getvalue()
+
+
+def test_time_left_is_a_share_of_the_time_so_far():
+    class Now:
+        done, total, seconds = 30, 90, 61.0
+
+    assert common.time_left(Now) == "2:02"
+
+
+def test_the_built_in_model_needs_no_name(run, tmp_path):
+    text = "The keeper had two clocks."
+    made = run("encode", "--text", text, "-o", tmp_path / "x.ptok", "--json")
+    assert made.status == 0
+    assert (made.json["model"], made.json["layout"], made.json["chunks"]) == ("builtin", "paper", 1)
+    assert made.json["vectors"] == 2
+    assert run("decode", tmp_path / "x.ptok").out == text.encode()

@@ -1,0 +1,59 @@
+"""Layouts against the arrangements as the paper writes them."""
+
+import pytest
+
+from prototokens.errors import UsageError
+from prototokens.layout import Layout
+
+WRITTEN = {
+    ("one", 4): "e e e e",
+    ("halves", 4): "e e m m",
+    ("halves", 5): "e e e m m",
+    ("alternating", 5): "e m e m e",
+    ("free", 4): "e m m m m",
+    ("paper", 4): "e m m m",
+    ("paper", 1): "e",
+    ("tiled:3", 9): "e 1 2 3 1 2 3 1 2",
+    ("tiled:3", 2): "e 1",
+}
+
+
+@pytest.mark.parametrize(("name", "length"), WRITTEN)
+def test_index_is_the_written_arrangement(name, length):
+    symbols = {"e": 0, "m": 1, "1": 1, "2": 2, "3": 3}
+    layout = Layout.named(name)
+    written = [symbols[symbol] for symbol in WRITTEN[name, length].split()]
+    assert layout.index(length).tolist() == written
+    assert layout.positions(length) == len(written)
+
+
+@pytest.mark.parametrize("name", ["one", "halves", "alternating", "free", "paper", "tiled:4"])
+@pytest.mark.parametrize("length", [1, 2, 3, 17])
+def test_one_output_is_read_for_each_token_and_only_vectors_that_exist_are_used(name, length):
+    layout = Layout.named(name)
+    index, scored = layout.index(length), layout.scored(length)
+    assert len(scored) == length
+    assert len(set(scored.tolist())) == length
+    assert int(scored.max()) == len(index) - 1
+    assert 0 <= int(index.min()) <= int(index.max()) < layout.vectors
+
+
+def test_the_two_readings_of_the_guided_e_differ_in_what_e_predicts():
+    assert Layout.named("paper").scored(3).tolist() == [0, 1, 2]
+    assert Layout.named("free").scored(3).tolist() == [1, 2, 3]
+
+
+def test_tiling_with_one_vector_is_the_papers_layout():
+    assert Layout.named("tiled:1").name == "paper"
+    assert Layout.named("tiled:1").index(6).tolist() == Layout.named("paper").index(6).tolist()
+
+
+@pytest.mark.parametrize("name", ["", "Paper", "tiled", "tiled:", "tiled:0", "tiled:-1", "tiled:1025", "tiled:1e2", "tiled:٣x"])
+def test_unknown_names_are_refused_in_words(name):
+    with pytest.raises(UsageError, match="choose one of one, halves"):
+        Layout.named(name)
+
+
+def test_an_empty_target_has_no_layout():
+    with pytest.raises(UsageError, match="at least one token"):
+        Layout.named("paper").index(0)
