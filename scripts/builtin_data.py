@@ -27,7 +27,7 @@ def read_texts(source: str, column: str = "text") -> Iterator[str]:
         column: the column that holds the text, for parquet and hub data sets.
     """
     if source.startswith("hub:"):
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]  # asked for by name: pip install datasets
 
         name, _, revision = source.removeprefix("hub:").partition("@")
         for row in datasets.load_dataset(name, revision=revision or None, split="train", streaming=True):

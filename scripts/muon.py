@@ -52,6 +52,7 @@ class Muon(torch.optim.Optimizer):
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 updates = []
                 for param in params:
+                    assert param.grad is not None
                     state = self.state[param]
                     if not state:
                         state["momentum"] = torch.zeros_like(param)

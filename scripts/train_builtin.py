@@ -83,7 +83,7 @@ def fast_dtype() -> torch.dtype:
         for _ in range(5):
             a @ a
         seconds[dtype] = time.perf_counter() - start
-    return min(seconds, key=seconds.get)
+    return min(seconds, key=lambda dtype: seconds[dtype])
 
 
 def build_model(config: Config, end_of_text: int) -> LlamaForCausalLM:
@@ -168,7 +168,9 @@ def export(model: LlamaForCausalLM, tokenizer, folder: Path, config: Config) -> 
     """A Hugging Face folder in bfloat16: config.json, model.safetensors, tokenizer.json, tokenizer_config.json."""
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.to(torch.bfloat16).save_pretrained(folder)
+    torch.nn.Module.to(copy, torch.bfloat16)
+    copy.save_pretrained(folder)
+    os.chmod(folder / "model.safetensors", 0o644)
     end = builtin_data.END_OF_TEXT
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=end, eos_token=end, model_max_length=config.max_context
@@ -222,7 +224,10 @@ def train(config: Config, args: argparse.Namespace) -> None:
         builtin_data.tokenise(tokenizer, held_out, args.column, held_out_ids)
 
     dtype = fast_dtype()
-    model = build_model(config, tokenizer.token_to_id(builtin_data.END_OF_TEXT)).to(device)
+    end_of_text = tokenizer.token_to_id(builtin_data.END_OF_TEXT)
+    assert end_of_text is not None
+    model = build_model(config, end_of_text)
+    torch.nn.Module.to(model, device)
     if args.init:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32).state_dict())
     optims = optimisers(model, config, dtype)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from prototokens.encoded import EncodedText
     from prototokens.encoding import encode
     from prototokens.engine.decode import decode_ids
-    from prototokens.engine.fit import Progress, fit
+    from prototokens.engine.fit import fit
+    from prototokens.engine.progress import Progress
     from prototokens.frozen_lm import FrozenLM
     from prototokens.layout import Layout
     from prototokens.recipe import Recipe
@@ -41,7 +42,7 @@ _HOMES = {
     "EncodedText": "prototokens.encoded",
     "FrozenLM": "prototokens.frozen_lm",
     "Layout": "prototokens.layout",
-    "Progress": "prototokens.engine.fit",
+    "Progress": "prototokens.engine.progress",
     "Recipe": "prototokens.recipe",
     "Solution": "prototokens.solution",
     "decode": "prototokens.decoding",

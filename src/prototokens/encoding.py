@@ -9,8 +9,9 @@ from typing import NamedTuple
 from prototokens.chunks import ChunkPlan, plan_chunks
 from prototokens.encoded import EncodedText
 from prototokens.engine.decode import decode_ids
-from prototokens.engine.fit import Progress, fit
-from prototokens.errors import TextError
+from prototokens.engine.fit import fit
+from prototokens.engine.progress import Progress
+from prototokens.errors import TextError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 from prototokens.recipe import Recipe
@@ -61,10 +62,15 @@ def encode(
 
     Raises:
         TextError: an empty text, or one that this tokenizer does not give back.
+        UsageError: an option that cannot be meant, or a plan of another text.
     """
     recipe = Recipe.named(recipe)
     ids = text_ids(lm, text)
     plan = plan or plan_chunks(lm, ids, layout, chunk_length)
+    if sum(plan.lengths) != len(ids):
+        raise UsageError(f"the plan is for {sum(plan.lengths)} tokens and the text has {len(ids)}: give the plan of this text")
+    if share == "e":
+        _check_first_tokens(plan, ids)
     kept = {} if kept is None or share else kept
     spans = [part for span in _spans(plan.lengths) for part in _as_kept(span, kept)]
     failed: Kept = {}
@@ -119,6 +125,16 @@ def text_ids(lm: FrozenLM, text: str) -> list[int]:
     return ids
 
 
+def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:
+    """Refuse what cannot be: under causal attention, an e that all chunks share gives each of them the same output."""
+    starts = [span.start for span in _spans(plan.lengths)]
+    if int(plan.layout.scored(1)[0]) == 0 and len({ids[start] for start in starts}) > 1:
+        raise UsageError(
+            f"with layout {plan.layout.name!r} the first token of a chunk is read from e alone, so one e for all chunks cannot"
+            " hold chunks that begin with different tokens: choose layout 'free', which does not read it, or share m"
+        )
+
+
 def _spans(lengths: list[int]) -> list[Span]:
     spans, start = [], 0
     for length in lengths:
@@ -146,7 +162,6 @@ def _all_decode(lm: FrozenLM, spans: list[Span], kept: Kept, failed: Kept) -> bo
 
 def _as_kept(span: Span, kept: Kept) -> list[Span]:
     """The span as an earlier run left it: whole, or halved as far as parts of it were solved."""
-    inside = any(span.start <= other.start < other.end <= span.end and other != span for other in kept)
-    if span in kept or not inside:
+    if span in kept or not any(span.start <= other.start < other.end <= span.end for other in kept):
         return [span]
     return [part for half in _halves(span) for part in _as_kept(half, kept)]

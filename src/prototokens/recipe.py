@@ -80,7 +80,9 @@ class Recipe:
     def from_dict(values: dict[str, Any]) -> Recipe:
         """From JSON, values unknown to this version left out."""
         known = {field.name for field in fields(Recipe)}
-        kept = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known}
+        kept: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known
+        }
         return Recipe(**kept)
 
 

@@ -1,13 +1,17 @@
 """Whatever is given: a clear sentence, the right exit status, nothing lost."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from huggingface_hub import constants
 
 from prototokens import encoding
+from prototokens.cli import main
+from prototokens.errors import FileError
 from prototokens.frozen_lm import FrozenLM
 
 ODD_TEXTS = {
@@ -113,13 +117,10 @@ class TestOutput:
         assert refused(encode("--text", "hi", "-o", target), "out.ptok exists already", "--force")
         assert target.read_text() == "mine"
 
-    def test_is_known_before_the_text_is_typed(self, encode, target):
-        class Typed:
-            def read(self):
-                raise AssertionError("the text was read")
-
+    def test_is_known_before_the_text_is_typed(self, encode, target, monkeypatch):
         target.write_text("mine")
-        assert refused(encode("-", "-o", target, stdin=b""), "exists already")
+        monkeypatch.setattr(sys, "stdin", None)  # cannot be read
+        assert refused(encode("-", "-o", target), "exists already")
 
     def test_is_the_text(self, encode, tmp_path):
         book = tmp_path / "book.txt"
@@ -146,7 +147,6 @@ class TestOutput:
 
     def test_has_an_impossible_name(self, encode, tmp_path):
         assert refused(encode("--text", "hi", "-o", tmp_path / ("x" * 300)), "cannot be written")
-        assert refused(encode("--text", "hi", "-o", "a\0b"), "cannot be written")
 
     def test_of_decode(self, decode, tmp_path):
         assert refused(decode(tmp_path / "x.ptok", "-o", tmp_path / "no" / "x.txt"), "folder", "does not exist")
@@ -189,7 +189,7 @@ class TestModel:
         assert refused(ran, "'nobody/no-such-model'", "could not be reached", "connect to the network")
 
     def test_no_model_of_that_name(self, run, target):
-        assert refused(run("encode", "--text", "hi", "-o", target, "--model", "no such//model"), "cannot be the id")
+        assert refused(run("encode", "--text", "hi", "-o", target, "--model", "no such model"), "cannot be the id")
 
     def test_revision_of_a_folder(self, encode, target):
         assert refused(encode("--text", "hi", "-o", target, "--revision", "main"), "no revision 'main'")
@@ -240,21 +240,18 @@ def _as_from_the_hub(init):
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    from prototokens.cli import main
-    from prototokens.errors import FileError
-
     with pytest.raises(FileError):
         main(["inspect", str(tmp_path / "x.ptok"), "--debug"])
 
 
 def test_a_full_disk_under_standard_output_is_said(encode, run, target, monkeypatch):
-    from prototokens.cli import inspect
-
     encode("--text", "hi", "-o", target)
+    echo = click.echo
 
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
+    def full(message, err=False):
+        if not err:
+            raise OSError(28, "No space left on device")
+        echo(message, err=True)
 
-    monkeypatch.setattr("click.echo", full)
-    with pytest.raises(OSError, match="No space"):
-        inspect.callback(target, as_json=False, quiet=False, debug=False)
+    monkeypatch.setattr(click, "echo", full)
+    assert refused(run("inspect", target), "No space left on device")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-TEXT = "Call me Ishmael. Some years ago, never mind how long precisely. " * 12
+TEXT = "Call me Ishmael. Some years ago, never mind how long precisely. " * 8
 # As the command line, but what is solved is saved at every step, so that the test need not wait for it.
 COMMAND = "import sys, prototokens.cli as cli; sys.modules['prototokens.cli.encode'].SAVE_EVERY = 0.0; cli.main()"
 

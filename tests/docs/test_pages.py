@@ -132,6 +132,8 @@ def test_a_pages_commands_do_what_they_say(page, reader, capsysbinary):
         with pytest.raises(SystemExit) as end:
             main(arguments)
         assert end.value.code == 0, f"{page.name}: {line}\n{capsysbinary.readouterr().err.decode()}"
+    if (again := Path("again.txt")).exists():
+        assert again.read_text(encoding="utf-8") == CHAPTER
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

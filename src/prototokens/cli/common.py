@@ -16,7 +16,7 @@ import click
 from prototokens.errors import FileError, TextError, UsageError
 
 if TYPE_CHECKING:
-    from prototokens.engine.fit import Progress
+    from prototokens.engine.progress import Progress
     from prototokens.frozen_lm import FrozenLM
 
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
@@ -109,6 +109,7 @@ def check_output(path: Path, force: bool) -> None:
         if path.exists() and not force:
             raise FileError(f"{path} exists already: pass --force to write over it, or name another output")
         place = Path(os.path.realpath(path))
+        os.fspath(place).encode()  # safetensors opens no file whose name is not UTF-8
         if not place.parent.is_dir():
             raise FileError(f"the folder {place.parent} does not exist: make it first, or name another output")
         descriptor, trial = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")

@@ -15,7 +15,7 @@ from prototokens.cli import common
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prototokens.engine.fit import Progress
+    from prototokens.engine.progress import Progress
     from prototokens.frozen_lm import FrozenLM
 
 FRAME_EVERY = 0.15  # seconds between pictures on a terminal
@@ -64,7 +64,7 @@ def _sentence(lm: FrozenLM, seed: int, path: Path, console: Console) -> bool:
     text = samples.short()
     ids = text_ids(lm, text)
     console.print(
-        f"[bold]1.[/] {len(ids)} tokens into two vectors, e and m; the model is fed [e, m, m, ..., m] and nothing else"
+        f"[bold]1.[/] {len(ids)} tokens into two vectors, e and m; the model is fed \\[e, m, m, ..., m] and nothing else"
     )
     last = -1e9
 

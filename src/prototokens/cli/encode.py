@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prototokens.chunks import ChunkPlan
     from prototokens.encoded import EncodedText
     from prototokens.encoding import Kept
-    from prototokens.engine.fit import Progress
+    from prototokens.engine.progress import Progress
     from prototokens.frozen_lm import FrozenLM
     from prototokens.recipe import Recipe
 
@@ -54,7 +54,7 @@ CHARACTERS_A_TOKEN = 8
 @click.option("--steps", type=click.IntRange(min=0), help="Most optimiser steps for a chunk.", show_default="the recipe's")
 @click.option(
     "--share", type=click.Choice(["e", "m"]),
-    help="One e (or one m) for all chunks; for layouts of two vectors, so name one: --layout paper.",
+    help="One vector for all chunks, in layouts of two: e with --layout free, m with --layout paper or free.",
 )  # fmt: skip
 @click.option(
     "--rows", type=click.IntRange(min=1), help="Chunks fitted side by side.", show_default="as many as fill the machine"

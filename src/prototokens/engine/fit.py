@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import overload
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from prototokens.engine.batch import Batch
 from prototokens.engine.head import Scores, score
+from prototokens.engine.progress import Progress
 from prototokens.engine.rows import Target, groups_of
 from prototokens.errors import UsageError
 from prototokens.frozen_lm import FrozenLM
@@ -21,33 +21,32 @@ from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a progress callback is given after every step.
-
-    Attributes:
-        done: targets that are finished; `solved`: those of them that are exact by the recipe's margin.
-        total: targets in all.
-        accuracy: share of right tokens among the rows in the batch just now, in [0, 1].
-        loss: mean cross-entropy of their tokens at the recipe's temperature, in nats.
-        row_steps: forward and backward passes so far, each counted once per row; `seconds`: since the start.
-        vectors_of: order of a target -> its vectors as just scored, or None where it is not in the batch.
-    """
-
-    done: int
-    solved: int
-    total: int
-    accuracy: float
-    loss: float
-    row_steps: int
-    seconds: float
-    vectors_of: Callable[[int], Tensor | None]
-
-
 @overload
-def fit(lm: FrozenLM, targets: str, **options) -> Solution: ...
+def fit(
+    lm: FrozenLM,
+    targets: str,
+    *,
+    layout: str | Layout = ...,
+    recipe: str | Recipe = ...,
+    seed: int | Sequence[int] = ...,
+    share: str | None = ...,
+    rows: int | None = ...,
+    progress: Callable[[Progress], None] | None = ...,
+    finished: Callable[[int, Solution], None] | None = ...,
+) -> Solution: ...
 @overload
-def fit(lm: FrozenLM, targets: Sequence[Target], **options) -> list[Solution]: ...
+def fit(
+    lm: FrozenLM,
+    targets: Sequence[Target],
+    *,
+    layout: str | Layout = ...,
+    recipe: str | Recipe = ...,
+    seed: int | Sequence[int] = ...,
+    share: str | None = ...,
+    rows: int | None = ...,
+    progress: Callable[[Progress], None] | None = ...,
+    finished: Callable[[int, Solution], None] | None = ...,
+) -> list[Solution]: ...
 
 
 def fit(
