@@ -8,6 +8,7 @@ code to run.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import platform
@@ -160,7 +161,7 @@ class EncodedText:
         """The file's content."""
         tensors = {"vectors": self.vectors.contiguous(), "slots": self.slots.to(torch.int32).contiguous()}
         header = {**self.header, "tensors_sha256": _tensors_hash(tensors)}
-        return save(tensors, metadata=write_header(header))
+        return _in_order(save(tensors, metadata=write_header(header)))
 
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write the file beside its place and rename it there, so that a kill leaves the old file or the new one.
@@ -244,6 +245,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         if beside is not None and os.path.exists(beside):
             os.unlink(beside)
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with the keys of its header in order: the same fit gives the same file."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def _table(protos: list[Tensor], share: int | None) -> tuple[Tensor, Tensor]:

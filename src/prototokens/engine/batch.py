@@ -89,7 +89,7 @@ class Batch:
         return sum(len(group.rows) for group in self.groups)
 
     def fill(self, waiting: deque[Group], rows: int | None) -> None:
-        """Let waiting groups in while there is room: `rows` at most, or what suits the device. One always finds an empty batch."""
+        """Let waiting groups in while there is room, `rows` at most or what suits the device; an empty batch takes any."""
         room = POSITIONS.get(self.lm.device.type, POSITIONS["cpu"])
         entering: list[Group] = []
         count, widest = len(self), max((group.positions for group in self.groups), default=0)

@@ -1,0 +1,423 @@
+"""A `.ptok` file that is not what it should be is refused in words that name it, or gives the right text: never another one."""
+
+import errno
+import json
+import os
+import pickle
+import random
+import tracemalloc
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save
+
+import prototokens as pt
+from prototokens.decoding import decode_text
+from prototokens.encoded import EncodedText, _tensors_hash, write_atomically
+from prototokens.errors import FileError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.header import FORMAT, write_header
+
+TEXT = "Call me Ishmael."
+FLIPS = 200
+
+
+@pytest.fixture(scope="module")
+def encoded(tiny_llama):
+    encoded = pt.encode(tiny_llama, TEXT, chunk_length=4)
+    assert encoded.exact
+    return encoded
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "x.ptok"
+
+
+@pytest.fixture
+def refused(path):
+    """Write a content and load it: it must be refused with the file named and these words said."""
+
+    def refused(content, words=""):
+        path.write_bytes(content)
+        with pytest.raises(FileError) as refusal:
+            EncodedText.load(path)
+        assert str(path) in str(refusal.value)
+        assert words in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+        return True
+
+    return refused
+
+
+def forged(encoded, tensors=None, whole=None, **changes):
+    """A file with other tensors or header values whose hashes all agree, so that only what it says can be wrong with it.
+
+    Args:
+        tensors: in place of its own.
+        whole: in place of the whole header.
+        changes: values of the header; None takes a key out.
+    """
+    tensors = tensors or {"vectors": encoded.vectors, "slots": encoded.slots.to(torch.int32)}
+    header = {**encoded.header, "tensors_sha256": _tensors_hash(tensors), **changes}
+    header = {key: value for key, value in header.items() if value is not None}
+    return save(tensors, metadata=write_header(header if whole is None else whole))
+
+
+def test_a_file_comes_back_as_it_was(encoded, tiny_llama, path):
+    size = encoded.save(path)
+    assert path.stat().st_size == size
+    back = EncodedText.load(path)
+    assert torch.equal(back.vectors, encoded.vectors)
+    assert torch.equal(back.slots, encoded.slots)
+    assert back.header.pop("tensors_sha256")
+    assert back.header == json.loads(json.dumps(encoded.header))
+    assert back.path == path
+    assert pt.decode(tiny_llama, back) == TEXT
+    assert {back.to_bytes() for _ in range(20)} == {path.read_bytes()}  # saved again it is the same file
+
+
+def test_the_forgery_of_these_tests_is_taken_where_nothing_is_wrong(encoded, tiny_llama, path):
+    path.write_bytes(forged(encoded, unknown_key=[1, 2]))
+    assert pt.decode(tiny_llama, EncodedText.load(path)) == TEXT
+
+
+def loaded_or_refused(path):
+    """What a file holds, or why it is refused."""
+    try:
+        return EncodedText.load(path), ""
+    except FileError as refusal:
+        return None, str(refusal)
+
+
+class TestDamage:
+    def test_truncated(self, encoded, refused):
+        whole = encoded.to_bytes()
+        for part in range(64):
+            assert refused(whole[: len(whole) * part // 64], "truncated")
+        assert refused(whole[:-1], "truncated")
+        assert refused(whole + b"\0")
+
+    def test_one_flipped_bit_is_refused_or_changes_nothing(self, encoded, tiny_llama, path):
+        whole, chance, taken = encoded.to_bytes(), random.Random(0), 0
+        for _ in range(FLIPS):
+            damaged = bytearray(whole)
+            damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+            path.write_bytes(damaged)
+            loaded, refusal = loaded_or_refused(path)
+            if loaded is None:
+                assert str(path) in refusal
+            else:
+                taken += 1
+                assert pt.decode(tiny_llama, loaded) == TEXT
+        assert taken < FLIPS / 20
+
+    def test_every_byte_of_the_tensors_is_covered(self, encoded, refused):
+        whole = encoded.to_bytes()
+        start = 8 + int.from_bytes(whole[:8], "little")
+        for place in range(start, len(whole), 97):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1
+            assert refused(bytes(damaged), "its vectors are not the ones that were saved")
+
+    def test_every_byte_of_the_header_is_covered(self, encoded, refused):
+        whole = encoded.to_bytes()
+        start, end = whole.index(b"chunks_exact"), whole.index(b"vocab_size")
+        for place in range(start, end, 23):
+            damaged = bytearray(whole)
+            damaged[place] = ord("0") if damaged[place] != ord("0") else ord("1")
+            assert refused(bytes(damaged))
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+    def test_not_finite(self, encoded, refused, number):
+        vectors = encoded.vectors.clone()
+        vectors[1, 3] = number
+        assert refused(replace(encoded, vectors=vectors).to_bytes(), "not finite")
+
+    @pytest.mark.parametrize("value", [-1, 20, 2**31 - 1])
+    def test_a_slot_of_no_vector(self, encoded, refused, value):
+        slots = encoded.slots.clone()
+        slots[0, 0] = value
+        assert refused(replace(encoded, slots=slots).to_bytes(), "names a vector that is not there")
+
+
+class TestTensors:
+    def test_swapped(self, encoded, refused):
+        own = {"vectors": encoded.vectors, "slots": encoded.slots.to(torch.int32)}
+        assert refused(forged(encoded, {"vectors": own["slots"], "slots": own["vectors"]}), "float32 and int32")
+
+    def test_wrong_shapes(self, encoded, refused):
+        vectors, slots = encoded.vectors, encoded.slots.to(torch.int32)
+        for wrong in (vectors[:, :-1].contiguous(), vectors.flatten(), vectors[:0], vectors[None]):
+            assert refused(forged(encoded, {"vectors": wrong, "slots": slots}), "its vectors have shape")
+        for wrong in (slots[:, :-1].contiguous(), slots[1:], slots.flatten(), slots[:0]):
+            assert refused(forged(encoded, {"vectors": vectors, "slots": wrong}), "its slots have shape")
+
+    def test_other_kinds(self, encoded, refused):
+        vectors, slots = encoded.vectors, encoded.slots.to(torch.int32)
+        for wrong in ({"vectors": vectors.double(), "slots": slots}, {"vectors": vectors, "slots": slots.long()}):
+            assert refused(forged(encoded, wrong), "other kinds")
+
+    def test_others(self, encoded, refused):
+        own = {"vectors": encoded.vectors, "slots": encoded.slots.to(torch.int32)}
+        assert refused(forged(encoded, {"vectors": own["vectors"]}), "'vectors' and 'slots'")
+        assert refused(forged(encoded, {**own, "more": torch.zeros(1)}), "'vectors' and 'slots'")
+
+    @pytest.mark.parametrize("shape", [[1 << 40, 32], [1 << 62, 1 << 62], [2**63, 2]])
+    def test_huge_declared_shapes_cost_no_memory(self, encoded, refused, shape):
+        whole = encoded.to_bytes()
+        length = int.from_bytes(whole[:8], "little")
+        declared = json.loads(whole[8 : 8 + length])
+        size = 4 * shape[0] * shape[1]
+        declared["vectors"] = {**declared["vectors"], "shape": shape, "data_offsets": [0, size]}
+        declared["slots"]["data_offsets"] = [size, size + 80]
+        text = json.dumps(declared).encode()
+        tracemalloc.start()
+        assert refused(len(text).to_bytes(8, "little") + text + whole[8 + length :], "is not a whole .ptok file")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+        tracemalloc.stop()
+
+    def test_a_huge_declared_header_costs_no_memory(self, encoded, refused):
+        whole = encoded.to_bytes()
+        for size in (1 << 33, 2**64 - 1):
+            assert refused(size.to_bytes(8, "little") + whole[8:], "is not a whole .ptok file")
+
+
+class TestHeader:
+    def test_newer_format(self, encoded, refused):
+        words = f"has format {FORMAT + 1}, and this version reads up to {FORMAT}: install a newer prototokens"
+        assert refused(forged(encoded, format=FORMAT + 1), words)
+        assert refused(forged(encoded, whole={"format": 10**30}), "install a newer prototokens")
+
+    @pytest.mark.parametrize("text", ["", "no JSON", "[]", "7", '"text"', "null", "[" * 100_000, "{" * 9, '{"a":' * 100_000])
+    def test_is_no_json_object(self, encoded, refused, text):
+        metadata = {**write_header({}), "prototokens": text}
+        assert refused(save({"vectors": encoded.vectors}, metadata=metadata), "its header cannot be read")
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000])
+    def test_holds_impossible_numbers(self, encoded, refused, number):
+        text = json.dumps({**encoded.header, "accuracy": "HERE"}).replace('"HERE"', number)
+        metadata = {**write_header({}), "prototokens": text}
+        assert refused(save({"vectors": encoded.vectors}, metadata=metadata), "its header cannot be read")
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "model",
+            "tokenizer",
+            "layout",
+            "chunks",
+            "text",
+            "exact",
+            "accuracy",
+            "min_margin",
+            "row_steps",
+            "recipe",
+            "versions",
+        ],
+    )
+    def test_lacks_a_key(self, encoded, refused, key):
+        header = {name: value for name, value in encoded.header.items() if name != key}
+        assert refused(forged(encoded, whole=header), "lacks what decoding needs")
+        if isinstance(encoded.header[key], dict):
+            for wrong in ([], "text", 5, {}):
+                assert refused(forged(encoded, **{key: wrong}), "lacks what decoding needs")
+
+    def test_without_format(self, encoded, refused):
+        header = {name: value for name, value in encoded.header.items() if name != "format"}
+        assert refused(forged(encoded, whole=header), "its header cannot be read")
+
+    @pytest.mark.parametrize("wrong", ["1", 1.0, True, [1], {"a": 1}, 0, -1, "", None, 1e300])
+    @pytest.mark.parametrize("key", ["format", "d_model", "tokens", "bytes", "characters"])
+    def test_counts_of_another_kind(self, encoded, refused, key, wrong):
+        header = json.loads(json.dumps(encoded.header))
+        place = next(one for one in (header["text"], header["model"], header) if key in one)
+        place[key] = wrong
+        assert refused(forged(encoded, whole=header), "damaged")
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            [],
+            {},
+            {"4": 4},
+            "4444",
+            16,
+            [4, 4, 4, 4.0],
+            [4, 4, 4, "4"],
+            [4, 4, 4, True, 3],
+            [8, 8, 8, -8],
+            [16, 0],
+            [4, 4, 4, [4]],
+        ],
+    )
+    def test_chunks_of_another_kind(self, encoded, refused, wrong):
+        assert refused(forged(encoded, chunks=wrong), "damaged")
+
+    def test_chunks_that_do_not_add_up(self, encoded, refused):
+        assert refused(forged(encoded, chunks=[4, 4, 4, 5]), "damaged")
+        assert refused(forged(encoded, chunks=[8, 8]), "its slots have shape")
+
+    @pytest.mark.parametrize(
+        "wrong", [5, True, ["paper"], {"a": 1}, "", "papers", "tiled:0", "tiled:9999", "tiled:x"]
+    )
+    def test_layout_that_is_none(self, encoded, refused, wrong):
+        assert refused(forged(encoded, layout=wrong), "lacks what decoding needs")
+
+    @pytest.mark.parametrize("wrong", [5, [], {}, True, None])
+    def test_words_of_another_kind(self, encoded, refused, wrong):
+        for room, key in [
+            ("model", "name"),
+            ("model", "fingerprint"),
+            ("model", "dtype"),
+            ("text", "sha256"),
+            ("recipe", "name"),
+        ]:
+            assert refused(forged(encoded, **{room: {**encoded.header[room], key: wrong}}), "lacks what decoding needs")
+        assert refused(forged(encoded, exact="yes"), "lacks what decoding needs")
+        assert refused(forged(encoded, accuracy="all"), "lacks what decoding needs")
+
+    @pytest.mark.parametrize("length", [(1 << 20) + 1, 1 << 62, 10**300])
+    def test_absurd_chunk_lengths(self, encoded, refused, length):
+        chunks = [4, 4, 4, length]
+        text = {**encoded.header["text"], "tokens": sum(chunks)}
+        assert refused(forged(encoded, chunks=chunks, text=text), "lacks what decoding needs")
+
+    def test_chunks_longer_than_the_context(self, encoded, tiny_llama, path):
+        chunks = [4, 4, 4, 1 << 20]
+        path.write_bytes(forged(encoded, chunks=chunks, text={**encoded.header["text"], "tokens": sum(chunks)}))
+        with pytest.raises(FileError, match=r"x\.ptok is damaged: .* chunks of up to 1048576 tokens.* at most 128 tokens"):
+            pt.decode(tiny_llama, EncodedText.load(path))
+
+
+class TestOtherFiles:
+    def test_safetensors_of_somebody_else(self, refused):
+        assert refused(save({"weight": torch.zeros(2)}), "no header of ours")
+        assert refused(save({"weight": torch.zeros(2)}, metadata={"format": "pt"}), "no header of ours")
+
+    def test_pickle_empty_and_text(self, refused):
+        assert refused(pickle.dumps({"vectors": [1.0]}), "not a whole .ptok file")
+        assert refused(b"", "not a whole .ptok file")
+        assert refused(b"Call me Ishmael. Some years ago, never mind how long", "not a whole .ptok file")
+
+    def test_folder_missing_and_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.ptok")
+        for name, words in [(".", "is a folder"), ("none.ptok", "does not exist"), ("pipe.ptok", "no regular file")]:
+            with pytest.raises(FileError, match=words) as refusal:
+                EncodedText.load(tmp_path / name)
+            assert str(tmp_path / name) in str(refusal.value)
+
+    def test_unreadable(self, encoded, path, monkeypatch):
+        def denied(*_, **__):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        encoded.save(path)
+        monkeypatch.setattr("prototokens.encoded.safe_open", denied)
+        with pytest.raises(FileError, match=r"x\.ptok cannot be read \(Permission denied\)"):
+            EncodedText.load(path)
+
+
+class TestOtherModels:
+    def test_other_weights(self, encoded, tiny_neox, path):
+        encoded.save(path)
+        with pytest.raises(
+            FileError, match=r"x\.ptok was made for the model 'tiny-llama' .*, and 'tiny-gpt_neox' has"
+        ) as refusal:
+            pt.decode(tiny_neox, EncodedText.load(path))
+        assert encoded.header["model"]["fingerprint"][:12] in str(refusal.value)
+        assert tiny_neox.fingerprint[:12] in str(refusal.value)
+
+    def test_one_weight_changed(self, encoded, tiny_llama):
+        weight = next(tiny_llama.model.parameters())
+        before = weight[0, 0].item()
+        try:
+            weight.data[0, 0] += 1e-3
+            other = FrozenLM(tiny_llama.model, tiny_llama.tokenizer, name="other")
+            with pytest.raises(FileError, match="vectors mean nothing to other weights"):
+                pt.decode(other, encoded)
+        finally:
+            weight.data[0, 0] = before
+        assert pt.decode(tiny_llama, encoded) == TEXT
+
+    def test_other_tokenizer(self, encoded, tiny_llama, byte_tokenizer, path):
+        byte_tokenizer.add_tokens(["ab"])
+        other = FrozenLM(tiny_llama.model, byte_tokenizer, name="other")
+        encoded.save(path)
+        with pytest.raises(FileError, match=r"x\.ptok was made with another tokenizer than that of 'other'"):
+            pt.decode(other, EncodedText.load(path))
+
+    def test_other_width_under_the_same_name(self, encoded, tiny_llama, path):
+        tensors = {"vectors": torch.zeros(20, 48), "slots": encoded.slots.to(torch.int32)}
+        path.write_bytes(forged(encoded, tensors, model={**encoded.header["model"], "d_model": 48}))
+        with pytest.raises(FileError, match=r"x\.ptok is damaged: it holds vectors of width 48"):
+            pt.decode(tiny_llama, EncodedText.load(path))
+
+
+def test_another_text_than_the_hash_says_is_told(encoded, tiny_llama, path):
+    """Vectors swapped between chunks with every hash made good: only the text's own hash can tell."""
+    path.write_bytes(forged(encoded, {"vectors": encoded.vectors, "slots": encoded.slots.flip(0).to(torch.int32)}))
+    loaded = EncodedText.load(path)
+    assert decode_text(tiny_llama, loaded).text == "ael.Ishm me Call"
+    with pytest.raises(pt.errors.NotExactError):
+        pt.decode(tiny_llama, loaded)
+
+
+def test_a_fit_without_a_finite_margin_can_still_be_saved(encoded, tiny_llama, path):
+    """As a model gives whose loss is never finite."""
+    solution = pt.fit(tiny_llama, [tiny_llama.encode("ab")], recipe=pt.Recipe(steps=0))[0]
+    broken = replace(solution, correct=0, margin=-float("inf"), failure="the loss was not finite")
+    pt.EncodedText.of(tiny_llama, "ab", [broken], recipe=pt.Recipe()).save(path)
+    loaded = EncodedText.load(path)
+    assert loaded.header["min_margin"] is None
+    assert not loaded.exact
+
+
+class TestSaving:
+    @pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+    def test_a_full_disk_leaves_the_old_file_and_no_litter(self, encoded, path, monkeypatch, call):
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        path.write_bytes(b"old")
+        monkeypatch.setattr(os, call, full)
+        with pytest.raises(FileError, match=r"x\.ptok could not be written \(No space left on device\)"):
+            encoded.save(path)
+        monkeypatch.undo()
+        assert path.read_bytes() == b"old"
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_an_interrupt_leaves_the_old_file_and_no_litter(self, encoded, path, monkeypatch):
+        def stopped(*_, **__):
+            raise KeyboardInterrupt
+
+        path.write_bytes(b"old")
+        monkeypatch.setattr(os, "fsync", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            encoded.save(path)
+        monkeypatch.undo()
+        assert path.read_bytes() == b"old"
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_no_such_folder(self, encoded, tmp_path):
+        with pytest.raises(FileError, match="could not be written"):
+            encoded.save(tmp_path / "no" / "x.ptok")
+        with pytest.raises(FileError, match="could not be written"):
+            encoded.save(tmp_path / "a\0b")
+
+    def test_a_link_stays_a_link(self, tmp_path):
+        (tmp_path / "real").write_bytes(b"old")
+        (tmp_path / "link").symlink_to("real")
+        write_atomically(tmp_path / "link", b"new")
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real").read_bytes() == b"new"
+
+    def test_rights_are_those_of_a_new_file(self, encoded, path):
+        before = os.umask(0o027)
+        try:
+            encoded.save(path)
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == 0o640
