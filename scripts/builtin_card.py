@@ -15,7 +15,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer, GenerationMixin, LlamaForCausalLM
 
 import builtin_data
 from train_builtin import nats_per_token, read_meta
@@ -92,7 +92,8 @@ def sample(model: LlamaForCausalLM, tokenizer, prompt: str) -> str:
     """A continuation of 60 tokens."""
     torch.manual_seed(0)
     ids = torch.tensor([tokenizer.encode(prompt, add_special_tokens=False)])
-    out = model.generate(  # pyright: ignore[reportCallIssue]
+    out = GenerationMixin.generate(
+        model,
         ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=0.8, top_k=0, max_new_tokens=60, use_cache=True,
         pad_token_id=0,
     )  # fmt: skip

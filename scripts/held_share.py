@@ -102,13 +102,14 @@ def table(rows: list[dict]) -> str:
         groups.setdefault(name, []).append(row)
     lines = ["| model | recipe | budget | layout | tokens | exact | median steps | 90th percentile | accuracy | bits a float |"]
     lines.append("|" + "---|" * 10)
-    for name, group in sorted(groups.items(), key=lambda item: tuple(map(str, item[0][:4])) + item[0][4:]):
+    for name, group in sorted(groups.items(), key=lambda item: (str(item[0][0]).zfill(12), *item[0][1:])):
         steps = sorted(row["steps"] for row in group if row["exact"])
         middle = f"{statistics.median(steps):.0f}" if steps else "-"
         high = f"{steps[int(0.9 * (len(steps) - 1))]}" if steps else "-"
         right = sum(row["correct"] for row in group) / sum(row["length"] for row in group)
         bits = statistics.mean(row["nats"] / 0.6931471805599453 / row["floats"] for row in group)
-        lines.append(fXX)
+        cells = [*name, f"{len(steps)}/{len(group)}", middle, high, f"{right:.3f}", f"{bits:.3f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

@@ -142,8 +142,8 @@ class EncodedText:
         if made_for["fingerprint"] != lm.fingerprint:
             raise FileError(
                 f"{this} was made for the model {made_for['name']!r} (fingerprint {made_for['fingerprint'][:12]!r}), and"
-                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: vectors mean nothing to other weights; name the model"
-                " they were made for"
+                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: vectors mean nothing to other weights;"
+                f" {'that model has changed since' if made_for['name'] == lm.name else 'name the model they were made for'}"
             )
         if self.header["tokenizer"] != lm.tokenizer_hash:
             raise FileError(

@@ -14,13 +14,26 @@ from safetensors.torch import save
 
 import prototokens as pt
 from prototokens.decoding import decode_text
-from prototokens.encoded import EncodedText, _tensors_hash, write_atomically
+from prototokens.encoded import EncodedText, _tensors_hash
 from prototokens.errors import FileError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.header import FORMAT, write_header
 
 TEXT = "Call me Ishmael."
 FLIPS = 200
+READ_LATER = [
+    "model",
+    "tokenizer",
+    "layout",
+    "chunks",
+    "text",
+    "exact",
+    "accuracy",
+    "min_margin",
+    "row_steps",
+    "recipe",
+    "versions",
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +76,6 @@ def forged(encoded, tensors=None, whole=None, **changes):
     header = {**encoded.header, "tensors_sha256": _tensors_hash(tensors), **changes}
     header = {key: value for key, value in header.items() if value is not None}
     return save(tensors, metadata=write_header(header if whole is None else whole))
-
-
-def test_a_file_comes_back_as_it_was(encoded, tiny_llama, path):
-    size = encoded.save(path)
-    assert path.stat().st_size == size
-    back = EncodedText.load(path)
-    assert torch.equal(back.vectors, encoded.vectors)
-    assert torch.equal(back.slots, encoded.slots)
-    assert back.header.pop("tensors_sha256")
-    assert back.header == json.loads(json.dumps(encoded.header))
-    assert back.path == path
-    assert pt.decode(tiny_llama, back) == TEXT
-    assert {back.to_bytes() for _ in range(20)} == {path.read_bytes()}  # saved again it is the same file
 
 
 def test_the_forgery_of_these_tests_is_taken_where_nothing_is_wrong(encoded, tiny_llama, path):
@@ -203,22 +203,7 @@ class TestHeader:
         metadata = {**write_header({}), "prototokens": text}
         assert refused(save({"vectors": encoded.vectors}, metadata=metadata), "its header cannot be read")
 
-    @pytest.mark.parametrize(
-        "key",
-        [
-            "model",
-            "tokenizer",
-            "layout",
-            "chunks",
-            "text",
-            "exact",
-            "accuracy",
-            "min_margin",
-            "row_steps",
-            "recipe",
-            "versions",
-        ],
-    )
+    @pytest.mark.parametrize("key", READ_LATER)
     def test_lacks_a_key(self, encoded, refused, key):
         header = {name: value for name, value in encoded.header.items() if name != key}
         assert refused(forged(encoded, whole=header), "lacks what decoding needs")
@@ -261,21 +246,14 @@ class TestHeader:
         assert refused(forged(encoded, chunks=[4, 4, 4, 5]), "damaged")
         assert refused(forged(encoded, chunks=[8, 8]), "its slots have shape")
 
-    @pytest.mark.parametrize(
-        "wrong", [5, True, ["paper"], {"a": 1}, "", "papers", "tiled:0", "tiled:9999", "tiled:x"]
-    )
+    @pytest.mark.parametrize("wrong", [5, True, ["paper"], {"a": 1}, "", "papers", "tiled:0", "tiled:9999", "tiled:x"])
     def test_layout_that_is_none(self, encoded, refused, wrong):
         assert refused(forged(encoded, layout=wrong), "lacks what decoding needs")
 
     @pytest.mark.parametrize("wrong", [5, [], {}, True, None])
     def test_words_of_another_kind(self, encoded, refused, wrong):
-        for room, key in [
-            ("model", "name"),
-            ("model", "fingerprint"),
-            ("model", "dtype"),
-            ("text", "sha256"),
-            ("recipe", "name"),
-        ]:
+        words = {"model": ["name", "fingerprint", "dtype"], "text": ["sha256"], "recipe": ["name"], "versions": ["torch"]}
+        for room, key in ((room, key) for room, keys in words.items() for key in keys):
             assert refused(forged(encoded, **{room: {**encoded.header[room], key: wrong}}), "lacks what decoding needs")
         assert refused(forged(encoded, exact="yes"), "lacks what decoding needs")
         assert refused(forged(encoded, accuracy="all"), "lacks what decoding needs")
@@ -329,14 +307,15 @@ class TestOtherModels:
             pt.decode(tiny_neox, EncodedText.load(path))
         assert encoded.header["model"]["fingerprint"][:12] in str(refusal.value)
         assert tiny_neox.fingerprint[:12] in str(refusal.value)
+        assert "name the model they were made for" in str(refusal.value)
 
     def test_one_weight_changed(self, encoded, tiny_llama):
         weight = next(tiny_llama.model.parameters())
         before = weight[0, 0].item()
         try:
             weight.data[0, 0] += 1e-3
-            other = FrozenLM(tiny_llama.model, tiny_llama.tokenizer, name="other")
-            with pytest.raises(FileError, match="vectors mean nothing to other weights"):
+            other = FrozenLM(tiny_llama.model, tiny_llama.tokenizer, name="tiny-llama")
+            with pytest.raises(FileError, match="that model has changed since"):
                 pt.decode(other, encoded)
         finally:
             weight.data[0, 0] = before
@@ -373,51 +352,3 @@ def test_a_fit_without_a_finite_margin_can_still_be_saved(encoded, tiny_llama, p
     loaded = EncodedText.load(path)
     assert loaded.header["min_margin"] is None
     assert not loaded.exact
-
-
-class TestSaving:
-    @pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
-    def test_a_full_disk_leaves_the_old_file_and_no_litter(self, encoded, path, monkeypatch, call):
-        def full(*_, **__):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        path.write_bytes(b"old")
-        monkeypatch.setattr(os, call, full)
-        with pytest.raises(FileError, match=r"x\.ptok could not be written \(No space left on device\)"):
-            encoded.save(path)
-        monkeypatch.undo()
-        assert path.read_bytes() == b"old"
-        assert list(path.parent.iterdir()) == [path]
-
-    def test_an_interrupt_leaves_the_old_file_and_no_litter(self, encoded, path, monkeypatch):
-        def stopped(*_, **__):
-            raise KeyboardInterrupt
-
-        path.write_bytes(b"old")
-        monkeypatch.setattr(os, "fsync", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            encoded.save(path)
-        monkeypatch.undo()
-        assert path.read_bytes() == b"old"
-        assert list(path.parent.iterdir()) == [path]
-
-    def test_no_such_folder(self, encoded, tmp_path):
-        with pytest.raises(FileError, match="could not be written"):
-            encoded.save(tmp_path / "no" / "x.ptok")
-        with pytest.raises(FileError, match="could not be written"):
-            encoded.save(tmp_path / "a\0b")
-
-    def test_a_link_stays_a_link(self, tmp_path):
-        (tmp_path / "real").write_bytes(b"old")
-        (tmp_path / "link").symlink_to("real")
-        write_atomically(tmp_path / "link", b"new")
-        assert (tmp_path / "link").is_symlink()
-        assert (tmp_path / "real").read_bytes() == b"new"
-
-    def test_rights_are_those_of_a_new_file(self, encoded, path):
-        before = os.umask(0o027)
-        try:
-            encoded.save(path)
-        finally:
-            os.umask(before)
-        assert path.stat().st_mode & 0o777 == 0o640

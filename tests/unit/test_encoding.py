@@ -199,7 +199,7 @@ def test_texts_that_cannot_be_encoded(tiny_llama, byte_tokenizer):
     byte_tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     changing = FrozenLM(tiny_llama.model, byte_tokenizer, name="changing")
     assert text_ids(changing, "caf\u00e9") == tiny_llama.encode("caf\u00e9")
-    with pytest.raises(TextError, match="'changing' does not .* at character 3 it has '\u00e9' for 'e\u0301'"):
+    with pytest.raises(TextError, match="at character 3 it has '\u00e9' for 'e\u0301'"):
         text_ids(changing, "cafe\u0301")
 
 

@@ -1,0 +1,172 @@
+"""Four ways over the same passages, in turn: serial and engine, each with the paper's recipe and with `fast`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from prototokens.bench.serial import fit_serial
+from prototokens.engine.decode import decode_ids
+from prototokens.engine.fit import fit
+from prototokens.frozen_lm import FrozenLM
+from prototokens.recipe import Recipe
+from prototokens.solution import Solution
+
+
+@dataclass
+class Tally:
+    """What one way has done so far.
+
+    Attributes:
+        tried: passages ended; `solved`: those of them that became exact; `row_steps`: forward and backward passes, per row.
+        seconds: wall clock of this way alone.
+    """
+
+    name: str
+    tried: int = 0
+    solved: int = 0
+    row_steps: int = 0
+    seconds: float = 0.0
+
+    def figures(self, length: int, flops: float, peak: float) -> dict[str, Any]:
+        """For the report: rates, and the share of the machine's measured matrix-product rate that the fits reached."""
+        seconds = max(self.seconds, 1e-9)
+        rate = self.row_steps / seconds
+        return {
+            **asdict(self),
+            "solved_per_minute": 60 * self.solved / seconds,
+            "row_steps_per_second": rate,
+            "gflops": rate * length * flops / 1e9,
+            "share_of_peak": rate * length * flops / peak,
+        }
+
+
+def compare(
+    lm: FrozenLM, targets: list[list[int]], steps: int, seconds: float, said: Callable[[Tally], None] | None = None
+) -> dict[str, Any]:
+    """Run the four ways in turn until each has ended all passages or spent its seconds.
+
+    Args:
+        targets: passages of one length, in tokens.
+        steps: budget of optimiser steps for each.
+        seconds: after which a serial way starts no further passage; the engine's ways fit all passages at once and end.
+
+    Returns:
+        What `prototokens bench --json` prints.
+    """
+    length = len(targets[0])
+    paper, fast = Recipe.named("paper", steps=steps), Recipe.named("fast", steps=steps)
+    ways = {
+        "serial, paper": _serial(lm, targets, paper, seconds),
+        "serial, fast": _serial(lm, targets, fast, seconds),
+        "engine, paper": _engine(lm, targets, paper),
+        "engine, fast": _engine(lm, targets, fast),
+    }
+    tallies = {name: Tally(name) for name in ways}
+    running = dict(ways)
+    while running:
+        for name, way in list(running.items()):
+            tally, began = tallies[name], time.perf_counter()
+            outcome = next(way, None)
+            tally.seconds += time.perf_counter() - began
+            if outcome is None:
+                del running[name]
+                continue
+            tried, solved, row_steps = outcome
+            tally.tried, tally.solved = tally.tried + tried, tally.solved + solved
+            tally.row_steps += row_steps
+            if said:
+                said(tally)
+    peak, flops = matrix_product_rate(lm), flops_per_position(lm)
+    return {
+        "model": lm.name,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "device": str(lm.device),
+        "threads": torch.get_num_threads(),
+        "length": length,
+        "passages": len(targets),
+        "steps": steps,
+        "peak_gflops": peak / 1e9,
+        "ways": [tally.figures(length, flops, peak) for tally in tallies.values()],
+        "decoding": decoding_rates(lm, targets, fast),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+    }
+
+
+def _serial(lm: FrozenLM, targets: list[list[int]], recipe: Recipe, seconds: float) -> Iterator[tuple[int, int, int]]:
+    """One passage at a time; yields (tried, solved, row-steps) after each."""
+    spent = 0.0
+    for number, ids in enumerate(targets):
+        began = time.perf_counter()
+        result = fit_serial(lm, ids, recipe, seed=number)
+        spent += time.perf_counter() - began
+        yield 1, int(result.exact), result.steps + 1
+        if spent > seconds:
+            return
+
+
+def _engine(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> Iterator[tuple[int, int, int]]:
+    """All passages side by side; yields once."""
+    solutions = fit(lm, targets, recipe=recipe, seed=list(range(len(targets))))
+    yield len(solutions), sum(solution.exact for solution in solutions), sum(solution.row_steps for solution in solutions)
+
+
+def matrix_product_rate(lm: FrozenLM) -> float:
+    """Floating-point operations a second of a product of two 1024 x 1024 matrices in the model's dtype, best of five."""
+    size = 1024
+    a = torch.randn(size, size, device=lm.device, dtype=lm.dtype)
+    best = float("inf")
+    for _ in range(6):
+        _wait(lm)
+        began = time.perf_counter()
+        a @ a  # pyright: ignore[reportUnusedExpression]
+        _wait(lm)
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def flops_per_position(lm: FrozenLM) -> float:
+    """Of a forward and an input-only backward pass through the body's matrices and the head; attention's own is left out."""
+    shared = {lm.model.get_input_embeddings().weight.data_ptr(), lm.head.weight.data_ptr()}
+    body = sum(p.numel() for p in lm.model.parameters() if p.ndim == 2 and p.data_ptr() not in shared)
+    return 4.0 * (body + lm.head.weight.numel())
+
+
+def decoding_rates(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> dict[str, float]:
+    """Tokens a second: one-step for one row and for all, and greedy generation with a cache for one row; medians of five."""
+    length = len(targets[0])
+    # Speed does not depend on what the vectors hold, so unfitted ones serve.
+    rows = fit(lm, targets, recipe=Recipe.named(recipe, steps=0))
+
+    def rate(work: Callable[[], object], tokens: int) -> float:
+        times = []
+        for _ in range(6):
+            _wait(lm)
+            began = time.perf_counter()
+            work()
+            _wait(lm)
+            times.append(time.perf_counter() - began)
+        return tokens / sorted(times[1:])[2]
+
+    start = torch.tensor([targets[0][:1]], device=lm.device)
+    alone: list[Solution] = rows[:1]
+    single, many = rate(lambda: decode_ids(lm, alone), length), rate(lambda: decode_ids(lm, rows), length * len(rows))
+    greedy = rate(lambda: lm.generate(start, length), length)
+    return {
+        "one_step_single": single,
+        "one_step_batch": many,
+        "autoregressive_single": greedy,
+        "ratio_single": single / greedy,
+    }
+
+
+def _wait(lm: FrozenLM) -> None:
+    """For work that a GPU still has to end."""
+    if lm.device.type == "cuda":
+        torch.cuda.synchronize(lm.device)
