@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types wheel clean
+.PHONY: help setup demo bench test lint format types wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,9 @@ setup: $(READY) ## make .venv and install the package and its tools into it
 
 demo: $(READY) ## a text goes into vectors and comes back exactly, from one forward pass
 	@$(BIN)/prototokens demo
+
+bench: $(READY) ## this engine against the published way, on the same passages (ratios count, not times)
+	@$(BIN)/prototokens bench
 
 test: $(READY) ## the whole test suite, offline, on the CPU
 	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)

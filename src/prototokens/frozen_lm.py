@@ -223,6 +223,16 @@ class FrozenLM:
         return self._tokenizer().decode(numbers, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     @torch.no_grad()
+    def generate(self, ids: Int[Tensor, "rows tokens"], count: int) -> Int[Tensor, "rows count"]:
+        """The `count` ids that follow `ids` greedily, one pass a token, with a cache: the ordinary, autoregressive way."""
+        writer: Any = self.model
+        length = dict(max_new_tokens=count, min_new_tokens=count)
+        out = writer.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, use_cache=True, pad_token_id=0, **length
+        )
+        return out[:, ids.shape[1] :]
+
+    @torch.no_grad()
     def surprisal(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> Float32[Tensor, " tokens"]:
         """How unexpected each token is to this model, given those before it: -log p, in nats.
 

@@ -106,3 +106,24 @@ def test_the_demonstration(run, folder, monkeypatch):
     assert silent.status == 0
     assert set(silent.json) == set(KEYS["demo"])
     assert json.loads(silent.out)["sentence_exact"] is True
+
+
+def test_bench_fits_the_same_passages_four_ways(run, folder, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefgh" * 3)
+    result = run("bench", text, "--model", folder, "--length", 3, "--passages", 2, "--steps", 300, "--json").json
+    assert sorted(result) == sorted(KEYS["bench"])
+    ways = {way["name"]: way for way in result["ways"]}
+    assert sorted(ways) == ["engine, fast", "engine, paper", "serial, fast", "serial, paper"]
+    assert all(way["tried"] == 2 and 2 <= way["row_steps"] <= 602 and way["seconds"] > 0 for way in ways.values())
+    assert ways["engine, fast"]["solved"] == ways["serial, fast"]["solved"] == 2
+    assert result["decoding"]["one_step_single"] > 0
+    assert result["decoding"]["autoregressive_single"] > 0
+
+
+def test_bench_needs_enough_text(run, folder, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("too short")
+    ran = run("bench", text, "--model", folder, "--length", 8, "--passages", 2)
+    assert ran.status == 2
+    assert "too few for 2 passages of 8" in ran.err

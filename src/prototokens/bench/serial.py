@@ -1,7 +1,7 @@
 """The published way, written plainly from the paper's description: one text at a time, full logits, a host read every step.
 
-It is what the engine is measured against, so it is kept simple on purpose and shares nothing with the engine but the model and the
-start (Mezentsev & Oseledets, arXiv 2505.21189).
+It is what the engine is measured against, so it is kept simple on purpose and shares nothing with the engine but the model
+(Mezentsev & Oseledets, arXiv 2505.21189).
 """
 
 from __future__ import annotations

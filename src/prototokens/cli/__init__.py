@@ -7,6 +7,7 @@ import sys
 import click
 
 from prototokens._version import __version__
+from prototokens.cli.bench import bench
 from prototokens.cli.decode import decode
 from prototokens.cli.demo import demo
 from prototokens.cli.encode import encode
@@ -25,7 +26,7 @@ def cli() -> None:
     """
 
 
-for command in (encode, decode, inspect, models, demo):
+for command in (encode, decode, inspect, models, demo, bench):
     cli.add_command(command)
 
 

@@ -13,8 +13,12 @@ from prototokens.errors import TextError
 @click.command(short_help="Compare this engine with the published way of fitting.")
 @click.argument("source", required=False, metavar="[FILE|-]")
 @click.option("--length", type=click.IntRange(min=2), default=16, show_default=True, help="Tokens of a passage.")
-@click.option("--passages", type=click.IntRange(min=1), default=8, show_default=True, help="How many, cut from the text in a row.")
-@click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True, help="Most optimiser steps for a passage.")
+@click.option(
+    "--passages", type=click.IntRange(min=1), default=8, show_default=True, help="How many, cut from the text in a row."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=2000, show_default=True, help="Most optimiser steps for a passage."
+)
 @click.option(
     "--seconds", type=float, default=30.0, show_default=True, help="After which a one-at-a-time way starts no further passage."
 )
@@ -37,7 +41,7 @@ def bench(
     targets = [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)][:passages]
     if len(targets) < passages:
         raise TextError(
-            f"the text has {len(ids)} tokens, too few for {passages} passages of {length}: give a longer FILE, or fewer passages"
+            f"the text has {len(ids)} tokens, too few for {passages} passages of {length}: give a longer FILE, or fewer of them"
         )
 
     def said(tally: Any) -> None:

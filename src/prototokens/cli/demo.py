@@ -90,6 +90,7 @@ def _sentence(lm: FrozenLM, seed: int, path: Path, console: Console) -> bool:
 
 def _coloured(lm: FrozenLM, protos, ids: list[int], steps: int):
     """The decoded text of vectors as they are, wrong tokens dimmed."""
+    from rich.table import Table
     from rich.text import Text
 
     from prototokens.encoded import Chunk
@@ -98,10 +99,12 @@ def _coloured(lm: FrozenLM, protos, ids: list[int], steps: int):
 
     got = decode_ids(lm, [Chunk(protos, Layout.named("paper"), len(ids))]).ids[0]
     right = sum(a == b for a, b in zip(got, ids, strict=True))
-    line = Text(f"   step {steps:4d} {right:3d}/{len(ids)}  ")
+    line = Text()
     for token, target in zip(got, ids, strict=True):
         line.append(lm.decode([token]).replace("\n", "¶"), style="green" if token == target else "dim red")
-    return line
+    frame = Table.grid(padding=(0, 2))
+    frame.add_row(f"   step {steps:4d}", f"{right:2d}/{len(ids)}", line)
+    return frame
 
 
 def _story(lm: FrozenLM, seed: int, path: Path, console: Console, quiet: bool) -> bool:

@@ -75,4 +75,19 @@ DEMO = {
     "seconds": "time in all",
 }
 
-KEYS = {"encode": ENCODE, "decode": DECODE, "inspect": INSPECT, "models": MODELS, "demo": DEMO}
+BENCH = {
+    "model": "the model, as it was named",
+    "dtype": "what it computes in",
+    "device": "where it runs",
+    "threads": "processor threads of one operation",
+    "length": "tokens of a passage",
+    "passages": "how many there are",
+    "steps": "most optimiser steps for a passage",
+    "peak_gflops": "measured rate of a product of two 1024 x 1024 matrices, in 10^9 floating-point operations a second",
+    "ways": "for each way: `name`, `tried`, `solved`, `row_steps`, `seconds`, `solved_per_minute`, `row_steps_per_second`,"
+    " `gflops` (of the body and the head, attention left out), `share_of_peak`",
+    "decoding": "tokens a second: `one_step_single`, `one_step_batch`, `autoregressive_single`; and `ratio_single`",
+    "peak_memory_bytes": "most memory that the process held",
+}
+
+KEYS = {"encode": ENCODE, "decode": DECODE, "inspect": INSPECT, "models": MODELS, "demo": DEMO, "bench": BENCH}
