@@ -12,10 +12,11 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import torch
-from transformers import AutoTokenizer, GenerationMixin, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 import builtin_data
 from train_builtin import nats_per_token, read_meta
@@ -92,11 +93,10 @@ def sample(model: LlamaForCausalLM, tokenizer, prompt: str) -> str:
     """A continuation of 60 tokens."""
     torch.manual_seed(0)
     ids = torch.tensor([tokenizer.encode(prompt, add_special_tokens=False)])
-    out = GenerationMixin.generate(
-        model,
-        ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=0.8, top_k=0, max_new_tokens=60, use_cache=True,
-        pad_token_id=0,
-    )  # fmt: skip
+    writer: Any = model
+    out = writer.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=0.8, top_k=0, max_new_tokens=60, pad_token_id=0
+    )
     text = tokenizer.decode(out[0, ids.shape[1] :]).replace("\n", " ").strip()
     return f"> **{prompt}** {text}"
 

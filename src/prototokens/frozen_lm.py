@@ -226,9 +226,14 @@ class FrozenLM:
     def generate(self, ids: Int[Tensor, "rows tokens"], count: int) -> Int[Tensor, "rows count"]:
         """The `count` ids that follow `ids` greedily, one pass a token, with a cache: the ordinary, autoregressive way."""
         writer: Any = self.model
-        length = dict(max_new_tokens=count, min_new_tokens=count)
         out = writer.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, use_cache=True, pad_token_id=0, **length
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=0,
+            max_new_tokens=count,
+            min_new_tokens=count,
         )
         return out[:, ids.shape[1] :]
 

@@ -133,8 +133,9 @@ def matrix_product_rate(lm: FrozenLM) -> float:
 
 def flops_per_position(lm: FrozenLM) -> float:
     """Of a forward and an input-only backward pass through the body's matrices and the head; attention's own is left out."""
-    shared = {lm.model.get_input_embeddings().weight.data_ptr(), lm.head.weight.data_ptr()}
-    body = sum(p.numel() for p in lm.model.parameters() if p.ndim == 2 and p.data_ptr() not in shared)
+    embeddings = {id(p) for module in lm.model.modules() if isinstance(module, torch.nn.Embedding) for p in module.parameters()}
+    ends = {*embeddings, *(id(p) for p in lm.model.get_output_embeddings().parameters())}
+    body = sum(p.numel() for p in lm.model.parameters() if p.ndim == 2 and id(p) not in ends)
     return 4.0 * (body + lm.head.weight.numel())
 
 
