@@ -78,10 +78,10 @@ def fast_dtype() -> torch.dtype:
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(256, 256, dtype=dtype)
-        a @ a
+        torch.mm(a, a)
         start = time.perf_counter()
         for _ in range(5):
-            a @ a
+            torch.mm(a, a)
         seconds[dtype] = time.perf_counter() - start
     return min(seconds, key=lambda dtype: seconds[dtype])
 
