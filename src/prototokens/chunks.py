@@ -19,7 +19,7 @@ from prototokens.layout import Layout
 DEFAULT_LAYOUT = "tiled:4"
 SHORT_LAYOUT = "paper"  # for a text that two vectors hold with ease
 # Bits of the text's information for each trained number: at about half of what vectors hold at most, fits take about a
-# hundred steps (measured on two models: dev/LOG.md).
+# hundred steps (measured: dev/LOG.md).
 BITS_PER_NUMBER = 0.2
 LONGEST = 256
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prototokens.frozen_lm import FrozenLM
 
 FRAME_EVERY = 0.15  # seconds between pictures on a terminal
-LINE_EVERY = 1.5  # seconds between lines where the output is no terminal
+LINE_EVERY = 0.5  # seconds between lines where the output is no terminal
 
 
 @click.command(short_help="Show the whole idea in a minute.")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from prototokens.frozen_lm import FrozenLM
 
-# Logits held at a time. On a CPU they should stay in the last-level cache between the passes over them (measured:
-# dev/LOG.md); on a GPU a chunk has to be large enough to fill it.
+# Logits held at a time. On a CPU they should stay in the last-level cache between the passes over them; on a GPU a chunk has
+# to be large enough to fill it.
 CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}
 
 
