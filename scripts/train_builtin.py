@@ -238,7 +238,8 @@ def train(config: Config, args: argparse.Namespace) -> None:
     log = args.work / "log.jsonl"
     keep_log_until(log, step)
     windows = builtin_data.Windows(ids_path, config.context, config.seed)
-    marks = [mark for mark in snapshot_marks(config.tokens) if mark >= step * config.tokens_per_step]
+    # A mark that fell within the step before the checkpoint may have been cut off while it was written: it is written again.
+    marks = [mark for mark in snapshot_marks(config.tokens) if mark > (step - 1) * config.tokens_per_step]
 
     loss_of = torch.compile(token_loss) if args.compile else token_loss
     began = saved = time.monotonic()
