@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import random
 import re
 import statistics
@@ -105,7 +106,7 @@ def table(rows: list[dict]) -> str:
     for name, group in sorted(groups.items(), key=lambda item: (str(item[0][0]).zfill(12), *item[0][1:])):
         steps = sorted(row["steps"] for row in group if row["exact"])
         middle = f"{statistics.median(steps):.0f}" if steps else "-"
-        high = f"{steps[int(0.9 * (len(steps) - 1))]}" if steps else "-"
+        high = f"{steps[math.ceil(0.9 * len(steps)) - 1]}" if steps else "-"  # nearest rank
         right = sum(row["correct"] for row in group) / sum(row["length"] for row in group)
         bits = statistics.mean(row["nats"] / 0.6931471805599453 / row["floats"] for row in group)
         cells = [*name, f"{len(steps)}/{len(group)}", middle, high, f"{right:.3f}", f"{bits:.3f}"]
