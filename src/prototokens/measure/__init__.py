@@ -1,0 +1,1 @@
+"""Numbers out of tensors: nothing here reads a file or loads a model."""
