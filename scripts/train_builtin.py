@@ -3,8 +3,9 @@
     python scripts/train_builtin.py --data books_train-*.parquet --validate books_val-*.parquet --tokens 60M
 
 A run is a pure function of its arguments: killed at any moment and started again with the same ones, it goes on from its
-last checkpoint and ends with the same weights. The learning rate is constant after a short warm-up and falls to zero over the
-last part; the checkpoint at the start of that fall is kept, so that a later run with more `--tokens` goes on from there.
+last checkpoint and ends with the same weights. The learning rate is constant after a short warm-up, with short windows, and falls
+to zero over the last part, with long ones; the checkpoint at the start of that fall is kept, so that a later run with more
+`--tokens` goes on from there. With `--init MODEL --init-tokens N` it goes on from the weights of a finished model that has seen N.
 
 The work folder holds the tokenizer, the ids, checkpoints, snapshots at 0, 0.25M, 0.5M, 1M, 2M ... tokens, and `log.jsonl`.
 """
@@ -28,6 +29,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import builtin_data
+import causal_blocks
 from muon import Muon
 
 LN2 = math.log(2)
@@ -44,6 +46,7 @@ class Config:
     feed_forward: int = 640
     max_context: int = 1024
     context: int = 512
+    short_context: int = 256
     rows: int = 16
     tokens: int = 60_000_000
     decay: float = 0.25
@@ -51,6 +54,11 @@ class Config:
     muon_lr: float = 0.02
     adam_lr: float = 0.005
     seed: int = 0
+    init_tokens: int = 0
+
+    @property
+    def first_step(self) -> int:
+        return self.init_tokens // self.tokens_per_step
 
     @property
     def tokens_per_step(self) -> int:
@@ -62,11 +70,15 @@ class Config:
 
     @property
     def decay_start(self) -> int:
-        return self.steps - round(self.steps * self.decay)
+        return self.steps - round((self.steps - self.first_step) * self.decay)
+
+    def context_at(self, step: int) -> int:
+        """Windows are cut into short ones until the rate falls: attention costs less, and what is lost comes back in the fall."""
+        return self.short_context if step < self.decay_start else self.context
 
     def rate(self, step: int) -> float:
         """The factor on both learning rates at a step: warm-up, constant, linear fall to zero."""
-        warm = min(1.0, (step + 1) / self.warmup_steps)
+        warm = min(1.0, (step + 1 - self.first_step) / self.warmup_steps)
         fall = 1.0 if step < self.decay_start else (self.steps - step) / (self.steps - self.decay_start)
         return warm * fall
 
@@ -198,6 +210,11 @@ def token_loss(model, batch: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
+def cut(batch: torch.Tensor, context: int) -> torch.Tensor:
+    """Windows `[rows, n * context + 1]` as `[rows * n, context + 1]`, each beginning with the id that the one before ends with."""
+    return batch.unfold(1, context + 1, context).flatten(0, 1)
+
+
 def snapshot_marks(tokens: int) -> list[int]:
     """0, 0.25M, 0.5M, 1M, 2M, 4M ... up to `tokens`."""
     marks, mark = [0], 250_000
@@ -228,10 +245,12 @@ def train(config: Config, args: argparse.Namespace) -> None:
     assert end_of_text is not None
     model = build_model(config, end_of_text)
     torch.nn.Module.to(model, device)
+    if device == "cpu":
+        causal_blocks.use(model)
     if args.init:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32).state_dict())
     optims = optimisers(model, config, dtype)
-    step, seconds_before = 0, 0.0
+    step, seconds_before = config.first_step, 0.0
     if start := find_start(args.work, config):
         _, step, seconds_before = read_meta(start)
         load_checkpoint(start, model, optims)
@@ -241,7 +260,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
     # A mark that fell within the step before the checkpoint may have been cut off while it was written: it is written again.
     marks = [mark for mark in snapshot_marks(config.tokens) if mark > (step - 1) * config.tokens_per_step]
 
-    loss_of = torch.compile(token_loss) if args.compile else token_loss
+    loss_of = torch.compile(token_loss, dynamic=False) if args.compile else token_loss
     began = saved = time.monotonic()
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
@@ -261,9 +280,9 @@ def train(config: Config, args: argparse.Namespace) -> None:
             for optim, lr in zip(optims, (config.muon_lr, config.adam_lr), strict=True):
                 for group in optim.param_groups:
                     group["lr"] = lr * config.rate(step)
-            batch = torch.from_numpy(windows.batch(step * config.rows, config.rows)).to(device)
+            batch = cut(torch.from_numpy(windows.batch(step * config.rows, config.rows)), config.context_at(step)).to(device)
             loss = 0.0
-            for part in batch.split(args.micro_rows):
+            for part in batch.split(args.micro_rows * config.context // config.context_at(step)):
                 with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
                     part_loss = loss_of(model, part) * (len(part) / len(batch))
                 part_loss.backward()
@@ -303,7 +322,7 @@ def main() -> None:
     parser.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
     parser.add_argument("--validate-every", type=int, default=50, help="steps between looks at the held-out texts")
     for field in fields(Config):
-        kind = count if field.name == "tokens" else type(field.default)
+        kind = count if field.name.endswith("tokens") else type(field.default)
         parser.add_argument("--" + field.name.replace("_", "-"), type=kind, default=field.default, help="default: %(default)s")
     args = parser.parse_args()
     train(Config(**{field.name: getattr(args, field.name) for field in fields(Config)}), args)

@@ -29,7 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from prototokens import model_checks
+from prototokens import attention, model_checks
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.model_source import BUILTIN, Source, find, quiet
 
@@ -94,7 +94,9 @@ class FrozenLM:
         revision: str | None = None,
         fingerprint: str | None = None,
     ) -> None:
-        """Wrap a model that is in memory already. The model is not copied: it is frozen and put into evaluation mode.
+        """Wrap a model that is in memory already.
+
+        The model is not copied: it is frozen, put into evaluation mode, and, in bfloat16 on a CPU, attends as `attention` says.
 
         Args:
             model: a causal LM of transformers.
@@ -108,6 +110,7 @@ class FrozenLM:
         """
         self.name, self.revision, self.model, self.tokenizer = name, revision, model, tokenizer
         model.eval().requires_grad_(False)
+        attention.use_plain(model)
         self._body, self._table, readout = model_checks.parts(model, name)
         config = model.config.get_text_config()
         linear = Head(cast(Tensor, readout.weight), cast("Tensor | None", getattr(readout, "bias", None)))
@@ -223,19 +226,26 @@ class FrozenLM:
         return self._tokenizer().decode(numbers, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     @torch.no_grad()
-    def generate(self, ids: Int[Tensor, "rows tokens"], count: int) -> Int[Tensor, "rows count"]:
-        """The `count` ids that follow `ids` greedily, one pass a token, with a cache: the ordinary, autoregressive way."""
+    def generate(
+        self, prompt: Int[Tensor, "rows tokens"] | Float[Tensor, "rows vectors d_model"], count: int
+    ) -> Int[Tensor, "rows count"]:
+        """The `count` ids that follow a prompt greedily, one pass a token, with a cache: the ordinary, autoregressive way.
+
+        Args:
+            prompt: ids, or input vectors in their place.
+        """
         writer: Any = self.model
+        given = {"inputs_embeds": prompt} if prompt.is_floating_point() else {"input_ids": prompt}
         out = writer.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
+            **given,
+            attention_mask=torch.ones(prompt.shape[:2], dtype=torch.int64, device=prompt.device),
             do_sample=False,
             use_cache=True,
             pad_token_id=0,
             max_new_tokens=count,
             min_new_tokens=count,
         )
-        return out[:, ids.shape[1] :]
+        return out[:, -count:]
 
     @torch.no_grad()
     def surprisal(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> Float32[Tensor, " tokens"]:

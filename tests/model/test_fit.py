@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import prototokens as pt
-from prototokens.engine.decode import decode_ids
+from prototokens.engine.decode import decode_ids, generate_from
 from prototokens.engine.head import score
+from prototokens.engine.inputs import Cramming
 from prototokens.errors import TextError, UsageError
 
 IDS = [[5, 9, 2, 7], [11, 3, 3], [8, 1, 4, 6, 12, 2], [7]]
@@ -172,3 +173,37 @@ def test_what_cannot_be_meant_is_refused_in_words(tiny_llama, options, error, wo
 
 def test_no_targets_give_no_solutions(tiny_llama):
     assert pt.fit(tiny_llama, []) == []
+
+
+def test_cramming_is_the_plain_teacher_forced_loop(any_lm):
+    """K vectors before the text, next-token loss over all of it: against a loop with torch's AdamW and full logits."""
+    recipe = pt.Recipe.named("paper", steps=6, margin=1e3)
+    target = torch.tensor(IDS[2])
+    start = pt.fit(any_lm, [IDS[2]], method=Cramming(2), recipe=replace(recipe, steps=0))[0].protos
+    seen = []
+    pt.fit(any_lm, [IDS[2]], method=Cramming(2), recipe=recipe, progress=lambda now: seen.append(now.vectors_of(0)))
+    protos = start.clone().requires_grad_()
+    optimiser = torch.optim.AdamW([protos], lr=0.01, betas=(0.9, 0.9), weight_decay=0.01)
+    for ours in seen:
+        torch.testing.assert_close(ours, protos.detach(), rtol=2e-4, atol=2e-4)
+        inputs = torch.cat([protos, any_lm.embed(target[:-1]).float()])[None]
+        logits = any_lm.logits(any_lm.hidden(inputs))[0, 1:]
+        loss = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert len(seen) == 7
+
+
+def test_generation_is_right_as_far_as_the_teacher_forced_outputs_are(any_lm):
+    target = IDS[2]
+    solution = pt.fit(any_lm, [target], method=Cramming(3), recipe=pt.Recipe.named("fast", steps=40))[0]
+    inputs = torch.cat([solution.protos, any_lm.embed(torch.tensor(target[:-1])).float()])[None]
+    forced = any_lm.logits(any_lm.hidden(inputs))[0, 2:].argmax(-1).tolist()
+    assert sum(a == b for a, b in zip(forced, target, strict=True)) == solution.correct > 0
+    first_wrong = next((i for i, (a, b) in enumerate(zip(forced, target, strict=True)) if a != b), len(target))
+    generated = generate_from(any_lm, [solution, solution])
+    assert generated[0] == generated[1]
+    assert generated[0][: first_wrong + 1] == forced[: first_wrong + 1]
+    with pytest.raises(UsageError, match="decoded token by token"):
+        decode_ids(any_lm, [solution])

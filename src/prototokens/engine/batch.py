@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from prototokens.engine.head import Scores
-from prototokens.engine.inputs import Arranged, Method, OneStep, arrange
+from prototokens.engine.inputs import Arranged, Method, arrange
 from prototokens.engine.rows import Group, Starts
 from prototokens.frozen_lm import FrozenLM
-from prototokens.layout import Layout
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
@@ -66,10 +65,9 @@ class Groups:
 class Batch:
     """Groups side by side, with everything that a step needs."""
 
-    def __init__(self, lm: FrozenLM, recipe: Recipe, layout: Layout):
-        self.lm, self.recipe, self.layout = lm, recipe, layout
-        self.method: Method = OneStep(layout)
-        self.starts = Starts(lm, recipe, layout.vectors)
+    def __init__(self, lm: FrozenLM, recipe: Recipe, method: Method):
+        self.lm, self.recipe, self.method = lm, recipe, method
+        self.starts = Starts(lm, recipe, method.vectors)
         unit = self.starts.rms if recipe.lr_unit == "embeddings" else 1.0
         self.lr = recipe.lr * unit
         self.groups: list[Group] = []
@@ -185,7 +183,7 @@ class Batch:
             self.arranged = None
             return
         rows = [row for group in self.groups for row in group.rows]
-        self.arranged = arrange([row.plan for row in rows], self.method.vectors, self.lm.device, torch.float32)
+        self.arranged = arrange(self.lm, [row.plan for row in rows], self.method.vectors)
         self.targets = torch.tensor([token for row in rows for token in row.ids], device=self.lm.device)
 
     def record(self, scores: Scores) -> None:
@@ -258,7 +256,7 @@ class Batch:
         return [
             Solution(
                 protos=self.vectors.best[self.rows.slots[place]].cpu().clone(),
-                layout=self.layout,
+                layout=self.method.layout,
                 ids=row.ids,
                 correct=int(self.rows.correct[place]),
                 margin=float(self.rows.margin[place]),

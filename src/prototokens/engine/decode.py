@@ -61,12 +61,32 @@ def decode_ids(lm: FrozenLM, rows: Sequence[Held], positions: int = POSITIONS) -
                 raise UsageError(f"vectors of width {row.protos.shape[1]} given, and {lm.name} takes {lm.d_model}")
         most = max(row.protos.shape[0] for row in part)
         protos = torch.stack([torch.nn.functional.pad(row.protos, (0, 0, 0, most - row.protos.shape[0])) for row in part])
-        arranged = arrange([OneStep(row.layout).plan(row.length) for row in part], most, lm.device, torch.float32)
+        arranged = arrange(lm, [OneStep(row.layout).plan(range(row.length)) for row in part], most)
         hidden = lm.hidden(arranged.inputs(protos.to(lm.device, torch.float32)).to(lm.dtype))
         flat = argmax(lm, hidden.flatten(0, 1)[arranged.read])
         ids += [piece.tolist() for piece in flat.split([row.length for row in part])]
         passes += 1
     return Decoded(ids, passes)
+
+
+@torch.no_grad()
+def generate_from(lm: FrozenLM, solutions: Sequence[Held]) -> list[list[int]]:
+    """The ids that memory vectors generate greedily, one pass a token, with a cache: decoding of the counterpart.
+
+    Args:
+        solutions: of a fit with `Cramming`, all with the same number of vectors; as many ids are generated as each is long.
+
+    Raises:
+        UsageError: they differ in their number of vectors, or are not of the model's width.
+    """
+    if not solutions:
+        return []
+    shapes = {tuple(solution.protos.shape) for solution in solutions}
+    if len(shapes) > 1 or next(iter(shapes))[1] != lm.d_model:
+        raise UsageError(f"vectors of one number and of width {lm.d_model} are needed, and shapes {sorted(shapes)} were given")
+    memory = torch.stack([solution.protos for solution in solutions]).to(lm.device, lm.dtype)
+    ids = lm.generate(memory, max(solution.length for solution in solutions)).tolist()
+    return [row[: solution.length] for row, solution in zip(ids, solutions, strict=True)]
 
 
 def _passes(rows: Sequence[Held], positions: int) -> Iterator[list[Held]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prototokens.engine.batch import Batch
 from prototokens.engine.head import Scores, score
+from prototokens.engine.inputs import Method, OneStep
 from prototokens.engine.progress import Progress
 from prototokens.engine.rows import Target, groups_of
 from prototokens.errors import UsageError
@@ -30,6 +31,7 @@ def fit(
     recipe: str | Recipe = ...,
     seed: int | Sequence[int] = ...,
     share: str | None = ...,
+    method: Method | None = ...,
     rows: int | None = ...,
     progress: Callable[[Progress], None] | None = ...,
     finished: Callable[[int, Solution], None] | None = ...,
@@ -43,6 +45,7 @@ def fit(
     recipe: str | Recipe = ...,
     seed: int | Sequence[int] = ...,
     share: str | None = ...,
+    method: Method | None = ...,
     rows: int | None = ...,
     progress: Callable[[Progress], None] | None = ...,
     finished: Callable[[int, Solution], None] | None = ...,
@@ -57,6 +60,7 @@ def fit(
     recipe: str | Recipe = "fast",
     seed: int | Sequence[int] = 0,
     share: str | None = None,
+    method: Method | None = None,
     rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     finished: Callable[[int, Solution], None] | None = None,
@@ -70,6 +74,8 @@ def fit(
         recipe: a recipe or its name (`Recipe.named`).
         seed: of the starts; a list gives each target its own.
         share: one e (or one m) for all targets; then they are solved together or not at all.
+        method: how vectors and model are joined, if not by `layout` in one step: `engine.inputs.Cramming(K)`, the
+            autoregressive counterpart; then `layout` is not looked at.
         rows: most rows side by side; by default as many as fill the machine.
         progress: called after every step.
         finished: called with the order and the solution of each target as it ends.
@@ -83,16 +89,17 @@ def fit(
     """
     if rows is not None and rows < 1:
         raise UsageError(f"rows must be at least 1, not {rows}")
-    layout, recipe = Layout.named(layout), Recipe.named(recipe)
+    recipe = Recipe.named(recipe)
+    method = method or OneStep(Layout.named(layout))
     single = isinstance(targets, str)
-    groups = groups_of(lm, [targets] if single else targets, layout, seed, share)
+    groups = groups_of(lm, [targets] if single else targets, method, seed, share)
     # Longest first: rows of like length run together, and no long one is left to run alone at the end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
     total = sum(len(group.rows) for group in groups)
     solutions: dict[int, Solution] = {}
     solved = row_steps = 0
     began = time.monotonic()
-    batch = Batch(lm, recipe, layout)
+    batch = Batch(lm, recipe, method)
 
     while waiting or batch.groups:
         batch.fill(waiting, rows)

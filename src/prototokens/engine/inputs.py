@@ -7,25 +7,33 @@ mask, positions behind a row's end cannot touch it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from prototokens.errors import UsageError
+from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+
+GIVEN = -1  # in a plan's index: here stands a token of the text, not a vector
+MOST_MEMORY = 1024
 
 
 class Plan(NamedTuple):
     """One row, laid out: what the method needs to build its inputs and to read its outputs.
 
     Attributes:
-        index: the vector that sits at each input position.
+        index: the vector that sits at each input position; `GIVEN` where the row's own text stands.
         scored: the input position whose output is read as each target token.
+        given: the ids of the `GIVEN` positions, in order.
     """
 
     index: Int64[Tensor, "positions"]
     scored: Int64[Tensor, "tokens"]
+    given: Int64[Tensor, "given"]
 
 
 @runtime_checkable
@@ -33,12 +41,17 @@ class Method(Protocol):
     """How vectors and a target become inputs."""
 
     @property
+    def layout(self) -> Layout:
+        """What solutions record."""
+        ...
+
+    @property
     def vectors(self) -> int:
         """Number of trained vectors of a row."""
         ...
 
-    def plan(self, length: int) -> Plan:
-        """Where the vectors of a row go, for a target of `length` tokens."""
+    def plan(self, ids: Sequence[int]) -> Plan:
+        """Where the vectors of a row go, for a target of these ids."""
         ...
 
 
@@ -49,34 +62,69 @@ class OneStep:
         self.layout = layout
         self.vectors = layout.vectors
 
-    def plan(self, length: int) -> Plan:
-        return Plan(self.layout.index(length), self.layout.scored(length))
+    def plan(self, ids: Sequence[int]) -> Plan:
+        index = self.layout.index(len(ids))
+        if bool((index == GIVEN).any()):
+            raise UsageError(f"layout {self.layout.name!r} feeds the text in: it is decoded token by token (generate_from)")
+        return Plan(index, self.layout.scored(len(ids)), index.new_empty(0))
+
+
+class Cramming:
+    """The autoregressive counterpart: K memory vectors, then the text itself, each output scored against the next token.
+
+    Teacher-forced: the text is fed in, all but its last token. Decoding is ordinary greedy generation from the vectors
+    (`engine.decode.generate_from`). Source: Kuratov et al., arXiv 2502.13063, section 3.
+    """
+
+    def __init__(self, vectors: int = 1):
+        if not 1 <= vectors <= MOST_MEMORY:
+            raise UsageError(f"from 1 to {MOST_MEMORY} memory vectors can be used, not {vectors}")
+        self.vectors = vectors
+        self.layout = Layout(
+            f"memory:{vectors}",
+            vectors,
+            lambda n: ([*range(vectors), *[GIVEN] * (n - 1)], list(range(vectors - 1, vectors + n - 1))),
+        )
+
+    def plan(self, ids: Sequence[int]) -> Plan:
+        length = len(ids)
+        return Plan(self.layout.index(length), self.layout.scored(length), torch.tensor(list(ids[:-1]), dtype=torch.int64))
 
 
 class Arranged(NamedTuple):
     """Rows of unequal length, padded to one shape.
 
     Attributes:
-        spread: one-hot over a row's vectors for each position; zero behind the row's end.
+        spread: one-hot over a row's vectors for each position; zero behind the row's end and where the text stands.
+        fixed: the input vectors where the text stands, zero elsewhere; None where no row has any.
         read: for each scored token of all rows, in order, its place in the flattened `[rows * positions]`.
         row_of: the row of each scored token.
     """
 
     spread: Float[Tensor, "rows positions vectors"]
+    fixed: Float[Tensor, "rows positions d_model"] | None
     read: Int64[Tensor, "tokens"]
     row_of: Int64[Tensor, "tokens"]
 
     def inputs(self, protos: Float[Tensor, "rows vectors d_model"]) -> Float[Tensor, "rows positions d_model"]:
         """The model's inputs. A product with a one-hot matrix is an exact gather, and its gradient a plain product."""
-        return self.spread @ protos
+        placed = self.spread @ protos
+        return placed if self.fixed is None else placed + self.fixed
 
 
-def arrange(plans: list[Plan], vectors: int, device: torch.device, dtype: torch.dtype) -> Arranged:
-    """Pad the plans of a batch to one shape."""
-    longest = max(len(plan.index) for plan in plans)
+def arrange(lm: FrozenLM, plans: Sequence[Plan], vectors: int, width: int | None = None) -> Arranged:
+    """Pad the plans of a batch to one shape: `width` positions, or as many as the longest has."""
+    longest = max(len(plan.index) for plan in plans) if width is None else width
     spread = torch.zeros(len(plans), longest, vectors)
     for row, plan in enumerate(plans):
-        spread[row, torch.arange(len(plan.index)), plan.index] = 1.0
+        places = (plan.index != GIVEN).nonzero()[:, 0]
+        spread[row, places, plan.index[places]] = 1.0
     read = torch.cat([plan.scored + row * longest for row, plan in enumerate(plans)])
     row_of = torch.cat([torch.full_like(plan.scored, row) for row, plan in enumerate(plans)])
-    return Arranged(spread.to(device, dtype), read.to(device), row_of.to(device))
+    fixed = None
+    if any(len(plan.given) for plan in plans):
+        fixed = torch.zeros(len(plans), longest, lm.d_model, device=lm.device)
+        for row, plan in enumerate(plans):
+            places = (plan.index == GIVEN).nonzero()[:, 0].to(lm.device)
+            fixed[row, places] = lm.embed(plan.given.to(lm.device)).float()
+    return Arranged(spread.to(lm.device), fixed, read.to(lm.device), row_of.to(lm.device))

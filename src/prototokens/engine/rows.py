@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from prototokens.engine.inputs import OneStep, Plan
+from prototokens.engine.inputs import Method, Plan
 from prototokens.errors import TextError, UsageError
 from prototokens.frozen_lm import FrozenLM
-from prototokens.layout import Layout
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
@@ -84,7 +83,7 @@ class Starts:
 
 
 def groups_of(
-    lm: FrozenLM, targets: Sequence[Target], layout: Layout, seed: int | Sequence[int], share: str | None
+    lm: FrozenLM, targets: Sequence[Target], method: Method, seed: int | Sequence[int], share: str | None
 ) -> list[Group]:
     """Check the targets and lay them out, all in one group where they share a vector."""
     seeds = [seed] * len(targets) if isinstance(seed, int) else list(seed)
@@ -92,9 +91,10 @@ def groups_of(
         raise UsageError(f"{len(seeds)} seeds for {len(targets)} targets: give one seed, or one for each")
     if share not in (None, "e", "m"):
         raise UsageError(f"share must be 'e', 'm' or None, not {share!r}")
+    layout = method.layout
     if share and layout.vectors != 2:
         raise UsageError(f"share={share!r} needs a layout of two vectors, and {layout.name!r} has {layout.vectors}")
-    method, made = OneStep(layout), []
+    made = []
     for order, (target, its_seed) in enumerate(zip(targets, seeds, strict=True)):
         ids = tuple(lm.encode(target)) if isinstance(target, str) else tuple(int(token) for token in target)
         if not ids:
@@ -107,7 +107,7 @@ def groups_of(
                 f"target {order + 1} of {len(targets)} takes {positions} positions and {lm.name} holds {lm.max_context}:"
                 " cut it into chunks (prototokens.encode does)"
             )
-        made.append(Row(order, ids, method.plan(len(ids)), its_seed))
+        made.append(Row(order, ids, method.plan(ids), its_seed))
     if share and made:
         return [Group(made, shared=0 if share == "e" else 1)]
     return [Group([row]) for row in made]

@@ -1,0 +1,70 @@
+"""Causal attention by plain matrix products, for short rows in bfloat16 on a CPU.
+
+PyTorch's fused kernel for CPUs is made for long float32 rows: in bfloat16, forward and backward, it takes 5 times as long as two
+products and a softmax at 32 positions, 3 times at 128, 1.5 times at 512 (dev/LOG.md), which was a third of a whole fit.
+In float32 the fused kernel is as fast or faster, and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+PLAIN = "prototokens_plain"
+# Beyond it the matrix of scores, `[rows, heads, seq, seq]`, costs more memory than the fused kernel costs time.
+LONGEST = 512
+
+
+def plain_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """What transformers asks of an attention: `[rows, heads, seq, head_dim]` in, `[rows, seq, heads, head_dim]` out.
+
+    Only the plain causal case is done here; a mask, a cache, a position bias or a long row goes to the fused kernel.
+    """
+    length = query.shape[2]
+    causal = attention_mask is None and key.shape[2] == length and options.get("position_bias") is None
+    if not causal or length > LONGEST or query.dtype != torch.bfloat16 or not getattr(module, "is_causal", True):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.mT
+    ahead = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    mixed = scores.masked_fill(ahead, -torch.inf).softmax(-1) @ value
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+def use_plain(model: Any) -> None:
+    """Let a model attend this way, where it would use PyTorch's fused kernel on a CPU in bfloat16."""
+    weight = model.get_input_embeddings().weight
+    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(PLAIN, plain_attention)
+        AttentionMaskInterface.register(PLAIN, sdpa_mask)
+        model.set_attn_implementation(PLAIN)
+
+
+@contextmanager
+def fused(model: Any) -> Iterator[None]:
+    """Within it the model attends by PyTorch's fused kernels after all: another way to the same numbers, for checks."""
+    chosen = model.config._attn_implementation
+    if chosen != PLAIN:
+        yield
+        return
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(chosen)
