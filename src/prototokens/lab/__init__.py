@@ -1,0 +1,1 @@
+"""Experiments, and what they stand on: texts, jobs, rows on disk, runners, reports."""

@@ -1,0 +1,79 @@
+"""The models that jobs name: loaded, described, and once more with random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from prototokens.bench.compare import flops_per_position
+from prototokens.errors import UsageError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.lab.job import ModelFacts
+from prototokens.layout import Layout
+
+RANDOM = "random:"
+MEMORY = "memory:"
+
+
+def memory_vectors(layout: str) -> int | None:
+    """K of `memory:K`, the autoregressive counterpart; None for a layout of the one-step method.
+
+    Raises:
+        UsageError: K is no number from 1 up.
+    """
+    if not layout.startswith(MEMORY):
+        return None
+    count = layout.removeprefix(MEMORY)
+    if not count.isdecimal() or int(count) < 1:
+        raise UsageError(f"layout {layout!r} is not memory:K with K from 1 up")
+    return int(count)
+
+
+def positions(layout: str, length: int) -> int:
+    """Input positions of a target of `length` tokens: with memory vectors, they and all tokens but the last."""
+    memory = memory_vectors(layout)
+    return Layout.named(layout).positions(length) if memory is None else memory + length - 1
+
+
+def load(name: str, revision: str | None = None, dtype: str = "auto", device: str | None = None) -> FrozenLM:
+    """The model of that name, or with `random:` before it, the same shape with random weights.
+
+    Args:
+        name: "builtin", a folder or a hub id; `NAME@REVISION` where `revision` is None.
+
+    Raises:
+        ModelError, UsageError: as `FrozenLM.from_pretrained`.
+    """
+    plain = name.removeprefix(RANDOM)
+    if revision is None and "@" in plain:
+        plain, _, revision = plain.rpartition("@")
+    lm = FrozenLM.from_pretrained(plain, revision=revision, dtype=dtype, device=device)
+    return _random(lm, name) if name.startswith(RANDOM) else lm
+
+
+def facts(lm: FrozenLM) -> ModelFacts:
+    """What jobs and rows say of a model."""
+    return ModelFacts(
+        name=lm.name,
+        revision=lm.revision,
+        fingerprint=lm.fingerprint,
+        tokenizer=lm.tokenizer_hash,
+        dtype=str(lm.dtype).removeprefix("torch."),
+        d_model=lm.d_model,
+        vocab_size=lm.vocab_size,
+        max_context=lm.max_context,
+        flops=flops_per_position(lm),
+    )
+
+
+def _random(lm: FrozenLM, name: str) -> FrozenLM:
+    """A model of the same configuration as it is before any training, with seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh = type(lm.model)(lm.model.config)
+    # Hashed as it was drawn, on the CPU and in float32: the fingerprint depends on neither device nor dtype.
+    reborn = FrozenLM(fresh.float(), lm.tokenizer, name=name, revision=lm.revision)
+    fingerprint = reborn.fingerprint
+    for parameter in reborn.model.parameters():
+        parameter.data = parameter.data.to(lm.dtype)
+    reborn.model.to(lm.device)  # pyright: ignore[reportArgumentType]
+    return FrozenLM(reborn.model, lm.tokenizer, name=name, revision=lm.revision, fingerprint=fingerprint)

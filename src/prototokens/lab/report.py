@@ -1,0 +1,137 @@
+"""What an experiment reports: tables, figures and what a reader must know of them; and how that is written to a folder.
+
+Reports are made from rows alone, and compute nothing but summaries: means, intervals, counts.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: Markdown for people, CSV for programs.
+
+    Attributes:
+        name: of the CSV file, without its suffix.
+        columns: heads.
+        rows: cells: text as it is; numbers whole in the CSV, to three digits in Markdown; None is a dash.
+        caption: one line above it, or "".
+    """
+
+    name: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+
+    def markdown(self) -> str:
+        lines = [self.caption, ""] if self.caption else []
+        lines += ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
+        lines += ["| " + " | ".join(_shown(cell) for cell in row) + " |" for row in self.rows]
+        return "\n".join(lines)
+
+    def csv(self) -> str:
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+
+@dataclass(frozen=True)
+class Report:
+    """An experiment's outcome.
+
+    Attributes:
+        title: the experiment's.
+        notes: lines a reader must know: numbers of texts and seeds, misses, what was left out.
+        tables: at least one, where there are rows.
+        figures: name -> matplotlib figure; each becomes NAME.png and NAME.svg.
+    """
+
+    title: str
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        parts = [f"# {self.title}", *(f"- {note}" for note in self.notes)]
+        head = parts[0] + "\n\n" + "\n".join(parts[1:])
+        pictures = [f"![{name}]({name}.svg)" for name in self.figures]
+        return "\n\n".join([head.rstrip(), *(table.markdown() for table in self.tables), *pictures]) + "\n"
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write report.md, NAME.csv for each table, NAME.png and NAME.svg for each figure; returns the files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {"report.md": self.markdown(), **{f"{table.name}.csv": table.csv() for table in self.tables}}
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        for name, figure in self.figures.items():
+            for suffix in ("png", "svg"):
+                save_figure(figure, folder / f"{name}.{suffix}")
+        pictures = [f"{name}.{suffix}" for name in self.figures for suffix in ("png", "svg")]
+        return [folder / name for name in [*files, *pictures]]
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure so that the same rows give the same file: no date in it, and ids that do not depend on chance."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+class Interval(NamedTuple):
+    """A mean and its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{_shown(self.mean)} [{_shown(self.low)}, {_shown(self.high)}]"
+
+
+def interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """Mean of one value a text, and the 95% percentile interval of it, by bootstrap over the texts (Efron 1979).
+
+    Args:
+        values: one for each text; where a text has several rows, their mean. At least one.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) == 0:
+        raise ValueError("an interval needs at least one value")
+    drawn = np.random.default_rng(seed).integers(0, len(sample), (RESAMPLES, len(sample)))
+    low, high = np.percentile(sample[drawn].mean(axis=1), [2.5, 97.5])
+    return Interval(float(sample.mean()), float(low), float(high))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation, as the paper prints them."""
+    return f"{_shown(float(np.mean(values)))} ± {_shown(float(np.std(values)))}" if len(values) else "-"
+
+
+def _shown(cell: Any) -> str:
+    """A cell for people."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        if not math.isfinite(cell):
+            return "-"
+        return f"{cell:,.0f}" if abs(cell) >= 1000 else f"{cell:.3g}"
+    return str(cell).replace("|", "\\|")
