@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from prototokens.bench.compare import flops_per_position
+from prototokens.engine.inputs import Cramming, Method, OneStep
 from prototokens.errors import UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.job import ModelFacts
@@ -14,24 +15,23 @@ RANDOM = "random:"
 MEMORY = "memory:"
 
 
-def memory_vectors(layout: str) -> int | None:
-    """K of `memory:K`, the autoregressive counterpart; None for a layout of the one-step method.
+def method_of(layout: str) -> Method:
+    """How vectors and model are joined: by a layout in one step, or, for `memory:K`, by the autoregressive counterpart.
 
     Raises:
-        UsageError: K is no number from 1 up.
+        UsageError: no such layout.
     """
     if not layout.startswith(MEMORY):
-        return None
+        return OneStep(Layout.named(layout))
     count = layout.removeprefix(MEMORY)
-    if not count.isdecimal() or int(count) < 1:
-        raise UsageError(f"layout {layout!r} is not memory:K with K from 1 up")
-    return int(count)
+    if not count.isdecimal():
+        raise UsageError(f"layout {layout!r} is not memory:K with a number K")
+    return Cramming(int(count))
 
 
 def positions(layout: str, length: int) -> int:
-    """Input positions of a target of `length` tokens: with memory vectors, they and all tokens but the last."""
-    memory = memory_vectors(layout)
-    return Layout.named(layout).positions(length) if memory is None else memory + length - 1
+    """Input positions of a target of `length` tokens."""
+    return method_of(layout).layout.positions(length)
 
 
 def load(name: str, revision: str | None = None, dtype: str = "auto", device: str | None = None) -> FrozenLM:

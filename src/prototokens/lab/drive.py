@@ -1,0 +1,176 @@
+"""Many jobs of one model at a time: what they ask for is fitted side by side, in one engine.
+
+Jobs are advanced as far as the solutions at hand allow. Then all fits that are wanted and alike in layout and recipe are
+fitted in one go, whichever jobs want them; each solution is kept the moment it is found.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from prototokens.engine.fit import fit
+from prototokens.engine.progress import Progress
+from prototokens.frozen_lm import FrozenLM
+from prototokens.lab import experiments
+from prototokens.lab.job import Fit, Fitted, Job, ModelFacts, Row, Run
+from prototokens.lab.models import method_of
+from prototokens.solution import Solution
+
+# Jobs that are under way at a time: enough to fill the engine, few enough to leave some to another process.
+WIDTH = {"cpu": 32, "cuda": 512}
+
+
+class Shelf(Protocol):
+    """Where solutions are kept: a folder (`lab.kept`), or a folder on another machine."""
+
+    def load(self, fit: Fit, model: ModelFacts) -> Fitted | None: ...
+    def save(self, fit: Fit, model: ModelFacts, fitted: Fitted) -> None: ...
+
+
+class Done(NamedTuple):
+    """A job's rows, and the seconds that it took: its own, and its share by row-steps of fits made side by side."""
+
+    job: Job
+    rows: list[Row]
+    seconds: float
+
+
+@dataclass
+class _Running:
+    """A job under way: the fits that it waits for, and the solutions that have come."""
+
+    job: Job
+    run: Run
+    wanted: list[Fit]
+    seconds: float = 0.0
+    got: dict[str, Fitted] = field(default_factory=dict)
+
+
+def width(lm: FrozenLM) -> int:
+    """How many jobs to have under way on the model's device."""
+    return WIDTH.get(lm.device.type, WIDTH["cpu"])
+
+
+def drive(
+    lm: FrozenLM,
+    take: Callable[[], Job | None],
+    shelf: Shelf,
+    most: int,
+    progress: Callable[[Progress], None] | None = None,
+) -> Iterator[Done]:
+    """Run jobs of one model until there are no more, and give each one's rows as it ends.
+
+    Args:
+        take: the next job, or None where there is none at present; asked again whenever there is room.
+        most: jobs under way at a time.
+        progress: of the fits.
+    """
+    active: list[_Running] = []
+    while True:
+        while len(active) < most and (job := take()):
+            started = _start(job, lm)
+            if isinstance(started, Done):
+                yield started
+            else:
+                active.append(started)
+        still = []
+        for one in active:
+            ended = _advance(one, shelf)
+            if ended is None:
+                still.append(one)
+            else:
+                yield ended
+        moved, active = len(still) < len(active), still
+        if moved:
+            continue
+        if not active:
+            return
+        _fit_some(lm, active, shelf, progress)
+
+
+def _start(job: Job, lm: FrozenLM) -> _Running | Done:
+    """Call `run`: its rows, or the generator at its first wish."""
+    began = time.perf_counter()
+    run = experiments.named(job.experiment).run(job, lm)
+    if isinstance(run, list):
+        return Done(job, run, time.perf_counter() - began)
+    return _next(_Running(job, run, []), began, first=True)
+
+
+def _next(one: _Running, began: float, first: bool = False) -> _Running | Done:
+    """Send a generator what it wanted, up to its next wish or its end."""
+    model = one.job.model
+    try:
+        if first:
+            one.wanted = next(one.run)
+        else:
+            one.wanted = one.run.send([one.got[wish.key(model)] for wish in one.wanted])
+    except StopIteration as end:
+        return Done(one.job, end.value, one.seconds + time.perf_counter() - began)
+    one.seconds += time.perf_counter() - began
+    return one
+
+
+def _advance(one: _Running, shelf: Shelf) -> Done | None:
+    """Move a job on as far as what is kept allows."""
+    model = one.job.model
+    while True:
+        for wish in one.wanted:
+            key = wish.key(model)
+            if key not in one.got and (fitted := shelf.load(wish, model)):
+                one.got[key] = fitted
+        if any(wish.key(model) not in one.got for wish in one.wanted):
+            return None
+        moved = _next(one, time.perf_counter())
+        if isinstance(moved, Done):
+            return moved
+
+
+def _fit_some(lm: FrozenLM, active: list[_Running], shelf: Shelf, progress: Callable[[Progress], None] | None) -> None:
+    """Make the fits that most jobs wait for and that go side by side: alike in layout, recipe and what they share."""
+    alike: dict[tuple, dict[str, Fit]] = {}
+    wanted_by: dict[str, list[_Running]] = {}
+    for one in active:
+        for wish in one.wanted:
+            key = wish.key(one.job.model)
+            if key not in one.got:
+                # Rows that share a vector are a group of their own, and the engine takes one group of that kind at a time.
+                kind = (wish.layout, wish.recipe, key if wish.share else None)
+                alike.setdefault(kind, {})[key] = wish
+                if one not in wanted_by.setdefault(key, []):
+                    wanted_by[key].append(one)
+    fits = max(alike.values(), key=len)
+    model = active[0].job.model
+    began = time.perf_counter()
+    found: dict[str, Fitted] = {}
+    order = [(key, wish) for key, wish in fits.items() for _ in wish.targets]
+    parts: dict[str, dict[int, Solution]] = {key: {} for key in fits}
+
+    def finished(number: int, solution: Solution) -> None:
+        key, wish = order[number]
+        parts[key][number] = solution
+        if len(parts[key]) == len(wish.targets):
+            found[key] = tuple(parts[key][place] for place in sorted(parts[key]))
+            shelf.save(wish, model, found[key])
+
+    first = next(iter(fits.values()))
+    fit(
+        lm,
+        [target for wish in fits.values() for target in wish.targets],
+        method=method_of(first.layout),
+        recipe=first.recipe,
+        seed=[wish.seed for _, wish in order],
+        share=first.share,
+        progress=progress,
+        finished=finished,
+    )
+    seconds = time.perf_counter() - began
+    total = sum(solution.row_steps for fitted in found.values() for solution in fitted)
+    for key, fitted in found.items():
+        share = seconds * sum(solution.row_steps for solution in fitted) / total
+        for one in wanted_by[key]:
+            one.got[key] = fitted
+            one.seconds += share / len(wanted_by[key])

@@ -1,0 +1,207 @@
+"""Rows on disk: one folder, append-only JSON lines, safe against kills, torn lines and other processes.
+
+    FOLDER/rows.jsonl                     rows, each with the key of its job; `part` of `parts` where a job gave several
+    FOLDER/solutions/ab/abcd....safetensors   solutions, one file a fit, named by the fit's key (`lab.kept`)
+    FOLDER/claims                         empty; processes lock bytes of it to say which jobs they are at
+
+All rows of a job go out in one write, under a lock, at the end of the file. A process that is killed in the middle of it leaves
+a torn line: it is skipped, said, and closed off by whoever writes next, and the job, of which rows are missing, is run
+again. Locks are the operating system's, so those of a killed process are free at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prototokens.errors import FileError
+from prototokens.lab.job import Job, Row
+
+ROWS = "rows.jsonl"
+CLAIMS = "claims"
+
+
+def describe(job: Job) -> Row:
+    """What every row says of its job."""
+    model = job.model
+    return {
+        "experiment": job.experiment,
+        "model": model.name,
+        "revision": model.revision,
+        "fingerprint": model.fingerprint,
+        "dtype": model.dtype,
+        "d_model": model.d_model,
+        "vocab_size": model.vocab_size,
+        "texts": [{"id": text.id, "hash": text.ids_hash} for text in job.texts],
+        "source": job.texts[0].source if job.texts else None,
+        "layout": job.layout,
+        "recipe": asdict(job.recipe),
+        "seed": job.seed,
+        "values": dict(job.values),
+    }
+
+
+class Records:
+    """The rows of a folder. Several processes may have one open."""
+
+    def __init__(self, folder: Path, said: Callable[[str], None] | None = None):
+        """Open a folder, made if it is not there; `said` is told of torn lines.
+
+        Raises:
+            FileError: the folder cannot be made or its rows cannot be read.
+        """
+        self.folder, self._said = folder, said or (lambda line: None)
+        self._read_to, self._line = 0, 0
+        self._rows: dict[tuple[str, int], Row] = {}
+        self._parts: dict[str, int] = {}
+        self._torn: set[int] = set()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._claims = os.open(folder / CLAIMS, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise FileError(f"rows cannot be kept in {folder} ({error.strerror}): name another folder with --out") from error
+        self._claimed: set[str] = set()
+        self.refresh()
+
+    def close(self) -> None:
+        """Give up what was claimed."""
+        os.close(self._claims)
+
+    @property
+    def path(self) -> Path:
+        """The file of the rows."""
+        return self.folder / ROWS
+
+    def rows(self, experiment: str | None = None, keys: set[str] | None = None) -> list[Row]:
+        """Rows of whole jobs in the order of their keys and parts, so that the order of the work does not show."""
+        whole = ((key, part) for key, part in sorted(self._rows) if self.done(key))
+        found = [self._rows[place] for place in whole if keys is None or place[0] in keys]
+        return [row for row in found if experiment is None or row["experiment"] == experiment]
+
+    def done(self, key: str) -> bool:
+        """Whether all rows of a job are there."""
+        return all((key, part) in self._rows for part in range(self._parts.get(key, 1)))
+
+    def claim(self, job: Job) -> bool:
+        """Take a job; False where it is done, or another process is at it."""
+        if not self._lock(job.key, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            return False
+        self._claimed.add(job.key)
+        self.refresh()
+        if self.done(job.key):
+            self.release(job)
+            return False
+        return True
+
+    def release(self, job: Job) -> None:
+        """Give a job back."""
+        if job.key in self._claimed:
+            self._claimed.discard(job.key)
+            self._lock(job.key, fcntl.LOCK_UN)
+
+    def append(self, job: Job, rows: list[Row], stamp: Row, seconds: float) -> None:
+        """Write the rows of a job, those of its parts that are not there yet.
+
+        Args:
+            rows: what the experiment measured; what they say goes before what is said of the job.
+            stamp: machine, versions, git.
+
+        Raises:
+            FileError: they could not be written.
+        """
+        about = {
+            **describe(job),
+            "seconds": round(seconds, 3),
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            **stamp,
+        }
+        key = {"key": job.key, "parts": len(rows)}
+        missing = [part for part in range(len(rows)) if (job.key, part) not in self._rows]
+        lines = [_line({**key, "part": part, **about, **rows[part]}) for part in missing]
+        with self._open(fcntl.LOCK_EX) as file:
+            size = os.fstat(file).st_size
+            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+            data = memoryview(("\n" * torn + "".join(lines)).encode())
+            try:
+                while data:
+                    data = data[os.write(file, data) :]
+                os.fsync(file)
+            except OSError as error:
+                raise FileError(f"{self.path} could not be written ({error.strerror}): make room, and start again") from error
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was appended since, by whomever."""
+        if not self.path.exists():
+            return
+        with self._open(fcntl.LOCK_SH) as file:
+            os.lseek(file, self._read_to, os.SEEK_SET)
+            chunks = []
+            while chunk := os.read(file, 1 << 20):
+                chunks.append(chunk)
+        lines = b"".join(chunks).split(b"\n")
+        tail = lines.pop()
+        for line in lines:
+            self._take(line)
+            self._read_to += len(line) + 1
+            self._line += 1
+        if tail:
+            self._take(tail)
+
+    def _take(self, line: bytes) -> None:
+        """A line as a row; what is no row is said, once."""
+        if not line.strip():
+            return
+        try:
+            row = json.loads(line)
+            key, part, parts = row["key"], row["part"], row["parts"]
+        except (ValueError, KeyError, TypeError):
+            if self._line not in self._torn:
+                self._torn.add(self._line)
+                self._said(f"{self.path}, line {self._line + 1}, is torn (a run was killed as it wrote it): skipped")
+            return
+        self._rows.setdefault((key, part), row)
+        self._parts[key] = parts
+
+    def _lock(self, key: str, how: int) -> bool:
+        """Lock or free the byte of the claims file that stands for a key."""
+        try:
+            fcntl.lockf(self._claims, how, 1, int(key[:15], 16), os.SEEK_SET)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    @contextmanager
+    def _open(self, lock: int) -> Iterator[int]:
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise FileError(f"{self.path} cannot be opened ({error.strerror})") from error
+        try:
+            fcntl.flock(file, lock)
+            yield file
+        finally:
+            os.close(file)
+
+
+def _line(row: Row) -> str:
+    return json.dumps(_finite(row), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for every number that JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return value
