@@ -98,14 +98,13 @@ def lines(panel: Panel, series: Sequence[Series], *, markers: bool = True) -> Fi
     return _one(panel, lambda axes: draw_lines(axes, series, markers))
 
 
-def scatter(panel: Panel, series: Sequence[Series], rays: Sequence[float] = (), ray_name: str = "y = {} x") -> Figure:
-    """Points, and straight lines through the origin.
+def scatter(panel: Panel, series: Sequence[Series], rays: Sequence[float] = ()) -> Figure:
+    """Points, and straight lines through the origin, each named beside its end.
 
     Args:
-        rays: slopes of the lines; each is named beside it.
-        ray_name: how a line is named; braces stand for its slope.
+        rays: slopes of the lines.
     """
-    return _one(panel, lambda axes: draw_scatter(axes, series, rays, ray_name))
+    return _one(panel, lambda axes: draw_scatter(axes, series, rays))
 
 
 def bars(panel: Panel, groups: Sequence[str], series: Sequence[Series]) -> Figure:
@@ -147,10 +146,8 @@ def draw_lines(axes: Axes, series: Sequence[Series], markers: bool = True) -> No
     _legend(axes, series)
 
 
-def draw_scatter(
-    axes: Axes, series: Sequence[Series], rays: Sequence[float] = (), ray_name: str = "y = {} x", reach: float | None = None
-) -> None:
-    """Draw points, and lines through the origin as far as `reach` or the furthest point."""
+def draw_scatter(axes: Axes, series: Sequence[Series], rays: Sequence[float] = ()) -> None:
+    """Draw points, and lines through the origin as far as the furthest point."""
     for number, one in enumerate(series):
         look: dict[str, Any] = {"color": _of(COLOURS, number), "marker": _of(MARKERS, number), "zorder": 3}
         if one.low is not None and one.high is not None:
@@ -158,11 +155,11 @@ def draw_scatter(
             axes.errorbar(one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1)
         axes.scatter(one.x, one.y, s=34, edgecolors="white", linewidths=0.6, label=one.name or None, alpha=0.9, **look)
     every_x = [place for one in series for place in one.x] or [1.0]
-    end = reach or max(every_x) * 1.05
+    end = max(every_x) * 1.05
     least = min([place for place in every_x if place > 0] or [end]) * 0.9
     for slope in rays:
         axes.plot([least, end], [slope * least, slope * end], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        text = ray_name.format("" if slope == 1 else f"{slope:.3g}").replace("  ", " ")
+        text = "y = x" if slope == 1 else f"y = {slope:,.3g} x" if slope > 1 else f"y = x / {1 / slope:.3g}"
         axes.annotate(text, (end, slope * end), fontsize=8, color=MUTED, xytext=(3, 0), textcoords="offset points", va="center")
     _legend(axes, series)
 
