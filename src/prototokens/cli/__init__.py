@@ -10,9 +10,11 @@ from prototokens._version import __version__
 from prototokens.cli.bench import bench
 from prototokens.cli.decode import decode
 from prototokens.cli.demo import demo
+from prototokens.cli.doctor import doctor
 from prototokens.cli.encode import encode
 from prototokens.cli.inspect import inspect
 from prototokens.cli.models import models
+from prototokens.cli.trace import trace
 from prototokens.errors import PrototokensError
 
 
@@ -26,7 +28,7 @@ def cli() -> None:
     """
 
 
-for command in (encode, decode, inspect, models, demo, bench):
+for command in (encode, decode, inspect, models, demo, bench, trace, doctor):
     cli.add_command(command)
 
 

@@ -16,6 +16,7 @@ import click
 from prototokens.errors import FileError, TextError, UsageError
 
 if TYPE_CHECKING:
+    from prototokens.encoded import EncodedText
     from prototokens.engine.progress import Progress
     from prototokens.frozen_lm import FrozenLM
 
@@ -61,6 +62,28 @@ def load_model(model: str | None, revision: str | None, device: str | None, dtyp
     from prototokens.frozen_lm import FrozenLM
 
     return FrozenLM.from_pretrained(model or "builtin", revision=revision, device=device, dtype=dtype)
+
+
+def load_model_of(
+    encoded: EncodedText, file: Path, model: str | None, revision: str | None, device: str | None, dtype: str
+) -> FrozenLM:
+    """The model that a file was made with: what the user names, or the built-in.
+
+    A file's word is not enough to open a path or the network. Its dtype is taken, and its revision where the model is named as
+    in the file; a folder, or a copy under another name, has none or its own.
+
+    Raises:
+        FileError: it was made with another model than the built-in one, and none is named, or the wrong one.
+    """
+    made_for = encoded.header["model"]
+    if model is None and made_for["name"] != "builtin":
+        raise FileError(f"{file} was made for the model {made_for['name']!r}: name it with --model")
+    name = model or "builtin"
+    if dtype == "auto" and made_for["dtype"] in DTYPES:
+        dtype = made_for["dtype"]
+    lm = load_model(name, revision or (made_for["revision"] if name == made_for["name"] else None), device, dtype)
+    encoded.check_model(lm)
+    return lm
 
 
 def read_text(source: str | None, text: str | None) -> str:

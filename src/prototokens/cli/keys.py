@@ -90,4 +90,32 @@ BENCH = {
     "peak_memory_bytes": "most memory that the process held",
 }
 
-KEYS = {"encode": ENCODE, "decode": DECODE, "inspect": INSPECT, "models": MODELS, "demo": DEMO, "bench": BENCH}
+TRACE = {
+    "chunk": "which chunk of the file was looked at, from 1",
+    "tokens": "the text of each token that is read",
+    "lens_right": "for each depth, the share of the tokens that it decodes already; 0 is the input, the last the whole model",
+    "lens_nats": "for each depth, how unlikely the tokens are at it: the mean of -log p, in nats",
+    "appears": "for each token, the depth from which on it is decoded right",
+    "attention": "for each layer and head, the attention to each vector, e first; mean over the positions behind the first",
+    "knockout_kept": "entry k: the share of the tokens that are kept where only the first k blocks see e; in the last all do",
+    "output": "the picture that was drawn, or null",
+}
+
+DOCTOR = {
+    "versions": "of python, prototokens and the libraries that it stands on; null where one is not installed",
+    "platform": "the `system`, its `processors`, and the `threads` of one operation",
+    "devices": "of each `name`, `kind`, `memory_bytes`, `gflops` of a matrix product by dtype, and which of them are `fast`",
+    "builtin": "whether the built-in model is `usable`, with `device`, `dtype` and `fingerprint`, or `why` not",
+    "missing": "for each extra, the packages of it that are not installed",
+}
+
+KEYS = {
+    "encode": ENCODE,
+    "decode": DECODE,
+    "inspect": INSPECT,
+    "models": MODELS,
+    "demo": DEMO,
+    "bench": BENCH,
+    "trace": TRACE,
+    "doctor": DOCTOR,
+}

@@ -50,6 +50,33 @@ class Knockout(NamedTuple):
     margin: Float[Tensor, "seen tokens"]
 
 
+class Inside(NamedTuple):
+    """All that is looked at, of one row.
+
+    Attributes:
+        ids: the tokens that are read, by the untouched model.
+        attention: as `attention` gives it.
+        lens: as `logit_lens` gives it.
+        knockout: as `knockout` gives it, for e.
+    """
+
+    ids: Int64[Tensor, " tokens"]
+    attention: Float[Tensor, "layers heads positions vectors"]
+    lens: Lens
+    knockout: Knockout
+
+
+def look(lm: FrozenLM, held: Held) -> Inside:
+    """Attention, logit lens and knocked-out e of one row.
+
+    Raises:
+        ModelError: the model cannot be looked into.
+        TextError: more than `LONGEST` positions.
+    """
+    shares, lens = attention(lm, held).cpu(), logit_lens(lm, held)
+    return Inside(lens.ids[-1], shares, lens, knockout(lm, held, ids=lens.ids[-1]))
+
+
 @torch.no_grad()
 def attention(lm: FrozenLM, held: Held) -> Float[Tensor, "layers heads positions vectors"]:
     """The share of each position's attention that goes to e, and to each m, in every head of every layer.

@@ -1,0 +1,172 @@
+"""Figures of vectors and of what happens between them and the text, for the page and for `prototokens trace`.
+
+Matplotlib's figures without its global state: nothing is shown, and many can be drawn at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prototokens.extras import need
+from prototokens.measure.inside import Inside, appears
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_LABELS = 64  # tokens written under a figure; beyond, nothing is
+MOST_WORDS = 32  # tokens in a row whose cells are written into
+INK, FAINT = "#1f2328", "#6e7781"
+RIGHT = "#1a7f37"
+
+
+def trace(inside: Inside, read: Callable[[int], str]) -> Figure:
+    """The whole: attention to e and the m's, what each depth decodes to, and e knocked out.
+
+    Args:
+        read: the text of a token.
+    """
+    depths, count = inside.lens.ids.shape
+    wide = min(max(9.0, 1.5 + (0.62 if count <= MOST_WORDS else 0.3) * count), 28.0)
+    figure = _figure(wide, 3.6 + 0.62 * depths)
+    grid = figure.add_gridspec(3, 2, height_ratios=[1.3, 0.34 * depths, 0.34 * depths])
+    attention_by_head(figure.add_subplot(grid[0, 0]), inside, 0)
+    attention_by_head(figure.add_subplot(grid[0, 1]), inside, 1)
+    lens(figure.add_subplot(grid[1, :]), inside, read)
+    knocked_out(figure.add_subplot(grid[2, :]), inside, read)
+    return figure
+
+
+def vectors(protos: Float[Tensor, "vectors d_model"], names: list[str]) -> Figure:
+    """Vectors as rows of coloured cells, on one scale, each folded into lines of 64 numbers."""
+    count, width = protos.shape
+    folds = -(-width // 64)
+    cells = torch.nn.functional.pad(protos, (0, folds * 64 - width), value=float("nan")).view(count * folds, 64)
+    figure = _figure(9.0, 0.9 + 0.17 * count * folds)
+    axes = figure.add_subplot()
+    reach = float(protos.abs().max()) or 1.0
+    image = axes.imshow(cells.numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+    axes.set_yticks([number * folds + (folds - 1) / 2 for number in range(count)], names)
+    axes.set_xticks([])
+    for number in range(1, count):
+        axes.axhline(number * folds - 0.5, color="white", linewidth=2)
+    axes.set_title(f"{count} vectors of {width} numbers, {folds} lines of 64 each", fontsize=10, color=INK, loc="left")
+    figure.colorbar(image, ax=axes, fraction=0.025, pad=0.01)
+    return figure
+
+
+def attention_by_head(axes: Axes, inside: Inside, vector: int) -> None:
+    """A cell a head: its attention to a vector, the mean over the positions that have something else to look at."""
+    shares = inside.attention[..., min(vector, inside.attention.shape[-1] - 1)][:, :, 1:]
+    mean = shares.mean(-1) if shares.shape[-1] else inside.attention[:, :, 0, min(vector, inside.attention.shape[-1] - 1)]
+    _heat(axes, mean, "viridis", 0, 1)
+    axes.set_title(f"attention to {name_of(vector, inside.attention.shape[-1])}, by layer and head", **_TITLE)
+    axes.set_ylabel("layer", **_LABEL)
+    axes.set_xlabel("head", **_LABEL)
+    axes.set_yticks(range(mean.shape[0]), [str(number + 1) for number in range(mean.shape[0])])
+    axes.set_xticks(range(mean.shape[1]), [str(number + 1) for number in range(mean.shape[1])])
+
+
+def attention_by_position(
+    axes: Axes, inside: Inside, read: Callable[[int], str], vector: int, layer: int | None = None
+) -> None:
+    """A row a layer (or, of one layer, a row a head): each position's attention to a vector."""
+    shares = inside.attention[..., vector]
+    rows = shares.mean(1) if layer is None else shares[layer]
+    _heat(axes, rows, "viridis", 0, 1)
+    what = "by layer, the mean of its heads" if layer is None else f"by head of layer {layer + 1}"
+    axes.set_title(f"attention of each position to {name_of(vector, inside.attention.shape[-1])}, {what}", **_TITLE)
+    axes.set_yticks(range(len(rows)), [str(number + 1) for number in range(len(rows))])
+    # Where e's own output is not read (layout `free`), there is a position more than there are tokens.
+    tokens = [read(token) for token in inside.ids.tolist()]
+    _token_axis(axes, [""] * (rows.shape[1] - len(tokens)) + tokens)
+
+
+def lens(axes: Axes, inside: Inside, read: Callable[[int], str]) -> None:
+    """What each depth decodes to, and how unlikely it holds the token that comes out at the end."""
+    nats, rank, ids = inside.lens.nats, inside.lens.rank, inside.lens.ids
+    most = max(1.0, float(nats.max()))
+    _heat(axes, nats, "magma_r", 0, most)
+    words = ids.shape[1] <= MOST_WORDS
+    for depth, position in ((depth, position) for depth in range(len(ids)) for position in range(ids.shape[1])):
+        right, dark = bool(rank[depth, position] == 0), float(nats[depth, position]) > most / 2
+        if words:
+            word = _drawable(shown(read(int(ids[depth, position]))))[:9]
+            colour = RIGHT if right and not dark else "white" if dark else INK
+            weight = "bold" if right else "normal"
+            axes.text(
+                position, depth, word, fontsize=7, weight=weight, color=colour, ha="center", va="center", parse_math=False
+            )
+        elif right:
+            axes.plot(position, depth, marker="o", markersize=3, color=RIGHT)
+    mean = float(appears(inside.lens).float().mean())
+    mark = "bold" if words else "a dot"
+    axes.set_title(
+        f"logit lens: nats of the final token; {mark} where it is decoded (on average from depth {mean:.1f} on)", **_TITLE
+    )
+    axes.set_ylabel("depth", **_LABEL)
+    axes.set_yticks(range(len(nats)), ["input", *(str(number) for number in range(1, len(nats)))])
+    _token_axis(axes, [read(token) for token in inside.ids.tolist()])
+
+
+def knocked_out(axes: Axes, inside: Inside, read: Callable[[int], str]) -> None:
+    """E hidden from a block on: the final token's lead, blue where it is kept and red where it is lost."""
+    margin = inside.knockout.margin
+    reach = max(1.0, float(margin.abs().max()))
+    _heat(axes, margin, "RdBu", -reach, reach)
+    kept = (margin > 0).float().mean(1).tolist()
+    names = ["none sees it", *(f"first {number}" for number in range(1, len(margin) - 1)), "all see it"]
+    axes.set_title("e hidden from all but the first blocks: margin of each token, and the share that is kept", **_TITLE)
+    axes.set_yticks(range(len(margin)), [f"{name}: {share:.0%}" for name, share in zip(names, kept, strict=True)])
+    _token_axis(axes, [read(token) for token in inside.ids.tolist()])
+
+
+def name_of(vector: int, vectors: int) -> str:
+    """What a vector is called: e, m, or m_k where there are several."""
+    if vector == 0:
+        return "e"
+    return "m" if vectors == 2 else f"m_{vector}"
+
+
+def shown(token: str) -> str:
+    """A token as a label: spaces and line ends made visible."""
+    return token.replace(" ", "␣").replace("\n", "¶").replace("\t", "→") or "∅"
+
+
+_TITLE: dict[str, Any] = {"fontsize": 10, "color": INK, "loc": "left"}
+_LABEL: dict[str, Any] = {"fontsize": 8, "color": FAINT}
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure_class = need("matplotlib.figure", "plots", "a picture").Figure
+    return figure_class(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def _heat(axes: Axes, values: Tensor, colours: str, low: float, high: float) -> None:
+    image = axes.imshow(values.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.025, pad=0.01)
+    bar.ax.tick_params(labelsize=8, colors=FAINT)
+    axes.tick_params(labelsize=8, colors=FAINT, length=0)
+
+
+def _token_axis(axes: Axes, tokens: list[str]) -> None:
+    """Tokens under a figure, as far as they can be told apart."""
+    if len(tokens) > MOST_LABELS:
+        axes.set_xlabel("position", **_LABEL)
+        return
+    labels = [_drawable(shown(token)) for token in tokens]
+    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor", family="DejaVu Sans")
+    for label in axes.get_xticklabels():
+        label.set_parse_math(False)
+
+
+def _drawable(text: str) -> str:
+    """The text with what Matplotlib's own font lacks as boxes: it would warn, and draw boxes too."""
+    manager = need("matplotlib.font_manager", "plots", "a picture")
+    known = manager.get_font(manager.findfont("DejaVu Sans")).get_charmap()
+    return "".join(letter if ord(letter) in known else "□" for letter in text)
