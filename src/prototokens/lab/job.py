@@ -184,6 +184,8 @@ class Config:
         checkpoints: models whose capacity is followed over training, in order; `NAME` or `NAME@REVISION`.
         facts_of: facts of a further model, `NAME` or `NAME@REVISION`; it is loaded once to be asked.
         embedder: a sentence-embedding model for semantic distances, or None.
+        most_texts, grid, most_seeds: what the user sets in place of the scale's numbers: texts, lengths, seeds. `count`,
+            `lengths` and `seeds` see to it.
     """
 
     model: ModelFacts
@@ -194,21 +196,33 @@ class Config:
     checkpoints: tuple[str, ...] = ()
     facts_of: Callable[[str], ModelFacts] | None = None
     embedder: str | None = None
+    most_texts: int | None = None
+    grid: tuple[int, ...] | None = None
+    most_seeds: int | None = None
 
     def pick(self, smoke: T, paper: T) -> T:
         """One of the two, by the scale."""
         return smoke if self.scale == "smoke" else paper
 
+    def count(self, smoke: int, paper: int) -> int:
+        """How many texts: by the scale, or as the user says."""
+        return self.pick(smoke, paper) if self.most_texts is None else self.most_texts
+
     def seeds(self, count: int) -> list[int]:
-        """So many seeds, from the first on."""
+        """So many seeds, or as many as the user says, from the first on."""
+        count = count if self.most_seeds is None else self.most_seeds
         return list(range(self.seed, self.seed + count))
 
     def lengths(self, grid: Sequence[int], layout: str = "paper") -> list[int]:
-        """Those lengths of a grid that the model's context has room for."""
+        """Those lengths of a grid, or of the user's in its place, that the model's context has room for."""
         from prototokens.lab.models import positions
 
         most = self.model.max_context
-        return [length for length in grid if most is None or positions(layout, length) <= most]
+        return [length for length in self.grid or grid if most is None or positions(layout, length) <= most]
+
+    def work(self, text: Passage, length: int, layout: str = "paper") -> float:
+        """Position-steps that a fit of the text's first `length` tokens is expected to take: for `Job.work`."""
+        return self.texts.costs.fit(text.ids, length, layout, self.recipe)
 
 
 def outcome(solution: Solution) -> Row:

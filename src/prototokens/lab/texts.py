@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from prototokens.errors import TextError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.documents import Document, documents
 from prototokens.lab.job import Passage
+from prototokens.lab.plan import Costs
 
 DEFAULT = "sample"
 KINDS = (
@@ -64,6 +66,11 @@ class Texts:
         self.lm, self.sources, self.seed = lm, tuple(sources), seed
         self.source = self.sources[0]
         self.origin = _origin(self.source, lm, seed)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What fits of the passages are expected to cost."""
+        return Costs(self.lm)
 
     def each(self) -> list[Texts]:
         """One for each source."""

@@ -1,0 +1,108 @@
+"""Table 1: how the vectors are arranged decides what they hold.
+
+The paper's five arrangements, and both readings of the guided e: `paper`, where e's own output is trained to be the first
+token, and `free`, where it is not. For each length, every text's first tokens are fitted in each arrangement.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prototokens.frozen_lm import FrozenLM
+from prototokens.lab import plots, published
+from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
+from prototokens.lab.models import positions
+from prototokens.lab.report import Report, Table, interval, spread
+
+TITLE = "Arrangements of the vectors, by length"
+LAYOUTS = ("one", "halves", "alternating", "free", "paper")
+SHOWN = {
+    "one": "[e] x N",
+    "halves": "[e] x N/2, [m] x N/2",
+    "alternating": "[e, m] x N/2",
+    "free": "[e] [m] x N",
+    "paper": "[e] [m] x (N-1)",
+}
+LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+SMOKE_LENGTHS = (1, 2, 4, 8, 16)
+SCATTERED = ("one", "halves", "alternating")  # arrangements that fail early, so that their fits cost whole budgets
+
+
+def jobs(config: Config) -> list[Job]:
+    lengths = config.lengths(config.pick(SMOKE_LENGTHS, LENGTHS), "free")
+    if not lengths:
+        return []
+    made = []
+    for text in config.texts.passages(config.count(4, 50), max(lengths)):
+        for layout in LAYOUTS:
+            for length in lengths:
+                work = config.work(text, length, layout)
+                if layout in SCATTERED and length > 4:
+                    work = config.recipe.steps * positions(layout, length)
+                made.append(
+                    Job("table1", config.model, (text.prefix(length),), layout, config.recipe, config.seed, work=float(work))
+                )
+    return made
+
+
+def run(job: Job, lm: FrozenLM) -> Run:
+    ((solution,),) = yield [Fit.one(job.text.ids, layout=job.layout, recipe=job.recipe, seed=job.seed)]
+    return [{"text": job.text.id, **outcome(solution)}]
+
+
+def report(rows: list[Row]) -> Report:
+    lengths = sorted({row["length"] for row in rows})
+    cells = {
+        (layout, length): [row["accuracy"] for row in rows if row["layout"] == layout and row["length"] == length]
+        for layout in LAYOUTS
+        for length in lengths
+    }
+    known = {row["model"] for row in rows} == {published.ARRANGEMENT_MODEL}
+    wide, long = [], []
+    for layout in LAYOUTS:
+        wide.append([SHOWN[layout], *(spread(cells[layout, length]) for length in lengths)])
+        if known:
+            theirs = published.ARRANGEMENT[layout]
+            told = [f"{theirs[length].mean} ± {theirs[length].std}" if length in theirs else None for length in lengths]
+            wide.append([f"{SHOWN[layout]}, published", *told])
+        for length in lengths:
+            values = cells[layout, length]
+            if values:
+                long.append(
+                    [layout, length, len(values), *interval(values), float(np.std(values)), sum(v == 1 for v in values)]
+                )
+    texts = len({row["text"] for row in rows})
+    missed = sum(not row["exact"] for row in rows)
+    return Report(
+        title=TITLE,
+        notes=[f"{texts} texts, 1 seed; {missed} of {len(rows)} fits did not become exact"],
+        tables=[
+            Table("accuracy", ["arrangement", *(f"N={length}" for length in lengths)], wide, "Token accuracy, mean ± std"),
+            Table(
+                "accuracy_long",
+                ["layout", "length", "texts", "mean", "low", "high", "std", "exact"],
+                long,
+                "The same with 95% intervals (bootstrap over texts)",
+            ),
+        ],
+        figures={"table1": _figure(lengths, cells)} if rows else {},
+    )
+
+
+def _figure(lengths: list[int], cells: dict[tuple[str, int], list[float]]):
+    series = []
+    for layout in LAYOUTS:
+        at = [(length, interval(cells[layout, length])) for length in lengths if cells[layout, length]]
+        series.append(
+            plots.Series(
+                SHOWN[layout],
+                [one.mean for _, one in at],
+                [length for length, _ in at],
+                [one.low for _, one in at],
+                [one.high for _, one in at],
+            )
+        )
+    panel = plots.Panel(
+        "Token accuracy by arrangement", "tokens of the text", "accuracy", log_x=True, x_ticks=lengths, y_range=(0, 1.03)
+    )
+    return plots.lines(panel, series)
