@@ -1,0 +1,234 @@
+"""How far logits move from one way of decoding to another, the margin that withstands it, and the proof that it did.
+
+Greedy decoding compares logits; another batch shape, kernel or dtype rounds them otherwise. So the movement is measured, for
+each model, over the ways of `matrix`, on vectors at random; a margin of `RESERVE` times the furthest movement is asked of every
+position; and the finished rows are decoded in those ways again. What is not right in all of them is not called certified.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from prototokens.engine.decode import decode_ids
+from prototokens.engine.matrix import Cell, Row, Tried, all_cells, few_cells, margins, run_cells, short_name
+from prototokens.errors import UsageError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.layout import Layout
+
+LEVELS = ("none", "standard", "strict")
+# Fitted vectors move their logits up to twice as far as vectors at random do (dev/LOG.md): this much is asked for.
+RESERVE = 3.0
+PROBES = 8  # vectors at random on which the movement is measured, half of them twice as large as embeddings
+PROBE_LENGTH = 24
+PROBE_LAYOUT = "tiled:4"
+NOISE_OCTAVES = 12  # the noise radius is looked for among 2^0, 2^-1 ... 2^-12 of the vectors' root mean square
+NOISE_DRAWS = 2
+
+
+class Threshold(NamedTuple):
+    """The margin that withstands the decode matrix.
+
+    Attributes:
+        margin: that every position has to exceed, in logits.
+        shift: furthest movement of a margin that was measured, in logits; the margin is `RESERVE` times this.
+    """
+
+    margin: float
+    shift: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was tried with finished rows, and what came out.
+
+    Attributes:
+        level: `none`, `standard` or `strict`.
+        threshold: margin asked for, in logits; `shift`: furthest movement measured on vectors at random.
+        least_margin: over all positions that are not patched, as the model itself decodes them.
+        noise_radius: standard deviation of normal noise on every number of the vectors, as a share of their root mean square,
+            under which all rows still decode right: the largest power of two down to 2^-12 that does; 0 where none did.
+        tried: the cells that exist here, with the number of positions that were `wrong` and the `least_margin` in each.
+        absent: the ways that do not exist here, and why.
+    """
+
+    level: str
+    threshold: float | None
+    shift: float | None
+    least_margin: float | None
+    noise_radius: float | None
+    tried: tuple[dict[str, Any], ...]
+    absent: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was tried came out right."""
+        return all(one["wrong"] == 0 for one in self.tried)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "tried": list(self.tried), "absent": list(self.absent)}
+
+
+UNCERTIFIED = Certificate("none", None, None, None, None, (), ())
+
+
+@dataclass(frozen=True)
+class _Probe:
+    protos: Float32[Tensor, "vectors d_model"]
+    layout: Layout
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Unlabelled:
+    protos: Float32[Tensor, "vectors d_model"]
+    layout: Layout
+    length: int
+
+
+_MEASURED: dict[tuple[str, str, str, str], Threshold] = {}
+
+
+def check_level(level: str) -> str:
+    """The level itself.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if level not in LEVELS:
+        raise UsageError(f"there is no certificate {level!r}: choose one of {', '.join(LEVELS)}")
+    return level
+
+
+def cells_of(lm: FrozenLM, level: str) -> list[Cell]:
+    """The ways of decoding that a level tries."""
+    return {"none": list, "standard": lambda: few_cells(lm), "strict": lambda: all_cells(lm)}[check_level(level)]()
+
+
+def threshold(lm: FrozenLM, level: str = "standard") -> Threshold:
+    """The margin to ask for: measured once for a model, dtype and device in this process.
+
+    Args:
+        level: which cells the movement is measured over.
+    """
+    key = (lm.fingerprint, short_name(lm.dtype), lm.device.type, check_level(level))
+    if key not in _MEASURED:
+        shift = 0.0 if level == "none" else measure_shift(lm, _probes(lm), cells_of(lm, level))
+        _MEASURED[key] = Threshold(RESERVE * shift, shift)
+    return _MEASURED[key]
+
+
+def measure_shift(lm: FrozenLM, rows: Sequence[Row], cells: Sequence[Cell]) -> float:
+    """The furthest that any position's margin moves between the model's own way and any cell, in logits."""
+    own = torch.cat(margins(lm, rows))
+    found = [torch.cat(tried.margins) for tried in run_cells(lm, rows, cells) if tried.margins is not None]
+    moved = [float((other - own).abs().max()) for other in found]
+    furthest = max(moved, default=0.0)
+    if not math.isfinite(furthest):
+        raise UsageError(f"the logits of {lm.name} are not finite in every dtype: no margin can be certified (certify='none')")
+    return furthest
+
+
+def certify(
+    lm: FrozenLM,
+    rows: Sequence[Row],
+    level: str,
+    patched: Sequence[Sequence[int]] | None = None,
+    progress: Callable[[Tried], None] | None = None,
+) -> tuple[Certificate, list[set[int]]]:
+    """Decode rows in every way of a level.
+
+    Args:
+        rows: with the ids that they should give.
+        patched: for each row, positions that a patch sets right, whatever the vectors give.
+        progress: called with each cell's outcome.
+
+    Returns:
+        The certificate, and for each row the positions that came out wrong somewhere and are not patched.
+    """
+    weak: list[set[int]] = [set() for _ in rows]
+    if check_level(level) == "none" or not rows:
+        return UNCERTIFIED, weak
+    free = _unpatched(rows, patched)
+    needed = threshold(lm, level)
+    own = margins(lm, rows)
+    tried, absent = [], []
+    for one in run_cells(lm, rows, cells_of(lm, level), progress):
+        if one.margins is None:
+            if one.reason not in absent:
+                absent.append(one.reason)
+            continue
+        wrong = [(margin <= 0) & mask for margin, mask in zip(one.margins, free, strict=True)]
+        for places, flags in zip(weak, wrong, strict=True):
+            places.update(flags.nonzero()[:, 0].tolist())
+        count = sum(int(flags.sum()) for flags in wrong)
+        tried.append({**one.cell.as_dict(), "wrong": count, "least_margin": _least(one.margins, free)})
+    certificate = Certificate(
+        level=level,
+        threshold=round(needed.margin, 6),
+        shift=round(needed.shift, 6),
+        least_margin=_least(own, free),
+        noise_radius=noise_radius(lm, rows, free),
+        tried=tuple(tried),
+        absent=tuple(absent),
+    )
+    return certificate, weak
+
+
+@torch.no_grad()
+def noise_radius(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor]) -> float:
+    """The largest share of the vectors' size that noise may have with every row still right, to a power of two.
+
+    Args:
+        free: for each row, which positions count.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noises = [[torch.randn(row.protos.shape, generator=generator) for row in rows] for _ in range(NOISE_DRAWS)]
+    low, high = -1, NOISE_OCTAVES + 1  # 2^-low is taken to be too much, 2^-high to be nothing
+    while high - low > 1:
+        middle = (low + high) // 2
+        right = all(_withstands(lm, rows, free, noise, 2.0**-middle) for noise in noises)
+        low, high = (low, middle) if right else (middle, high)
+    return 2.0**-high if high <= NOISE_OCTAVES else 0.0
+
+
+def _withstands(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor], noise: list[Tensor], share: float) -> bool:
+    moved = [
+        _Probe(row.protos + share * row.protos.square().mean().sqrt() * one, row.layout, tuple(row.ids))
+        for row, one in zip(rows, noise, strict=True)
+    ]
+    found = margins(lm, moved)
+    return all(bool((margin[mask] > 0).all()) for margin, mask in zip(found, free, strict=True))
+
+
+def _probes(lm: FrozenLM) -> list[_Probe]:
+    """Vectors at random on the scale of the embeddings, with the ids that they happen to give."""
+    layout, generator = Layout.named(PROBE_LAYOUT), torch.Generator().manual_seed(0)
+    table = lm.embedding_weight.float().cpu()
+    mean, std = table.mean(0), table.std(0)
+    length = PROBE_LENGTH if lm.max_context is None else min(PROBE_LENGTH, lm.max_context)
+    scales = [1.0 + number % 2 for number in range(PROBES)]
+    drawn = [mean + scale * std * torch.randn(layout.vectors, lm.d_model, generator=generator) for scale in scales]
+    ids = decode_ids(lm, [_Unlabelled(protos, layout, length) for protos in drawn]).ids
+    return [_Probe(protos, layout, tuple(row)) for protos, row in zip(drawn, ids, strict=True)]
+
+
+def _unpatched(rows: Sequence[Row], patched: Sequence[Sequence[int]] | None) -> list[Tensor]:
+    """For each row, a flag for each position: whether the vectors alone have to get it right."""
+    free = [torch.ones(len(row.ids), dtype=torch.bool) for row in rows]
+    for mask, places in zip(free, patched or [()] * len(rows), strict=True):
+        mask[list(places)] = False
+    return free
+
+
+def _least(found: Sequence[Tensor], free: Sequence[Tensor]) -> float | None:
+    """The least margin of the positions that count; None where there are none, or it is no finite number."""
+    least = [float(margin[mask].min()) for margin, mask in zip(found, free, strict=True) if bool(mask.any())]
+    return round(min(least), 6) if least and math.isfinite(min(least)) else None

@@ -1,0 +1,269 @@
+"""The decode matrix: the same vectors decoded in all the ways that other machines and other company may decode them.
+
+A cell names one way: how many rows to a pass, how much padding, which dtype, which attention kernel, how many threads, compiled
+or not. A row is right in a cell where its true logits lead there too. What follows from that is `certify`'s.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import shutil
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from prototokens import attention
+from prototokens.engine.head import score
+from prototokens.engine.inputs import OneStep, arrange
+from prototokens.errors import ModelError
+from prototokens.frozen_lm import FrozenLM, _cast
+from prototokens.layout import Layout
+
+BATCHES = (1, 2, 3, 7, 16, 64)
+PADDINGS = (0, 5, 32)  # positions behind the longest row of a pass
+DTYPES = (torch.float32, torch.bfloat16)
+KERNELS = {
+    "math": SDPBackend.MATH,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+}
+DEFAULT = "default"  # the kernel that the model takes by itself
+# Input positions of one pass, whatever the number of rows: bounds memory.
+POSITIONS = 8192
+
+
+@runtime_checkable
+class Row(Protocol):
+    """Vectors, how they are arranged, and the ids they should give: a `Solution` has them."""
+
+    @property
+    def protos(self) -> Float32[Tensor, "vectors d_model"]: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def ids(self) -> Sequence[int]: ...
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way of decoding.
+
+    Attributes:
+        batch: rows to a pass.
+        padding: positions behind the longest row of a pass.
+        dtype: what the model computes in.
+        kernel: of attention: `default`, or one of `KERNELS`.
+        threads: of the processor; 0 leaves them as they are.
+        compiled: whether the body is compiled by `torch.compile`.
+    """
+
+    batch: int
+    padding: int
+    dtype: str
+    kernel: str = DEFAULT
+    threads: int = 0
+    compiled: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def describe(self) -> str:
+        """For people."""
+        words = [f"{self.dtype}, {self.batch} to a pass, {self.padding} padded"]
+        words += [f"kernel {self.kernel}"] * (self.kernel != DEFAULT)
+        words += [f"{self.threads} thread{'s' * (self.threads > 1)}"] * (self.threads > 0)
+        words += ["compiled"] * self.compiled
+        return ", ".join(words)
+
+
+class Tried(NamedTuple):
+    """What a cell gave.
+
+    Attributes:
+        cell: the way of decoding.
+        margins: for each row, the margin of each of its positions; None where the way does not exist here.
+        seconds: it took; `reason`: why there is nothing, in words.
+    """
+
+    cell: Cell
+    margins: list[Float32[Tensor, " tokens"]] | None
+    seconds: float
+    reason: str = ""
+
+
+def short_name(dtype: torch.dtype) -> str:
+    """As files and options call it: `float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def few_cells(lm: FrozenLM) -> list[Cell]:
+    """The cells that differ most, few enough for every encoding: alone, in company, other kernels, the other dtypes."""
+    own = short_name(lm.dtype)
+    cells = [Cell(1, 0, own), Cell(7, 5, own), Cell(7, 0, own, "math")]
+    return cells + [Cell(7, 0, short_name(dtype)) for dtype in DTYPES if dtype != lm.dtype]
+
+
+def all_cells(lm: FrozenLM) -> list[Cell]:
+    """Every batch size with every padding in every dtype; then each other way, in every dtype, alone and in company."""
+    names = [short_name(dtype) for dtype in (lm.dtype, *(dtype for dtype in DTYPES if dtype != lm.dtype))]
+    cells = [Cell(batch, padding, name) for name in names for batch in BATCHES for padding in PADDINGS]
+    for name in names:
+        ways: list[dict[str, Any]] = [{"kernel": kernel} for kernel in KERNELS]
+        ways += [{"threads": count} for count in (1, 2) if lm.device.type == "cpu"]
+        ways += [{"compiled": True}]
+        cells += [Cell(batch, 0, name, **way) for way in ways for batch in (1, 16)]
+    return cells
+
+
+def run_cells(
+    lm: FrozenLM, rows: Sequence[Row], cells: Sequence[Cell], progress: Callable[[Tried], None] | None = None
+) -> Iterator[Tried]:
+    """Decode the rows in each cell.
+
+    Args:
+        progress: called with each cell's outcome.
+    """
+    for cell in cells:
+        began = time.perf_counter()
+        try:
+            margins, reason = cell_margins(lm, rows, cell), ""
+        except _Absent as absent:
+            margins, reason = None, str(absent)
+        tried = Tried(cell, margins, time.perf_counter() - began, reason)
+        if progress:
+            progress(tried)
+        yield tried
+
+
+class _Absent(Exception):
+    """A way of decoding that does not exist on this machine or for this model."""
+
+
+@torch.no_grad()
+def cell_margins(lm: FrozenLM, rows: Sequence[Row], cell: Cell) -> list[Tensor]:
+    """For each row, the margin of every position when decoded as the cell says, on the CPU."""
+    model = in_dtype(lm, cell.dtype)
+    if model is None:
+        raise _Absent(f"{lm.name} was rounded when it was loaded, and its weights as stored, for {cell.dtype}, cannot be had")
+    with _as_the_cell_says(model, cell) as hidden:
+        return _margins(model, rows, hidden, cell.batch, cell.padding)
+
+
+@torch.no_grad()
+def margins(lm: FrozenLM, rows: Sequence[Row]) -> list[Tensor]:
+    """For each row, the margin of every position as this model decodes it by itself, many rows to a pass, on the CPU."""
+    return _margins(lm, rows, _through(lm.model.base_model), POSITIONS, 0)
+
+
+def _margins(lm: FrozenLM, rows: Sequence[Row], hidden: Callable[[Tensor], Tensor], batch: int, padding: int) -> list[Tensor]:
+    found: list[Tensor] = []
+    for part in _passes(rows, batch, padding):
+        most = max(row.protos.shape[0] for row in part)
+        protos = torch.stack([torch.nn.functional.pad(row.protos, (0, 0, 0, most - row.protos.shape[0])) for row in part])
+        plans = [OneStep(row.layout).plan(row.ids) for row in part]
+        width = max(len(plan.index) for plan in plans) + padding
+        if lm.max_context is not None:
+            width = min(width, lm.max_context)
+        arranged = arrange(lm, plans, most, width)
+        states = hidden(arranged.inputs(protos.to(lm.device, torch.float32)).to(lm.dtype))
+        targets = torch.tensor([token for row in part for token in row.ids], device=lm.device)
+        scores = score(lm, states.flatten(0, 1)[arranged.read], targets, gradient=False)
+        # A number that is none leads nothing.
+        flat = scores.margin.nan_to_num(nan=-math.inf).cpu()
+        found += list(flat.split([len(row.ids) for row in part]))
+    return found
+
+
+def _passes(rows: Sequence[Row], batch: int, padding: int) -> Iterator[Sequence[Row]]:
+    """The rows in order, `batch` to a pass, fewer where they are long."""
+    start = 0
+    while start < len(rows):
+        end, widest = start, 0
+        while end < len(rows) and end - start < batch:
+            widest = max(widest, rows[end].layout.positions(len(rows[end].ids)) + padding)
+            if end > start and (end + 1 - start) * widest > POSITIONS:
+                break
+            end += 1
+        yield rows[start:end]
+        start = end
+
+
+_TWINS: weakref.WeakKeyDictionary[FrozenLM, dict[str, FrozenLM | None]] = weakref.WeakKeyDictionary()
+_COMPILED: weakref.WeakKeyDictionary[FrozenLM, Any] = weakref.WeakKeyDictionary()
+
+
+def in_dtype(lm: FrozenLM, dtype: str) -> FrozenLM | None:
+    """The same model computing in another dtype, made once; None where its weights as stored are out of reach.
+
+    Weights that were rounded when they were loaded are read again: a float32 decoder has the unrounded ones.
+    """
+    if short_name(lm.dtype) == dtype:
+        return lm
+    known = _TWINS.setdefault(lm, {})
+    if dtype not in known:
+        known[dtype] = _twin(lm, getattr(torch, dtype))
+    return known[dtype]
+
+
+def _twin(lm: FrozenLM, dtype: torch.dtype) -> FrozenLM | None:
+    rounded = lm.dtype != torch.float32 and lm.weights_hash() != lm.fingerprint
+    if rounded:
+        try:
+            again = FrozenLM.from_pretrained(lm.name, revision=lm.revision, dtype=dtype, device=lm.device)
+        except ModelError:
+            return None
+        return again if again.fingerprint == lm.fingerprint else None
+    model = copy.deepcopy(lm.model)
+    _cast(model, dtype)
+    return FrozenLM(model, lm.tokenizer, name=lm.name, revision=lm.revision, fingerprint=lm.fingerprint)
+
+
+@contextmanager
+def _as_the_cell_says(lm: FrozenLM, cell: Cell) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The way from input vectors to hidden states, with kernel, threads and compilation as the cell has them."""
+    with ExitStack() as stack:
+        if cell.threads:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(cell.threads)
+        if cell.kernel != DEFAULT:
+            _check_kernel(lm, cell.kernel)
+            stack.enter_context(attention.fused(lm.model))
+            stack.enter_context(sdpa_kernel(KERNELS[cell.kernel]))
+        yield _compiled(lm) if cell.compiled else _through(lm.model.base_model)
+
+
+def _check_kernel(lm: FrozenLM, kernel: str) -> None:
+    """Whether PyTorch has this kernel on this device in this dtype: tried, not believed."""
+    heads = torch.zeros(1, 2, 8, 64, dtype=lm.dtype, device=lm.device)
+    try:
+        with sdpa_kernel(KERNELS[kernel]):
+            torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+    except RuntimeError as error:
+        raise _Absent(f"this machine has no {kernel} attention for {short_name(lm.dtype)}") from error
+
+
+def _compiled(lm: FrozenLM) -> Callable[[Tensor], Tensor]:
+    """`lm.hidden` by a compiled body."""
+    if lm.device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
+        raise _Absent("torch.compile needs a C++ compiler, and there is none here")
+    if lm not in _COMPILED:
+        _COMPILED[lm] = torch.compile(lm.model.base_model, dynamic=True)
+    return _through(_COMPILED[lm])
+
+
+def _through(body: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
+    """From input vectors to hidden states by a body, as it is: `lm.hidden` may have been compiled, shape by shape."""
+
+    def hidden(inputs: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
+        return body(inputs_embeds=inputs, use_cache=False, return_dict=True).last_hidden_state
+
+    return hidden
