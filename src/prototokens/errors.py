@@ -42,6 +42,10 @@ class NotExactError(PrototokensError):
         self.text = text
 
 
+class DeviceMemoryError(PrototokensError):
+    """Memory that does not hold even one row."""
+
+
 class MissingExtraError(PrototokensError):
     """An optional part of the package that is not installed."""
 

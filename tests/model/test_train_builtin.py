@@ -16,8 +16,8 @@ import train_builtin
 
 # 24 steps of 2 windows of 16; the rate falls over the last 6; checkpoints after every step.
 SETTINGS = [
-    "--vocab-size=300", "--d-model=16", "--layers=1", "--heads=2", "--feed-forward=32", "--context=16", "--short-context=8", "--rows=2",
-    "--tokens=768", "--warmup-steps=2", "--micro-rows=1", "--save-every=0", "--validate-every=8",
+    "--vocab-size=300", "--d-model=16", "--layers=1", "--heads=2", "--feed-forward=32", "--context=16",
+    "--short-context=8", "--rows=2", "--tokens=768", "--warmup-steps=2", "--micro-rows=1", "--save-every=0", "--validate-every=8",
 ]  # fmt: skip
 
 

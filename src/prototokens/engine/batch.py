@@ -1,112 +1,124 @@
 """The rows that are being fitted: they enter when there is room, and leave when they are done.
 
 A group is what enters and leaves together: one row, or all rows that share a vector. Every group has its own age, schedule
-and optimiser state, so a row's way does not depend on its company. All state is in tensors along three axes (vectors, rows,
-groups); entering and leaving are a concatenation and a selection.
+and optimiser state, so a row's way does not depend on its company. Where memory runs out, groups are set aside with all their
+state, and go on from there when there is room again.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from prototokens.engine.head import Scores
+from prototokens.engine.head import Scores, score
 from prototokens.engine.inputs import Arranged, Method, arrange
+from prototokens.engine.memory import room
 from prototokens.engine.rows import Group, Starts
+from prototokens.engine.state import Groups, Rows, Vectors
+from prototokens.errors import DeviceMemoryError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
-# Input positions of one pass. On a CPU the matrix products stop gaining beyond about a thousand (measured: dev/LOG.md).
-POSITIONS = {"cpu": 1024, "cuda": 1 << 16}
 RETRY_RATE = 0.3  # factor on the learning rate when a group starts again because its loss was not finite
 MOST_BREAKS = 3  # starts after which such a group is given up
+BUCKET = 16  # a compiled body sees widths that are multiples of this
 
 
-@dataclass
-class Vectors:
-    """State along the axis of distinct vectors, `[vectors, d_model]` but for `group`, `[vectors]`."""
+class Members(NamedTuple):
+    """Groups and all their state: those in work, or those set aside."""
 
-    now: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
-    best: Tensor
-    group: Tensor
-
-
-@dataclass
-class Rows:
-    """State along the axis of rows: `[rows]`, but `slots` `[rows, vectors]`."""
-
-    slots: Tensor
-    group: Tensor
-    length: Tensor
-    correct: Tensor
-    margin: Tensor
-
-
-@dataclass
-class Groups:
-    """State along the axis of groups, `[groups]`: optimiser steps so far, factor on the rate, and the best seen."""
-
-    age: Tensor
-    rate: Tensor
-    correct: Tensor
-    margin: Tensor
-    step: Tensor
-    solved: Tensor
-    broken: Tensor
+    groups: list[Group]
+    vectors: Vectors
+    rows: Rows
+    state: Groups
 
 
 class Batch:
-    """Groups side by side, with everything that a step needs."""
+    """Groups side by side, with everything that a step needs.
 
-    def __init__(self, lm: FrozenLM, recipe: Recipe, method: Method):
+    Args:
+        rows: most rows side by side; None: as many as fill the machine and fit its memory.
+        waiting: the groups that wait; taken from its left.
+    """
+
+    def __init__(self, lm: FrozenLM, recipe: Recipe, method: Method, waiting: deque[Group], rows: int | None):
         self.lm, self.recipe, self.method = lm, recipe, method
+        self.waiting, self.most_rows = waiting, rows
         self.starts = Starts(lm, recipe, method.vectors)
-        unit = self.starts.rms if recipe.lr_unit == "embeddings" else 1.0
-        self.lr = recipe.lr * unit
-        self.groups: list[Group] = []
+        self.lr = recipe.lr * (self.starts.rms if recipe.lr_unit == "embeddings" else 1.0)
+        self.aside: list[Members] = []
+        self.room = room(lm, max((group.positions for group in waiting), default=1))
         self.arranged: Arranged | None = None
-        self._empty()
-
-    def _empty(self) -> None:
-        d_model, device = self.lm.d_model, self.lm.device
-        wide, flat = torch.empty(0, d_model, device=device), torch.empty(0, device=device)
-        whole = torch.empty(0, dtype=torch.int64, device=device)
-        flag = torch.empty(0, dtype=torch.bool, device=device)
+        wide, flat = torch.empty(0, lm.d_model, device=lm.device), torch.empty(0, device=lm.device)
+        whole, flag = flat.to(torch.int64), flat.to(torch.bool)
+        self.groups: list[Group] = []
         self.vectors = Vectors(wide, wide, wide, wide, whole)
-        self.rows = Rows(whole.view(0, self.method.vectors), whole, whole, whole, flat)
+        self.rows = Rows(whole.view(0, method.vectors), whole, whole, flat)
         self.state = Groups(whole, flat, whole, flat, whole, flag, flag)
 
     def __len__(self) -> int:
         return sum(len(group.rows) for group in self.groups)
 
-    def fill(self, waiting: deque[Group], rows: int | None) -> None:
-        """Let waiting groups in while there is room, `rows` at most or what suits the device; an empty batch takes any."""
-        room = POSITIONS.get(self.lm.device.type, POSITIONS["cpu"])
+    # Entering and leaving
+
+    def fill(self) -> bool:
+        """Let groups in while there is room, those set aside first; an empty batch takes any. Whether there is work."""
         entering: list[Group] = []
         count, widest = len(self), max((group.positions for group in self.groups), default=0)
-        while waiting:
-            group = waiting[0]
+        resumed = False
+        while self.aside or self.waiting:
+            group = self.aside[-1].groups[0] if self.aside else self.waiting[0]
             count, widest = count + len(group.rows), max(widest, group.positions)
-            fits = count * widest <= room if rows is None else count <= rows
+            fits = count * widest <= self.room and (self.most_rows is None or count <= self.most_rows)
             if not fits and (self.groups or entering):
                 break
-            entering.append(waiting.popleft())
+            if self.aside:
+                self._join(self.aside.pop())
+                resumed = True
+            else:
+                entering.append(self.waiting.popleft())
         if entering:
-            self.enter(entering)
+            self._join(self._begin(entering))
+        if entering or resumed:
+            self._lay_out()
+        return bool(self.groups)
 
-    def enter(self, groups: list[Group]) -> None:
-        """Let groups in, each at its start."""
-        device, recipe = self.lm.device, self.recipe
+    def leave(self, stay: list[bool]) -> None:
+        """Drop the groups that do not stay."""
+        kept = self._members(stay)
+        self.groups, self.vectors, self.rows, self.state = kept
+        self._lay_out()
+
+    def back_off(self) -> None:
+        """Halve the room, and set groups aside, with all their state, until the rest fits it.
+
+        Raises:
+            DeviceMemoryError: there is one group alone, and memory does not hold it.
+        """
+        count = len(self.groups)
+        if count < 2:
+            widest = max(group.positions for group in self.groups)
+            raise DeviceMemoryError(
+                f"memory ran out on {self.lm.device} with {len(self)} rows of {widest} positions alone: take shorter chunks,"
+                " a smaller model or another dtype"
+            )
+        self.room = max(1, len(self) * max(group.positions for group in self.groups) // 2)
+        for number in reversed(range((count + 1) // 2, count)):
+            self.aside.append(self._members([other == number for other in range(count)]))
+        self.leave([number < (count + 1) // 2 for number in range(count)])
+
+    def _begin(self, groups: list[Group]) -> Members:
+        """Groups at their starts, numbered from zero."""
+        device = self.lm.device
         starts, slots, of_vector, of_row = [], [], [], []
-        count = self.vectors.now.shape[0]
-        for number, group in enumerate(groups, start=len(self.groups)):
+        count = 0
+        for number, group in enumerate(groups):
             distinct = group.place(self.method.vectors)
             drawn = torch.empty(distinct, self.lm.d_model)
             for row, places in zip(reversed(group.rows), reversed(group.slots), strict=True):
@@ -116,77 +128,78 @@ class Batch:
             of_vector += [number] * distinct
             of_row += [number] * len(group.rows)
             count += distinct
-        rows = [row for group in groups for row in group.rows]
         now = torch.cat(starts).to(device)
 
         def whole(values: list) -> Tensor:
             return torch.tensor(values, dtype=torch.int64, device=device)
 
-        def all_of(size: int, value: float | bool, dtype: torch.dtype) -> Tensor:
+        def all_of(size: int, value: float, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.full((size,), value, dtype=dtype, device=device)
 
-        size = len(groups)
-        self._append(self.vectors, Vectors(now, torch.zeros_like(now), torch.zeros_like(now), now.clone(), whole(of_vector)))
-        self._append(
-            self.rows,
-            Rows(
-                whole(slots),
-                whole(of_row),
-                whole([len(row.ids) for row in rows]),
-                all_of(len(rows), 0, torch.int64),
-                all_of(len(rows), -math.inf, torch.float32),
-            ),
-        )
-        rate = torch.tensor([RETRY_RATE**group.breaks for group in groups], device=device)
-        self._append(
-            self.state,
+        rows, size = len(of_row), len(groups)
+        rate = torch.tensor([self.lr * RETRY_RATE**group.breaks for group in groups], device=device)
+        return Members(
+            groups,
+            Vectors(now, torch.zeros_like(now), torch.zeros_like(now), now.clone(), whole(of_vector)),
+            Rows(whole(slots), whole(of_row), all_of(rows, 0), all_of(rows, -math.inf, torch.float32)),
             Groups(
-                all_of(size, 0, torch.int64),
-                rate * self.lr,
-                all_of(size, -1, torch.int64),
+                all_of(size, 0),
+                rate,
+                all_of(size, -1),
                 all_of(size, -math.inf, torch.float32),
-                all_of(size, 0, torch.int64),
-                all_of(size, recipe.margin < 0, torch.bool),
-                all_of(size, False, torch.bool),
+                all_of(size, 0),
+                all_of(size, 0, torch.bool),
+                all_of(size, 0, torch.bool),
             ),
         )
-        self.groups += groups
-        self._lay_out()
 
-    def leave(self, stay: list[bool]) -> None:
-        """Drop the groups that do not stay."""
-        device = self.lm.device
-        keep = torch.tensor(stay, device=device)
+    def _members(self, chosen: list[bool]) -> Members:
+        """The chosen groups with their state, numbered anew from zero."""
+        keep = torch.tensor(chosen, device=self.lm.device)
         number = keep.cumsum(0) - 1
-        vectors, rows = keep[self.vectors.group], keep[self.rows.group]
-        place = vectors.cumsum(0) - 1
-        self._select(self.vectors, vectors)
-        self._select(self.rows, rows)
-        self._select(self.state, keep)
-        self.vectors.group, self.rows.group = number[self.vectors.group], number[self.rows.group]
-        self.rows.slots = place[self.rows.slots]
-        self.groups = [group for group, stays in zip(self.groups, stay, strict=True) if stays]
-        self._lay_out()
+        of_vector = keep[self.vectors.group]
+        vectors, rows = self.vectors.select(of_vector), self.rows.select(keep[self.rows.group])
+        vectors.group, rows.group = number[vectors.group], number[rows.group]
+        rows.slots = (of_vector.cumsum(0) - 1)[rows.slots]
+        groups = [group for group, is_chosen in zip(self.groups, chosen, strict=True) if is_chosen]
+        return Members(groups, vectors, rows, self.state.select(keep))
 
-    @staticmethod
-    def _append(state, new) -> None:
-        for name, tensor in vars(new).items():
-            setattr(state, name, torch.cat([getattr(state, name), tensor]))
-
-    @staticmethod
-    def _select(state, keep: Tensor) -> None:
-        for name, tensor in vars(state).items():
-            setattr(state, name, tensor[keep])
+    def _join(self, new: Members) -> None:
+        """Put groups behind the ones in work."""
+        count, size = self.vectors.now.shape[0], len(self.groups)
+        new.vectors.group, new.rows.group = new.vectors.group + size, new.rows.group + size
+        new.rows.slots = new.rows.slots + count
+        self.vectors.append(new.vectors)
+        self.rows.append(new.rows)
+        self.state.append(new.state)
+        self.groups = [*self.groups, *new.groups]
 
     def _lay_out(self) -> None:
+        """What depends on who is in work: padded inputs, and the targets in the order of the rows."""
         if not self.groups:
             self.arranged = None
             return
         rows = [row for group in self.groups for row in group.rows]
-        self.arranged = arrange(self.lm, [row.plan for row in rows], self.method.vectors)
+        width = max(len(row.plan.index) for row in rows)
+        if self.lm.compiled:
+            width = min(-(-width // BUCKET) * BUCKET, self.lm.max_context or width + BUCKET)
+        self.arranged = arrange(self.lm, [row.plan for row in rows], self.method.vectors, width)
         self.targets = torch.tensor([token for row in rows for token in row.ids], device=self.lm.device)
 
-    def record(self, scores: Scores) -> None:
+    # A step
+
+    def step(self) -> None:
+        """Score the vectors, note what is the best so far, and move them."""
+        assert self.arranged is not None
+        protos = self.vectors.now.clone().requires_grad_()
+        inputs = self.arranged.inputs(protos[self.rows.slots])
+        read = self.lm.hidden(inputs.to(self.lm.dtype)).flatten(0, 1)[self.arranged.read]
+        scores = score(self.lm, read.detach(), self.targets, self.recipe.temperature)
+        (gradient,) = torch.autograd.grad(read, protos, scores.gradient)
+        self._record(scores)
+        self._update(gradient)
+
+    def _record(self, scores: Scores) -> None:
         """Note, for each group, whether the vectors just scored are its best so far, and keep a copy where they are."""
         assert self.arranged is not None
         rows, state, of_row = self.rows, self.state, self.arranged.row_of
@@ -198,18 +211,18 @@ class Batch:
         least = torch.full_like(state.margin, math.inf).scatter_reduce_(0, rows.group, margin, "amin")
         finite = torch.zeros_like(state.margin).index_add_(0, rows.group, loss).isfinite()
         better = (total > state.correct) | ((total == state.correct) & (least > state.margin))
-        better &= finite & ~state.solved
+        better &= finite & ~self._ended()
         state.correct = torch.where(better, total, state.correct)
         state.margin = torch.where(better, least, state.margin)
         state.step = torch.where(better, state.age, state.step)
+        state.broken |= ~finite & ~self._ended()
         state.solved |= better & (least > self.recipe.margin)
-        state.broken |= ~finite & ~state.solved
         rows.correct = torch.where(better[rows.group], correct, rows.correct)
         rows.margin = torch.where(better[rows.group], margin, rows.margin)
-        chosen = better[self.vectors.group, None]
-        self.vectors.best = torch.where(chosen, self.vectors.now, self.vectors.best)
+        self.vectors.best = torch.where(better[self.vectors.group, None], self.vectors.now, self.vectors.best)
+        self.scored = self.vectors.now
 
-    def update(self, gradient: Tensor) -> None:
+    def _update(self, gradient: Tensor) -> None:
         """One AdamW step (Loshchilov & Hutter 2019), each vector at the age and rate of its group."""
         recipe, vectors, state = self.recipe, self.vectors, self.state
         fast, slow = recipe.betas
@@ -224,30 +237,39 @@ class Batch:
         step = vectors.exp_avg.div(1 - fast**age).div_(scale)
         vectors.now = vectors.now - rate * (step + recipe.weight_decay * vectors.now)
 
-    def over(self) -> list[bool]:
-        """For each group, whether its attempt has ended: solved, broken, or out of budget."""
-        state = self.state
-        return (state.solved | state.broken | (state.age >= self.recipe.steps)).tolist()
+    # The end of an attempt
 
-    def end_attempt(self, number: int) -> Group | None:
-        """Close a group's attempt: note what it gave in `group.best`; returns the group where another attempt is due."""
+    def _ended(self) -> Tensor:
+        """For each group, whether its attempt has ended: solved, broken, or every vector of its budget scored."""
+        state = self.state
+        return state.solved | state.broken | (state.age > self.recipe.steps)
+
+    def over(self) -> list[bool]:
+        """`_ended`, on the host: on a GPU this waits for the work in hand."""
+        return self._ended().tolist()
+
+    def end_attempt(self, number: int) -> bool:
+        """Close a group's attempt: note what it gave in `group.best`. False: another attempt is due, and it waits for it."""
         group, state = self.groups[number], self.state
         attempt = self._solutions(number)
-        group.spent += int(state.age[number]) + 1
+        group.spent += int(state.age[number])
         previous, reached = group.best or attempt, sum(one.correct for one in attempt)
         if reached >= sum(one.correct for one in previous):
             previous = attempt
         solved, broken = bool(state.solved[number]), bool(state.broken[number])
+        group.solved = solved
         group.breaks += broken
         given_up = group.breaks > MOST_BREAKS
         failure = f"the loss was not finite in {group.breaks} attempts" if given_up else None
         group.best = [replace(one, row_steps=group.spent, failure=failure) for one in previous]
         if broken and not given_up:
-            return group
+            self.waiting.appendleft(group)
+            return False
         if not broken and not solved and group.restarts < self.recipe.restarts:
             group.restarts += 1
-            return group
-        return None
+            self.waiting.appendleft(group)
+            return False
+        return True
 
     def _solutions(self, number: int) -> list[Solution]:
         """For each row of a group, the best vectors that were scored in this attempt."""
@@ -269,6 +291,6 @@ class Batch:
         ]
 
     def vectors_of(self, order: int) -> Tensor | None:
-        """The vectors, as they are now, of the target with that order; None where it is not in the batch."""
+        """The vectors, as they were just scored, of the target with that order; None where it is not in the batch."""
         rows = [row.order for group in self.groups for row in group.rows]
-        return self.vectors.now[self.rows.slots[rows.index(order)]].detach().cpu().clone() if order in rows else None
+        return self.scored[self.rows.slots[rows.index(order)]].detach().cpu().clone() if order in rows else None

@@ -7,12 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import overload
 
-import torch
-from torch import Tensor
-
 from prototokens.engine.batch import Batch
-from prototokens.engine.head import Scores, score
 from prototokens.engine.inputs import Method, OneStep
+from prototokens.engine.memory import is_out_of_memory
 from prototokens.engine.progress import Progress
 from prototokens.engine.rows import Target, groups_of
 from prototokens.errors import UsageError
@@ -20,6 +17,9 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
+
+# Steps between two looks of the host at what is solved: on a GPU a look waits for all the work in hand.
+LOOK_EVERY = {"cuda": 10}
 
 
 @overload
@@ -77,7 +77,7 @@ def fit(
         method: how vectors and model are joined, if not by `layout` in one step: `engine.inputs.Cramming(K)`, the
             autoregressive counterpart; then `layout` is not looked at.
         rows: most rows side by side; by default as many as fill the machine.
-        progress: called after every step.
+        progress: called after every step (on a GPU, every tenth).
         finished: called with the order and the solution of each target as it ends.
 
     Returns:
@@ -86,6 +86,7 @@ def fit(
     Raises:
         TextError: a target is empty or longer than the model's context.
         UsageError: an option that cannot be meant.
+        DeviceMemoryError: memory does not hold a single row.
     """
     if rows is not None and rows < 1:
         raise UsageError(f"rows must be at least 1, not {rows}")
@@ -99,43 +100,34 @@ def fit(
     solutions: dict[int, Solution] = {}
     solved = row_steps = 0
     began = time.monotonic()
-    batch = Batch(lm, recipe, method)
+    batch = Batch(lm, recipe, method, waiting, rows)
+    steps_between_looks = LOOK_EVERY.get(lm.device.type, 1)
 
-    while waiting or batch.groups:
-        batch.fill(waiting, rows)
-        protos, read, scores = _score(batch)
-        batch.record(scores)
-        row_steps += len(batch)
+    while batch.fill():
+        try:
+            for _ in range(steps_between_looks):
+                batch.step()
+                row_steps += len(batch)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            batch.back_off()
+            continue
         if progress:
             accuracy, loss, seconds = batch.accuracy.item(), batch.loss.item(), time.monotonic() - began
             progress(Progress(len(solutions), solved, total, accuracy, loss, row_steps, seconds, batch.vectors_of))
-
         over = batch.over()
         for number in (number for number, ends in enumerate(over) if ends):
-            group = batch.groups[number]
-            if again := batch.end_attempt(number):
-                waiting.appendleft(again)
+            if not batch.end_attempt(number):
                 continue
-            solved += len(group.rows) * bool(batch.state.solved[number])
+            group = batch.groups[number]
+            solved += len(group.rows) * group.solved
             for row, solution in zip(group.rows, group.best, strict=True):
                 solutions[row.order] = solution
                 if finished:
                     finished(row.order, solution)
-        if not all(over):
-            (gradient,) = torch.autograd.grad(read, protos, scores.gradient)
-            batch.update(gradient)
         if any(over):
             batch.leave([not ends for ends in over])
 
     assert len(solutions) == total
     return solutions[0] if single else [solutions[order] for order in range(total)]
-
-
-def _score(batch: Batch) -> tuple[Tensor, Tensor, Scores]:
-    """One forward pass of the batch: (the vectors as leaves, the hidden states that are read, their scores)."""
-    assert batch.arranged is not None
-    protos = batch.vectors.now.clone().requires_grad_()
-    inputs = batch.arranged.inputs(protos[batch.rows.slots])
-    hidden = batch.lm.hidden(inputs.to(batch.lm.dtype))
-    read = hidden.flatten(0, 1)[batch.arranged.read]
-    return protos, read, score(batch.lm, read.detach(), batch.targets, batch.recipe.temperature)

@@ -69,32 +69,24 @@ def score(
         best_other = logits.scatter_(1, target, -torch.inf).amax(1, keepdim=True)
         logits.scatter_(1, target, true_logit)
         margin[part] = (true_logit - best_other)[:, 0]
-        loss[part], slope = _cross_entropy(logits, target, true_logit, torch.maximum(true_logit, best_other), temperature)
+        bend = None if lm.head.softcap is None else 1 - (logits / lm.head.softcap) ** 2
+        slope = logits.mul_(1 / temperature).softmax(-1)
+        # -log p by way of the likeliest token, whose p is never too small for a float32.
+        top = torch.maximum(true_logit, best_other)
+        likeliest = slope.amax(1, keepdim=True)
+        loss[part] = ((top - true_logit) / temperature - likeliest.log())[:, 0]
         if grad is not None:
-            grad[part] = _to_hidden(lm, slope, logits)
+            slope.scatter_add_(1, target, torch.full_like(true_logit, -1.0))
+            grad[part] = _to_hidden(lm, slope if bend is None else slope.mul_(bend)).mul_(1 / temperature)
     # Equal logits are not counted as right: argmax takes the first of them, and a margin of zero proves nothing.
     return Scores(loss, margin > 0, margin, grad)
 
 
-def _cross_entropy(
-    logits: Tensor, target: Tensor, true_logit: Tensor, top: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """(loss, its slope with respect to the logits); `top` is the largest logit, so that no exponential overflows."""
-    slope = ((logits - top) / temperature).exp_()
-    total = slope.sum(1, keepdim=True)
-    loss = total.log() - (true_logit - top) / temperature
-    slope.div_(total).scatter_add_(1, target, torch.full_like(true_logit, -1.0))
-    return loss[:, 0], slope.div_(temperature)
-
-
-def _to_hidden(lm: FrozenLM, slope: Tensor, logits: Tensor) -> Tensor:
-    """The slope carried back through soft-capping, scale and the matrix."""
-    head = lm.head
-    if head.softcap is not None:
-        slope = slope * (1 - (logits / head.softcap) ** 2)
-    if head.scale != 1.0:
-        slope = slope * head.scale
-    return slope.to(head.weight.dtype) @ head.weight
+def _to_hidden(lm: FrozenLM, slope: Tensor) -> Tensor:
+    """A slope with respect to the logits, carried back through scale and matrix."""
+    if lm.head.scale != 1.0:
+        slope = slope.mul_(lm.head.scale)
+    return slope.to(lm.head.weight.dtype) @ lm.head.weight
 
 
 @torch.no_grad()

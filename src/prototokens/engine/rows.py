@@ -37,6 +37,7 @@ class Group:
     restarts: int = 0
     breaks: int = 0
     spent: int = 0  # row-steps of earlier attempts
+    solved: bool = False  # in the last attempt
     slots: list[list[int]] = field(default_factory=list)  # for each row, its vectors' numbers within the group
     best: list[Solution] = field(default_factory=list)  # of all attempts so far, one for each row
 

@@ -1,0 +1,63 @@
+"""How many input positions may stand side by side: what the processor gains from, and what memory holds.
+
+What a position costs is measured, not guessed: one forward pass is run, and everything it keeps for the backward pass is
+counted. Where memory runs out all the same, the batch gives back half of its rows and goes on (`Batch.back_off`).
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from prototokens.frozen_lm import FrozenLM
+
+# Input positions of one pass beyond which nothing is gained: matrix products are as fast as they get (measured: dev/LOG.md).
+GAINFUL = {"cpu": 1024, "cuda": 1 << 16}
+SHARE = 0.5  # of the free memory that rows may take: the rest is for what is not kept, and for others
+
+
+def room(lm: FrozenLM, width: int) -> int:
+    """Input positions of one pass, padding included, for rows of this width."""
+    gainful = GAINFUL.get(lm.device.type, GAINFUL["cpu"])
+    return max(width, min(gainful, int(SHARE * free_bytes(lm.device) / bytes_per_position(lm, width))))
+
+
+def bytes_per_position(lm: FrozenLM, width: int) -> float:
+    """What a forward pass of one row keeps for its backward pass, in bytes, divided by the row's positions."""
+    kept: dict[tuple[int, int], int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
+
+    def count(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in weights:
+            kept[place, tensor.untyped_storage().nbytes()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    inputs = torch.zeros(1, width, lm.d_model, device=lm.device, dtype=lm.dtype, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), torch.enable_grad():
+        lm.hidden(inputs)
+    return max(1.0, sum(kept.values()) / width)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on a device, in bytes."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            known = dict(line.split(":", 1) for line in lines)
+        return 1024 * int(known["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        # No Linux: half of the machine's memory is taken to be free.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is PyTorch's way of saying that memory ran out (on a CPU it is a plain RuntimeError)."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )

@@ -1,0 +1,61 @@
+"""What a batch holds of its rows, as tensors along three axes: vectors, rows, groups.
+
+Each kind is a dataclass whose tensors share their first axis, so entering is a concatenation and leaving a selection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Kind = TypeVar("Kind", bound="State")
+
+
+@dataclass
+class State:
+    """Tensors that share their first axis."""
+
+    def append(self: Kind, new: Kind) -> None:
+        for field in fields(self):
+            setattr(self, field.name, torch.cat([getattr(self, field.name), getattr(new, field.name)]))
+
+    def select(self: Kind, keep: Tensor) -> Kind:
+        """A copy of the entries where `keep` is true."""
+        return type(self)(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+
+@dataclass
+class Vectors(State):
+    """State along the axis of distinct vectors, `[vectors, d_model]` but for `group`, `[vectors]`."""
+
+    now: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    best: Tensor
+    group: Tensor
+
+
+@dataclass
+class Rows(State):
+    """State along the axis of rows: `[rows]`, but `slots` `[rows, vectors]`."""
+
+    slots: Tensor
+    group: Tensor
+    correct: Tensor
+    margin: Tensor
+
+
+@dataclass
+class Groups(State):
+    """State along the axis of groups, `[groups]`: optimiser steps so far, the learning rate, and the best seen."""
+
+    age: Tensor
+    rate: Tensor
+    correct: Tensor
+    margin: Tensor
+    step: Tensor
+    solved: Tensor
+    broken: Tensor
