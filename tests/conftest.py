@@ -8,6 +8,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    BertConfig,
+    BertModel,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -134,3 +136,17 @@ def tiny_folder(tiny_llama, tmp_path):
     tiny_llama.model.save_pretrained(tmp_path / "model")
     tiny_llama.tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder(tmp_path_factory):
+    """A folder with a sentence-embedding model: a random BERT of width 16 over bytes, mean of its states."""
+    library = pytest.importorskip("sentence_transformers", reason="needs the extra [metrics]")
+    folder = tmp_path_factory.mktemp("embedder")
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    make(BertModel, BertConfig(vocab_size=260, max_position_embeddings=512, **shape)).save_pretrained(folder / "bert")
+    tokenizer = make_byte_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(folder / "bert")
+    library.SentenceTransformer(str(folder / "bert"), device="cpu").save(str(folder / "embedder"))
+    return folder / "embedder"

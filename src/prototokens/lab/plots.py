@@ -1,8 +1,8 @@
 """Figures of reports, all in one style: what is drawn comes from rows and is summarised before it gets here.
 
-Colours are Okabe and Ito's (2008), told apart by people of any colour vision; beside its colour every series has a marker, a dash
-or a hatch of its own, so that a figure survives a grey printer. Figures are made without matplotlib's global state, and
-`lab.report` writes each as PNG and as SVG.
+Colours are Okabe and Ito's (2008), told apart by people of any colour vision; beside its colour every series has a marker,
+a dash or a hatch of its own, so that a figure survives a grey printer. Figures are made without matplotlib's global state,
+and `lab.report` writes each as PNG and as SVG.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(*panel.y_range)
 
 
-def _plain(value: float, _: int | None = None) -> str:
+def _plain(value: float, _: float | None = None) -> str:
     """A tick as a plain number: 1,000 and not ten to the third."""
     return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.3g}"
 

@@ -1,0 +1,159 @@
+"""The shape of the set of solutions: distances, straight lines, quadratic Bezier curves, and the noise that a solution bears.
+
+Points are tensors of any shape, several side by side along the first dimension; whether a point is a solution, and which way
+it would have to move to become one, is told by functions that are given. So no model is seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+# Nodes of the Gauss-Legendre rule for a curve's length; the speed of a quadratic curve is smooth but where it turns back.
+NODES = 64
+
+
+class Noise(NamedTuple):
+    """How much noise each centre bears.
+
+    Attributes:
+        radius: for each centre and direction, the largest distance at which the point was still a solution.
+        at_most: the largest distance that was tried; a radius of so much means "at least".
+    """
+
+    radius: Float[Tensor, "centres directions"]
+    at_most: float
+
+
+def cosine_distances(vectors: Float[Tensor, "count width"]) -> Float[Tensor, "count count"]:
+    """1 minus the cosine between each two vectors, in float64; 0 for the same direction, 2 for opposite ones.
+
+    Raises:
+        ValueError: a vector of length zero, which has no direction.
+    """
+    wide = vectors.double()
+    norms = wide.norm(dim=1, keepdim=True)
+    if bool((norms == 0).any()):
+        raise ValueError("a vector of length zero has no direction")
+    unit = wide / norms
+    return (1 - unit @ unit.T).clamp(0, 2).fill_diagonal_(0)
+
+
+def line(start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], t: float) -> Float[Tensor, "*shape"]:
+    """The point at `t` of [0, 1] on the straight line."""
+    return (1 - t) * start + t * end
+
+
+def bezier(
+    start: Float[Tensor, "pairs *shape"],
+    control: Float[Tensor, "pairs *shape"],
+    end: Float[Tensor, "pairs *shape"],
+    t: float | Float[Tensor, " pairs"],
+) -> Float[Tensor, "pairs *shape"]:
+    """The point at `t` of each quadratic Bezier curve: (1-t)^2 start + 2t(1-t) control + t^2 end.
+
+    Args:
+        t: one place for all curves, or one for each.
+    """
+    place = torch.as_tensor(t, dtype=start.dtype, device=start.device)
+    place = place.reshape(-1, *[1] * (start.dim() - 1)) if place.dim() else place
+    return (1 - place) ** 2 * start + 2 * place * (1 - place) * control + place**2 * end
+
+
+def length(
+    start: Float[Tensor, "pairs *shape"], control: Float[Tensor, "pairs *shape"], end: Float[Tensor, "pairs *shape"]
+) -> Float[Tensor, " pairs"]:
+    """The length of each quadratic Bezier curve, in float64: its speed summed by a Gauss-Legendre rule."""
+    first, last = ((two - one).double().flatten(1) for one, two in ((start, control), (control, end)))
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    total = first.new_zeros(first.shape[0])
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        total += weight * 2 * ((1 - node) * first + node * last).norm(dim=1)
+    return total
+
+
+def length_ratio(
+    start: Float[Tensor, "pairs *shape"], control: Float[Tensor, "pairs *shape"], end: Float[Tensor, "pairs *shape"]
+) -> Float[Tensor, " pairs"]:
+    """How many times as long as the straight line between its ends each curve is; never below 1."""
+    straight = (end - start).double().flatten(1).norm(dim=1)
+    if bool((straight == 0).any()):
+        raise ValueError("the two ends of a curve are one point")
+    return length(start, control, end) / straight
+
+
+def fit_control(
+    start: Float[Tensor, "pairs *shape"],
+    end: Float[Tensor, "pairs *shape"],
+    slope: Callable[[Float[Tensor, "pairs *shape"]], Float[Tensor, "pairs *shape"]],
+    *,
+    steps: int,
+    lr: float,
+    seed: int = 0,
+) -> Float[Tensor, "pairs *shape"]:
+    """Train the control point of a quadratic Bezier curve between each two points, so that the loss is low all along it.
+
+    Each step draws a place t ~ U(0, 1) for every curve and moves its control point, by Adam, against the slope of the loss
+    there (Garipov et al., arXiv 1802.10026; in arXiv 2505.21189, section 5, for these vectors). Curves do not touch each other:
+    Adam works on each number by itself.
+
+    Args:
+        slope: points -> slope of each point's own loss with respect to it.
+        lr: Adam's rate.
+
+    Returns:
+        The control points; the middle of the straight line, where `steps` is 0.
+    """
+    control = line(start, end, 0.5).clone()
+    adam = torch.optim.Adam([control], lr=lr)
+    chance = torch.Generator().manual_seed(seed)
+    shape = (-1, *[1] * (start.dim() - 1))
+    for _ in range(steps):
+        t = torch.rand(len(start), generator=chance).to(start)
+        # By the chain rule: the point moves 2t(1-t) times as far as the control point does.
+        control.grad = slope(bezier(start, control, end, t)) * (2 * t * (1 - t)).view(shape)
+        adam.step()
+    return control.detach()
+
+
+def noise_radius(
+    centres: Float[Tensor, "centres *shape"],
+    holds: Callable[[Float[Tensor, "points *shape"]], Bool[Tensor, " points"]],
+    *,
+    directions: int,
+    at_most: float,
+    halvings: int = 10,
+    seed: int = 0,
+) -> Noise:
+    """How far each point can be moved, in random directions, before it is no solution any more.
+
+    The distance is bisected along each direction, which takes the solutions along it for one stretch that begins at the
+    centre. Directions are uniform on the sphere, and the same for every centre.
+
+    Args:
+        holds: points -> whether each is a solution. Centres come first along the first dimension, directions within each.
+        at_most: no distance beyond it is tried.
+        halvings: the radius is known to `at_most` / 2^halvings.
+    """
+    count, shape = len(centres), centres.shape[1:]
+    chance = torch.Generator().manual_seed(seed)
+    ways = torch.randn(directions, *shape, generator=chance).to(centres)
+    ways /= ways.flatten(1).norm(dim=1).view(-1, *[1] * len(shape))
+
+    def tried(radius: Tensor) -> Tensor:
+        points = centres[:, None] + radius.view(count, directions, *[1] * len(shape)) * ways
+        return holds(points.flatten(0, 1)).view(count, directions).to(centres.device)
+
+    inside = centres.new_zeros(count, directions)
+    outside = torch.full_like(inside, at_most)
+    far = tried(outside)
+    for _ in range(halvings):
+        middle = (inside + outside) / 2
+        good = tried(middle)
+        inside, outside = torch.where(good, middle, inside), torch.where(good, outside, middle)
+    return Noise(torch.where(far, torch.full_like(inside, at_most), inside), at_most)

@@ -1,0 +1,182 @@
+"""How much vectors hold: tokens, nats, bits a trained number, and how sure a mean over texts is.
+
+Sums are made in float64: a thousand surprisals in float32 lose the digits that differences between models are told by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+K = TypeVar("K", bound=Hashable)
+
+# Lengths on which the paper looks for the longest prefix that is held, about a factor of the root of two apart.
+GRID = (4, 5, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448)
+# A prefix counts as held from this accuracy on.
+THRESHOLD = 0.99
+RESAMPLES = 2000
+
+
+class Held(NamedTuple):
+    """The longest prefix of one text that is held.
+
+    Attributes:
+        length: its tokens; 0 where none was held.
+        correct: how many of them are right.
+        nats: H_LM of the prefix.
+    """
+
+    length: int
+    correct: int
+    nats: float
+
+
+class Capacity(NamedTuple):
+    """What one model holds of one source (arXiv 2505.21189, section 4).
+
+    Attributes:
+        c_tokens: right tokens of the longest held prefix, the best over texts.
+        h_lm: nats of each text's longest held prefix, the mean over texts; `h_lm_std`: their standard deviation.
+        texts: how many there were; `misses`: those of which not even the shortest prefix was held, counted with 0 nats.
+    """
+
+    c_tokens: int
+    h_lm: float
+    h_lm_std: float
+    texts: int
+    misses: int
+
+
+class Interval(NamedTuple):
+    """A statistic and the ends of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def h_lm(nats: Float[Tensor, " tokens"], length: int | None = None) -> float:
+    """H_LM of a text's prefix: the sum of -log P(t_i | t_<i) over its first `length` tokens, in nats.
+
+    Args:
+        nats: surprisal of each token (`FrozenLM.surprisal`).
+        length: all tokens, if None.
+    """
+    if length is not None and not 0 <= length <= len(nats):
+        raise ValueError(f"a prefix of {length} tokens of a text of {len(nats)}")
+    return float(nats[:length].double().sum())
+
+
+def held(correct: Mapping[int, int], nats: Float[Tensor, " tokens"], threshold: float = THRESHOLD) -> Held:
+    """The longest prefix of a text of which at least a share `threshold` is right.
+
+    Args:
+        correct: prefix length -> right tokens, for every length that was tried.
+        nats: surprisal of each token of the text.
+    """
+    good = [length for length, right in correct.items() if right >= threshold * length]
+    if not good:
+        return Held(0, 0, 0.0)
+    return Held(max(good), correct[max(good)], h_lm(nats, max(good)))
+
+
+def capacity(texts: Sequence[Held]) -> Capacity:
+    """Capacity from what was held of each text.
+
+    Raises:
+        ValueError: no texts.
+    """
+    if not texts:
+        raise ValueError("capacity needs at least one text")
+    nats = np.array([one.nats for one in texts], dtype=np.float64)
+    best = max(one.correct for one in texts)
+    return Capacity(best, float(nats.mean()), float(nats.std()), len(texts), sum(one.length == 0 for one in texts))
+
+
+def token_gain(decoded: Int64[Tensor, " tokens"], without: Int64[Tensor, " tokens"], target: Int64[Tensor, " tokens"]) -> int:
+    """Right tokens with the vectors, minus right tokens of the same model without them (arXiv 2502.13063, section 3).
+
+    Args:
+        decoded: argmax at each position, the vectors before it.
+        without: the same, read teacher-forced without any vector.
+    """
+    return int((decoded == target).sum()) - int((without == target).sum())
+
+
+def information_gain(without: Float[Tensor, " tokens"], given: Float[Tensor, " tokens"]) -> float:
+    """H_LM of a text minus H_LM of it given the vectors, in nats: how much of it the vectors told.
+
+    Args:
+        without: surprisal of each token; `given`: with the vectors before the text.
+    """
+    return h_lm(without) - h_lm(given)
+
+
+def bits_per_float(nats: float, floats: int) -> float:
+    """Bits of H_LM held by each trained number."""
+    if floats < 1:
+        raise ValueError(f"{floats} trained numbers")
+    return nats / math.log(2) / floats
+
+
+def bound(floats: int, bits: int, vocab_size: int) -> float:
+    """Most tokens that so many numbers of so many bits can hold: N <= floats x bits / log2(vocabulary).
+
+    What no code can beat where all ids are alike likely (arXiv 2502.13063, section 3.4, there for one vector).
+    """
+    if vocab_size < 2:
+        raise ValueError(f"a vocabulary of {vocab_size} holds nothing")
+    return floats * bits / math.log2(vocab_size)
+
+
+def share_of_bound(tokens: float, floats: int, bits: int, vocab_size: int) -> float:
+    """The share of `bound` that so many held tokens use."""
+    return tokens / bound(floats, bits, vocab_size)
+
+
+def bootstrap(
+    values: Sequence[float],
+    statistic: Callable[[np.ndarray], float] = lambda sample: float(np.mean(sample)),
+    *,
+    groups: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """A statistic and its percentile bootstrap interval (Efron 1979).
+
+    Args:
+        values: measured values.
+        statistic: of a sample of them.
+        groups: the group of each value: whole groups are drawn, as for values that are not independent of each other within
+            one (several rows of a text, pairs of one context). None: each value is drawn by itself.
+        level: share of resamples within the interval.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) == 0:
+        raise ValueError("an interval needs at least one value")
+    members = list(_members(groups, len(sample)).values())
+    chance = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(resamples):
+        chosen = np.concatenate([members[number] for number in chance.integers(0, len(members), len(members))])
+        drawn.append(statistic(sample[chosen]))
+    low, high = np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)])
+    return Interval(float(statistic(sample)), float(low), float(high))
+
+
+def _members(groups: Sequence[K] | None, count: int) -> Mapping[K | int, np.ndarray]:
+    """The places of each group's values."""
+    if groups is None:
+        return {place: np.array([place]) for place in range(count)}
+    if len(groups) != count:
+        raise ValueError(f"{len(groups)} groups for {count} values")
+    places: dict[K, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    return {group: np.array(its) for group, its in places.items()}
