@@ -112,13 +112,37 @@ def test_bench_fits_the_same_passages_four_ways(run, folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("abcdefgh" * 3)
     result = run("bench", text, "--model", folder, "--length", 3, "--passages", 2, "--steps", 300, "--json").json
-    assert sorted(result) == sorted(KEYS["bench"])
+    assert set(result) == set(KEYS["bench"]) - {"shapes", "heads"}
     ways = {way["name"]: way for way in result["ways"]}
     assert sorted(ways) == ["engine, fast", "engine, paper", "serial, fast", "serial, paper"]
     assert all(way["tried"] == 2 and 2 <= way["row_steps"] <= 602 and way["seconds"] > 0 for way in ways.values())
     assert ways["engine, fast"]["solved"] == ways["serial, fast"]["solved"] == 2
     assert result["decoding"]["one_step_single"] > 0
     assert result["decoding"]["autoregressive_single"] > 0
+    assert ways["serial, paper"]["row_steps_times_serial_paper"] == 1.0
+    assert ways["engine, fast"]["memory"] > 0
+
+
+def test_bench_measures_steps_by_shape_and_three_heads(run, folder, monkeypatch):
+    from prototokens.bench import shapes
+
+    monkeypatch.setattr(shapes, "LENGTHS", (4, 8, 4000))
+    monkeypatch.setattr(shapes, "ROWS", (1, 3))
+    rows = run("bench", "--what", "shapes", "--model", folder, "--json").json["shapes"]
+    # At full batch both lengths that the context holds, and one length by rows.
+    assert [(row["length"], row["rows"]) for row in rows] == [(4, 256), (8, 128), (32, 1), (32, 3)]
+    assert all(row["milliseconds"] > 0 and 0 < row["share_of_peak"] < 1 for row in rows)
+    heads = run("bench", "--what", "heads", "--model", folder, "--dtype", "float32", "--json").json["heads"]
+    assert [row["way"] for row in heads] == ["chunked", "plain", "fused"]
+    assert all(row["gradient_error"] < 1e-4 for row in heads)
+
+
+def test_bench_takes_a_named_source(run, folder):
+    result = run("bench", "--texts", "random-tokens", "--model", folder, "--length", 2, "--passages", 1, "--json").json
+    assert result["passages"] == 1
+    both = run("bench", "-", "--texts", "sample", "--model", folder)
+    assert both.status == 2
+    assert "either a file or --texts" in both.err
 
 
 def test_bench_needs_enough_text(run, folder, tmp_path):

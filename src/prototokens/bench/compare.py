@@ -1,9 +1,13 @@
-"""Four ways over the same passages, in turn: serial and engine, each with the paper's recipe and with `fast`."""
+"""Four ways over the same passages, in turn: serial and engine, each with the paper's recipe and with `fast`.
+
+Published code runs in float32, so the serial ways do; the engine runs in whatever dtype it takes by itself.
+"""
 
 from __future__ import annotations
 
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -12,6 +16,7 @@ from typing import Any
 import torch
 
 from prototokens.bench.serial import fit_serial
+from prototokens.devices import matrix_product_rate
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
 from prototokens.frozen_lm import FrozenLM
@@ -25,7 +30,7 @@ class Tally:
 
     Attributes:
         tried: passages ended; `solved`: those of them that became exact; `row_steps`: forward and backward passes, per row.
-        seconds: wall clock of this way alone.
+        seconds: wall clock of this way alone; `memory`: most bytes that the process held meanwhile.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Tally:
     solved: int = 0
     row_steps: int = 0
     seconds: float = 0.0
+    memory: int = 0
 
     def figures(self, length: int, flops: float, peak: float) -> dict[str, Any]:
         """For the report: rates, and the share of the machine's measured matrix-product rate that the fits reached."""
@@ -48,11 +54,17 @@ class Tally:
 
 
 def compare(
-    lm: FrozenLM, targets: list[list[int]], steps: int, seconds: float, said: Callable[[Tally], None] | None = None
+    lm: FrozenLM,
+    serial_lm: FrozenLM,
+    targets: list[list[int]],
+    steps: int,
+    seconds: float,
+    said: Callable[[Tally], None] | None = None,
 ) -> dict[str, Any]:
     """Run the four ways in turn until each has ended all passages or spent its seconds.
 
     Args:
+        lm: for the engine; `serial_lm`: the same model in float32.
         targets: passages of one length, in tokens.
         steps: budget of optimiser steps for each.
         seconds: after which a serial way starts no further passage; the engine's ways fit all passages at once and end.
@@ -63,8 +75,8 @@ def compare(
     length = len(targets[0])
     paper, fast = Recipe.named("paper", steps=steps), Recipe.named("fast", steps=steps)
     ways = {
-        "serial, paper": _serial(lm, targets, paper, seconds),
-        "serial, fast": _serial(lm, targets, fast, seconds),
+        "serial, paper": _serial(serial_lm, targets, paper, seconds),
+        "serial, fast": _serial(serial_lm, targets, fast, seconds),
         "engine, paper": _engine(lm, targets, paper),
         "engine, fast": _engine(lm, targets, fast),
     }
@@ -73,8 +85,10 @@ def compare(
     while running:
         for name, way in list(running.items()):
             tally, began = tallies[name], time.perf_counter()
-            outcome = next(way, None)
+            with _PeakMemory() as memory:
+                outcome = next(way, None)
             tally.seconds += time.perf_counter() - began
+            tally.memory = max(tally.memory, memory.peak)
             if outcome is None:
                 del running[name]
                 continue
@@ -83,7 +97,14 @@ def compare(
             tally.row_steps += row_steps
             if said:
                 said(tally)
-    peak, flops = matrix_product_rate(lm), flops_per_position(lm)
+    peak, flops = matrix_product_rate(lm.device, lm.dtype), flops_per_position(lm)
+    figures = {name: tally.figures(length, flops, peak) for name, tally in tallies.items()}
+    base = figures["serial, paper"]
+    # A way that solved nothing at all has no rate to compare with; then one solved passage in its time is taken instead.
+    floor = base["solved_per_minute"] or 60 / max(base["seconds"], 1e-9)
+    for way in figures.values():
+        way["times_serial_paper"] = way["solved_per_minute"] / floor
+        way["row_steps_times_serial_paper"] = way["row_steps_per_second"] / base["row_steps_per_second"]
     return {
         "model": lm.name,
         "dtype": str(lm.dtype).removeprefix("torch."),
@@ -93,7 +114,7 @@ def compare(
         "passages": len(targets),
         "steps": steps,
         "peak_gflops": peak / 1e9,
-        "ways": [tally.figures(length, flops, peak) for tally in tallies.values()],
+        "ways": list(figures.values()),
         "decoding": decoding_rates(lm, targets, fast),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     }
@@ -115,20 +136,6 @@ def _engine(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> Iterator[
     """All passages side by side; yields once."""
     solutions = fit(lm, targets, recipe=recipe, seed=list(range(len(targets))))
     yield len(solutions), sum(solution.exact for solution in solutions), sum(solution.row_steps for solution in solutions)
-
-
-def matrix_product_rate(lm: FrozenLM) -> float:
-    """Floating-point operations a second of a product of two 1024 x 1024 matrices in the model's dtype, best of five."""
-    size = 1024
-    a = torch.randn(size, size, device=lm.device, dtype=lm.dtype)
-    best = float("inf")
-    for _ in range(6):
-        _wait(lm)
-        began = time.perf_counter()
-        torch.mm(a, a)
-        _wait(lm)
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
 
 
 def flops_per_position(lm: FrozenLM) -> float:
@@ -165,6 +172,33 @@ def decoding_rates(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> di
         "autoregressive_single": greedy,
         "ratio_single": single / greedy,
     }
+
+
+class _PeakMemory:
+    """The most resident memory of this process within a block, looked at a hundred times a second (0 where unknown)."""
+
+    def __enter__(self) -> _PeakMemory:
+        self.peak, self._ended = self._now(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.peak = max(self.peak, self._now())
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.01):
+            self.peak = max(self.peak, self._now())
+
+    @staticmethod
+    def _now() -> int:
+        try:
+            with open("/proc/self/statm", encoding="ascii") as pages:
+                return int(pages.read().split()[1]) * resource.getpagesize()
+        except OSError:
+            return 0
 
 
 def _wait(lm: FrozenLM) -> None:

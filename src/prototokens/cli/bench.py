@@ -2,53 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from prototokens.cli import common
-from prototokens.errors import TextError
+from prototokens.errors import TextError, UsageError
+
+if TYPE_CHECKING:
+    from prototokens.frozen_lm import FrozenLM
 
 
 @click.command(short_help="Compare this engine with the published way of fitting.")
 @click.argument("source", required=False, metavar="[FILE|-]")
-@click.option("--length", type=click.IntRange(min=2), default=16, show_default=True, help="Tokens of a passage.")
 @click.option(
-    "--passages", type=click.IntRange(min=1), default=8, show_default=True, help="How many, cut from the text in a row."
-)
+    "--what", type=click.Choice(["fit", "shapes", "heads"]), default="fit", show_default=True,
+    help="fit: four ways to the same vectors; shapes: what a step costs by length, rows and width; heads: three ways from"
+    " hidden states to loss and gradient.",
+)  # fmt: skip
+@click.option("--texts", help="Passages of a source, as in reproduce, in place of FILE.")
+@click.option("--length", type=click.IntRange(min=2), default=16, show_default=True, help="Tokens of a passage.")
+@click.option("--passages", type=click.IntRange(min=1), default=8, show_default=True, help="How many.")
 @click.option(
     "--steps", type=click.IntRange(min=1), default=2000, show_default=True, help="Most optimiser steps for a passage."
 )
 @click.option(
     "--seconds", type=float, default=30.0, show_default=True, help="After which a one-at-a-time way starts no further passage."
 )
+@click.option("--random", "random_shapes", multiple=True, help="For shapes and heads: a model of random weights (repeatable).")
 @common.model_options
 @common.output_options
 def bench(
-    source: str | None, length: int, passages: int, steps: int, seconds: float, model: str | None, revision: str | None,
-    device: str | None, dtype: str, as_json: bool, quiet: bool, debug: bool,
+    source: str | None, what: str, texts: str | None, length: int, passages: int, steps: int, seconds: float,
+    random_shapes: tuple[str, ...], model: str | None, revision: str | None, device: str | None, dtype: str,
+    as_json: bool, quiet: bool, debug: bool,
 ) -> int:  # fmt: skip
-    """Fit the same passages four ways in one run: one at a time as published, and with this engine, each with both recipes.
+    """Measure this engine on this machine, as it is now: compare ratios, not times.
 
-    The passages are cut from FILE, or from the sample story. Times are of this machine as it is now; compare the ratios.
+    By default the same passages are fitted four ways in one run, in turn: one at a time in float32 as published, and with this
+    engine, each with both recipes. They are cut from FILE, from --texts, or from the sample story.
     """
-    from prototokens import samples
+    if what == "shapes":
+        return _shapes(_models(random_shapes, model, revision, device, dtype), as_json, quiet)
+    if what == "heads":
+        return _heads(_models(random_shapes, model, revision, device, dtype), as_json)
     from prototokens.bench.compare import compare
 
-    text = samples.lighthouse() if source is None else common.read_text(source, None)
     lm = common.load_model(model, revision, device, dtype)
-    ids = lm.encode(text)
-    targets = [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)][:passages]
-    if len(targets) < passages:
-        raise TextError(
-            f"the text has {len(ids)} tokens, too few for {passages} passages of {length}: give a longer FILE, or fewer of them"
-        )
+    serial = common.load_model(model, revision, device, "float32")
+    targets = _targets(lm, source, texts, passages, length)
 
     def said(tally: Any) -> None:
         if not quiet:
             click.echo(f"{tally.name}: {tally.tried} tried, {tally.solved} solved, {tally.seconds:.0f} s", err=True)
 
-    result = compare(lm, targets, steps, seconds, said)
+    result = compare(lm, serial, targets, steps, seconds, said)
     if as_json:
         common.print_json(result)
     else:
@@ -56,20 +64,90 @@ def bench(
     return 0
 
 
+def _targets(lm: FrozenLM, source: str | None, texts: str | None, passages: int, length: int) -> list[list[int]]:
+    """Passages of one length."""
+    if texts is not None:
+        from prototokens.lab.texts import Texts
+
+        if source is not None:
+            raise UsageError("give either a file or --texts")
+        return [list(passage.ids) for passage in Texts(lm, [texts]).passages(passages, length)]
+    from prototokens import samples
+
+    ids = lm.encode(samples.lighthouse() if source is None else common.read_text(source, None))
+    targets = [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)][:passages]
+    if len(targets) < passages:
+        raise TextError(
+            f"the text has {len(ids)} tokens, too few for {passages} passages of {length}: give a longer FILE, or fewer of them"
+        )
+    return targets
+
+
+def _models(shapes: tuple[str, ...], model: str | None, revision: str | None, device: str | None, dtype: str) -> list[FrozenLM]:
+    """Random models of the shapes asked for, in the dtype that pays here; without any, the model of the options."""
+    if not shapes:
+        return [common.load_model(model, revision, device, dtype)]
+    import torch
+
+    from prototokens.bench.models import random_model
+    from prototokens.devices import bfloat16_pays
+
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = ("bfloat16" if bfloat16_pays(place) else "float32") if dtype == "auto" else dtype
+    return [random_model(shape, getattr(torch, chosen), place) for shape in shapes]
+
+
+def _shapes(models: list[FrozenLM], as_json: bool, quiet: bool) -> int:
+    from prototokens.bench.shapes import LENGTHS, ROWS, step_costs
+
+    # By rows at one length, by length at full batch, and so for each width.
+    plans = [(list(LENGTHS), [None]), ([32], list(ROWS))]
+    rows = []
+    for lengths, counts in plans:
+        for row in step_costs(models, lengths, counts):
+            rows.append(row)
+            if not as_json:
+                click.echo(
+                    f"{row['model']:<22}{row['length']:>5} tokens{row['rows']:>5} rows{row['milliseconds']:>9.1f} ms"
+                    f"{row['row_steps_per_second']:>10.1f} row-steps/s{row['gflops']:>8.1f} GFLOP/s{row['share_of_peak']:>6.0%}"
+                )
+    if as_json:
+        common.print_json({"shapes": rows})
+    return 0
+
+
+def _heads(models: list[FrozenLM], as_json: bool) -> int:
+    from prototokens.bench.heads import compare_heads
+
+    rows = [{"model": lm.name, **row} for lm in models for row in compare_heads(lm, 1024)]
+    if as_json:
+        common.print_json({"heads": rows})
+        return 0
+    for row in rows:
+        click.echo(
+            f"{row['model']:<22}{row['way']:<9}{row['positions']:>6} positions{row['vocabulary']:>8} tokens"
+            f"{row['milliseconds']:>9.1f} ms  error {row['gradient_error']:.1e}"
+        )
+    return 0
+
+
 def _show(result: dict[str, Any]) -> None:
     click.echo(
         f"{result['passages']} passages of {result['length']} tokens, {result['steps']} steps each at most; {result['model']},"
-        f" {result['dtype']}, {result['device']}, {result['threads']} threads, {result['peak_gflops']:.0f} GFLOP/s peak"
+        f" engine in {result['dtype']}, {result['device']}, {result['threads']} threads, peak {result['peak_gflops']:.0f} GFLOP/s"
     )
-    click.echo(f"{'way':<16}{'tried':>6}{'solved':>8}{'a minute':>10}{'row-steps/s':>13}{'GFLOP/s':>9}{'of peak':>9}")
+    click.echo(
+        f"{'way':<16}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}{'times':>8}{'of peak':>9}"
+        f"{'memory':>9}"
+    )
     for way in result["ways"]:
         click.echo(
             f"{way['name']:<16}{way['tried']:>6}{way['solved']:>8}{way['solved_per_minute']:>10.1f}"
-            f"{way['row_steps_per_second']:>13.0f}{way['gflops']:>9.1f}{way['share_of_peak']:>9.0%}"
+            f"{way['times_serial_paper']:>8.1f}{way['row_steps_per_second']:>13.0f}{way['row_steps_times_serial_paper']:>8.1f}"
+            f"{way['share_of_peak']:>9.0%}{way['memory'] / 1e6:>6,.0f} MB"
         )
     rates = result["decoding"]
     click.echo(
         f"decoding: {rates['one_step_single']:,.0f} tokens/s one-step for one row, {rates['one_step_batch']:,.0f} for all,"
         f" {rates['autoregressive_single']:,.0f} greedy with a cache: {rates['ratio_single']:.0f} times"
     )
-    click.echo(f"peak memory of the process: {result['peak_memory_bytes'] / 1e6:,.0f} MB")
