@@ -25,6 +25,9 @@ DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (5, 2, 1.2, 2)), (0, (9, 3)), (
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "+++", "ooo", "---")
 INK, MUTED, FAINT = "#1f2328", "#5b646d", "#d8dee4"
 SIZE = (6.4, 4.2)  # inches: a column of text, at which the letters below are read without zooming
+NARROW = {1: 1.0, 2: 0.78}  # width of a panel among so many side by side, as a share of a figure of its own
+BARS = 24  # bars that a figure of usual width has room for
+LETTERS = 62  # of a legend's line under a figure of full width
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -80,6 +83,7 @@ class Panel:
 
     Attributes:
         log_x, log_y: a logarithmic axis; base 2 along x, where lengths double, and 10 along y.
+        log_x_from: a logarithmic x axis of base 10 that has room for zero: from zero to this value it is straight.
         x_ticks: places that get a number, where the usual ones do not say enough.
         y_range: lowest and highest value, where they are known beforehand.
     """
@@ -89,6 +93,7 @@ class Panel:
     y: str = ""
     log_x: bool = False
     log_y: bool = False
+    log_x_from: float | None = None
     x_ticks: Sequence[float] | None = None
     y_range: tuple[float, float] | None = None
 
@@ -109,7 +114,8 @@ def scatter(panel: Panel, series: Sequence[Series], rays: Sequence[float] = ()) 
 
 def bars(panel: Panel, groups: Sequence[str], series: Sequence[Series]) -> Figure:
     """For each group, a bar of every series side by side, with whiskers from `low` to `high`; nan leaves a gap."""
-    return _one(panel, lambda axes: draw_bars(axes, groups, series))
+    crowd = len(groups) * len(series) / BARS
+    return _one(panel, lambda axes: draw_bars(axes, groups, series), wider=min(2.5, max(1.0, crowd)))
 
 
 def densities(panel: Panel, samples: Mapping[str, Sequence[float]], bins: int = 40) -> Figure:
@@ -124,11 +130,12 @@ def panels(each: Sequence[tuple[Panel, Callable[[Axes], None]]], columns: int = 
     width, height = SIZE
 
     def make() -> Figure:
-        figure = _figure(width * (0.82 if columns > 1 else 1.0) * columns, height * 0.9 * rows)
+        figure = _figure(width * NARROW.get(columns, 0.62) * columns, height * (0.9 if columns < 3 else 0.8) * rows)
         for number, (panel, draw) in enumerate(each):
             axes = figure.add_subplot(rows, columns, number + 1)
             draw(axes)
             _dress(axes, panel)
+        _one_legend(figure)
         return figure
 
     return _styled(make)
@@ -213,12 +220,13 @@ def _smoothed(sample: np.ndarray, grid: np.ndarray) -> np.ndarray:
     return density / (len(sample) * width * np.sqrt(2 * np.pi))
 
 
-def _one(panel: Panel, draw: Callable[[Axes], None]) -> Figure:
+def _one(panel: Panel, draw: Callable[[Axes], None], wider: float = 1.0) -> Figure:
     def make() -> Figure:
-        figure = _figure(*SIZE)
+        figure = _figure(SIZE[0] * wider, SIZE[1])
         axes = figure.add_subplot()
         draw(axes)
         _dress(axes, panel)
+        _one_legend(figure)
         return figure
 
     return _styled(make)
@@ -242,6 +250,9 @@ def _dress(axes: Axes, panel: Panel) -> None:
     if panel.log_x:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(_plain)
+    if panel.log_x_from is not None:
+        axes.set_xscale("symlog", linthresh=panel.log_x_from, linscale=0.6)
+        axes.xaxis.set_major_formatter(_amount)
     if panel.log_y:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(_plain)
@@ -257,9 +268,36 @@ def _plain(value: float, _: float | None = None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.3g}"
 
 
+def _amount(value: float, _: float | None = None) -> str:
+    """A tick as a short amount: 20M and not 20,000,000."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
 def _legend(axes: Axes, series: Sequence[Series]) -> None:
+    """Names under the axes, where nothing that is drawn can lie behind them."""
     if any(one.name for one in series):
-        axes.legend()
+        names = axes.get_legend_handles_labels()[1]
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=_columns(names, LETTERS), borderaxespad=0.6)
+
+
+def _one_legend(figure: Figure) -> None:
+    """One legend under all panels, where they show the same series."""
+    shown = [axes for axes in figure.axes if axes.get_legend()]
+    told = [axes.get_legend_handles_labels() for axes in shown]
+    if shown and len(shown) == len(figure.axes) and all(names == told[0][1] for _, names in told):
+        for legend in [axes.get_legend() for axes in shown]:
+            if legend:
+                legend.remove()
+        letters = round(LETTERS * figure.get_figwidth() / SIZE[0])
+        figure.legend(*told[0], loc="outside lower center", ncols=_columns(told[0][1], letters))
+
+
+def _columns(names: Sequence[str], letters: int) -> int:
+    """How many names fit side by side."""
+    return max(1, min(len(names), letters // (max(len(name) for name in names) + 6)))
 
 
 def _of(cycle: Sequence[Any], number: int) -> Any:

@@ -1,0 +1,211 @@
+"""Quality: what reconstructions that are not exact are worth as texts, and which tokens they get wrong.
+
+Texts are fitted with budgets of steps that are too small for them, and at lengths that are too long, so that all degrees of
+accuracy occur. Each reconstruction is scored against its text; each of its tokens is kept with its surprisal and position, and
+whether it is right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from prototokens.engine.decode import decode_ids
+from prototokens.errors import UsageError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.lab import plots
+from prototokens.lab.embedding import embedder
+from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
+from prototokens.lab.models import positions
+from prototokens.lab.report import Report, Table, interval
+from prototokens.measure import metrics, quality
+
+TITLE = "What imperfect reconstructions are worth"
+ACCURACIES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)  # edges of the table's bins; what is exact has a line of its own
+MEASURES = {
+    "cer": "character error rate",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+    "perplexity_ratio": "perplexity, times the text's",
+    "semantic": "semantic similarity",
+}
+PROPERTIES = {
+    "frequency": "occurrences of the token in the texts",
+    "surprisal": "surprisal, nats",
+    "position": "position, share of the text",
+}
+EDGES = {
+    "frequency": (1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 1e9),
+    "surprisal": (0.0, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 1e9),
+    "position": tuple(number / 8 for number in range(9)),
+}
+
+
+def jobs(config: Config) -> list[Job]:
+    lengths = config.lengths(config.pick((24, 32, 48), (64, 128, 256, 512)))
+    if not lengths:
+        return []
+    budgets = config.pick((40, 120), (100, 300, 1000))
+    made = []
+    for text in config.texts.passages(config.count(6, 50), max(lengths)):
+        for length in lengths:
+            for steps in budgets:
+                recipe = replace(config.recipe, steps=steps)
+                values = {"embedder": config.embedder}
+                work = float(steps * positions("paper", length))
+                made.append(
+                    Job("quality", config.model, (text.prefix(length),), "paper", recipe, config.seed, values, work=work)
+                )
+    return made
+
+
+def run(job: Job, lm: FrozenLM) -> Run:
+    ids = list(job.text.ids)
+    ((solution,),) = yield [Fit.one(ids, layout=job.layout, recipe=job.recipe, seed=job.seed)]
+    (decoded,) = decode_ids(lm, [solution]).ids
+    reference, text = lm.decode(ids), lm.decode(decoded)
+    nats = lm.surprisal(ids)
+    own = quality.perplexity(nats)
+    row = {
+        "text": job.text.id,
+        "budget": job.recipe.steps,
+        **outcome(solution),
+        "reference": reference,
+        "reconstruction": text,
+        **quality.scores(reference, text)._asdict(),
+        "perplexity": quality.perplexity(lm.surprisal(decoded)),
+        "perplexity_of_text": own,
+        "ids": ids,
+        "right": [int(one == other) for one, other in zip(decoded, ids, strict=True)],
+        "surprisal": [round(value, 4) for value in nats.tolist()],
+    }
+    row["perplexity_ratio"] = row["perplexity"] / own
+    if job.values["embedder"]:
+        one, other = embedder(job.values["embedder"])([reference, text])
+        row["semantic"] = quality.semantic_similarity(one, other)
+    return [row]
+
+
+def report(rows: list[Row]) -> Report:
+    measures = {name: shown for name, shown in MEASURES.items() if any(name in row for row in rows)}
+    bins = {name: some for name, some in _by_accuracy(rows).items() if some}
+    table = []
+    for name, some in bins.items():
+        means = [interval([row[measure] for row in some]) for measure in measures]
+        table.append([name, len(some), len({row["text"] for row in some}), *(number for one in means for number in one)])
+    columns = [
+        "token accuracy",
+        "fits",
+        "texts",
+        *(f"{shown}{end}" for shown in measures.values() for end in ("", " low", " high")),
+    ]
+    errors = [
+        [name, *_edges(one.low, one.high), one.tokens, one.wrong, one.rate]
+        for name in PROPERTIES
+        for one in _errors(rows, name)
+        if one.tokens
+    ]
+    samples = [
+        [f"{row['accuracy']:.2f}", _line(row["reference"]), _line(row["reconstruction"])]
+        for some in bins.values()
+        for row in some[:1]
+    ]
+    exact = sum(row["exact"] for row in rows)
+    missing = [] if "semantic" in measures else ["semantic similarity: not measured (give an embedding model: --embedder)"]
+    notes = [
+        f"{len({row['text'] for row in rows})} texts, 1 seed, {len(rows)} fits, {len(rows) - exact} of them not exact",
+        "perplexity: of the reconstruction under the same model, divided by that of the text",
+        "wrong tokens are counted over all fits that are not exact",
+        *missing,
+    ]
+    return Report(
+        title=TITLE,
+        notes=notes,
+        tables=[
+            Table("quality", columns, table, "Means of the fits of each bin, with 95% intervals by bootstrap"),
+            Table("errors", ("property", "from", "to", "tokens", "wrong", "share wrong"), errors, "Where the wrong tokens are"),
+            Table("samples", ("accuracy", "text", "reconstruction"), samples, "One of each bin"),
+        ],
+        figures={"quality": _figure(rows, measures), "errors": _errors_figure(rows)} if rows else {},
+    )
+
+
+def _by_accuracy(rows: list[Row]) -> dict[str, list[Row]]:
+    """Rows in the bins of the table."""
+    found = {}
+    for low, high in pairwise(ACCURACIES):
+        found[f"{low:g} to {high:g}"] = [row for row in rows if low <= row["accuracy"] < high]
+    found["exact"] = [row for row in rows if row["accuracy"] == 1]
+    return found
+
+
+def _errors(rows: list[Row], name: str) -> list[quality.Bin]:
+    """Wrong tokens by a property, over the fits that are not exact."""
+    longest: dict[str, list[int]] = {}
+    for row in rows:
+        if len(row["ids"]) > len(longest.get(row["text"], [])):
+            longest[row["text"]] = row["ids"]
+    values: list[float] = []
+    wrong: list[bool] = []
+    for row in rows:
+        if row["exact"]:
+            continue
+        length = len(row["ids"])
+        told = {
+            "frequency": lambda row=row: quality.frequencies(row["ids"], list(longest.values())),
+            "surprisal": lambda row=row: row["surprisal"],
+            "position": lambda length=length: [place / length for place in range(length)],
+        }
+        if name not in told:
+            raise UsageError(f"tokens have no property {name!r}")
+        values += [float(value) for value in told[name]()]
+        wrong += [not right for right in row["right"]]
+    return quality.error_bins(values, torch.tensor(wrong, dtype=torch.bool), EDGES[name])
+
+
+def _figure(rows: list[Row], measures: dict[str, str]):
+    """Every measure against accuracy, a point a fit."""
+    each = []
+    for measure, shown in measures.items():
+        x, y = [row["accuracy"] for row in rows], [row[measure] for row in rows]
+        panel = plots.Panel(shown, "token accuracy", "", log_y=measure == "perplexity_ratio")
+        each.append((panel, lambda axes, x=x, y=y: plots.draw_scatter(axes, [plots.Series("", y, x)])))
+    return plots.panels(each, columns=3)
+
+
+def _errors_figure(rows: list[Row]):
+    each = []
+    for name, shown in PROPERTIES.items():
+        bins = [one for one in _errors(rows, name) if one.tokens]
+        groups = ["-".join(str(edge) for edge in _edges(one.low, one.high) if edge is not None) for one in bins]
+        groups = [f"{group}+" if one.high >= 1e9 else group for group, one in zip(groups, bins, strict=True)]
+        whiskers = [_share(one) for one in bins]
+        series = plots.Series(
+            "", [one.value for one in whiskers], (), [one.low for one in whiskers], [one.high for one in whiskers]
+        )
+        panel = plots.Panel(f"Wrong tokens by {name}", shown, "share wrong")
+        each.append((panel, lambda axes, groups=groups, series=series: plots.draw_bars(axes, groups, [series])))
+    return plots.panels(each, columns=3)
+
+
+def _share(one: quality.Bin) -> metrics.Interval:
+    """Share of wrong tokens with Wilson's 95% interval (1927), tokens taken as independent."""
+    count, share, z = one.tokens, one.wrong / one.tokens, 1.959964
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
+    return metrics.Interval(share, min(share, middle - half), max(share, middle + half))
+
+
+def _edges(low: float, high: float) -> list[float | None]:
+    """Ends of a bin as numbers; None where it is open."""
+    return [round(low, 3), None if high >= 1e9 else round(high, 3)]
+
+
+def _line(text: str) -> str:
+    """A text on one line, cut to what a table bears."""
+    line = " ".join(text.split())
+    return line if len(line) <= 100 else line[:99] + "\u2026"
