@@ -17,10 +17,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo bench test lint format types wheel clean
+.PHONY: help setup demo bench test test-browser lint format types docs wheel clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(READY) ## make .venv and install the package and its tools into it
 	@:
@@ -32,7 +32,10 @@ bench: $(READY) ## this engine against the published way, on the same passages (
 	@$(BIN)/prototokens bench
 
 test: $(READY) ## the whole test suite, offline, on the CPU
-	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n $(WORKERS) -m 'not browser' $(ARGS)
+
+test-browser: $(READY) ## the web page in a headless Chromium; pictures of it in build/screenshots
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -rs -m browser tests/explorer
 
 lint: $(READY) ## style rules and formatting, checked
 	@$(BIN)/ruff check .

@@ -8,12 +8,15 @@ import click
 
 from prototokens._version import __version__
 from prototokens.cli.bench import bench
+from prototokens.cli.capacity import capacity
 from prototokens.cli.decode import decode
 from prototokens.cli.demo import demo
 from prototokens.cli.doctor import doctor
 from prototokens.cli.encode import encode
+from prototokens.cli.explore import explore
 from prototokens.cli.inspect import inspect
 from prototokens.cli.models import models
+from prototokens.cli.reproduce import reproduce
 from prototokens.cli.trace import trace
 from prototokens.errors import PrototokensError
 
@@ -28,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (encode, decode, inspect, models, demo, bench, trace, doctor):
+for command in (encode, decode, inspect, models, demo, bench, trace, doctor, explore, reproduce, capacity):
     cli.add_command(command)
 
 

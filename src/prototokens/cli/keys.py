@@ -15,6 +15,11 @@ ENCODE = {
     "row_steps": "forward and backward passes in all, each counted once for each chunk that took part",
     "seconds": "time of the fit and of writing the file",
     "min_margin": "least lead of a right token's logit over the best other one; null where a fit gave no finite number",
+    "forecast_exact": "before the first step: share of the chunks expected to be exact as they are cut; null with"
+    " --share, as are the next three",
+    "forecast_steps": "the same: steps of a chunk, the median",
+    "forecast_row_steps": "the same: forward and backward passes in all",
+    "forecast_seconds": "the same: time of them, at the pace of a few trial steps; null with --quiet, which makes none",
 }
 
 DECODE = {
@@ -84,10 +89,15 @@ BENCH = {
     "passages": "how many there are",
     "steps": "most optimiser steps for a passage",
     "peak_gflops": "measured rate of a product of two 1024 x 1024 matrices, in 10^9 floating-point operations a second",
-    "ways": "for each way: `name`, `tried`, `solved`, `row_steps`, `seconds`, `solved_per_minute`, `row_steps_per_second`,"
+    "ways": "for each way: `name`, `tried`, `solved`, `row_steps`, `seconds`, `memory` (bytes), `solved_per_minute`,"
+    " `row_steps_per_second`, both also as multiples of the first way's: `times_serial_paper` and `row_steps_times_serial_paper`;"
     " `gflops` (of the body and the head, attention left out), `share_of_peak`",
     "decoding": "tokens a second: `one_step_single`, `one_step_batch`, `autoregressive_single`; and `ratio_single`",
     "peak_memory_bytes": "most memory that the process held",
+    "shapes": "with --what shapes, alone: for each model, length and number of rows `milliseconds` of a step (the median),"
+    " `row_steps_per_second`, `gflops`, `share_of_peak`",
+    "heads": "with --what heads, alone: for each way `milliseconds` (the median), `peak_bytes` (on a GPU, else null) and"
+    " `gradient_error` against float64, for so many `positions` and a `vocabulary`",
 }
 
 TRACE = {
@@ -109,6 +119,37 @@ DOCTOR = {
     "missing": "for each extra, the packages of it that are not installed",
 }
 
+EXPLORE = {
+    "address": "where the page is; printed when it is about to be served",
+    "models": "the models that can be chosen on it",
+    "results": "the folders that it reads",
+}
+
+REPRODUCE = {
+    "model": "the model, as it was named",
+    "fingerprint": "hash of its weights",
+    "scale": "smoke or paper",
+    "experiments": "of each: `name`, `title`, `jobs`, `rows`, `seconds` of computing, `notes`, `tables` (lists of rows, by"
+    " name) and `files`; without NAME `name`, `shows` and `smoke_seconds`, a forecast for this machine",
+    "plan": "with --plan, in place of `experiments`: of each `name`, `jobs`, how many are `done`, `seconds` forecast, and the"
+    " `keys` of those to do",
+    "seconds": "with --plan: forecast of all that is to do",
+    "position_steps_per_second": "with --plan: the speed that the forecast rests on, as measured just now",
+}
+
+CAPACITY = {
+    "model": "the model, as it was named",
+    "revision": "the commit on the hub, or null",
+    "fingerprint": "hash of its weights",
+    "dtype": "what it computed in",
+    "d_model": "numbers in a vector",
+    "capacity": "for each source and way (`texts`; `way`: paper is one-step, memory:K autoregressive with K vectors): `count`"
+    " of texts, `horizon` and `c_tokens` of the best text, `c_tokens_mean`, `h_lm` in nats with `h_lm_low`, `h_lm_high` (95%,"
+    " bootstrap) and `h_lm_std`, `bits_per_float`, `bound` in tokens and `share_of_bound`, `lower_bounds` (texts held at the"
+    " longest length tried), `greedy_exact` (share of the autoregressive rows that real decoding gives; null for one-step)",
+    "files": "what was written",
+}
+
 KEYS = {
     "encode": ENCODE,
     "decode": DECODE,
@@ -118,4 +159,7 @@ KEYS = {
     "bench": BENCH,
     "trace": TRACE,
     "doctor": DOCTOR,
+    "reproduce": REPRODUCE,
+    "capacity": CAPACITY,
+    "explore": EXPLORE,
 }

@@ -170,3 +170,27 @@ def _drawable(text: str) -> str:
     manager = need("matplotlib.font_manager", "plots", "a picture")
     known = manager.get_font(manager.findfont("DejaVu Sans")).get_charmap()
     return "".join(letter if ord(letter) in known else "□" for letter in text)
+
+
+def closer(inside: Inside, read: Callable[[int], str], vector: int, layer: int | None) -> Figure:
+    """One vector's attention by position, of all layers or of one."""
+    rows = inside.attention.shape[1 if layer is not None else 0]
+    figure = _figure(min(max(9.0, 1.5 + 0.42 * inside.attention.shape[2]), 28.0), 1.3 + 0.3 * rows)
+    attention_by_position(figure.add_subplot(), inside, read, vector, layer)
+    return figure
+
+
+def plane(points: Float[Tensor, "count 2"], names: list[str]) -> Figure:
+    """Points with their names, a colour for each first letter."""
+    figure = _figure(5.0, 4.0)
+    axes = figure.add_subplot()
+    letters = sorted({name[0] for name in names})
+    for point, name in zip(points.tolist(), names, strict=True):
+        number = letters.index(name[0])
+        axes.plot(*point, marker="os^D"[number % 4], color=f"C{number}", markersize=8)
+        axes.annotate(name, point, xytext=(6, 6), textcoords="offset points", fontsize=9, color=INK)
+    axes.set_title("distances between solutions, on a plane", **_TITLE)
+    axes.tick_params(labelsize=8, colors=FAINT, length=0)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.2)
+    return figure

@@ -1,0 +1,124 @@
+"""The tab Decode: a file becomes its text, token by token with its margin, and a race of one pass against many."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from prototokens.decoding import decode_text
+from prototokens.encoded import Chunk, EncodedText
+from prototokens.engine.decode import decode_ids, generate_from
+from prototokens.engine.fit import fit
+from prototokens.engine.inputs import Cramming
+from prototokens.errors import FileError, UsageError
+from prototokens.explorer import show
+from prototokens.explorer.work import LINE, Desk, Kept, from_shelf, put_on_shelf, tokens_of, told
+from prototokens.frozen_lm import FrozenLM
+from prototokens.recipe import Recipe
+
+RACE_TOKENS = 128  # of the longest chunk that is raced: its counterpart has to be fitted first
+RACE_STEPS = 1000
+RACE_LASTS = 6000.0  # milliseconds of the slower lane, as shown
+TRIES = 3  # measurements of each lane; the quickest counts
+
+
+def tab(desk: Desk, shelf: gr.State) -> None:
+    """Build it."""
+    settings = desk.settings
+    with gr.Row():
+        with gr.Column():
+            file = gr.File(label="A .ptok file", file_types=[".ptok"], type="filepath", elem_id="decode-file", height=150)
+        with gr.Column():
+            model = gr.Dropdown(list(settings.models), value=settings.models[0], label="The model it was made with")
+            gr.HTML(show.note(f"up to {settings.most_upload / 2**20:.0f} MiB; it is checked before anything is decoded"))
+    said = gr.HTML(elem_id="decode-said")
+    text = gr.HTML(elem_id="decode-text", min_height=30)
+    start = gr.Button("Race: one pass against many", visible=False, elem_id="decode-race-go")
+    track = gr.HTML(elem_id="decode-race", min_height=30)
+    opened = gr.State(None)
+
+    @told(said)
+    def decode(path: str | None, model: str, kept: list[Kept]) -> dict[Any, Any]:
+        if path is None:
+            return {text: "", track: "", start: gr.Button(visible=False)}
+        encoded, lm = _load(path), desk.model(model)
+        decoded = decode_text(lm, encoded)
+        tokens = [token for chunk in encoded.chunks() for token in tokens_of(lm, chunk)]
+        verdict = "the text that was encoded, by its SHA-256" if decoded.matches else "NOT the text that was encoded"
+        passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes > 1)}"
+        figures = {
+            "tokens": f"{decoded.tokens:,}",
+            "chunks": str(len(encoded.header["chunks"])),
+            "vectors": str(len(encoded.vectors)),
+            "layout": encoded.layout.name,
+            "ms": f"{decoded.seconds * 1000:.0f}",
+            "least margin": f"{min(token.margin or 0.0 for token in tokens):.2f}",
+        }
+        shelved = put_on_shelf(kept, lm, encoded, decoded.text)
+        return {
+            text: show.judged(f"{verdict}; {passes}", decoded.matches) + show.facts(figures) + show.text(tokens, by_margin=True)
+            + show.note("red: narrow margins; blue: wide ones; touch a token for its number"),
+            track: "",
+            start: gr.Button(visible=True),
+            shelf: shelved,
+            opened: shelved[0].title,
+        }  # fmt: skip
+
+    @told(said)
+    def race(kept: list[Kept], title: str | None) -> dict[Any, Any]:
+        chosen = from_shelf(kept, title)
+        lm = desk.model(chosen.model)
+        chunk = chosen.encoded.chunks()[0]
+        if chunk.length > RACE_TOKENS:
+            raise UsageError(
+                f"the first chunk has {chunk.length} tokens, and the counterpart is fitted for {RACE_TOKENS} at most:"
+                " encode the text with more chunks"
+            )
+        return {track: _race(lm, chunk)}
+
+    change = {"concurrency_limit": 1, "concurrency_id": LINE, "api_visibility": "private"}
+    file.change(decode, [file, model, shelf], [said, text, track, start, shelf, opened], show_progress_on=text, **change)
+    start.click(race, [shelf, opened], [said, track], show_progress_on=track, **change)
+
+
+def _load(path: str) -> EncodedText:
+    """A file that was sent up; messages call it by its own name, not by where the page put it.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    try:
+        return EncodedText.load(path)
+    except FileError as error:
+        raise FileError(str(error).replace(path, Path(path).name)) from error
+
+
+def _race(lm: FrozenLM, chunk: Chunk) -> str:
+    """Fit the counterpart of a chunk's text, decode both, and show both at their measured pace."""
+    target = decode_ids(lm, [chunk]).ids[0]
+    method = Cramming(len(chunk.protos))
+    (other,) = fit(lm, [target], method=method, recipe=Recipe.named("fast", steps=RACE_STEPS))
+    one_ms, one = _quickest(lambda: decode_ids(lm, [chunk]).ids[0])
+    many_ms, many = _quickest(lambda: generate_from(lm, [other])[0])
+    slower = max(1.0, RACE_LASTS / many_ms)
+    right = sum(a == b for a, b in zip(many, target, strict=True))
+    words = (
+        f"The first chunk, {chunk.length} tokens, from {len(chunk.protos)} vectors either way. One step: {one_ms:.1f} ms."
+        f" Token by token from {method.vectors} memory vectors fitted just now ({other.steps} steps): {many_ms:.1f} ms,"
+        f" {many_ms / one_ms:.0f} times as long; {right} of {chunk.length} tokens right. Shown {slower:.0f} times slower."
+    )
+    lanes = [[lm.decode([token]) for token in ids] for ids in (one, many)]
+    return show.note(words) + show.race(lanes[0], one_ms, lanes[1], many_ms, slower)
+
+
+def _quickest(decode: Any) -> tuple[float, list[int]]:
+    """(milliseconds of the quickest of several tries, the ids)."""
+    best, ids = float("inf"), []
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        ids = decode()
+        best = min(best, (time.perf_counter() - began) * 1000)
+    return best, ids

@@ -1,0 +1,216 @@
+"""The tab Encode: a text goes into vectors, and fills in on the page while it does."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Any
+
+import gradio as gr
+
+from prototokens.chunks import ChunkPlan, plan_chunks
+from prototokens.decoding import decode_text
+from prototokens.encoded import Chunk, EncodedText
+from prototokens.encoding import Kept as Solved
+from prototokens.encoding import Span, encode, text_ids
+from prototokens.engine.progress import Progress
+from prototokens.explorer import pictures, show
+from prototokens.explorer.work import LINE, Desk, Kept, put_on_shelf, read, told
+from prototokens.frozen_lm import FrozenLM
+from prototokens.recipe import Recipe
+from prototokens.samples import short
+
+LAYOUTS = ["auto", "paper", "free", "tiled:2", "tiled:4", "tiled:8"]
+EVERY = 0.25  # seconds from picture to picture
+MOST_SHOWN = 24  # chunks whose text is decoded for each picture
+
+
+class Stopped(Exception):
+    """The visitor asked a fit to stop."""
+
+
+class LiveFit:
+    """An encoding that runs in a thread of its own, and can be watched and stopped."""
+
+    def __init__(self, lm: FrozenLM, text: str, ids: list[int], plan: ChunkPlan, recipe: Recipe, seed: int, stop: Event):
+        self.lm, self.text, self.ids, self.plan, self.stop = lm, text, ids, plan, stop
+        self.spans, start = [], 0
+        for length in plan.lengths:
+            self.spans.append(Span(start, start + length))
+            start += length
+        self.solved: Solved = {}
+        self.frames: Queue[str] = Queue(maxsize=1)
+        self.curves: tuple[list[float], list[float]] = ([], [])
+        self.outcome: EncodedText | Exception | None = None
+        self._last = 0.0
+        self.thread = Thread(target=self._run, args=(recipe, seed), daemon=True)
+        self.thread.start()
+
+    def watch(self) -> Iterator[str]:
+        """Pictures of the fit until it has ended; leaving early stops it."""
+        try:
+            while self.thread.is_alive() or not self.frames.empty():
+                try:
+                    yield self.frames.get(timeout=0.1)
+                except Empty:
+                    continue
+        finally:
+            if self.thread.is_alive():
+                self.stop.set()
+            self.thread.join()
+
+    def _run(self, recipe: Recipe, seed: int) -> None:
+        try:
+            self.outcome = encode(
+                self.lm, self.text, plan=self.plan, recipe=recipe, seed=seed, progress=self._show, kept=self.solved
+            )
+        except Exception as error:  # handed over to the thread that watches, and raised there
+            self.outcome = error
+
+    def _show(self, now: Progress) -> None:
+        if self.stop.is_set():
+            raise Stopped
+        for values, value in zip(self.curves, (now.accuracy, now.loss), strict=True):
+            values.append(value)
+        if time.monotonic() - self._last < EVERY and now.accuracy < 1:
+            return
+        self._last = time.monotonic()
+        tokens, margin = self._tokens(now)
+        figures = {
+            "tokens right": f"{now.accuracy:.0%}",
+            "loss, nats": f"{now.loss:.3f}",
+            "least margin": "…" if margin is None else f"{margin:.2f}",
+            "chunks done": f"{now.solved} of {now.total}",
+            "steps": f"{len(self.curves[0]):,}",
+            "row-steps a second": f"{now.row_steps / max(now.seconds, 1e-9):,.0f}",
+            "seconds": f"{now.seconds:.1f}",
+        }
+        right = show.curve(_thinned(self.curves[0]), "#1a7f37", "share of tokens right, of the chunks at work")
+        loss = show.curve(_thinned(self.curves[1]), "#0969da", "loss")
+        frame = show.facts(figures) + show.text(tokens) + right + loss
+        try:
+            self.frames.put_nowait(frame)
+        except Full:
+            return  # the page has not shown the one before yet
+
+    def _tokens(self, now: Progress) -> tuple[list[show.Token], float | None]:
+        """The whole text as it decodes just now, and the least margin of what is at work."""
+        tokens, least, decoded = [], None, 0
+        first_attempt = now.total == len(self.spans)
+        for order, span in enumerate(self.spans):
+            ids = self.ids[span.start : span.end]
+            protos = now.vectors_of(order) if first_attempt and decoded < MOST_SHOWN else None
+            if protos is not None:
+                decoded += 1
+                got = read(self.lm, Chunk(protos, self.plan.layout, len(ids)), ids)
+                least = min(float(got.margin.min()), float("inf") if least is None else least)
+                pairs = zip(got.ids.tolist(), got.margin.tolist(), ids, strict=True)
+                tokens += [show.Token(self.lm.decode([token]), margin, token == true) for token, margin, true in pairs]
+            else:
+                right = True if span in self.solved else None
+                tokens += [show.Token(self.lm.decode([token]), None, right) for token in ids]
+        return tokens, least
+
+
+def tab(desk: Desk, shelf: gr.State) -> None:
+    """Build it."""
+    settings = desk.settings
+    with gr.Row():
+        with gr.Column(scale=3):
+            text = gr.Textbox(
+                short(), label="Text", lines=5, max_lines=14, elem_id="encode-text",
+                info=f"up to {settings.most_characters:,} characters",
+            )  # fmt: skip
+        with gr.Column(scale=2):
+            model = gr.Dropdown(list(settings.models), value=settings.models[0], label="Model", elem_id="encode-model")
+            with gr.Row():
+                layout = gr.Dropdown(LAYOUTS, value="auto", label="Vectors", info="tiled:K is e and K m's", min_width=120)
+                recipe = gr.Dropdown(["fast", "paper"], value="fast", label="Recipe", min_width=120)
+            with gr.Row():
+                seed = gr.Number(0, label="Seed", precision=0, min_width=100)
+                steps = gr.Slider(100, 5000, 2000, step=100, label="Most steps", min_width=160)
+    with gr.Row():
+        go = gr.Button("Encode", variant="primary", elem_id="encode-go")
+        stop = gr.Button("Stop", elem_id="encode-stop")
+    said = gr.HTML(elem_id="encode-said")
+    live = gr.HTML(elem_id="encode-live", min_height=40)
+    download = gr.DownloadButton("Download the .ptok", visible=False, elem_id="encode-download")
+
+    @told(said)
+    def run(
+        text: str, model: str, layout: str, recipe: str, seed: float, steps: float, kept: list[Kept], request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
+        desk.check_text(text)
+        yield {live: show.note("loading the model, reading the text"), download: gr.DownloadButton(visible=False)}
+        lm = desk.model(model)
+        ids = text_ids(lm, text)
+        plan = plan_chunks(lm, ids, layout)
+        stopping = desk.stops[str(request.session_hash)] = Event()
+        chosen = Recipe.named(recipe, steps=int(steps))
+        fit = LiveFit(lm, text, ids, plan, chosen, int(seed), stopping)
+        frame = ""
+        for frame in fit.watch():
+            yield {live: show.note(plan.describe()) + frame}
+        if isinstance(fit.outcome, Stopped):
+            yield {live: show.judged("stopped: this is how far it got", False) + frame}
+            return
+        if isinstance(fit.outcome, Exception):
+            raise fit.outcome
+        assert fit.outcome is not None
+        yield _done(lm, fit.outcome, text, kept)
+
+    def _done(lm: FrozenLM, encoded: EncodedText, text: str, kept: list[Kept]) -> dict[Any, Any]:
+        decoded = decode_text(lm, encoded)
+        path = Path(tempfile.mkdtemp(prefix="prototokens-")) / "text.ptok"
+        size = encoded.save(path)
+        header, passes = encoded.header, f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes > 1)}"
+        verdict = "exact" if decoded.matches else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
+        figures = {
+            "tokens": f"{decoded.tokens:,}",
+            "vectors": str(len(encoded.vectors)),
+            "numbers a token": f"{encoded.vectors.numel() / decoded.tokens:.1f}",
+            "steps, the most": str(max(header["steps"])),
+            "least margin": "-" if header["min_margin"] is None else f"{header['min_margin']:.2f}",
+            "bytes of the file": f"{size:,}",
+        }
+        chunk = encoded.chunks()[0]
+        tokens: list[show.Token] = []
+        start, ids = 0, lm.encode(text)
+        for each in encoded.chunks():
+            got = read(lm, each, ids[start : start + each.length])
+            pairs = zip(got.ids.tolist(), got.margin.tolist(), ids[start : start + each.length], strict=True)
+            tokens += [show.Token(lm.decode([token]), margin, token == true) for token, margin, true in pairs]
+            start += each.length
+        names = [pictures.name_of(number, len(chunk.protos)) for number in range(len(chunk.protos))]
+        figure = show.picture(pictures.vectors(chunk.protos, names), "the vectors of the first chunk as coloured cells")
+        shown = (
+            show.judged(f"{verdict}; decoded from the vectors in {passes}, {decoded.seconds * 1000:.0f} ms", decoded.matches)
+            + show.facts(figures) + show.text(tokens) + figure
+        )  # fmt: skip
+        return {
+            live: shown,
+            download: gr.DownloadButton(value=str(path), visible=True),
+            shelf: put_on_shelf(kept, lm, encoded, text),
+        }
+
+    def halt(request: gr.Request) -> None:
+        event = desk.stops.get(str(request.session_hash))
+        if event is not None:
+            event.set()
+
+    go.click(
+        run, [text, model, layout, recipe, seed, steps, shelf], [said, live, download, shelf], show_progress_on=live,
+        concurrency_limit=1, concurrency_id=LINE, api_visibility="private",
+    )  # fmt: skip
+    stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
+
+
+def _thinned(values: list[float], most: int = 200) -> list[float]:
+    """At most so many of the values, evenly spread, the last among them."""
+    if len(values) <= most:
+        return values
+    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]

@@ -1,0 +1,94 @@
+"""What stands before Gradio: the page's own rules on what is asked of it and what its answers let a browser do.
+
+Gradio takes a file's place on the server's disk, or an address to fetch, from whoever writes to it, and checks neither where
+it is mounted in another application. Here both are refused before it sees them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gradio.utils import get_upload_folder
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Whatever a page may ask for, the browser gets it from here or not at all.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; frame-ancestors 'self'"
+)
+MOST_ASKED = 4 << 20  # bytes of a request that is no upload
+
+
+class Gate:
+    """Refuses requests that name files which were not sent up, and tells browsers to fetch nothing from elsewhere."""
+
+    def __init__(self, inner: ASGIApp):
+        self.inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        if scope["type"] != "http" or scope["method"] != "POST" or _is_upload(scope):
+            await self.inner(scope, receive, sent)
+            return
+        body = await _body(receive)
+        if body is None:
+            await PlainTextResponse("the request is too large", 413)(scope, receive, sent)
+            return
+        if not _names_uploads_alone(body):
+            await PlainTextResponse("only a file that was sent up can be named", 403)(scope, receive, sent)
+            return
+        given = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def again() -> Message:
+            return next(given, None) or await receive()
+
+        await self.inner(scope, again, sent)
+
+
+def _is_upload(scope: Scope) -> bool:
+    """Gradio counts the bytes of those itself."""
+    return Headers(scope=scope).get("content-type", "").startswith("multipart/form-data")
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole of a request, or None where it is too large."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return bytes(body)
+        body += message.get("body", b"")
+        if len(body) > MOST_ASKED:
+            return None
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _names_uploads_alone(body: bytes) -> bool:
+    """Whether every file that is named in a request lies where uploads are put. What is no JSON names none."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return not body.lstrip().startswith((b"{", b"["))
+    place, waiting = Path(get_upload_folder()).resolve(), [asked]
+    while waiting:
+        each: Any = waiting.pop()
+        if isinstance(each, dict):
+            path = each.get("path")
+            if isinstance(path, str) and not Path(path).resolve().is_relative_to(place):
+                return False
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
+    return True

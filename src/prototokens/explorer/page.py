@@ -1,0 +1,104 @@
+"""The page: its tabs put together, and a server for it that talks to nobody but its visitors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from gradio.themes import Default, Font
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from prototokens.errors import UsageError
+from prototokens.explorer import decode, encode, inside, results, show, space
+from prototokens.explorer.gate import Gate
+from prototokens.explorer.work import Desk, Kept, Settings
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+FORGET = 3600  # seconds after which a visitor's files and shelf are dropped
+WAITING = 20  # visitors in the queue; a further one is told that it is full
+INTRODUCTION = """\
+# prototokens
+A text becomes a few trained vectors, and a frozen language model gives it back in one forward pass.
+"""
+
+
+def build(settings: Settings) -> gr.Blocks:
+    """The page as Gradio's blocks. No model is loaded before it is needed."""
+    desk = Desk(settings)
+    with gr.Blocks(analytics_enabled=False, title="prototokens", delete_cache=(FORGET, FORGET)) as page:
+        gr.Markdown(INTRODUCTION)
+        shelf = gr.State([], time_to_live=FORGET)
+        with gr.Tab("Encode", id="encode"):
+            encode.tab(desk, shelf)
+        with gr.Tab("Decode", id="decode"):
+            decode.tab(desk, shelf)
+        with gr.Tab("Space", id="space"):
+            space.tab(desk)
+        with gr.Tab("Inside", id="inside") as opened:
+            texts = inside.tab(desk, shelf)
+        with gr.Tab("Results", id="results"):
+            results.tab(desk)
+
+        def titles(kept: list[Kept]) -> Any:
+            names = [each.title for each in kept]
+            return gr.Dropdown(names, value=names[0] if names else None)
+
+        def left(request: gr.Request) -> None:
+            event = desk.stops.pop(str(request.session_hash), None)
+            if event is not None:
+                event.set()
+
+        opened.select(titles, shelf, texts, queue=False, show_progress="hidden", api_visibility="private")
+        page.unload(left)
+    return page.queue(max_size=WAITING, default_concurrency_limit=4)
+
+
+def app(settings: Settings, host: str) -> FastAPI:
+    """The page as an application that uvicorn serves: no files but those sent up, no documentation, no strangers."""
+    fonts, mono = ("system-ui", "sans-serif"), ("ui-monospace", "Menlo", "Consolas", "monospace")
+    theme = Default(primary_hue="violet", font=[Font(name) for name in fonts], font_mono=[Font(name) for name in mono])
+    served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    served.add_middleware(Gate)
+    if host in LOOPBACK:
+        # A page elsewhere whose name is made to point here is not this page.
+        served.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    return gr.mount_gradio_app(
+        served, build(settings), path="", footer_links=[], show_error=False, max_file_size=settings.most_upload,
+        allowed_paths=[], ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False, theme=theme, css=show.CSS,
+    )  # fmt: skip
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket of the page's own, listened at before anything is built.
+
+    Raises:
+        UsageError: the address cannot be had.
+    """
+    bound = None
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.listen()  # whoever comes before all is built waits, and is not turned away
+    except (OSError, OverflowError) as error:
+        if bound is not None:
+            bound.close()
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{host}, port {port} cannot be listened at ({reason}): name another with --host or --port") from error
+    return bound
+
+
+def serve(settings: Settings, host: str, bound: socket.socket) -> None:
+    """Serve until Ctrl-C."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read wherever Gradio would report to its makers
+    for noisy in ("httpx", "gradio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    config = uvicorn.Config(app(settings, host), log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[bound])

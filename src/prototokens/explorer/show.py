@@ -1,0 +1,169 @@
+"""HTML of the page: tokens with colours, facts, curves, pictures. What a visitor or a file can have put there is escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Custom properties make numbers that a style can let run: the clocks of the race.
+CSS = """
+@property --pt-clock { syntax: '<integer>'; inherits: false; initial-value: 0; }
+.gradio-container, .gradio-container > main { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
+.pt-text { white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, Menlo, Consolas, monospace;
+  line-height: 1.9; font-size: 15px; padding: 10px 12px; border: 1px solid var(--border-color-primary); border-radius: 8px; }
+.pt-token { border-radius: 4px; padding: 2px 0; box-shadow: inset 0 0 0 0.5px rgba(127,127,127,.28); }
+.pt-right { background: rgba(34,160,80,.26); }
+.pt-wrong { background: rgba(214,60,60,.26); text-decoration: underline wavy rgba(214,60,60,.9) 1px; }
+.pt-wait { opacity: .45; }
+.pt-facts { display: flex; flex-wrap: wrap; gap: 6px 22px; margin: 0 0 8px; }
+.pt-facts div { min-width: 84px; }
+.pt-facts b { display: block; font-size: 19px; font-variant-numeric: tabular-nums; }
+.pt-facts span { font-size: 12px; opacity: .75; }
+.pt-problem { border-left: 4px solid #d9480f; padding: 8px 12px; background: rgba(217,72,15,.12); border-radius: 4px; }
+.pt-note { opacity: .8; font-size: 14px; }
+.pt-good { color: #1a7f37; font-weight: 600; } .dark .pt-good { color: #4ac26b; }
+.pt-bad { color: #cf222e; font-weight: 600; } .dark .pt-bad { color: #ff7b72; }
+.pt-picture { overflow-x: auto; } .pt-picture img { max-width: none; width: 100%; min-width: 620px; background: white;
+  border-radius: 6px; }
+.pt-picture.pt-small img { min-width: 0; max-width: 560px; }
+.pt-curve { width: 100%; height: 64px; }
+.pt-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; display: block; overflow-x: auto;
+  border: none !important; }
+.pt-table td, .pt-table th { border: 1px solid var(--border-color-primary); padding: 4px 8px; text-align: right; }
+.pt-race { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; }
+@media (max-width: 700px) { .pt-race { grid-template-columns: 1fr; } }
+.pt-late { opacity: 0; animation: pt-come 1ms linear forwards; }
+@keyframes pt-come { to { opacity: 1; } }
+.pt-clock { font-size: 26px; font-weight: 700; font-variant-numeric: tabular-nums; }
+.pt-clock::after { counter-reset: pt var(--pt-clock); content: counter(pt) ' ms'; }
+.pt-clock { --pt-clock: var(--pt-end); animation: pt-run linear; animation-duration: var(--pt-lasts); }
+@keyframes pt-run { from { --pt-clock: 0; } to { --pt-clock: var(--pt-end); } }
+"""
+STRONG = 3.0  # a margin, in logits, from which on the colour no longer deepens
+
+
+class Token(NamedTuple):
+    """A token as it is shown.
+
+    Attributes:
+        text: its text.
+        margin: of its logit, or None where it is not known.
+        right: whether it is the target's; None where that is not known.
+    """
+
+    text: str
+    margin: float | None = None
+    right: bool | None = None
+
+
+def problem(sentence: str) -> str:
+    """What a visitor is told, in a frame."""
+    return f'<div class="pt-problem" role="alert">{escape(sentence)}</div>'
+
+
+def note(sentence: str) -> str:
+    return f'<p class="pt-note">{escape(sentence)}</p>'
+
+
+def judged(sentence: str, good: bool) -> str:
+    return f'<p class="{"pt-good" if good else "pt-bad"}">{escape(sentence)}</p>'
+
+
+def facts(named: dict[str, str]) -> str:
+    """Numbers with their names under them."""
+    cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in named.items())
+    return f'<div class="pt-facts">{cells}</div>'
+
+
+def text(tokens: Sequence[Token], by_margin: bool = False) -> str:
+    """Tokens one after another.
+
+    Args:
+        by_margin: colour by the margin, blue for a wide one and red for a narrow one; else right and wrong.
+    """
+    return f'<div class="pt-text">{"".join(_token(number, token, by_margin) for number, token in enumerate(tokens, 1))}</div>'
+
+
+def _token(number: int, token: Token, by_margin: bool) -> str:
+    shown = escape(token.text).replace("\n", "¶\n") or "∅"
+    margin = "" if token.margin is None else f", margin {token.margin:.2f}"
+    title = f'title="token {number}{margin}"'
+    if by_margin and token.margin is not None:
+        reach = max(0.0, min(1.0, token.margin / STRONG))
+        red, blue = (207, 34, 46), (9, 105, 218)
+        mixed = ",".join(str(round(a + (b - a) * reach)) for a, b in zip(red, blue, strict=True))
+        colour = f"rgba({mixed},{0.16 + 0.3 * abs(2 * reach - 1):.2f})"
+        return f'<span class="pt-token" style="background:{colour}" {title}>{shown}</span>'
+    kind = "pt-wait" if token.right is None and token.margin is None else ""
+    kind = kind if token.right is None else "pt-right" if token.right else "pt-wrong"
+    return f'<span class="pt-token {kind}" {title}>{shown}</span>'
+
+
+def curve(values: Sequence[float], colour: str, label: str) -> str:
+    """A line over the steps so far, from 0 to the largest value."""
+    if len(values) < 2:
+        return ""
+    top = max(values) or 1.0
+    points = " ".join(f"{400 * i / (len(values) - 1):.1f},{60 - 56 * value / top:.1f}" for i, value in enumerate(values))
+    return (
+        f'<svg class="pt-curve" viewBox="0 0 400 64" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
+        f'<polyline fill="none" stroke="{colour}" stroke-width="2" vector-effect="non-scaling-stroke" points="{points}"/></svg>'
+        f'<span class="pt-note">{escape(label)}</span>'
+    )
+
+
+def picture(figure: Figure, words: str, small: bool = False) -> str:
+    """A figure as an image inside the page: no file is left anywhere."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return image(buffer.getvalue(), words, small)
+
+
+def image(png: bytes, words: str, small: bool = False) -> str:
+    """A PNG inside the page."""
+    data = base64.b64encode(png).decode()
+    size = " pt-small" if small else ""
+    return f'<div class="pt-picture{size}"><img alt="{escape(words)}" src="data:image/png;base64,{data}"></div>'
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A small table; the first cell of a row is its head."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
+    body = "".join(
+        f"<tr><th>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>" for row in rows
+    )
+    return f'<table class="pt-table"><tr>{head}</tr>{body}</table>'
+
+
+def race(one: Sequence[str], one_ms: float, many: Sequence[str], many_ms: float, slower: float) -> str:
+    """Two texts that appear at their measured pace, slowed down alike, each with its clock.
+
+    Args:
+        one: the tokens of one-step decoding, all there after `one_ms`; `many`: those that come one by one within `many_ms`.
+        slower: how many times slower than measured it is shown.
+    """
+    every = many_ms * slower / max(1, len(many))
+    at_once = "".join(_late(token, one_ms * slower) for token in one)
+    in_turn = "".join(_late(token, (place + 1) * every) for place, token in enumerate(many))
+    return (
+        '<div class="pt-race">'
+        + _lane("one step: one forward pass", one_ms, slower, at_once)
+        + _lane(f"autoregressive: {len(many)} passes", many_ms, slower, in_turn)
+        + "</div>"
+    )
+
+
+def _lane(name: str, ms: float, slower: float, tokens: str) -> str:
+    style = f"--pt-end:{max(1, round(ms))};--pt-lasts:{ms * slower:.0f}ms"
+    return f'<div><b>{escape(name)}</b><div class="pt-clock" style="{style}"></div><div class="pt-text">{tokens}</div></div>'
+
+
+def _late(token: str, delay_ms: float) -> str:
+    shown = escape(token).replace("\n", "¶\n")
+    return f'<span class="pt-token pt-late" style="animation-delay:{delay_ms:.0f}ms">{shown}</span>'

@@ -1,0 +1,207 @@
+"""What the tabs share: the limits, the loaded models, the shelf of encoded texts, and errors told as sentences on the page."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from prototokens.encoded import Chunk, EncodedText
+from prototokens.engine.decode import Held
+from prototokens.engine.head import score
+from prototokens.errors import PrototokensError, UsageError
+from prototokens.explorer import show
+from prototokens.frozen_lm import FrozenLM
+
+# All that computes with a model waits in one line: a fit has the processor to itself, and hooks see no stranger's pass.
+LINE = "model"
+SHELF = 8  # encoded texts that a visitor keeps at hand
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What whoever starts the page allows.
+
+    Attributes:
+        models: what can be chosen: "builtin", folders, hub ids. Nothing else is ever loaded.
+        revision: of a hub model; only where one model is named.
+        device: as `FrozenLM.from_pretrained` takes it; so `dtype`.
+        results: the folders whose rows can be read. No other file can.
+        most_characters: of a text.
+        most_upload: bytes of a file that is sent up.
+    """
+
+    models: tuple[str, ...] = ("builtin",)
+    revision: str | None = None
+    device: str | None = None
+    dtype: str = "auto"
+    results: tuple[Path, ...] = ()
+    most_characters: int = 2000
+    most_upload: int = 8 << 20
+
+
+class Kept(NamedTuple):
+    """A text on the shelf.
+
+    Attributes:
+        title: its beginning.
+        model: the model's name, as it is chosen.
+        encoded: its vectors.
+    """
+
+    title: str
+    model: str
+    encoded: EncodedText
+
+
+class Read(NamedTuple):
+    """What vectors decode to, and by how much.
+
+    Attributes:
+        ids: of the tokens.
+        margin: the lead of each target's logit over the best other one, or, without targets, of the decoded token.
+    """
+
+    ids: Int64[Tensor, " tokens"]
+    margin: Float32[Tensor, " tokens"]
+
+
+@dataclass
+class Desk:
+    """One for a page: its settings, the models that are loaded, and which visitors asked to stop."""
+
+    settings: Settings
+    loaded: dict[str, FrozenLM] = field(default_factory=dict)
+    stops: dict[str, Event] = field(default_factory=dict)
+
+    def model(self, name: str) -> FrozenLM:
+        """One of the models that the page was started with, loaded at its first use.
+
+        Raises:
+            ModelError: it cannot be loaded.
+            UsageError: the page was not started with it.
+        """
+        if name not in self.settings.models:
+            raise UsageError(f"{name!r} is not among the models of this page: start it with --model {name}")
+        if name not in self.loaded:
+            settings = self.settings
+            self.loaded[name] = FrozenLM.from_pretrained(
+                name, revision=settings.revision, device=settings.device, dtype=settings.dtype
+            )
+        return self.loaded[name]
+
+    def check_text(self, text: str) -> None:
+        """Refuse what is longer than this page takes.
+
+        Raises:
+            UsageError: so many characters.
+        """
+        most = self.settings.most_characters
+        if len(text) > most:
+            raise UsageError(
+                f"the text has {len(text):,} characters, and this page takes {most:,}: shorten it,"
+                " or start the page with a higher --max-characters"
+            )
+
+
+def told(said: Any) -> Callable[[Callable], Callable]:
+    """Let a handler's errors appear in `said`, as sentences; it is emptied where all is well.
+
+    The handler gives a dictionary from components to values, or several, one after another.
+    """
+
+    def wrap(handler: Callable) -> Callable:
+        if inspect.isgeneratorfunction(handler):
+
+            @wraps(handler)
+            def many(*values: Any) -> Any:
+                try:
+                    for update in handler(*values):
+                        yield {said: "", **update}
+                except Exception as error:
+                    yield {said: _sentence(error)}
+
+            return many
+
+        @wraps(handler)
+        def once(*values: Any) -> Any:
+            try:
+                return {said: "", **handler(*values)}
+            except Exception as error:
+                return {said: _sentence(error)}
+
+        return once
+
+    return wrap
+
+
+def _sentence(error: Exception) -> str:
+    """A user's error in its own words; of any other the page says that it is ours, and the terminal all of it."""
+    if isinstance(error, PrototokensError):
+        return show.problem(str(error))
+    logging.getLogger(__name__).error("a handler of the page failed", exc_info=error)
+    return show.problem("this went wrong in the program, not in what you did: the terminal that it was started from says where")
+
+
+@torch.no_grad()
+def read(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = None) -> Read:
+    """What a row decodes to, with margins.
+
+    Args:
+        ids: the target, where it is known.
+    """
+    inputs = held.protos[held.layout.index(held.length)].to(lm.device, lm.dtype)
+    hidden = lm.hidden(inputs[None])[0, held.layout.scored(held.length).to(lm.device)]
+    decoded = torch.cat([lm.logits(part).argmax(-1) for part in hidden.split(256)])
+    target = decoded if ids is None else torch.tensor(list(ids), device=lm.device)
+    return Read(decoded.cpu(), score(lm, hidden, target, gradient=False).margin.cpu())
+
+
+def tokens_of(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = None) -> list[show.Token]:
+    """A row's tokens as the page shows them; right or wrong only where the target is known."""
+    got = read(lm, held, ids)
+    return [
+        show.Token(lm.decode([token]), margin, None if ids is None else token == ids[place])
+        for place, (token, margin) in enumerate(zip(got.ids.tolist(), got.margin.tolist(), strict=True))
+    ]
+
+
+def put_on_shelf(shelf: list[Kept], lm: FrozenLM, encoded: EncodedText, text: str) -> list[Kept]:
+    """The shelf with one more, newest first."""
+    title = " ".join(text.split())[:48] or "(blank)"
+    names = {kept.title for kept in shelf}
+    number = next(count for count in range(1, SHELF + 2) if (title if count == 1 else f"{title} ({count})") not in names)
+    return [Kept(title if number == 1 else f"{title} ({number})", lm.name, encoded), *shelf][:SHELF]
+
+
+def from_shelf(shelf: list[Kept], title: str | None) -> Kept:
+    """The text of that title.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for kept in shelf:
+        if kept.title == title:
+            return kept
+    raise UsageError("there is no such text yet: encode one, or open a file, in the first two tabs")
+
+
+def chunk_of(encoded: EncodedText, number: float | None) -> Chunk:
+    """A chunk by its number, from 1.
+
+    Raises:
+        UsageError: there is no such chunk.
+    """
+    chunks = encoded.chunks()
+    if number is None or not 1 <= int(number) <= len(chunks):
+        raise UsageError(f"the chunks of this text are numbered from 1 to {len(chunks)}")
+    return chunks[int(number) - 1]

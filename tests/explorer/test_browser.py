@@ -1,0 +1,317 @@
+"""The page in a real browser: every tab's main path, on a wide window and on one of a phone's size.
+
+Headless Chromium against `prototokens explore`, on the built-in model. What the windows show is kept as pictures under
+build/screenshots.
+"""
+
+import base64
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+import prototokens as pt
+from prototokens.explorer.gate import POLICY
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+CHROMIUM = shutil.which("chromium")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium here: apt-get install chromium chromium-driver"),
+]
+SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+WIDE, PHONE = (1280, 900), (390, 844)
+SENTENCE = "He had never seen the sea."
+PATIENCE = 120  # seconds; a busy machine is slow
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+]
+
+
+@pytest.fixture(scope="module")
+def address(served_page, tmp_path_factory):
+    """The page, started as a user would, with a folder of results."""
+    folder = tmp_path_factory.mktemp("explorer")
+    results = folder / "results"
+    (results / "table").mkdir(parents=True)
+    rows = [{"text": f"t{n}", "tokens": 16 * n, "solution": {"exact": n < 3, "steps": 100 * n}} for n in range(1, 5)]
+    (results / "table" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (results / "table" / "report.md").write_text("# A report\n\nFour texts.\n")
+    (folder / "secret.jsonl").write_text('{"secret": 1}\n')
+    (results / "table" / "out.jsonl").symlink_to(folder / "secret.jsonl")
+    with served_page("--results", results, "--max-characters", 400, "--max-upload", 1, cwd=folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def ptok(tmp_path_factory):
+    """A file of one sentence on the built-in model."""
+    path = tmp_path_factory.mktemp("files") / "sentence.ptok"
+    pt.encode(pt.FrozenLM.from_pretrained("builtin"), SENTENCE).save(path)
+    return path
+
+
+class Page:
+    """A window on the page."""
+
+    def __init__(self, address, size, place):
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in [*FLAGS, f"--user-data-dir={place}", f"--window-size={size[0]},{size[1]}"]:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+        # A headless window is never as narrow as a phone: the page is told that it is.
+        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.size = "phone" if size == PHONE else "wide"
+        self.driver.get(address)
+        self.wait(lambda: self.all("#encode-go"))
+
+    def all(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector):
+        return self.wait(lambda: self.all(selector))[0]
+
+    def text(self, selector):
+        return " ".join(element.text for element in self.all(selector))
+
+    def wait(self, condition, seconds=PATIENCE):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                if found := condition():
+                    return found
+            except webdriver.remote.webdriver.WebDriverException:
+                pass  # the page was being redrawn
+            time.sleep(0.1)
+        self.shot("too-late")
+        pytest.fail("the page did not get there")
+
+    def until(self, selector, pattern, seconds=PATIENCE):
+        """Wait for words; returns all that is there."""
+        return self.wait(lambda: (words := self.text(selector)) and re.search(pattern, words) and words, seconds)
+
+    def tab(self, name):
+        self.wait(lambda: self._go_to(name))
+        time.sleep(0.5)
+
+    def _go_to(self, name):
+        """Press the tab, or first the menu of those that a narrow window has no room for."""
+        for button in self.all("button[role=tab], .overflow-dropdown button"):
+            if (button.get_attribute("textContent") or "").strip() == name:
+                self.driver.execute_script("arguments[0].click()", button)
+                return True
+        for more in self.all(".overflow-menu > button"):
+            self.driver.execute_script("arguments[0].click()", more)
+        return False
+
+    def click(self, selector):
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()", self.one(selector))
+
+    def type(self, selector, words):
+        area = self.one(f"{selector} textarea, {selector} input")
+        self.driver.execute_script(
+            "const set = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(arguments[0]), 'value').set;"
+            "set.call(arguments[0], arguments[1]);"
+            "arguments[0].dispatchEvent(new Event('input', {bubbles: true}));"
+            "arguments[0].dispatchEvent(new Event('change', {bubbles: true}))",
+            area,
+            words,
+        )
+        time.sleep(0.3)
+
+    def slide(self, selector, value):
+        slider = self.one(f"{selector} input[type=range]")
+        self.driver.execute_script(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}));"
+            "arguments[0].dispatchEvent(new Event('pointerup', {bubbles: true}))",
+            slider,
+            value,
+        )
+
+    def choose(self, selector, words):
+        box = self.one(f"{selector} input")
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
+        box.click()
+        option = self.wait(lambda: [each for each in self.all("[role=option]") if words in each.get_attribute("textContent")])[
+            0
+        ]
+        self.driver.execute_script("arguments[0].dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))", option)
+        time.sleep(0.4)
+
+    def shot(self, name):
+        """The whole page as a picture; nothing of it may be wider than the window."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        script = "return [document.documentElement.scrollWidth, document.documentElement.scrollHeight, window.innerWidth]"
+        width, height, seen = self.driver.execute_script(script)
+        clip = {"x": 0, "y": 0, "width": max(width, 320), "height": min(max(height, 400), 6000), "scale": 1}
+        data = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})["data"]
+        (SHOTS / f"{self.size}-{name}.png").write_bytes(base64.b64decode(data))
+        assert width <= seen + 1, f"{name}: the page is {width} wide in a window of {seen}"
+
+    def close(self):
+        self.driver.quit()
+
+
+@pytest.fixture(scope="module", params=[WIDE, PHONE], ids=["wide", "phone"])
+def page(address, request, tmp_path_factory):
+    page = Page(address, request.param, tmp_path_factory.mktemp("profile"))
+    yield page
+    page.close()
+
+
+def test_encode_fills_in_and_gives_a_file(page):
+    page.tab("Encode")
+    page.type("#encode-text", SENTENCE)
+    page.click("#encode-go")
+    page.until("#encode-live", "tokens right")
+    page.shot("encode-live")
+    done = page.until("#encode-live", "exact; decoded from the vectors in 1 forward pass")
+    assert "NOT exact" not in done
+    assert page.text("#encode-live .pt-text").replace("\n", "") == SENTENCE
+    assert not page.all("#encode-live .pt-wrong")
+    assert page.all("#encode-live img[alt*='vectors of the first chunk']")
+    page.wait(lambda: page.all("#encode-download") and page.all("#encode-download")[0].is_displayed())
+    page.shot("encode-done")
+
+
+def test_a_fit_is_stopped(page):
+    page.tab("Encode")
+    page.type("#encode-text", "qz jx vk wq zzx qj kv xw jq vz xk qw zj kx vq wz jk xq zv qk jw xz vj kq wx")
+    page.click("#encode-go")
+    page.until("#encode-live", "tokens right")
+    page.click("#encode-stop")
+    assert "this is how far it got" in page.until("#encode-live", "stopped")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"), [("", "the text is empty"), ("x" * 401, "the text has 401 characters, and this page takes 400")]
+)
+def test_a_text_that_cannot_be_encoded(page, words, sentence):
+    page.tab("Encode")
+    page.type("#encode-text", words)
+    page.click("#encode-go")
+    page.until("#encode-said", re.escape(sentence))
+    page.shot("encode-refused")
+
+
+def test_decode_shows_margins_and_a_race(page, ptok):
+    page.tab("Decode")
+    page.one("#decode-file input[type=file]").send_keys(str(ptok))
+    assert "1 forward pass" in page.until("#decode-text", "the text that was encoded, by its SHA-256")
+    assert page.text("#decode-text .pt-text") == SENTENCE
+    assert "margin" in page.one("#decode-text .pt-token").get_attribute("title")
+    page.click("#decode-race-go button, #decode-race-go")
+    said = page.until("#decode-race", "times as long")
+    assert "One step:" in said
+    assert len(page.all("#decode-race .pt-clock")) == 2
+    time.sleep(7)  # the race is shown in six seconds
+    lanes = page.all("#decode-race .pt-text")
+    assert lanes[0].text == SENTENCE
+    page.shot("decode")
+
+
+def test_files_that_are_none_of_ours(page, tmp_path):
+    page.driver.refresh()
+    page.tab("Decode")
+    wrong = tmp_path / "wrong.ptok"
+    wrong.write_bytes(b"not one of ours")
+    page.one("#decode-file input[type=file]").send_keys(str(wrong))
+    said = page.until("#decode-said", "wrong.ptok is not a whole .ptok file")
+    assert "/" not in said.partition("wrong.ptok")[0]  # not a word of where the page keeps it
+    page.shot("decode-refused")
+
+
+def test_space_has_ways_noise_and_exchange(page):
+    page.tab("Space")
+    page.type("#space-first", "The sea was calm.")
+    page.type("#space-second", "It was dark.")
+    page.click("#space-go")
+    page.until("#space-overview", r"6 of 6 exact")
+    assert len(page.all("#space-overview table")) == 2
+    right = r"(\d+) of (\d+) tokens right"
+    start = re.search(right, page.until("#space-between", right))
+    assert start[1] == start[2]
+    page.slide("#space-place", "0.5")
+    line = page.wait(lambda: (m := re.search(right, page.text("#space-between"))) and m[1] != m[2] and m)
+    page.click("#space-way input[value='Bezier curve']")
+    page.wait(lambda: (m := re.search(right, page.text("#space-between"))) and int(m[1]) > int(line[1]))
+    page.slide("#space-noise", "1")
+    page.wait(lambda: (m := re.search(right, page.text("#space-noisy"))) and m[1] != m[2])
+    page.choose("#space-m", "A1")
+    page.wait(lambda: (m := re.search(right, page.text("#space-mixed"))) and m[1] == m[2])
+    page.shot("space")
+
+
+def test_inside_draws_what_was_encoded(page, ptok):
+    page.tab("Decode")
+    if not page.text("#decode-text .pt-text"):
+        page.driver.refresh()
+        page.tab("Decode")
+        page.one("#decode-file input[type=file]").send_keys(str(ptok))
+    page.until("#decode-text", "by its SHA-256")
+    page.tab("Inside")
+    page.wait(lambda: page.one("#inside-text input").get_attribute("value").startswith("He had never"))
+    page.click("#inside-go")
+    page.one("#inside-whole img[alt*='logit lens']")
+    page.one("#inside-closer img[alt='attention of each position to e']")
+    page.choose("#inside-vector", "m")
+    page.one("#inside-closer img[alt='attention of each position to m']")
+    time.sleep(2)  # until the last picture has faded in
+    page.shot("inside")
+
+
+def test_results_are_tables_of_the_folder_alone(page):
+    page.tab("Results")
+    page.choose("#results-file", "results/table/rows.jsonl")
+    page.until("#results-about", "4 rows")
+    words = page.until("#results-rows", "solution.steps")
+    assert "400" in words
+    assert "Four texts." in page.until("#results-report", "A report")
+    page.one("#results-file input").click()
+    assert not any("out.jsonl" in (each.get_attribute("textContent") or "") for each in page.all("[role=option]"))
+    page.shot("results")
+
+
+def test_nothing_is_fetched_from_elsewhere(page, address):
+    """Every address that the browser has asked for since it opened the page, and what its policy forbade."""
+    script = "return performance.getEntriesByType('resource').map(each => each.name)"
+    asked = page.driver.execute_script(script)
+    assert asked
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    refused = [entry["message"] for entry in page.driver.get_log("browser") if "Content Security Policy" in entry["message"]]
+    assert refused == []
+    assert "connect-src 'self'" in POLICY
+
+
+def test_a_second_visitor_waits_in_a_line_that_is_seen(address, tmp_path):
+    one = Page(address, WIDE, tmp_path / "one")
+    two = Page(address, WIDE, tmp_path / "two")
+    try:
+        one.type("#encode-text", "qz jx vk wq zzx qj kv xw jq vz xk qw zj kx vq wz jk xq zv qk jw xz vj kq wx")
+        one.click("#encode-go")
+        one.until("#encode-live", "tokens right")
+        two.type("#encode-text", "It was dark.")
+        two.click("#encode-go")
+        two.until("#encode-live", r"queue: \d+/\d+")
+        two.shot("queue")
+        one.click("#encode-stop")
+        one.until("#encode-live", "stopped")
+        two.until("#encode-live", "exact; decoded from the vectors")
+    finally:
+        one.close()
+        two.close()

@@ -1,0 +1,262 @@
+"""The page without a browser: what it refuses, what it never gives away, and how a fit is watched and stopped."""
+
+import socket
+import sys
+import threading
+from html import unescape
+
+import pytest
+import torch
+
+import prototokens as pt
+from prototokens.encoded import Chunk, EncodedText
+from prototokens.errors import FileError, ModelError, UsageError
+from prototokens.explorer import show
+from prototokens.explorer.work import Desk, Settings, chunk_of, from_shelf, put_on_shelf, read, tokens_of, told
+
+pytest.importorskip("gradio", reason="gradio is not installed: pip install 'prototokens[explorer]'")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A folder of results beside a file that is none of the page's business, and a link to it."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "given" / "deep").mkdir(parents=True)
+    (folder / "given" / "deep" / "rows.jsonl").write_text('{"a": 1, "b": {"c": [1, 2], "d": "x"}}\n\n{"a": 10}\n')
+    (folder / "given" / "table.csv").write_text("name,steps\none,20\ntwo,3\n")
+    (folder / "given" / "broken.jsonl").write_text("[1, 2]\n")
+    (folder / "given" / "deep" / "report.md").write_text("# Title\n\n![curve](curve.svg)\n\n<script>alert(1)</script>\n")
+    (folder / "given" / "deep" / "curve.png").write_bytes(b"\x89PNG")
+    (folder / "secret.jsonl").write_text('{"secret": 1}\n')
+    (folder / "given" / "link.jsonl").symlink_to(folder / "secret.jsonl")
+    return folder / "given"
+
+
+@pytest.fixture(scope="module")
+def served(served_page, results):
+    """The page's address."""
+    with served_page("--results", results, "--max-upload", 1, cwd=results, clean=False) as address:
+        yield address
+
+
+def ask(method, url, **options):
+    import httpx
+
+    return httpx.request(method, url, trust_env=False, timeout=30, **options)
+
+
+def test_no_file_of_the_machine_is_given_away(served, results):
+    for path in ("/etc/passwd", results / "table.csv", results.parent / "secret.jsonl", sys.executable, "../../etc/passwd"):
+        assert ask("GET", f"{served}/gradio_api/file={path}").status_code in (403, 404), path
+
+
+@pytest.mark.parametrize("place", ["secret.ptok", "/etc/passwd", "http://127.0.0.1:9/x.ptok", "/tmp/gradio/../x.ptok"])
+def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, place):
+    """Whoever writes to the page directly cannot name a file of the machine, or have the machine fetch one."""
+    (results.parent / "secret.ptok").write_text("secret")
+    named = str(results.parent / place) if place == "secret.ptok" else place
+    data = [{"path": named, "meta": {"_type": "gradio.FileData"}}, "builtin", None]
+    for asked in ("gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/call/decode"):
+        sent = {"data": data, "fn_index": 0, "session_hash": "x"}
+        answer = ask("POST", f"{served}/{asked}", json=sent)
+        assert (answer.status_code, answer.text) == (403, "only a file that was sent up can be named")
+    assert ask("POST", f"{served}/gradio_api/queue/join", content=b'{"data": [' + b"0," * (3 << 20)).status_code == 413
+
+
+def test_an_upload_that_is_too_large(served):
+    assert ask("POST", f"{served}/gradio_api/upload", files={"files": ("a.ptok", b"x" * 1000)}).status_code == 200
+    assert ask("POST", f"{served}/gradio_api/upload", files={"files": ("a.ptok", b"x" * (2 << 20))}).status_code == 413
+
+
+def test_every_answer_forbids_what_is_elsewhere_and_no_stranger_is_answered(served):
+    answer = ask("GET", served)
+    assert "connect-src 'self'" in answer.headers["content-security-policy"]
+    assert "fonts.googleapis" not in answer.text
+    assert ask("GET", served, headers={"Host": "elsewhere.example"}).status_code == 400
+    for path in ("docs", "monitoring", "gradio_api/mcp/sse"):
+        assert ask("GET", f"{served}/{path}").status_code in (403, 404), path
+
+
+def test_nothing_is_reported_to_its_makers(served):
+    assert ask("GET", f"{served}/config").json()["analytics_enabled"] is False
+
+
+def test_only_files_of_the_folders_are_tables(results):
+    from prototokens.explorer.results import _files, _find, _plots, _read, _report
+
+    folders = (results,)
+    assert list(_files(folders, (".jsonl", ".csv"))) == ["given/broken.jsonl", "given/deep/rows.jsonl", "given/table.csv"]
+    heads, cells, total = _read(_find(folders, "given/deep/rows.jsonl", (".jsonl",)))
+    assert (heads, cells, total) == (["a", "b.c", "b.d"], [[1, "[1, 2]", "x"], [10, "", ""]], 2)
+    assert _read(results / "table.csv") == (["name", "steps"], [["one", 20.0], ["two", 3.0]], 2)
+    for name in ("given/../secret.jsonl", "given/link.jsonl", str(results.parent / "secret.jsonl"), "/etc/passwd"):
+        with pytest.raises(UsageError, match="not among the files of the folders"):
+            _find(folders, name, (".jsonl", ".csv"))
+    with pytest.raises(FileError, match="no table that can be read here"):
+        _read(results / "broken.jsonl")
+    rows = results / "deep" / "rows.jsonl"
+    assert "curve.svg" not in _report(folders, rows)
+    assert "curve" in _plots(folders, rows)
+
+
+def test_columns_of_numbers_sort_as_numbers():
+    from prototokens.explorer.results import _kinds
+
+    assert _kinds(["a", "b", "c"], [[1, "x", True], [2.5, "y", False]]) == ["number", "str", "str"]
+    assert _kinds(["a"], []) == ["str"]
+
+
+def test_what_a_visitor_writes_is_never_markup():
+    nasty = '<img src=x onerror="alert(1)">'
+    made = [
+        show.problem(nasty), show.note(nasty), show.facts({nasty: nasty}), show.table([nasty], [[nasty, nasty]]),
+        show.text([show.Token(nasty, 1.0, True)]), show.text([show.Token(nasty, 1.0)], by_margin=True),
+        show.race([nasty], 1, [nasty], 2, 1),
+    ]  # fmt: skip
+    for html in made:
+        assert "<img" not in html
+        assert nasty in unescape(html)
+
+
+def test_errors_are_sentences(caplog):
+    def fails(error):
+        def handler():
+            raise error
+
+        return handler
+
+    @told("said")
+    def well():
+        return {"out": 1}
+
+    assert well() == {"said": "", "out": 1}
+    refused = told("said")(fails(ModelError("'x' cannot be <b>loaded</b>")))()
+    assert "&lt;b&gt;loaded" in refused["said"]
+    broken = told("said")(fails(ZeroDivisionError("secret detail")))()
+    assert "secret" not in broken["said"]
+    assert "went wrong in the program" in broken["said"]
+    assert "secret detail" in caplog.text
+
+    @told("said")
+    def many():
+        yield {"out": 1}
+        raise UsageError("no more")
+
+    first, last = list(many())
+    assert first == {"said": "", "out": 1}
+    assert "no more" in last["said"]
+
+
+def test_only_the_models_of_the_page_are_loaded(tiny_folder):
+    desk = Desk(Settings(models=(str(tiny_folder), "nowhere/at-all"), dtype="float32"))
+    assert desk.model(str(tiny_folder)) is desk.model(str(tiny_folder))
+    with pytest.raises(UsageError, match="not among the models of this page"):
+        desk.model("/etc")
+    with pytest.raises(UsageError, match=r"the text has 2,001 characters, and this page takes 2,000"):
+        desk.check_text("x" * 2001)
+
+
+def test_what_is_read_of_vectors(tiny_llama):
+    solution = pt.fit(tiny_llama, "Call me.")
+    got = read(tiny_llama, solution, solution.ids)
+    assert got.ids.tolist() == list(solution.ids)
+    assert float(got.margin.min()) == pytest.approx(solution.margin, abs=1e-3)
+    tokens = tokens_of(tiny_llama, solution, [0, *solution.ids[1:]])
+    assert [token.right for token in tokens] == [False, *[True] * 7]
+    assert tokens[0].margin < 0 < tokens[1].margin
+    assert "".join(token.text for token in tokens_of(tiny_llama, solution)) == "Call me."
+
+
+def test_the_shelf_keeps_the_newest_by_different_names(tiny_llama):
+    encoded = EncodedText.of(tiny_llama, "A", [pt.fit(tiny_llama, "A")], recipe=pt.Recipe())
+    shelf = []
+    for number in range(10):
+        shelf = put_on_shelf(shelf, tiny_llama, encoded, "A" if number % 2 else "B")
+    assert len(shelf) == len({kept.title for kept in shelf}) == 8
+    assert from_shelf(shelf, shelf[3].title) is shelf[3]
+    with pytest.raises(UsageError, match="no such text yet"):
+        from_shelf(shelf, None)
+    assert chunk_of(encoded, 1).length == 1
+    with pytest.raises(UsageError, match="numbered from 1 to 1"):
+        chunk_of(encoded, 2)
+
+
+@pytest.fixture
+def live(tiny_llama):
+    from prototokens.chunks import plan_chunks
+    from prototokens.explorer.encode import LiveFit
+
+    def live(text, **recipe):
+        ids = tiny_llama.encode(text)
+        plan = plan_chunks(tiny_llama, ids, "tiled:2", 4)
+        return LiveFit(tiny_llama, text, ids, plan, pt.Recipe.named("fast", **recipe), 0, threading.Event())
+
+    return live
+
+
+def test_a_fit_is_watched_to_its_end(live):
+    fit = live("Call me.")
+    frames = list(fit.watch())
+    assert frames
+    assert "least margin" in frames[0]
+    assert isinstance(fit.outcome, EncodedText)
+    assert fit.outcome.exact
+
+
+def test_a_fit_ends_when_it_is_asked_to_and_when_nobody_watches(live):
+    from prototokens.explorer.encode import Stopped
+
+    asked = live("Call me Ishmael.", margin=1e6, steps=100_000)
+    for _ in asked.watch():
+        asked.stop.set()
+    assert isinstance(asked.outcome, Stopped)
+    left = live("Call me Ishmael.", margin=1e6, steps=100_000)
+    watching = left.watch()
+    next(watching)
+    watching.close()
+    assert not left.thread.is_alive()
+    assert isinstance(left.outcome, Stopped)
+
+
+def test_points_on_a_plane_keep_their_distances():
+    from prototokens.explorer.space import _flattened
+
+    points = torch.tensor([[0.0, 0], [3, 0], [3, 4], [-1, 2]], dtype=torch.float64)
+    flat = _flattened(torch.cdist(points, points))
+    torch.testing.assert_close(torch.cdist(flat, flat), torch.cdist(points, points))
+
+
+def test_the_slope_of_the_curve_is_the_slope_of_the_loss(tiny_llama):
+    """Against autograd through the whole model's own logits."""
+    from prototokens.explorer.space import _slope
+
+    solution = pt.fit(tiny_llama, "Call me.", recipe=pt.Recipe.named("fast", steps=3))
+    points = torch.stack([solution.protos, solution.protos + 0.1])
+    leaves = points.clone().requires_grad_()
+    inputs = leaves[:, solution.layout.index(8)]
+    logits = tiny_llama.model(inputs_embeds=inputs).logits / pt.Recipe().temperature
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(solution.ids * 2), reduction="sum")
+    (expected,) = torch.autograd.grad(loss, leaves)
+    # The engine's loss is in nats of the tempered logits, and its gradient the one of their sum.
+    torch.testing.assert_close(_slope(tiny_llama, solution)(points), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_a_race_of_a_chunk(tiny_llama):
+    from prototokens.explorer.decode import _load, _race
+
+    solution = pt.fit(tiny_llama, "Call me.")
+    said = _race(tiny_llama, Chunk(solution.protos, solution.layout, 8))
+    assert "8 tokens, from 2 vectors either way" in said
+    assert said.count("pt-clock") == 2
+    with pytest.raises(FileError, match=r"^none\.ptok does not exist"):
+        _load("/tmp/where/it/is/kept/none.ptok")
+
+
+def test_a_port_that_is_taken():
+    from prototokens.explorer.page import listen
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UsageError, match="cannot be listened at"):
+            listen("127.0.0.1", taken.getsockname()[1])
