@@ -140,7 +140,7 @@ def tab(desk: Desk, shelf: gr.State) -> None:
     live = gr.HTML(elem_id="encode-live", min_height=40)
     download = gr.DownloadButton("Download the .ptok", visible=False, elem_id="encode-download")
 
-    @told(said)
+    @told(said, live)
     def run(
         text: str, model: str, layout: str, recipe: str, seed: float, steps: float, kept: list[Kept], request: gr.Request
     ) -> Iterator[dict[Any, Any]]:

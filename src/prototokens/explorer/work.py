@@ -113,10 +113,13 @@ class Desk:
             )
 
 
-def told(said: Any) -> Callable[[Callable], Callable]:
+def told(said: Any, *emptied: Any) -> Callable[[Callable], Callable]:
     """Let a handler's errors appear in `said`, as sentences; it is emptied where all is well.
 
     The handler gives a dictionary from components to values, or several, one after another.
+
+    Args:
+        emptied: what shows nothing where there is an error.
     """
 
     def wrap(handler: Callable) -> Callable:
@@ -128,7 +131,7 @@ def told(said: Any) -> Callable[[Callable], Callable]:
                     for update in handler(*values):
                         yield {said: "", **update}
                 except Exception as error:
-                    yield {said: _sentence(error)}
+                    yield {said: _sentence(error), **dict.fromkeys(emptied, "")}
 
             return many
 
@@ -137,7 +140,7 @@ def told(said: Any) -> Callable[[Callable], Callable]:
             try:
                 return {said: "", **handler(*values)}
             except Exception as error:
-                return {said: _sentence(error)}
+                return {said: _sentence(error), **dict.fromkeys(emptied, "")}
 
         return once
 
