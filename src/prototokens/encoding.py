@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from prototokens.chunks import ChunkPlan, plan_chunks
+from prototokens.chunks import MOST_HALVINGS, ChunkPlan, plan_chunks
 from prototokens.encoded import EncodedText
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
@@ -16,10 +16,6 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
-
-# A chunk that does not become exact is halved, and each half tried again: this often, which takes any length below 256 to
-# single tokens.
-MOST_HALVINGS = 8
 
 
 class Span(NamedTuple):
@@ -38,6 +34,7 @@ def encode(
     *,
     layout: str | Layout = "auto",
     chunk_length: int | None = None,
+    vectors: int | Literal["auto"] | None = None,
     recipe: str | Recipe = "fast",
     seed: int = 0,
     share: str | None = None,
@@ -51,8 +48,9 @@ def encode(
     Args:
         layout: an arrangement of every chunk, or `auto`.
         chunk_length: tokens of every chunk but the last; by default cut by the text's information (`plan_chunks`).
+        vectors: of a chunk, in place of a layout; `auto` chooses their number by the forecast (`plan_chunks`).
         share: one e (or one m) for all chunks; such a text is solved as a whole or not at all, and its chunks are not halved.
-        plan: where to cut, as `plan_chunks` gave it; then `layout` and `chunk_length` are not looked at.
+        plan: where to cut, as `plan_chunks` gave it; then `layout`, `chunk_length` and `vectors` are not looked at.
         progress: called after every step, as `fit` does.
         kept: spans solved before; new ones are added as they are solved, so that a caller can save them when interrupted.
             Not looked at where a vector is shared: spans that were solved apart do not share it.
@@ -66,7 +64,7 @@ def encode(
     """
     recipe = Recipe.named(recipe)
     ids = text_ids(lm, text)
-    plan = plan or plan_chunks(lm, ids, layout, chunk_length)
+    plan = plan or plan_chunks(lm, ids, layout, chunk_length, vectors, recipe)
     if sum(plan.lengths) != len(ids):
         raise UsageError(f"the plan is for {sum(plan.lengths)} tokens and the text has {len(ids)}: give the plan of this text")
     if share == "e":

@@ -13,7 +13,7 @@ from prototokens.encoded import EncodedText
 TEXT = "Call me Ishmael. Some years ago"
 ENCODE_KEYS = {
     "output", "model", "layout", "tokens", "chunks", "vectors", "floats", "bytes", "exact", "accuracy", "steps_median",
-    "row_steps", "seconds", "min_margin",
+    "row_steps", "seconds", "min_margin", "forecast_exact", "forecast_steps", "forecast_row_steps", "forecast_seconds",
 }  # fmt: skip
 DECODE_KEYS = {"text", "tokens", "forward_passes", "seconds", "tokens_per_second", "matches"}
 

@@ -7,9 +7,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prototokens.chunks import BITS_PER_NUMBER, LONGEST, ChunkPlan, _cut, longest_target, plan_chunks
-from prototokens.errors import UsageError
+from prototokens.chunks import (
+    LOADS,
+    LONGEST,
+    REPEATED,
+    ChunkPlan,
+    Outlook,
+    _cut,
+    clock,
+    longest_target,
+    plan_chunks,
+    price,
+)
+from prototokens.errors import TextError, UsageError
+from prototokens.forecast import Curve, Forecaster
 from prototokens.layout import Layout
+from prototokens.recipe import Recipe
 
 BITS = st.floats(0, 40, allow_subnormal=False)
 
@@ -69,32 +82,160 @@ def test_a_token_of_more_information_than_a_piece_may_hold(place):
     assert len(lengths) <= 2 + 100 / 5
 
 
+@pytest.fixture
+def curve(monkeypatch):
+    """A curve of round numbers, whatever the package ships: steps = 10 (tokens a vector) ** (1 + 2 bits a number)."""
+    curve = Curve({"constant": math.log(10), "density": 1.0, "crowding": 2.0}, 0.1, 0.5, {})
+    monkeypatch.setattr(Curve, "of", staticmethod(lambda recipe: curve))
+    return curve
+
+
 def ids_of(lm, count):
     return torch.randint(0, 256, (count,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
 @settings(max_examples=15, deadline=None)
-@given(count=st.integers(1, 300), layout=st.sampled_from(["auto", "paper", "free", "tiled:9"]))
-def test_a_plan_for_a_model(tiny_llama, count, layout):
+@given(
+    count=st.integers(1, 300),
+    options=st.sampled_from(
+        [
+            {},
+            {"layout": "paper"},
+            {"layout": "free"},
+            {"layout": "tiled:9"},
+            {"vectors": "auto"},
+            {"vectors": 3},
+            {"recipe": "paper"},
+        ]
+    ),
+)
+def test_a_plan_for_a_model(tiny_llama, count, options):
     ids = ids_of(tiny_llama, count)
-    plan = plan_chunks(tiny_llama, ids, layout)
+    plan = plan_chunks(tiny_llama, ids, **options)
     assert sum(plan.lengths) == count
     assert max(plan.lengths) <= min(LONGEST, longest_target(tiny_llama, plan.layout))
     information = (tiny_llama.surprisal(ids).double() / math.log(2)).tolist()
     assert plan.bits == pytest.approx(sum(information))
-    budget = BITS_PER_NUMBER * plan.layout.vectors * tiny_llama.d_model
-    assert all(sum(piece) <= budget + 1e-6 or len(piece) == 1 for piece in pieces_of(information, plan.lengths))
+    most = max(LOADS) * plan.layout.vectors * tiny_llama.d_model
+    assert all(sum(piece) <= most + 1e-6 or len(piece) == 1 for piece in pieces_of(information, plan.lengths))
+    assert 0 <= plan.forecast.exact <= 1
+    assert plan.forecast.steps <= Recipe.named(options.get("recipe", "fast")).steps
+    assert plan.forecast.row_steps >= len(plan.lengths)
+    assert plan.forecast.position_steps >= count
 
 
-def test_auto_takes_two_vectors_for_a_text_they_hold_with_ease(tiny_llama, monkeypatch):
-    surprisal = {"bits": 0.0}
-    monkeypatch.setattr(tiny_llama, "surprisal", lambda ids: torch.full(ids.shape, surprisal["bits"] * math.log(2)))
-    ease = BITS_PER_NUMBER * 2 * tiny_llama.d_model
-    for bits, name in [(ease / 10 * 0.99, "paper"), (ease / 10 * 1.01, "tiled:4")]:
-        surprisal["bits"] = bits
+def price_of(lm, plan):
+    return price(plan.forecast, plan.layout.vectors * lm.d_model)
+
+
+def even(lm, monkeypatch, bits):
+    """Every token of so many bits, whatever stands before it."""
+    monkeypatch.setattr(lm, "surprisal", lambda ids: torch.full(ids.shape, bits * math.log(2)))
+
+
+@pytest.mark.parametrize(("count", "bits"), [(3, 5.0), (12, 0.3), (40, 1.0), (120, 2.0), (128, 8.0)])
+def test_auto_is_never_dearer_than_a_number_that_it_chooses_from(tiny_llama, monkeypatch, curve, count, bits):
+    even(tiny_llama, monkeypatch, bits)
+    ids = ids_of(tiny_llama, count)
+    chosen = plan_chunks(tiny_llama, ids, vectors="auto")
+    others = [plan_chunks(tiny_llama, ids, vectors=repeated + 1) for repeated in REPEATED]
+    assert [other.layout.vectors for other in others] == [repeated + 1 for repeated in REPEATED]
+    assert price_of(tiny_llama, chosen) == pytest.approx(min(price_of(tiny_llama, other) for other in others))
+
+
+@pytest.mark.parametrize("length", [1, 5, 16, 40, 80])
+def test_the_cut_is_no_dearer_than_one_by_hand(tiny_llama, monkeypatch, curve, length):
+    """Chunks by hand fall between the loads that are tried: a tenth is granted to them."""
+    even(tiny_llama, monkeypatch, 2.0)
+    ids = ids_of(tiny_llama, 80)
+    by_hand = plan_chunks(tiny_llama, ids, vectors=5, length=length)
+    assert price_of(tiny_llama, plan_chunks(tiny_llama, ids, vectors=5)) <= price_of(tiny_llama, by_hand) * 1.1
+
+
+def test_a_text_of_more_information_is_cut_shorter(tiny_llama, monkeypatch, curve):
+    lengths = []
+    for bits in (1.0, 4.0, 16.0):
+        even(tiny_llama, monkeypatch, bits)
+        lengths.append(max(plan_chunks(tiny_llama, ids_of(tiny_llama, 300), "tiled:4").lengths))
+    assert lengths[0] > lengths[1] > lengths[2]
+
+
+def test_a_short_budget_of_steps_makes_short_chunks(tiny_llama, monkeypatch, curve):
+    even(tiny_llama, monkeypatch, 2.0)
+    ids = ids_of(tiny_llama, 100)
+    long, short = (plan_chunks(tiny_llama, ids, "tiled:4", recipe=Recipe(steps=steps)) for steps in (2000, 20))
+    assert max(short.lengths) < max(long.lengths)
+    assert short.forecast.exact > 0.5
+
+
+def test_a_plans_forecast_is_that_of_its_chunks(tiny_llama, curve):
+    """A text that is one chunk: nothing stands before it, so its bits are those of the text."""
+    ids = ids_of(tiny_llama, 20)
+    plan = plan_chunks(tiny_llama, ids, "tiled:4", length=20)
+    told = Forecaster.of(tiny_llama)(tiny_llama.surprisal(ids).double() / math.log(2), "tiled:4")
+    assert plan.forecast.steps == pytest.approx(told.steps)
+    assert plan.forecast.exact == pytest.approx(told.exact)
+    # It may have to be halved, which is counted.
+    assert plan.forecast.row_steps >= told.row_steps * (1 - 1e-9)
+
+
+def test_halves_and_their_halves_are_counted(tiny_llama, monkeypatch):
+    """A model that holds a token a vector and no more: eight tokens in two vectors end as four pieces, after three tries."""
+    wall = Curve({"constant": 0.0, "density": 40.0, "crowding": 0.0}, 0.1, 0.5, {tiny_llama.fingerprint: 0.0})
+    monkeypatch.setattr(Curve, "of", staticmethod(lambda recipe: wall))
+    even(tiny_llama, monkeypatch, 1.0)
+    told = plan_chunks(tiny_llama, ids_of(tiny_llama, 8), "paper", length=8, recipe=Recipe(steps=50)).forecast
+    assert told.exact == pytest.approx(0.0)
+    assert told.chunks == pytest.approx(4.0)
+    assert told.row_steps == pytest.approx(51 + 2 * 51 + 4 * 2, rel=0.02)
+    assert told.position_steps == pytest.approx(8 * 51 + 8 * 51 + 8 * 2, rel=0.02)
+
+
+def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypatch, curve):
+    """Tokens that tell little behind others, and a bit more at the head of a stretch: the more chunks, the more bits."""
+
+    def surprisal(ids):
+        bits = torch.ones(ids.shape)
+        bits[:2] = 11.0
+        return bits * math.log(2)
+
+    ids = ids_of(tiny_llama, 120)
+    monkeypatch.setattr(tiny_llama, "surprisal", surprisal)
+    charged = plan_chunks(tiny_llama, ids, "tiled:4", length=40)
+    monkeypatch.setattr(
+        tiny_llama, "surprisal", lambda ids: surprisal(ids) if len(ids) == 120 else torch.ones(ids.shape) * math.log(2)
+    )
+    free = plan_chunks(tiny_llama, ids, "tiled:4", length=40)
+    assert charged.bits == free.bits
+    expected = Forecaster.of(tiny_llama).rows(
+        torch.tensor([60.0, 60.0, 60.0], dtype=torch.float64), torch.full((3,), 40.0, dtype=torch.float64), 5
+    )
+    assert charged.forecast.steps == pytest.approx(float(expected.steps.median()))
+    assert free.forecast.steps < charged.forecast.steps
+
+
+def test_the_default_takes_two_vectors_for_a_text_they_hold_with_ease(tiny_llama, monkeypatch, curve):
+    for bits, name in [(0.1, "paper"), (2.0, "tiled:4")]:
+        even(tiny_llama, monkeypatch, bits)
         plan = plan_chunks(tiny_llama, ids_of(tiny_llama, 10))
         assert (plan.layout.name, plan.lengths) == (name, [10])
     assert plan_chunks(tiny_llama, ids_of(tiny_llama, 10), length=10).layout.name == "tiled:4"
+
+
+def test_an_empty_text_is_refused(tiny_llama):
+    with pytest.raises(TextError, match="the text is empty"):
+        plan_chunks(tiny_llama, [])
+
+
+def test_vectors_that_cannot_be_meant(tiny_llama):
+    for vectors in (1, 0, 1026):
+        with pytest.raises(UsageError, match="vectors of a chunk are 'auto' or a number from 2 to 1025"):
+            plan_chunks(tiny_llama, [1] * 4, vectors=vectors)
+    for vectors in (2, "auto"):
+        with pytest.raises(UsageError, match="layout 'tiled:4' has 5 vectors a chunk"):
+            plan_chunks(tiny_llama, [1] * 4, "tiled:4", vectors=vectors)
+    assert plan_chunks(tiny_llama, [1] * 4, "tiled:4", vectors=5).layout.name == "tiled:4"
+    assert plan_chunks(tiny_llama, [1] * 4, vectors=2).layout.name == "paper"
 
 
 def test_a_very_predictable_text_still_keeps_to_the_context(tiny_llama, monkeypatch):
@@ -105,8 +246,9 @@ def test_a_very_predictable_text_still_keeps_to_the_context(tiny_llama, monkeypa
 
 
 def test_lengths_that_are_given(tiny_llama, tiny_mamba):
-    layout, *rest = plan_chunks(tiny_llama, [1] * 20, length=8)
-    assert (layout.name, *rest) == ("tiled:4", [8, 8, 4], None)
+    layout, lengths, *_ = plan_chunks(tiny_llama, [1] * 20, length=8)
+    assert (layout.name, lengths) == ("tiled:4", [8, 8, 4])
+    assert plan_chunks(tiny_llama, [1] * 20, length=8, vectors="auto").lengths == [8, 8, 4]
     assert plan_chunks(tiny_llama, [1] * 16, "paper", length=8).lengths == [8, 8]
     assert plan_chunks(tiny_llama, [1], length=128).lengths == [1]
     assert plan_chunks(tiny_mamba, [1] * 3000, length=3000).lengths == [3000]  # no limit is stated
@@ -119,4 +261,12 @@ def test_a_plan_in_words():
     layout = Layout.named("tiled:4")
     assert ChunkPlan(layout, [5], None).describe() == "1 chunk of 5 tokens, 5 vectors each, layout tiled:4"
     told = ChunkPlan(layout, [5, 3], 16.0).describe()
+    assert ChunkPlan(layout, [5, 3], 16.0).forecast is None
     assert told == "2 chunks of 3-5 tokens, 5 vectors each, layout tiled:4 (2.0 bits a token)"
+
+
+def test_an_outlook_in_words():
+    outlook = Outlook(exact=0.987, steps=106.4, chunks=9.0, row_steps=1234.0, position_steps=9999.0)
+    assert outlook.describe() == "forecast: 106 steps a chunk, 99% of the chunks exact as they are cut"
+    assert outlook.describe(10.0).endswith(", 2:03 at the pace of this machine")
+    assert [clock(seconds) for seconds in (0.4, 59.6, 3599.4, 3600, 7325)] == ["0:00", "1:00", "59:59", "1:00:00", "2:02:05"]

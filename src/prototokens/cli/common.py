@@ -149,8 +149,12 @@ def print_json(values: dict[str, Any]) -> None:
 
 
 @contextmanager
-def fit_progress(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """A progress bar for fits, on standard error: texts solved, accuracy, row-steps a second, time left."""
+def fit_progress(quiet: bool, row_steps: float | None = None) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar for fits, on standard error: texts solved, accuracy, row-steps a second, time left.
+
+    Args:
+        row_steps: what the forecast expects of a target, the mean; without it, time left is known once a target is done.
+    """
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -167,14 +171,22 @@ def fit_progress(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
 
         def show(now: Progress) -> None:
             rate = now.row_steps / max(now.seconds, 1e-9)
-            left = f"{time_left(now)} left" if now.done else ""
+            left = f"{time_left(now, row_steps)} left" if now.done or (row_steps and now.row_steps) else ""
             line = f"{now.solved} solved, {now.accuracy:4.0%} of the tokens in work right, {rate:,.0f} steps/s"
             bar.update(task, total=now.total, completed=now.done, description=line, left=left)
 
         yield show
 
 
-def time_left(now: Progress) -> str:
-    """A guess from the texts done so far, as minutes and seconds."""
-    seconds = round(now.seconds / now.done * (now.total - now.done))
-    return f"{seconds // 60}:{seconds % 60:02d}"
+def time_left(now: Progress, row_steps: float | None = None) -> str:
+    """A guess, as minutes and seconds: from the texts done so far, and while they are few, from the forecast of row-steps."""
+    from prototokens.chunks import clock
+
+    if row_steps is None or not now.row_steps:
+        return clock(now.seconds / now.done * (now.total - now.done))
+    share = now.done / now.total
+    seen = now.row_steps / now.done * now.total if now.done else 0.0
+    whole = (1 - share) * row_steps * now.total + share * seen
+    # Where it takes more than was forecast: what is not done needs a tenth of its share still.
+    left = max(whole - now.row_steps, 0.1 * (1 - share) * max(whole, now.row_steps))
+    return clock(left * now.seconds / now.row_steps)

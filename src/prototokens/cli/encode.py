@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -48,6 +48,12 @@ CHARACTERS_A_TOKEN = 8
     " auto takes paper for a short text and tiled:4 for others.",
 )  # fmt: skip
 @click.option(
+    "--vectors", metavar="N|auto",
+    help="Vectors a chunk, in place of a layout: 2 is paper, N is tiled:(N - 1); auto chooses their number, and the length"
+    " of the chunks, so that numbers times steps come out least.",
+    show_default="as --layout has it",
+)  # fmt: skip
+@click.option(
     "--chunk-length", type=click.IntRange(min=1), help="Tokens a chunk.", show_default="as many as are held with ease"
 )
 @click.option("--recipe", default="fast", show_default=True, help="How vectors are fitted: fast, or paper (as published).")
@@ -67,7 +73,7 @@ CHARACTERS_A_TOKEN = 8
 @common.output_options
 def encode(
     source: str | None, text: str | None, output: Path | None, force: bool, max_tokens: int,
-    layout: str, chunk_length: int | None, recipe: str, steps: int | None,
+    layout: str, vectors: str | None, chunk_length: int | None, recipe: str, steps: int | None,
     model: str | None, revision: str | None, device: str | None, dtype: str,
     as_json: bool, quiet: bool, debug: bool, **options: Any,
 ) -> int:  # fmt: skip
@@ -88,7 +94,7 @@ def encode(
     arrangement = layout if layout == "auto" else Layout.named(layout)
     lm = common.load_model(model, revision, device, dtype)
     ids = _ids(lm, content, max_tokens)
-    plan = plan_chunks(lm, ids, arrangement, chunk_length)
+    plan = plan_chunks(lm, ids, arrangement, chunk_length, _vectors(vectors), chosen)
     result = _encode(lm, content, ids, plan, chosen, output, quiet, **options)
     if as_json:
         common.print_json(result)
@@ -97,6 +103,19 @@ def encode(
     if not result["exact"]:
         click.echo(f"prototokens: not exact: {result['accuracy']:.2%} of the tokens are right; more --steps may help", err=True)
     return 0 if result["exact"] else 1
+
+
+def _vectors(given: str | None) -> int | Literal["auto"] | None:
+    """The number of vectors, or auto.
+
+    Raises:
+        UsageError: neither.
+    """
+    if given is None or given == "auto":
+        return given
+    if not given.isdecimal():
+        raise UsageError(f"--vectors takes a number of vectors or auto, not {given!r}")
+    return int(given)
 
 
 def _output_and_text(output: Path | None, source: str | None, text: str | None, force: bool) -> tuple[Path, str]:
@@ -145,9 +164,13 @@ def _encode(
     """Encode, save, read back and decode; returns what --json prints."""
     from prototokens.decoding import decode_text
     from prototokens.encoded import EncodedText
+    from prototokens.pace import measured_pace
 
+    # A vector that all chunks share ties their fits together, and of that the forecast knows nothing.
+    told = None if options["share"] else plan.forecast
+    pace = None if told is None or quiet else measured_pace(lm, ids, plan, recipe, options["rows"])
     began = time.monotonic()
-    encoded = _fit_and_save(lm, text, ids, plan, recipe, output, quiet, **options)
+    encoded = _fit_and_save(lm, text, ids, plan._replace(forecast=told), recipe, output, quiet, pace, **options)
     seconds = time.monotonic() - began
     # What counts is the file, as a user will read it.
     decoded = decode_text(lm, EncodedText.load(output))
@@ -167,12 +190,17 @@ def _encode(
         "row_steps": header["row_steps"],
         "seconds": round(seconds, 3),
         "min_margin": header["min_margin"],
+        "forecast_exact": None if told is None else round(told.exact, 4),
+        "forecast_steps": None if told is None else round(told.steps, 1),
+        "forecast_row_steps": None if told is None else round(told.row_steps, 1),
+        "forecast_seconds": None if told is None or pace is None else round(told.row_steps / pace, 1),
     }
 
 
 def _fit_and_save(
-    lm: FrozenLM, text: str, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, **options: Any
-) -> EncodedText:
+    lm: FrozenLM, text: str, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, pace: float | None,
+    **options: Any,
+) -> EncodedText:  # fmt: skip
     """Encode and save; what is solved is kept beside the output until it is whole, and taken up from there.
 
     Raises:
@@ -186,6 +214,9 @@ def _fit_and_save(
     kept = {} if options["share"] else load_partial(beside, key, plan.layout, ids)
     if not quiet:
         click.echo(plan.describe(), err=True)
+        if plan.forecast:
+            rest = 1 - _tokens(kept) / len(ids)
+            click.echo(plan.forecast._replace(row_steps=rest * plan.forecast.row_steps).describe(pace), err=True)
         if kept:
             click.echo(f"taking up {_tokens(kept)} of {len(ids)} tokens from {beside}", err=True)
     saved = time.monotonic()
@@ -199,7 +230,8 @@ def _fit_and_save(
             saved = time.monotonic()
 
     try:
-        with _sigterm_as_ctrl_c(), common.fit_progress(quiet) as show:
+        forecast = None if plan.forecast is None else plan.forecast.row_steps / len(plan.lengths)
+        with _sigterm_as_ctrl_c(), common.fit_progress(quiet, forecast) as show:
             encoded = encode_text(lm, text, plan=plan, recipe=recipe, kept=kept, progress=partial(keep, show), **options)
             encoded.save(output)
     except KeyboardInterrupt:

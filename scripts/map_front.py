@@ -1,0 +1,303 @@
+"""Vectors against steps: what a text costs with 1, 2, 4, 8 or 16 repeated vectors, by length. One row a passage.
+
+    python scripts/map_front.py --texts file:books_val.parquet --rows results/front/rows.jsonl
+    python scripts/map_front.py --report results/front/*.jsonl
+
+The second command writes the tables of docs/vectors.md and its picture, from the rows alone. Rows are appended as they are
+solved, and what is there already is not run again, so a killed run goes on where it was. Each solution is decoded before it is
+counted. Of a length at which none of the first `TRIAL` passages is exact no more are run, and longer ones with these vectors
+are not tried. `--estimate` tells what the whole map costs by the forecast, and does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+import prototokens as pt
+from prototokens.forecast import Forecaster
+from prototokens.lab.texts import Texts
+from prototokens.layout import tiled
+
+KEY = ("fingerprint", "dtype", "layout", "recipe", "seed", "source", "length", "ids_sha256")
+TRIAL = 2
+FORECAST = Path(__file__).parents[1] / "src/prototokens/forecast.json"
+MARKS = {  # between which the page's tables are written
+    "front": ("<!-- the front: made by scripts/map_front.py -->", "<!-- end of the front -->"),
+    "forecast": ("<!-- the forecast: made by scripts/map_front.py -->", "<!-- end of the forecast -->"),
+}
+
+
+def jobs(lm: pt.FrozenLM, texts: Texts, args: argparse.Namespace, repeated: int, length: int) -> list[tuple[list[int], dict]]:
+    """The passages of one cell, each with what is known of its row before the fit."""
+    recipe = pt.Recipe.named(args.recipe, steps=args.steps).as_dict()
+    made = []
+    for passage in texts.passages(args.passages, length):
+        row = {
+            "model": lm.name, "fingerprint": lm.fingerprint, "dtype": str(lm.dtype).removeprefix("torch."),
+            "layout": tiled(repeated).name, "recipe": json.loads(json.dumps(recipe)), "seed": args.seed, "length": length,
+            "source": texts.source.split("/")[-1], "passage": passage.id,
+            "ids_sha256": hashlib.sha256(json.dumps(list(passage.ids)).encode()).hexdigest(),
+        }  # fmt: skip
+        made.append((list(passage.ids), row))
+    return made
+
+
+def measure(lm: pt.FrozenLM, cell: list[tuple[list[int], dict]], path: Path) -> None:
+    """Fit these passages side by side, and append a row for each as it ends."""
+    latest: list[pt.Progress] = []
+
+    def write(order: int, solution: pt.Solution) -> None:
+        nats = lm.surprisal(list(solution.ids)).double()
+        now = latest[-1]
+        outcome = {
+            "exact": pt.decode_ids(lm, [solution]).ids[0] == list(solution.ids),
+            "correct": solution.correct,
+            "steps": solution.steps,
+            "row_steps": solution.row_steps,
+            "margin": round(solution.margin, 5),
+            "nats": round(float(nats.sum()), 4),
+            "nats_max": round(float(nats.max()), 4),
+            "nats_sd": round(float(nats.std(correction=0)), 4),
+            "vectors": solution.protos.shape[0],
+            "floats": solution.protos.numel(),
+            "vocabulary": lm.vocab_size,
+            # Of the time of the rows that ran side by side, the part that fell to this one.
+            "seconds": round(solution.row_steps * now.seconds / now.row_steps, 3),
+            "threads": torch.get_num_threads(),
+            "versions": {"prototokens": pt.__version__, "torch": torch.__version__},
+        }
+        with path.open("a") as out:
+            out.write(json.dumps({**cell[order][1], **outcome}) + "\n")
+
+    first = cell[0][1]
+    pt.fit(
+        lm,
+        [ids for ids, _ in cell],
+        layout=first["layout"],
+        recipe=pt.Recipe.from_dict(first["recipe"]),
+        seed=first["seed"],
+        progress=lambda now: latest.__setitem__(slice(None), [now]),
+        finished=write,
+    )
+
+
+def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
+    """Every cell that is not done, shortest first for each number of vectors."""
+    texts = Texts(lm, [args.texts], args.seed)
+    estimate = {"cells": 0, "row_steps": 0.0, "position_steps": 0.0}
+    for repeated in args.repeated:
+        for length in args.lengths:
+            if lm.max_context is not None and length > lm.max_context:
+                continue
+            began = time.monotonic()
+            cell = jobs(lm, texts, args, repeated, length)
+            if args.estimate:
+                if not _estimate(lm, cell, estimate):
+                    break
+                continue
+            for part in (cell[:TRIAL], cell):
+                done = {key(row): row for row in all_rows(args.rows)}
+                if part := [(ids, row) for ids, row in part if key(row) not in done]:
+                    measure(lm, part, args.rows)
+                if not exact_of(cell, args.rows):
+                    break
+            exact = exact_of(cell, args.rows)
+            words = f"{lm.name}, {repeated} repeated, {length} tokens: {exact} exact ({time.monotonic() - began:.0f} s)"
+            print(words, file=sys.stderr, flush=True)
+            if not exact:
+                break
+    if args.estimate:
+        print(json.dumps({"model": lm.name, **{name: round(value) for name, value in estimate.items()}}))
+
+
+def _estimate(lm: pt.FrozenLM, cell: list[tuple[list[int], dict]], total: dict[str, float]) -> bool:
+    """Add what the forecast expects of a cell, finished or not; returns whether longer ones are worth a trial."""
+    recipe = pt.Recipe.from_dict(cell[0][1]["recipe"])
+    expect = Forecaster.of(lm, recipe)
+    told = [expect(lm.surprisal(ids).double() / math.log(2), pt.Layout.named(row["layout"])) for ids, row in cell]
+    hopeful = sum(one.exact for one in told) >= 0.5
+    spent = sum(one.row_steps for one in (told if hopeful else told[:TRIAL]))
+    total["cells"] += 1
+    total["row_steps"] += spent
+    total["position_steps"] += spent * cell[0][1]["length"]
+    return hopeful
+
+
+def exact_of(cell: list[tuple[list[int], dict]], path: Path) -> int:
+    """How many passages of a cell have an exact row."""
+    wanted = {key(row) for _, row in cell}
+    return sum(row["exact"] for row in all_rows(path) if key(row) in wanted)
+
+
+def key(row: dict) -> str:
+    return json.dumps([row[name] for name in KEY], sort_keys=True)
+
+
+def all_rows(path: Path) -> list[dict]:
+    """The rows of the file, each once; a line that a kill cut off is left out, and said."""
+    rows: dict[str, dict] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            print(f"a torn line in {path} is left out", file=sys.stderr)
+            continue
+        rows.setdefault(key(row), row)
+    return list(rows.values())
+
+
+def mend(path: Path) -> None:
+    """End a line that a kill cut off, so that the next row does not run into it."""
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        path.write_bytes(content + b"\n")
+
+
+Cell = tuple[int, int]
+
+
+def grouped(rows: Iterable[dict]) -> dict[str, dict[Cell, list[dict]]]:
+    """Heading -> (vectors, tokens) -> rows."""
+    out: dict[str, dict[Cell, list[dict]]] = {}
+    for row in sorted(rows, key=lambda row: (row["vectors"], row["length"])):
+        recipe = f"`{row['recipe']['name']}`, {row['recipe']['steps']:,} steps at most"
+        model = f"{row['model']} (weights {row['fingerprint'][:8]}; {row['dtype']})"
+        name = f"{model}, {row['source']}, {recipe}"
+        out.setdefault(name, {}).setdefault((row["vectors"], row["length"]), []).append(row)
+    return out
+
+
+def median_steps(rows: list[dict], rank: float = 0.5) -> int | None:
+    """The step count (nearest rank) at which that share of all rows is exact, the unsolved ones counted as never; or None."""
+    steps = sorted(row["steps"] for row in rows if row["exact"])
+    place = math.ceil(rank * len(rows)) - 1
+    return steps[place] if place < len(steps) else None
+
+
+def table(cells: dict[Cell, list[dict]]) -> list[str]:
+    """One line a cell. Steps are over all passages: where fewer than half (nine in ten) are exact, there is no such number."""
+    lines = ["| vectors | tokens | floats a token | bits a float | exact | steps, median | 90th percentile | seconds a text |"]
+    lines.append("|" + "---:|" * 8)
+    for (vectors, length), rows in sorted(cells.items()):
+        steps = [median_steps(rows, rank) for rank in (0.5, 0.9)]
+        bits = statistics.mean(row["nats"] / math.log(2) / row["floats"] for row in rows)
+        line = [
+            vectors,
+            length,
+            f"{rows[0]['floats'] / length:.1f}",
+            f"{bits:.2f}",
+            f"{sum(r['exact'] for r in rows)}/{len(rows)}",
+        ]
+        line += ["-" if value is None else f"{value:,}" for value in steps]
+        lines.append("| " + " | ".join(map(str, [*line, f"{statistics.median(row['seconds'] for row in rows):.1f}"])) + " |")
+    return lines
+
+
+def draw(groups: dict[str, dict[Cell, list[dict]]], path: Path) -> None:
+    """Median steps against floats a token, one line for each number of vectors; hollow where some are not exact."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "front"
+    from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    every = sorted({vectors for cells in groups.values() for vectors, _ in cells})
+    shades = matplotlib.colormaps["viridis"]
+    figure, axes = pyplot.subplots(1, len(groups), figsize=(4.4 * len(groups), 3.8), squeeze=False, layout="constrained")
+    for axis, (name, cells) in zip(axes[0], groups.items(), strict=True):
+        for number, vectors in enumerate(every):
+            points = [
+                (rows[0]["floats"] / length, steps, all(row["exact"] for row in rows), length)
+                for (count, length), rows in sorted(cells.items())
+                if count == vectors and (steps := median_steps(rows)) is not None
+            ]
+            colour, marker = shades(0.9 * number / max(1, len(every) - 1)), "osD^vP*X"[number % 8]
+            if points:
+                axis.plot([p[0] for p in points], [p[1] for p in points], marker, ls="-", lw=1, ms=0, color=colour)
+            for floats, steps, whole, length in points:
+                axis.plot(floats, steps, marker, ms=5, mec=colour, mfc=colour if whole else "white")
+                axis.annotate(f"{length}", (floats, steps), textcoords="offset points", xytext=(4, 3), fontsize=6)
+            axis.plot([], [], marker, ls="-", lw=1, color=colour, label=f"{vectors}")
+        axis.set(xscale="log", yscale="log", xlabel="floats a token (at the points: tokens)", ylabel="steps to exact, median")
+        for one in (axis.xaxis, axis.yaxis):
+            one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            one.set_minor_locator(NullLocator())
+            one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_title(name.replace("`", "").replace(", ", "\n", 1), fontsize=7)
+        axis.grid(alpha=0.25, lw=0.5)
+    axes[0][-1].legend(title="vectors", fontsize=7, title_fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
+
+
+def judged(recipes: dict[str, dict]) -> list[str]:
+    """How good the shipped forecast is, as `fit_forecast.py` found on rows that were held out."""
+    lines = ["| recipe | rows judged | rows in all | rank correlation | within a cell | steps off by, median |"]
+    lines.append("|---|---|---:|---:|---:|---:|")
+    for recipe, values in recipes.items():
+        parts = {"passages held out": values["held_out"]}
+        parts |= {f"all of {name}, none of it seen": found for name, found in values["unseen_models"].items()}
+        for name, found in parts.items():
+            cells = [found["rank_correlation"], found["within"], found["steps_off_by_median"]]
+            told = ["-" if cell is None else f"{cell:.2f}" for cell in cells]
+            lines.append(f"| `{recipe}` | {name} | {found['rows']} | {told[0]} | {told[1]} | {told[2]}x |")
+    return lines
+
+
+def report(rows: list[dict], page: Path, picture: Path) -> None:
+    """The tables into the page, between their marks, and the picture beside it."""
+    groups = grouped(rows)
+    front = [line for name, cells in groups.items() for line in ("", f"**{name}**", "", *table(cells))]
+    forecast = ["", *judged(json.loads(FORECAST.read_text())["recipes"])]
+    text = page.read_text()
+    for name, made in (("front", front), ("forecast", forecast)):
+        begin, end = MARKS[name]
+        before, rest = text.split(begin)
+        text = before + "\n".join([begin, *made, "", end]) + rest.split(end)[1]
+    page.write_text(text)
+    draw(groups, picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="builtin", help="'builtin', a folder or a hub id")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device")
+    parser.add_argument("--texts", default="sample", help="as the experiments take them: file:PATH, generated:SOURCE, ...")
+    parser.add_argument("--repeated", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="K of tiled:K; e comes on top")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[16, 32, 64, 128, 256, 512], help="tokens, rising")
+    parser.add_argument("--passages", type=int, default=8)
+    parser.add_argument("--recipe", default="fast")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path, default=Path("results/front/rows.jsonl"))
+    parser.add_argument("--estimate", action="store_true", help="what it would cost by the forecast; nothing is run")
+    parser.add_argument(
+        "--report", nargs="+", type=Path, help="write page and picture from these files of rows; nothing is run"
+    )
+    parser.add_argument("--page", type=Path, default=Path("docs/vectors.md"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/front.svg"))
+    args = parser.parse_args()
+    if args.report:
+        report([row for path in args.report for row in all_rows(path)], args.page, args.picture)
+        return
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    mend(args.rows)
+    lm = pt.FrozenLM.from_pretrained(args.model, dtype=args.dtype, device=args.device)
+    lm.name = Path(args.model).name
+    run(lm, args)
+
+
+if __name__ == "__main__":
+    main()
