@@ -1,0 +1,82 @@
+"""`encode --vectors`, and the forecast that it prints before the first step."""
+
+import re
+
+import pytest
+
+from prototokens.encoded import EncodedText
+
+TEXT = "Call me Ishmael."
+
+
+@pytest.mark.parametrize(("vectors", "layout"), [("2", "paper"), ("4", "tiled:3")])
+def test_a_number_of_vectors(encode, decode, tmp_path, vectors, layout):
+    path = tmp_path / "x.ptok"
+    made = encode("--text", TEXT, "-o", path, "--json", "--vectors", vectors)
+    assert made.status == 0, made.err
+    assert made.json["layout"] == layout
+    assert made.json["vectors"] == made.json["chunks"] * int(vectors)
+    assert decode(path).out == TEXT.encode()
+
+
+def test_auto_is_exact_and_its_forecast_is_printed_before_the_fit(encode, decode, tmp_path):
+    path = tmp_path / "x.ptok"
+    made = encode("--text", TEXT, "-o", path, "--json", "--vectors", "auto")
+    assert made.status == 0, made.err
+    assert made.json["layout"] in ("paper", "tiled:2", "tiled:4", "tiled:8", "tiled:16")
+    assert decode(path).out == TEXT.encode()
+    told = made.json
+    assert 0 <= told["forecast_exact"] <= 1
+    assert 0 < told["forecast_steps"] <= 2000
+    assert told["forecast_row_steps"] >= told["chunks"]
+    assert told["forecast_seconds"] > 0
+    line = r"forecast: [\d,]+ steps a chunk, \d+% of the chunks exact as they are cut, \d+:\d\d at the pace of this machine"
+    assert re.search(line, made.err)
+
+
+def test_the_forecast_is_for_the_budget_that_is_given(encode, tmp_path):
+    made = encode("--text", TEXT, "-o", tmp_path / "x.ptok", "--json", "--chunk-length", 16, "--steps", 3)
+    assert made.json["forecast_exact"] < 0.5
+    assert made.json["forecast_steps"] <= 3
+
+
+def test_no_trial_steps_where_nobody_reads_the_time(encode, tmp_path):
+    made = encode("--text", TEXT, "-o", tmp_path / "x.ptok", "--json", "--quiet")
+    assert made.status == 0
+    assert made.json["forecast_seconds"] is None
+    assert made.json["forecast_row_steps"] > 0
+    assert made.err == ""
+
+
+def test_nothing_is_forecast_of_chunks_that_share_a_vector(encode, tmp_path):
+    made = encode(
+        "--text", "abab", "-o", tmp_path / "x.ptok", "--json", "--share", "m", "--layout", "paper", "--chunk-length", 2
+    )
+    assert "forecast" not in made.err
+    assert [made.json[f"forecast_{name}"] for name in ("exact", "steps", "row_steps", "seconds")] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--vectors", "many"], "--vectors takes a number of vectors or auto, not 'many'"),
+        (["--vectors", "-3"], "--vectors takes a number of vectors or auto, not '-3'"),
+        (["--vectors", "1"], "vectors of a chunk are 'auto' or a number from 2 to 1025, not 1"),
+        (["--vectors", "auto", "--layout", "paper"], "layout 'paper' has 2 vectors a chunk, and auto are asked for"),
+        (["--vectors", "3", "--layout", "paper"], "layout 'paper' has 2 vectors a chunk, and 3 are asked for"),
+    ],
+)
+def test_vectors_that_cannot_be_meant(encode, tmp_path, options, words):
+    refused = encode("--text", TEXT, "-o", tmp_path / "x.ptok", *options)
+    assert refused.status == 2
+    assert words in refused.err
+    assert refused.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_file_has_the_vectors_that_were_planned(encode, tmp_path):
+    path = tmp_path / "x.ptok"
+    made = encode("--text", TEXT, "-o", path, "--vectors", "3")
+    assert made.status == 0
+    assert "3 vectors each, layout tiled:2" in made.err
+    assert EncodedText.load(path).layout.name == "tiled:2"
