@@ -9,6 +9,9 @@ The likelihood is maximised with a weak pull of the weights towards zero and of 
 whole passages, a fifth at a time: no passage is on both sides. The rank correlation is Spearman's, of forecast steps and steps;
 rows that were not exact count as more steps than any. `within` is the mean of the correlations inside cells of one model,
 layout and length, where nothing but the text differs.
+
+Models should be well trained: one that holds next to nothing (early snapshots of a training run) is far from what an offset
+can tell, and would bend the weights for all. Recipes that the rows do not have are kept as they are in the file.
 """
 
 from __future__ import annotations
@@ -106,7 +109,7 @@ def tensors(rows: list[dict]) -> Rows:
         torch.tensor(folds),
         [(row["fingerprint"], row["dtype"], row.get("source"), row["layout"], row["length"]) for row in rows],
         fingerprints,
-        [named[fingerprint] for fingerprint in fingerprints],
+        [f"{named[fingerprint]} ({fingerprint[:8]})" for fingerprint in fingerprints],
     )
 
 
@@ -255,7 +258,9 @@ def main() -> None:
             json.dumps({"recipe": name, **{key: made[name][key] for key in ("weights", "held_out", "unseen_models")}}, indent=1)
         )
     if made:
-        args.out.write_text(json.dumps({"made_by": "scripts/fit_forecast.py", "recipes": made}, indent=1) + "\n")
+        before = json.loads(args.out.read_text())["recipes"] if args.out.exists() else {}
+        whole = {"made_by": "scripts/fit_forecast.py", "recipes": dict(sorted({**before, **made}.items()))}
+        args.out.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def test_held_out_rows_are_judged_by_the_others_and_chance_is_seen_to_be_chance(
     bad = fit_forecast.held_out(fit_forecast.tensors(rows))
     assert abs(bad["rank_correlation"]) < 0.2
     assert bad["log_likelihood"] < good["log_likelihood"]
-    assert set(fit_forecast.unseen_models(fit_forecast.tensors(rows))) == {"a", "b"}
+    assert set(fit_forecast.unseen_models(fit_forecast.tensors(rows))) == {"a (a)", "b (b)"}
 
 
 def test_a_passage_is_on_one_side_only():
@@ -204,6 +204,12 @@ def test_the_script_writes_what_the_package_reads(tmp_path, monkeypatch, capsys)
     curve = Curve.of(Recipe())
     assert set(curve.offsets) == {"a", "b"}
     assert curve.weights["density"] == pytest.approx(1.2, abs=0.3)
+
+    path.write_text("".join(json.dumps(row) + "\n" for row in made_rows(80)))
+    fit_forecast.main()
+    again = json.loads(out.read_text())["recipes"]
+    assert again["fast"]["rows"]["count"] == 80
+    assert again["paper"] == made["paper"]  # of which there was nothing new
 
 
 # From a forecast to a time.
