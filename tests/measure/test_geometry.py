@@ -79,23 +79,26 @@ def test_a_trained_curve_goes_round_where_the_line_does_not():
     torch.testing.assert_close(geometry.fit_control(start[:1], end[:1], slope, steps=0, lr=1.0), (start[:1] + end[:1]) / 2)
 
 
-def test_the_step_of_the_control_point_is_the_derivative_along_the_curve():
+@pytest.mark.parametrize("draws", [1, 3])
+def test_the_step_of_the_control_point_is_the_derivative_along_the_curve(draws):
     """The chain rule against autograd, at the same places."""
     start, end, target = points(3, 2, 4, seed=4), points(3, 2, 4, seed=5), points(3, 2, 4, seed=6)
-    lr, seen = 0.01, []
+    seen = []
 
     def slope(at):
-        seen.append(at.clone())
-        return 2 * (at - target)
+        seen.append(at.view(3, draws, 2, 4))
+        return 2 * (at.view(3, draws, 2, 4) - target[:, None]).view(at.shape)
 
-    moved = geometry.fit_control(start, end, slope, steps=1, lr=lr, seed=7)
-    t = torch.rand(3, generator=torch.Generator().manual_seed(7))
+    moved = geometry.fit_control(start, end, slope, steps=1, lr=0.01, draws=draws, seed=7)
+    drawn = torch.rand(3, draws, generator=torch.Generator().manual_seed(7))
     control = ((start + end) / 2).requires_grad_()
-    at = geometry.bezier(start, control, end, t)
-    torch.testing.assert_close(at, seen[0])
-    ((at - target) ** 2).sum().backward()
-    optimiser = torch.optim.Adam([control], lr=lr)
-    optimiser.step()
+    loss = 0.0
+    for number in range(draws):
+        at = geometry.bezier(start, control, end, (number + drawn[:, number]) / draws)
+        torch.testing.assert_close(at, seen[0][:, number])
+        loss = loss + ((at - target) ** 2).sum() / draws
+    loss.backward()
+    torch.optim.Adam([control], lr=0.01).step()
     torch.testing.assert_close(moved, control.detach())
 
 

@@ -189,7 +189,7 @@ def draw_bars(axes: Axes, groups: Sequence[str], series: Sequence[Series]) -> No
 
 def draw_densities(axes: Axes, samples: Mapping[str, Sequence[float]], bins: int = 40) -> None:
     """Draw densities of samples into axes, on one grid; where a sample has a single value, a line stands for it."""
-    everything = np.concatenate([np.asarray(values, dtype=np.float64) for values in samples.values()] or [np.zeros(0)])
+    everything = np.concatenate([np.zeros(0), *(np.asarray(values, dtype=np.float64) for values in samples.values())])
     low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
     room = 0.08 * (high - low) or 0.05
     grid = np.linspace(low - room, high + room, 8 * bins)
@@ -202,8 +202,8 @@ def draw_densities(axes: Axes, samples: Mapping[str, Sequence[float]], bins: int
             axes.fill_between(grid, density, color=colour, alpha=0.13, linewidth=0, zorder=2)
         else:
             axes.plot([], [], color=colour, linestyle=_of(DASHES, number), label=label)
-        for middle in [np.median(sample)] * (len(sample) > 0):
-            axes.axvline(float(middle), ymax=0.045, color=colour, linewidth=2.4, zorder=4)
+        if len(sample):
+            axes.axvline(float(np.median(sample)), ymax=0.045, color=colour, linewidth=2.4, zorder=4)
     axes.set_yticks([])
     axes.set_ylim(bottom=0)
     _legend(axes, [Series(name, []) for name in samples])

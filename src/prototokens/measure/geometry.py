@@ -90,34 +90,41 @@ def length_ratio(
 def fit_control(
     start: Float[Tensor, "pairs *shape"],
     end: Float[Tensor, "pairs *shape"],
-    slope: Callable[[Float[Tensor, "pairs *shape"]], Float[Tensor, "pairs *shape"]],
+    slope: Callable[[Float[Tensor, "points *shape"]], Float[Tensor, "points *shape"]],
     *,
     steps: int,
     lr: float,
+    draws: int = 1,
     seed: int = 0,
 ) -> Float[Tensor, "pairs *shape"]:
     """Train the control point of a quadratic Bezier curve between each two points, so that the loss is low all along it.
 
-    Each step draws a place t ~ U(0, 1) for every curve and moves its control point, by Adam, against the slope of the loss
-    there (Garipov et al., arXiv 1802.10026; in arXiv 2505.21189, section 5, for these vectors). Curves do not touch each other:
-    Adam works on each number by itself.
+    Each step draws places t ~ U(0, 1) on every curve and moves its control point, by Adam, against the mean slope of the loss
+    there (Garipov et al., arXiv 1802.10026; in arXiv 2505.21189, section 5, for these vectors). The rate falls to zero along
+    half a cosine. Curves do not touch each other: Adam works on each number by itself.
 
     Args:
-        slope: points -> slope of each point's own loss with respect to it.
-        lr: Adam's rate.
+        slope: points -> slope of each point's own loss with respect to it; a curve's points follow each other.
+        lr: Adam's rate at the beginning.
+        draws: places on each curve in a step, one in each of so many equal parts of it.
 
     Returns:
         The control points; the middle of the straight line, where `steps` is 0.
     """
     control = line(start, end, 0.5).clone()
     adam = torch.optim.Adam([control], lr=lr)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
     chance = torch.Generator().manual_seed(seed)
-    shape = (-1, *[1] * (start.dim() - 1))
+    shape = start.shape[1:]
+    ones = [1] * len(shape)
     for _ in range(steps):
-        t = torch.rand(len(start), generator=chance).to(start)
+        t = ((torch.arange(draws) + torch.rand(len(start), draws, generator=chance)) / draws).to(start)
+        first, bent, last = (point.repeat_interleave(draws, 0) for point in (start, control, end))
+        told = slope(bezier(first, bent, last, t.flatten())).view(len(start), draws, *shape)
         # By the chain rule: the point moves 2t(1-t) times as far as the control point does.
-        control.grad = slope(bezier(start, control, end, t)) * (2 * t * (1 - t)).view(shape)
+        control.grad = (told * (2 * t * (1 - t)).view(len(start), draws, *ones)).mean(1)
         adam.step()
+        falling.step()
     return control.detach()
 
 

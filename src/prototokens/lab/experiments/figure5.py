@@ -142,5 +142,5 @@ def report(rows: list[Row]) -> Report:
                 "Cosine distance; 95% intervals by bootstrap over contexts",
             )
         ],
-        figures={"figure5": plots.panels(each, columns=3)} if rows else {},
+        figures={"figure5": plots.panels(each, columns=3)} if table else {},
     )

@@ -93,7 +93,8 @@ def pairs_of(rows: list[Row], measure: str) -> list[Pair]:
 
 def edges_of(pairs: list[Pair]) -> np.ndarray:
     """Edges of bins that hold about as many pairs of one context each; what lies outside has nothing to be compared with."""
-    return np.unique(np.quantile([pair.apart for pair in pairs if pair.same], np.linspace(0, 1, BINS + 1)))
+    apart = [pair.apart for pair in pairs if pair.same]
+    return np.unique(np.quantile(apart, np.linspace(0, 1, BINS + 1))) if apart else np.zeros(0)
 
 
 def adjusted(pairs: list[Pair], edges: np.ndarray) -> metrics.Interval:
@@ -124,9 +125,10 @@ def report(rows: list[Row]) -> Report:
     table, each, notes = [], [], []
     for measure, name in MEASURES.items():
         pairs = pairs_of(rows, measure)
-        edges = edges_of(pairs) if any(pair.same for pair in pairs) else np.zeros(0)
+        edges = edges_of(pairs)
         if len(edges) < 2:
-            notes.append(f"{name}: not measured" + (" (give an embedding model: --embedder)" if measure == "semantic" else ""))
+            missing = " (give an embedding model: --embedder)" if measure == "semantic" and not pairs else ""
+            notes.append(f"{name}: {'all texts are equally far apart' if pairs else 'not measured'}{missing}")
             continue
         series = []
         for same in (True, False):

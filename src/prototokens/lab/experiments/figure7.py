@@ -36,13 +36,13 @@ def jobs(config: Config) -> list[Job]:
     if not lengths:
         return []
     seeds = config.seeds(config.pick(4, 10))
-    steps, directions = config.pick(300, 2000), config.pick(16, 100)
+    steps, draws, directions = config.pick(400, 2000), config.pick(1, 4), config.pick(16, 100)
     made = []
     for text in config.texts.passages(config.count(2, 5), lengths[0]):
-        values = {"seeds": seeds, "curve_steps": steps, "directions": directions}
+        values = {"seeds": seeds, "curve_steps": steps, "curve_draws": draws, "directions": directions}
         pairs = len(seeds) * (len(seeds) - 1) / 2
         looks = pairs * 2 * PLACES / 3 + len(seeds) * directions * 11 / 3
-        work = len(seeds) * config.work(text, lengths[0]) + (pairs * steps + looks) * lengths[0]
+        work = len(seeds) * config.work(text, lengths[0]) + (pairs * steps * draws + looks) * lengths[0]
         made.append(Job("figure7", config.model, (text,), "paper", config.recipe, config.seed, values, work=work))
     return made
 
@@ -59,8 +59,8 @@ def run(job: Job, lm: FrozenLM) -> Run:
     for solution, its in zip(solved, place.noise(solved, job.values["directions"], job.seed), strict=True):
         made.append({**about, "kind": "solution", "solution": solution.seed, **its})
     if len(solved) > 1:
-        pairs = list(combinations(solved, 2))
-        for (one, other), its in zip(pairs, place.ways(pairs, job.values["curve_steps"], job.seed), strict=True):
+        pairs, curve = list(combinations(solved, 2)), (job.values["curve_steps"], job.values["curve_draws"])
+        for (one, other), its in zip(pairs, place.ways(pairs, *curve, job.seed), strict=True):
             made.append({**about, "kind": "pair", "pair": [one.seed, other.seed], **its})
     return made
 
@@ -105,10 +105,10 @@ class Between:
         arranged = arrange(self.lm, [self.plan] * len(points), self.vectors)
         return self.lm.hidden(arranged.inputs(points)).flatten(0, 1)[arranged.read]
 
-    def ways(self, pairs: Sequence[tuple[Solution, Solution]], steps: int, seed: int) -> list[Row]:
+    def ways(self, pairs: Sequence[tuple[Solution, Solution]], steps: int, draws: int, seed: int) -> list[Row]:
         """Accuracy and least margin along the line and along a trained curve between each two, and the curve's length."""
         start, end = (torch.stack([pair[side].protos for pair in pairs]).to(self.lm.device) for side in (0, 1))
-        control = geometry.fit_control(start, end, self.slope, steps=steps, lr=self._rate(), seed=seed)
+        control = geometry.fit_control(start, end, self.slope, steps=steps, lr=self._rate(), draws=draws, seed=seed)
         ratio = geometry.length_ratio(start, control, end)
         places = np.linspace(0, 1, PLACES)
         looks = {
@@ -149,10 +149,10 @@ class Between:
         ]
 
     def _rate(self) -> float:
-        """A third of the recipe's learning rate: a control point begins where the loss is, and has few steps at each place."""
+        """The recipe's learning rate: a control point is on the scale of the vectors."""
         if self.recipe.lr_unit == "absolute":
-            return self.recipe.lr / 3
-        return self.recipe.lr / 3 * float(self.lm.embedding_weight.float().square().mean().sqrt())
+            return self.recipe.lr
+        return self.recipe.lr * float(self.lm.embedding_weight.float().square().mean().sqrt())
 
 
 def report(rows: list[Row]) -> Report:

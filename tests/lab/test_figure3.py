@@ -1,0 +1,52 @@
+"""Information held both ways, end to end on a tiny model."""
+
+import pytest
+import torch
+from experiment_runs import carried_out, cells, settings
+
+from prototokens.engine.decode import generate_from
+from prototokens.lab.job import Fit
+from prototokens.lab.kept import Kept
+
+
+def test_both_ways_on_the_same_texts(tiny_llama, tmp_path):
+    config = settings(tiny_llama, most_texts=2, grid=(1, 2, 3))
+    jobs, rows, report = carried_out("figure3", tiny_llama, config, tmp_path)
+    assert len(jobs) == 2 * 3 + 1  # each text with three layouts, and all texts with a shared m
+    assert {(row["vectors"], row["way"]) for row in rows} == {
+        (count, way) for count in (1, 2) for way in ("one-step", "autoregressive")
+    }
+    assert len(rows) == 8
+    for row in rows:
+        ids = next(text.ids for job in jobs for text in job.texts if text.id == row["text"])
+        slow = sum(float(value) for value in tiny_llama.surprisal(list(ids)).double()[: row["held"]])
+        assert row["nats"] == pytest.approx(slow, rel=1e-6)
+        assert (row["floats"] / tiny_llama.d_model) == (
+            1.5 if row["layout"] == "paper" and row["vectors"] == 1 else row["vectors"]
+        )
+    table = cells(report, "figure3")
+    assert [line["trained vectors"] for line in table] == [1, 2]
+    for line in table:
+        mine = [row["nats"] for row in rows if row["vectors"] == line["trained vectors"] and row["way"] == "one-step"]
+        assert line["one-step"] == pytest.approx(sum(mine) / len(mine))
+
+
+def test_greedy_decoding_is_real(tiny_llama, tmp_path):
+    """What a row says of real generation is what the kept solution generates."""
+    config = settings(tiny_llama, most_texts=1, grid=(1, 2))
+    jobs, rows, _ = carried_out("figure3", tiny_llama, config, tmp_path)
+    (row,) = [row for row in rows if row["layout"] == "memory:2"]
+    assert row["held"] > 0
+    text = next(job.text for job in jobs if job.layout == "memory:2")
+    fit = Fit.one(text.ids[: row["held"]], layout="memory:2", recipe=config.recipe)
+    (solution,) = Kept(tmp_path).load(fit, config.model)
+    (ids,) = generate_from(tiny_llama, [solution])
+    right = (torch.tensor(ids) == torch.tensor(solution.ids)).double().mean()
+    assert row["greedy_accuracy"] == pytest.approx(float(right))
+
+
+def test_one_text_shares_its_m_with_nobody(tiny_llama, tmp_path):
+    config = settings(tiny_llama, most_texts=1, grid=(1,))
+    _, rows, report = carried_out("figure3", tiny_llama, config, tmp_path)
+    assert not [row for row in rows if row["vectors"] == 1 and row["way"] == "one-step"]
+    assert [line["trained vectors"] for line in cells(report, "figure3")] == [2]

@@ -1,0 +1,71 @@
+"""Capacity over checkpoints: random weights, folders, what a name says of training, and texts that must be the same ids."""
+
+import copy
+
+import pytest
+from experiment_runs import carried_out, cells, settings
+
+from prototokens.errors import UsageError
+from prototokens.lab import models
+from prototokens.lab.experiments import pretraining
+
+
+@pytest.fixture
+def facts_of():
+    return lambda name: models.facts(models.load(name, dtype="float32"))
+
+
+def test_random_weights_and_the_model_itself(tiny_llama, tiny_folder, facts_of, tmp_path):
+    # Not the weights that a configuration gives with seed 0: they are what `random:` stands for, and the tiny model has them.
+    moved = copy.deepcopy(tiny_llama.model)
+    moved.model.norm.weight.data *= 1.25
+    moved.save_pretrained(tiny_folder)
+    lm = models.load(str(tiny_folder), dtype="float32")
+    config = settings(lm, most_texts=2, grid=(1, 2), facts_of=facts_of)
+    jobs, rows, report = carried_out("pretraining", lm, config, tmp_path / "rows")
+    assert [job.model.name for job in jobs] == [f"random:{tiny_folder}"] * 2 + [str(tiny_folder)] * 2
+    assert len({job.model.fingerprint for job in jobs}) == 2
+    table = cells(report, "pretraining")
+    assert [line["checkpoint"] for line in table] == [f"random:{tiny_folder}", str(tiny_folder)]
+    own = {(row["checkpoint"], row["text"]): row for row in rows}
+    for row in rows:
+        final = lm.surprisal(list(next(job.text.ids for job in jobs if job.text.id == row["text"]))).double()
+        assert row["nats_of_final"] == pytest.approx(float(final[: row["held"]].sum()), abs=1e-3)
+    assert all(
+        row["nats"] == pytest.approx(row["nats_of_final"], abs=1e-3) for (name, _), row in own.items() if "random" not in name
+    )
+
+
+def test_a_list_of_checkpoints_with_their_tokens(tiny_folder, facts_of, tmp_path):
+    lm = models.load(str(tiny_folder), dtype="float32")
+    names = (f"random:{tiny_folder}", f"{tiny_folder}=8M")
+    config = settings(lm, most_texts=1, grid=(1,), facts_of=facts_of, checkpoints=names)
+    jobs, _, report = carried_out("pretraining", lm, config, tmp_path / "rows")
+    assert len(jobs) == 2  # the model at hand is in the list already
+    assert [line["training tokens"] for line in cells(report, "pretraining")] == [0, 8_000_000]
+
+
+def test_another_tokenizer_is_refused(tiny_folder, facts_of):
+    lm = models.load(str(tiny_folder), dtype="float32")
+    config = settings(lm, most_texts=1, grid=(1,), facts_of=facts_of, checkpoints=("builtin",))
+    with pytest.raises(UsageError, match="another tokenizer"):
+        pretraining.jobs(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("EleutherAI/pythia-160m@step143000", 143000 * 2097152),
+        ("EleutherAI/pythia-70m-deduped@step0", 0),
+        ("random:builtin", 0),
+        ("builtin=60M", 60_000_000),
+        ("build/snapshots/250000", 250_000),
+        ("build/snapshots/0.5M/", 500_000),
+        ("allenai/OLMo-2@1.5B", 1_500_000_000),
+        ("builtin", None),
+        ("EleutherAI/pythia-160m", None),
+        ("some/model@step1000", None),
+    ],
+)
+def test_what_a_name_says_of_training(name, tokens):
+    assert pretraining.tokens_seen(name) == tokens
