@@ -45,6 +45,7 @@ class Outlook(NamedTuple):
         chunks: how many there will be in the end, as those that are not exact are halved.
         row_steps: forward and backward passes in all, each counted once for each chunk that takes part, the halves' among them.
         position_steps: the same times the tokens of the chunk: what the work is proportional to.
+        measured: whether fits of this very model are behind it; else it is what other models have in common.
     """
 
     exact: float
@@ -52,10 +53,12 @@ class Outlook(NamedTuple):
     chunks: float
     row_steps: float
     position_steps: float
+    measured: bool
 
     def describe(self, pace: float | None = None) -> str:
         """One line for people; with `pace`, in row-steps a second, how long it will take."""
-        words = f"forecast: {self.steps:,.0f} steps a chunk, {self.exact:.0%} of the chunks exact as they are cut"
+        source = "" if self.measured else " from other models"
+        words = f"forecast{source}: {self.steps:,.0f} steps a chunk, {self.exact:.0%} of the chunks exact as they are cut"
         return words if pace is None else f"{words}, {clock(self.row_steps / pace)} at the pace of this machine"
 
 
@@ -223,7 +226,7 @@ def _outlook(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]
             break
         bits, tokens = bits / 2, (tokens / 2).clamp(min=1)
         told = expect.rows(bits, tokens, layout.vectors)
-    return Outlook(exact, steps, chunks + float(pieces.sum()), row_steps, position_steps)
+    return Outlook(exact, steps, chunks + float(pieces.sum()), row_steps, position_steps, expect.measured)
 
 
 def _pieces(information: Sequence[float], lengths: list[int]) -> Iterator[Sequence[float]]:

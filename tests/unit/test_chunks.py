@@ -266,7 +266,8 @@ def test_a_plan_in_words():
 
 
 def test_an_outlook_in_words():
-    outlook = Outlook(exact=0.987, steps=106.4, chunks=9.0, row_steps=1234.0, position_steps=9999.0)
+    outlook = Outlook(exact=0.987, steps=106.4, chunks=9.0, row_steps=1234.0, position_steps=9999.0, measured=True)
     assert outlook.describe() == "forecast: 106 steps a chunk, 99% of the chunks exact as they are cut"
     assert outlook.describe(10.0).endswith(", 2:03 at the pace of this machine")
+    assert outlook._replace(measured=False).describe().startswith("forecast from other models: 106 steps")
     assert [clock(seconds) for seconds in (0.4, 59.6, 3599.4, 3600, 7325)] == ["0:00", "1:00", "59:59", "1:00:00", "2:02:05"]
