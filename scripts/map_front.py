@@ -213,8 +213,13 @@ def draw(groups: dict[str, dict[Cell, list[dict]]], path: Path) -> None:
 
     every = sorted({vectors for cells in groups.values() for vectors, _ in cells})
     shades = matplotlib.colormaps["viridis"]
-    figure, axes = pyplot.subplots(1, len(groups), figsize=(4.4 * len(groups), 3.8), squeeze=False, layout="constrained")
-    for axis, (name, cells) in zip(axes[0], groups.items(), strict=True):
+    columns = min(2, len(groups))
+    down = math.ceil(len(groups) / columns)
+    figure, grid = pyplot.subplots(down, columns, figsize=(4.8 * columns, 3.8 * down), squeeze=False, layout="constrained")
+    axes = grid.flatten()
+    for spare in axes[len(groups) :]:
+        spare.set_axis_off()
+    for axis, (name, cells) in zip(axes, groups.items(), strict=False):
         for number, vectors in enumerate(every):
             points = [
                 (rows[0]["floats"] / length, steps, all(row["exact"] for row in rows), length)
@@ -235,7 +240,7 @@ def draw(groups: dict[str, dict[Cell, list[dict]]], path: Path) -> None:
             one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_title(name.replace("`", "").replace(", ", "\n", 1), fontsize=7)
         axis.grid(alpha=0.25, lw=0.5)
-    axes[0][-1].legend(title="vectors", fontsize=7, title_fontsize=7)
+    axes[0].legend(title="vectors", fontsize=7, title_fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
