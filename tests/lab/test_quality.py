@@ -19,7 +19,7 @@ def made(tiny_llama, tiny_embedder, tmp_path_factory):
 
 def test_a_row_is_of_what_was_decoded(tiny_llama, made):
     folder, jobs, rows, _ = made
-    assert len(rows) == 2 * 2 * 2  # texts, lengths, budgets
+    assert len(rows) == 2 * 2 * 3  # texts, lengths, budgets
     for job, row in ((job, row) for job in jobs for row in rows if row["key"] == job.key):
         fit = Fit.one(job.text.ids, recipe=job.recipe)
         (solution,) = Kept(folder).load(fit, job.model)

@@ -82,9 +82,9 @@ class Panel:
     """A pair of axes with words: title, what is on each axis and in which unit, and how it is scaled.
 
     Attributes:
-        log_x, log_y: a logarithmic axis; base 2 along x, where lengths double, and 10 along y.
+        log_x, log_y: a logarithmic axis; base 2 along x, where lengths double, unless both are, and 10 along y.
         log_x_from: a logarithmic x axis of base 10 that has room for zero: from zero to this value it is straight.
-        x_ticks: places that get a number, where the usual ones do not say enough.
+        x_ticks: places that get a number, where the usual ones do not say enough; `x_names`: words in the numbers' place.
         y_range: lowest and highest value, where they are known beforehand.
     """
 
@@ -95,6 +95,7 @@ class Panel:
     log_y: bool = False
     log_x_from: float | None = None
     x_ticks: Sequence[float] | None = None
+    x_names: Sequence[str] | None = None
     y_range: tuple[float, float] | None = None
 
 
@@ -107,9 +108,19 @@ def scatter(panel: Panel, series: Sequence[Series], rays: Sequence[float] = ()) 
     """Points, and straight lines through the origin, each named beside its end.
 
     Args:
-        rays: slopes of the lines.
+        rays: slopes of the lines. With them, axes begin at zero; logarithmic ones span a decade at least.
     """
-    return _one(panel, lambda axes: draw_scatter(axes, series, rays))
+
+    def draw(axes: Axes) -> None:
+        draw_scatter(axes, series, rays)
+        if not rays:
+            return
+        if not (panel.log_x or panel.log_y):
+            axes.set(xlim=(0, None), ylim=(0, None))
+        elif found := [place for one in series for place in one.x]:
+            axes.set_xlim(min(found) / 3, max(found) * 3)
+
+    return _one(panel, draw)
 
 
 def bars(panel: Panel, groups: Sequence[str], series: Sequence[Series]) -> Figure:
@@ -160,10 +171,12 @@ def draw_scatter(axes: Axes, series: Sequence[Series], rays: Sequence[float] = (
         if one.low is not None and one.high is not None:
             away = [np.subtract(one.y, one.low), np.subtract(one.high, one.y)]
             axes.errorbar(one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1)
-        axes.scatter(one.x, one.y, s=34, edgecolors="white", linewidths=0.6, label=one.name or None, alpha=0.9, **look)
+        # Smaller and smaller, so that points on one place show all of them.
+        size = max(14, 52 - 14 * number)
+        axes.scatter(one.x, one.y, s=size, edgecolors="white", linewidths=0.6, label=one.name or None, alpha=0.9, **look)
     every_x = [place for one in series for place in one.x] or [1.0]
     end = max(every_x) * 1.05
-    least = min([place for place in every_x if place > 0] or [end]) * 0.9
+    least = min([place for place in every_x if place > 0] or [end]) / 3
     for slope in rays:
         axes.plot([least, end], [slope * least, slope * end], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         text = "y = x" if slope == 1 else f"y = {slope:,.3g} x" if slope > 1 else f"y = x / {1 / slope:.3g}"
@@ -248,7 +261,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel(panel.x)
     axes.set_ylabel(panel.y)
     if panel.log_x:
-        axes.set_xscale("log", base=2)
+        axes.set_xscale("log", base=10 if panel.log_y else 2)
         axes.xaxis.set_major_formatter(_plain)
     if panel.log_x_from is not None:
         axes.set_xscale("symlog", linthresh=panel.log_x_from, linscale=0.6)
@@ -257,7 +270,7 @@ def _dress(axes: Axes, panel: Panel) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(_plain)
     if panel.x_ticks is not None:
-        axes.set_xticks(list(panel.x_ticks), [_plain(tick) for tick in panel.x_ticks])
+        axes.set_xticks(list(panel.x_ticks), panel.x_names or [_plain(tick) for tick in panel.x_ticks])
         axes.set_xticks([], minor=True)
     if panel.y_range is not None:
         axes.set_ylim(*panel.y_range)

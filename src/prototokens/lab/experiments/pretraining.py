@@ -85,6 +85,12 @@ def tokens_seen(name: str) -> int | None:
     return round(float(size[1]) * UNITS[size[2]]) if size else None
 
 
+def _short(rows: list[Row], places: list[int]) -> list[str]:
+    """Names of checkpoints as ticks: the last part of each."""
+    names = {row["place"]: row["checkpoint"] for row in rows}
+    return ["random" if names[place].startswith(RANDOM) else re.split("[/@]", names[place])[-1] for place in places]
+
+
 def report(rows: list[Row]) -> Report:
     sources = list(dict.fromkeys(row["source"] for row in rows))
     table, series = [], []
@@ -107,11 +113,14 @@ def report(rows: list[Row]) -> Report:
         series.append(plots.Series(source if len(sources) > 1 else "", y, [place for place, _ in points], low, high))
     label = "training tokens" if known else "checkpoint, in order"
     seen = [row["tokens_seen"] for row in rows if row["tokens_seen"]]
+    places = sorted({row["place"] for row in rows})
     panel = plots.Panel(
         "Information held over training",
         label,
         "H_LM under the model at hand, nats",
         log_x_from=min(seen) if known and seen else None,
+        x_ticks=None if known else places,
+        x_names=None if known else _short(rows, places),
     )
     notes = [
         f"{len({row['text'] for row in rows})} texts, 1 seed; {sum(row['held'] == 0 for row in rows)} of {len(rows)} climbs"

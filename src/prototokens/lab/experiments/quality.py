@@ -10,17 +10,15 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-import numpy as np
 import torch
 
 from prototokens.engine.decode import decode_ids
-from prototokens.errors import UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.embedding import embedder
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
 from prototokens.lab.models import positions
-from prototokens.lab.report import Report, Table, interval
+from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics, quality
 
 TITLE = "What imperfect reconstructions are worth"
@@ -38,18 +36,20 @@ PROPERTIES = {
     "surprisal": "surprisal, nats",
     "position": "position, share of the text",
 }
+OPEN = 1e9  # the edge of a bin without an end
+WHERE = "Where the wrong tokens are, with 95% intervals by bootstrap over texts"
 EDGES = {
-    "frequency": (1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 1e9),
-    "surprisal": (0.0, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 1e9),
-    "position": tuple(number / 8 for number in range(9)),
+    "frequency": (1.0, 2.0, 4.0, 8.0, 16.0, 64.0, OPEN),
+    "surprisal": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, OPEN),
+    "position": tuple(number / 5 for number in range(6)),
 }
 
 
 def jobs(config: Config) -> list[Job]:
-    lengths = config.lengths(config.pick((24, 32, 48), (64, 128, 256, 512)))
+    lengths = config.lengths(config.pick((16, 32), (64, 128, 256, 512)))
     if not lengths:
         return []
-    budgets = config.pick((40, 120), (100, 300, 1000))
+    budgets = config.pick((60, 120, 240), (100, 300, 1000, 3000))
     made = []
     for text in config.texts.passages(config.count(6, 50), max(lengths)):
         for length in lengths:
@@ -95,7 +95,8 @@ def report(rows: list[Row]) -> Report:
     bins = {name: some for name, some in _by_accuracy(rows).items() if some}
     table = []
     for name, some in bins.items():
-        means = [interval([row[measure] for row in some]) for measure in measures]
+        texts = [row["text"] for row in some]
+        means = [metrics.bootstrap([row[measure] for row in some], groups=texts) for measure in measures]
         table.append([name, len(some), len({row["text"] for row in some}), *(number for one in means for number in one)])
     columns = [
         "token accuracy",
@@ -104,10 +105,9 @@ def report(rows: list[Row]) -> Report:
         *(f"{shown}{end}" for shown in measures.values() for end in ("", " low", " high")),
     ]
     errors = [
-        [name, *_edges(one.low, one.high), one.tokens, one.wrong, one.rate]
+        [name, one.low, None if one.high >= OPEN else one.high, one.tokens, one.wrong, *share]
         for name in PROPERTIES
-        for one in _errors(rows, name)
-        if one.tokens
+        for one, share in _errors(rows, name)
     ]
     samples = [
         [f"{row['accuracy']:.2f}", _line(row["reference"]), _line(row["reconstruction"])]
@@ -126,8 +126,8 @@ def report(rows: list[Row]) -> Report:
         title=TITLE,
         notes=notes,
         tables=[
-            Table("quality", columns, table, "Means of the fits of each bin, with 95% intervals by bootstrap"),
-            Table("errors", ("property", "from", "to", "tokens", "wrong", "share wrong"), errors, "Where the wrong tokens are"),
+            Table("quality", columns, table, "Means of the fits of each bin, with 95% intervals by bootstrap over texts"),
+            Table("errors", ("property", "from", "to", "tokens", "wrong", "share wrong", "low", "high"), errors, WHERE),
             Table("samples", ("accuracy", "text", "reconstruction"), samples, "One of each bin"),
         ],
         figures={"quality": _figure(rows, measures), "errors": _errors_figure(rows)} if rows else {},
@@ -143,28 +143,28 @@ def _by_accuracy(rows: list[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def _errors(rows: list[Row], name: str) -> list[quality.Bin]:
-    """Wrong tokens by a property, over the fits that are not exact."""
+def _errors(rows: list[Row], name: str) -> list[tuple[quality.Bin, metrics.Interval]]:
+    """Wrong tokens by a property, over the fits that are not exact: bins that have any, and the share that is wrong."""
+    inexact = [row for row in rows if not row["exact"]]
     longest: dict[str, list[int]] = {}
     for row in rows:
-        if len(row["ids"]) > len(longest.get(row["text"], [])):
-            longest[row["text"]] = row["ids"]
-    values: list[float] = []
-    wrong: list[bool] = []
-    for row in rows:
-        if row["exact"]:
-            continue
-        length = len(row["ids"])
-        told = {
-            "frequency": lambda row=row: quality.frequencies(row["ids"], list(longest.values())),
-            "surprisal": lambda row=row: row["surprisal"],
-            "position": lambda length=length: [place / length for place in range(length)],
-        }
-        if name not in told:
-            raise UsageError(f"tokens have no property {name!r}")
-        values += [float(value) for value in told[name]()]
-        wrong += [not right for right in row["right"]]
-    return quality.error_bins(values, torch.tensor(wrong, dtype=torch.bool), EDGES[name])
+        longest[row["text"]] = max(longest.get(row["text"], []), row["ids"], key=len)
+    property_of = {
+        "frequency": lambda row: quality.frequencies(row["ids"], list(longest.values())),
+        "surprisal": lambda row: row["surprisal"],
+        "position": lambda row: [place / len(row["ids"]) for place in range(len(row["ids"]))],
+    }[name]
+    values = [float(value) for row in inexact for value in property_of(row)]
+    wrong = [not right for row in inexact for right in row["right"]]
+    texts = [row["text"] for row in inexact for _ in row["right"]]
+    found = []
+    for one in quality.error_bins(values, torch.tensor(wrong, dtype=torch.bool), EDGES[name]):
+        here = [place for place, value in enumerate(values) if one.low <= value < one.high]
+        if here:
+            groups = [texts[place] for place in here]
+            share = metrics.bootstrap([float(wrong[place]) for place in here], groups=groups, resamples=500)
+            found.append((one, share))
+    return found
 
 
 def _figure(rows: list[Row], measures: dict[str, str]):
@@ -180,29 +180,13 @@ def _figure(rows: list[Row], measures: dict[str, str]):
 def _errors_figure(rows: list[Row]):
     each = []
     for name, shown in PROPERTIES.items():
-        bins = [one for one in _errors(rows, name) if one.tokens]
-        groups = ["-".join(str(edge) for edge in _edges(one.low, one.high) if edge is not None) for one in bins]
-        groups = [f"{group}+" if one.high >= 1e9 else group for group, one in zip(groups, bins, strict=True)]
-        whiskers = [_share(one) for one in bins]
-        series = plots.Series(
-            "", [one.value for one in whiskers], (), [one.low for one in whiskers], [one.high for one in whiskers]
-        )
+        bins = _errors(rows, name)
+        groups = [f"{one.low:g}+" if one.high >= OPEN else f"{one.low:g}-{one.high:g}" for one, _ in bins]
+        y, low, high = zip(*(share for _, share in bins), strict=True) if bins else ((), (), ())
+        series = plots.Series("", y, (), low, high)
         panel = plots.Panel(f"Wrong tokens by {name}", shown, "share wrong")
         each.append((panel, lambda axes, groups=groups, series=series: plots.draw_bars(axes, groups, [series])))
     return plots.panels(each, columns=3)
-
-
-def _share(one: quality.Bin) -> metrics.Interval:
-    """Share of wrong tokens with Wilson's 95% interval (1927), tokens taken as independent."""
-    count, share, z = one.tokens, one.wrong / one.tokens, 1.959964
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
-    return metrics.Interval(share, min(share, middle - half), max(share, middle + half))
-
-
-def _edges(low: float, high: float) -> list[float | None]:
-    """Ends of a bin as numbers; None where it is open."""
-    return [round(low, 3), None if high >= 1e9 else round(high, 3)]
 
 
 def _line(text: str) -> str:
