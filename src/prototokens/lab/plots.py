@@ -112,10 +112,10 @@ def scatter(panel: Panel, series: Sequence[Series], rays: Sequence[float] = ()) 
     """
 
     def draw(axes: Axes) -> None:
-        draw_scatter(axes, series, rays)
+        draw_scatter(axes, series, rays, log=panel.log_x)
         if not rays:
             return
-        if not (panel.log_x or panel.log_y):
+        if not panel.log_x:
             axes.set(xlim=(0, None), ylim=(0, None))
         elif found := [place for one in series for place in one.x]:
             axes.set_xlim(min(found) / 3, max(found) * 3)
@@ -164,19 +164,19 @@ def draw_lines(axes: Axes, series: Sequence[Series], markers: bool = True) -> No
     _legend(axes, series)
 
 
-def draw_scatter(axes: Axes, series: Sequence[Series], rays: Sequence[float] = ()) -> None:
-    """Draw points, and lines through the origin as far as the furthest point."""
+def draw_scatter(axes: Axes, series: Sequence[Series], rays: Sequence[float] = (), log: bool = False) -> None:
+    """Draw points, and lines through the origin as far as the furthest point; `log`: for logarithmic axes."""
     for number, one in enumerate(series):
         look: dict[str, Any] = {"color": _of(COLOURS, number), "marker": _of(MARKERS, number), "zorder": 3}
         if one.low is not None and one.high is not None:
             away = [np.subtract(one.y, one.low), np.subtract(one.high, one.y)]
             axes.errorbar(one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1)
         # Smaller and smaller, so that points on one place show all of them.
-        size = max(14, 52 - 14 * number)
+        size = max(10.0, 80 * 0.45**number)
         axes.scatter(one.x, one.y, s=size, edgecolors="white", linewidths=0.6, label=one.name or None, alpha=0.9, **look)
     every_x = [place for one in series for place in one.x] or [1.0]
     end = max(every_x) * 1.05
-    least = min([place for place in every_x if place > 0] or [end]) / 3
+    least = min([place for place in every_x if place > 0] or [end]) / 3 if log else 0.0
     for slope in rays:
         axes.plot([least, end], [slope * least, slope * end], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         text = "y = x" if slope == 1 else f"y = {slope:,.3g} x" if slope > 1 else f"y = x / {1 / slope:.3g}"
@@ -262,7 +262,10 @@ def _dress(axes: Axes, panel: Panel) -> None:
     axes.set_ylabel(panel.y)
     if panel.log_x:
         axes.set_xscale("log", base=10 if panel.log_y else 2)
+        if panel.log_y:
+            axes.xaxis.set_major_locator(need("matplotlib.ticker", "plots", "a figure").LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(_plain)
+        axes.xaxis.set_minor_formatter("")
     if panel.log_x_from is not None:
         axes.set_xscale("symlog", linthresh=panel.log_x_from, linscale=0.6)
         axes.xaxis.set_major_formatter(_amount)
