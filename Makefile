@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo bench test test-browser lint format types docs wheel clean
+.PHONY: help setup demo bench test test-browser lint format types docs release wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,12 @@ format: $(READY) ## formatting and the style rules that fix themselves, written
 
 types: $(READY) ## static types
 	@$(BIN)/pyright
+
+docs: $(READY) ## the documentation's pages, into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+release: $(READY) ## wheel and source archive into dist/, proved: same bytes twice, and the main job from the wheel alone
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python scripts/check_release.py --torch '$(TORCH)'
 
 wheel: $(READY) ## the wheel, built-in model included, into dist/
 	@$(PIP) wheel -qq --no-deps --wheel-dir dist .
