@@ -5,8 +5,12 @@ import torch
 from experiment_runs import carried_out, cells, settings
 
 from prototokens.engine.decode import generate_from
+from prototokens.engine.fit import fit
+from prototokens.engine.inputs import Cramming
+from prototokens.lab.experiments import figure3
 from prototokens.lab.job import Fit
 from prototokens.lab.kept import Kept
+from prototokens.recipe import Recipe
 
 
 def test_both_ways_on_the_same_texts(tiny_llama, tmp_path):
@@ -43,6 +47,23 @@ def test_greedy_decoding_is_real(tiny_llama, tmp_path):
     (ids,) = generate_from(tiny_llama, [solution])
     right = (torch.tensor(ids) == torch.tensor(solution.ids)).double().mean()
     assert row["greedy_accuracy"] == pytest.approx(float(right))
+
+
+def test_gains_by_hand(tiny_llama):
+    """The text fed to the model itself, with and without the vectors before it, in float64."""
+    lm, ids = tiny_llama, [40, 50, 60, 70, 80]
+    (solution,) = fit(lm, [ids], method=Cramming(2), recipe=Recipe.named("fast", steps=80))
+    told = figure3.gains(lm, solution)
+    text = lm.embed(torch.tensor(ids))
+    bos = lm.embed(torch.tensor([lm.tokenizer.bos_token_id]))
+    nats, right = [], []
+    for lead in (bos, solution.protos):
+        logits = lm.model(inputs_embeds=torch.cat([lead, text])[None]).logits[0, len(lead) - 1 : -1].double()
+        nats.append(-float(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum()))
+        right.append(int((logits.argmax(-1) == torch.tensor(ids)).sum()))
+    assert told["information_gain"] == pytest.approx(nats[0] - nats[1], rel=1e-4)
+    assert told["token_gain"] == right[1] - right[0]
+    assert right[1] == solution.correct
 
 
 def test_one_text_shares_its_m_with_nobody(tiny_llama, tmp_path):
