@@ -51,7 +51,9 @@ def address(served_page, tmp_path_factory):
     (results / "table" / "report.md").write_text("# A report\n\nFour texts.\n")
     (folder / "secret.jsonl").write_text('{"secret": 1}\n')
     (results / "table" / "out.jsonl").symlink_to(folder / "secret.jsonl")
-    with served_page("--results", results, "--max-characters", 400, "--max-upload", 1, cwd=folder) as address:
+    (folder / "empty").mkdir()
+    models = ("--model", "builtin", "--model", folder / "empty")
+    with served_page("--results", results, "--max-characters", 400, "--max-upload", 1, *models, cwd=folder) as address:
         yield address
 
 
@@ -207,6 +209,16 @@ def test_a_text_that_cannot_be_encoded(page, words, sentence):
     page.click("#encode-go")
     page.until("#encode-said", re.escape(sentence))
     page.shot("encode-refused")
+
+
+def test_a_model_that_cannot_be_loaded(page):
+    page.tab("Encode")
+    page.type("#encode-text", SENTENCE)
+    page.choose("#encode-model", "empty")
+    page.click("#encode-go")
+    page.until("#encode-said", "holds no config.json, so no model")
+    assert "Traceback" not in page.text("body")
+    page.choose("#encode-model", "builtin")
 
 
 def test_decode_shows_margins_and_a_race(page, ptok):

@@ -156,6 +156,20 @@ def test_only_the_models_of_the_page_are_loaded(tiny_folder):
         desk.check_text("x" * 2001)
 
 
+def test_a_visitors_file_is_his_own_and_goes_with_him():
+    desk = Desk(Settings())
+    one, other = desk.file_of("../../etc"), desk.file_of("b")
+    assert one.parent.parent == other.parent.parent
+    assert one != other
+    one.write_text("x")
+    desk.stops["../../etc"] = threading.Event()
+    stop = desk.stops["../../etc"]
+    desk.forget("../../etc")
+    assert stop.is_set()
+    assert not one.exists()
+    desk.forget("never came")
+
+
 def test_what_is_read_of_vectors(tiny_llama):
     solution = pt.fit(tiny_llama, "Call me.")
     got = read(tiny_llama, solution, solution.ids)

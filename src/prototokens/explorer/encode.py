@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import Any
@@ -19,7 +17,7 @@ from prototokens.encoding import Kept as Solved
 from prototokens.encoding import Span, encode, text_ids
 from prototokens.engine.progress import Progress
 from prototokens.explorer import pictures, show
-from prototokens.explorer.work import LINE, Desk, Kept, put_on_shelf, read, told
+from prototokens.explorer.work import LINE, Desk, Kept, put_on_shelf, read, tokens_of, told
 from prototokens.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.samples import short
@@ -161,52 +159,47 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         if isinstance(fit.outcome, Exception):
             raise fit.outcome
         assert fit.outcome is not None
-        yield _done(lm, fit.outcome, text, kept)
-
-    def _done(lm: FrozenLM, encoded: EncodedText, text: str, kept: list[Kept]) -> dict[Any, Any]:
-        decoded = decode_text(lm, encoded)
-        path = Path(tempfile.mkdtemp(prefix="prototokens-")) / "text.ptok"
-        size = encoded.save(path)
-        header, passes = encoded.header, f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes > 1)}"
-        verdict = "exact" if decoded.matches else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
-        figures = {
-            "tokens": f"{decoded.tokens:,}",
-            "vectors": str(len(encoded.vectors)),
-            "numbers a token": f"{encoded.vectors.numel() / decoded.tokens:.1f}",
-            "steps, the most": str(max(header["steps"])),
-            "least margin": "-" if header["min_margin"] is None else f"{header['min_margin']:.2f}",
-            "bytes of the file": f"{size:,}",
-        }
-        chunk = encoded.chunks()[0]
-        tokens: list[show.Token] = []
-        start, ids = 0, lm.encode(text)
-        for each in encoded.chunks():
-            got = read(lm, each, ids[start : start + each.length])
-            pairs = zip(got.ids.tolist(), got.margin.tolist(), ids[start : start + each.length], strict=True)
-            tokens += [show.Token(lm.decode([token]), margin, token == true) for token, margin, true in pairs]
-            start += each.length
-        names = [pictures.name_of(number, len(chunk.protos)) for number in range(len(chunk.protos))]
-        figure = show.picture(pictures.vectors(chunk.protos, names), "the vectors of the first chunk as coloured cells")
-        shown = (
-            show.judged(f"{verdict}; decoded from the vectors in {passes}, {decoded.seconds * 1000:.0f} ms", decoded.matches)
-            + show.facts(figures) + show.text(tokens) + figure
-        )  # fmt: skip
-        return {
-            live: shown,
+        path = desk.file_of(str(request.session_hash))
+        yield {
+            live: _outcome(lm, fit.outcome, ids, fit.outcome.save(path)),
             download: gr.DownloadButton(value=str(path), visible=True),
-            shelf: put_on_shelf(kept, lm, encoded, text),
+            shelf: put_on_shelf(kept, lm, fit.outcome, text),
         }
 
     def halt(request: gr.Request) -> None:
-        event = desk.stops.get(str(request.session_hash))
-        if event is not None:
-            event.set()
+        desk.stop(str(request.session_hash))
 
     go.click(
         run, [text, model, layout, recipe, seed, steps, shelf], [said, live, download, shelf], show_progress_on=live,
         concurrency_limit=1, concurrency_id=LINE, api_visibility="private",
     )  # fmt: skip
     stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
+
+
+def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int) -> str:
+    """What a fit gave: exact or not, decoded from the vectors; its numbers, its tokens, and the first chunk's vectors."""
+    decoded, header = decode_text(lm, encoded), encoded.header
+    verdict = "exact" if decoded.matches else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
+    passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes > 1)}"
+    figures = {
+        "tokens": f"{decoded.tokens:,}",
+        "vectors": str(len(encoded.vectors)),
+        "numbers a token": f"{encoded.vectors.numel() / decoded.tokens:.1f}",
+        "steps, the most": str(max(header["steps"])),
+        "least margin": "-" if header["min_margin"] is None else f"{header['min_margin']:.2f}",
+        "bytes of the file": f"{size:,}",
+    }
+    tokens: list[show.Token] = []
+    for chunk in encoded.chunks():
+        tokens += tokens_of(lm, chunk, ids[len(tokens) : len(tokens) + chunk.length])
+    first = encoded.chunks()[0].protos
+    names = [pictures.name_of(number, len(first)) for number in range(len(first))]
+    return (
+        show.judged(f"{verdict}; decoded from the vectors in {passes}, {decoded.seconds * 1000:.0f} ms", decoded.matches)
+        + show.facts(figures)
+        + show.text(tokens)
+        + show.picture(pictures.vectors(first, names), "the vectors of the first chunk as coloured cells")
+    )
 
 
 def _thinned(values: list[float], most: int = 200) -> list[float]:

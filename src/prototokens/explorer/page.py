@@ -49,9 +49,7 @@ def build(settings: Settings) -> gr.Blocks:
             return gr.Dropdown(names, value=names[0] if names else None)
 
         def left(request: gr.Request) -> None:
-            event = desk.stops.pop(str(request.session_hash), None)
-            if event is not None:
-                event.set()
+            desk.forget(str(request.session_hash))
 
         opened.select(titles, shelf, texts, queue=False, show_progress="hidden", api_visibility="private")
         page.unload(left)

@@ -80,39 +80,21 @@ def tab(desk: Desk) -> None:
         known = _find(lm, model, first, second)
         return {
             found: known, overview: _overview(known), tools: gr.Column(visible=True), place: 0, noise: 0,
-            **_walked(known, "straight line", 0), **_shaken(known, 0), **_swapped(known, "A1", "B1"),
+            between: _walked(desk, known, "straight line", 0), noisy: _shaken(desk, known, 0),
+            mixed: _swapped(desk, known, "A1", "B1"),
         }  # fmt: skip
-
-    def _walked(known: Found, way: str, place: float) -> dict[Any, Any]:
-        one, two = (solution.protos for solution in known.solutions[:2])
-        if way == "straight line":
-            protos = geometry.line(one, two, place)
-        else:
-            protos = geometry.bezier(one[None], known.control[None], two[None], place)[0]
-        return {between: _against(desk.model(known.model), protos, known.solutions[0])}
-
-    def _shaken(known: Found, amount: float) -> dict[Any, Any]:
-        solution = known.solutions[0]
-        chance = torch.Generator().manual_seed(0)
-        noise = torch.randn(solution.protos.shape, generator=chance) * solution.protos.square().mean().sqrt()
-        return {noisy: _against(desk.model(known.model), solution.protos + amount * noise, solution)}
-
-    def _swapped(known: Found, its_e: str, its_m: str) -> dict[Any, Any]:
-        e, m = (known.solutions[known.names.index(name)] for name in (its_e, its_m))
-        protos = torch.cat([e.protos[:1], m.protos[1:]])
-        return {mixed: _against(desk.model(known.model), protos, e) + show.note(f"coloured by the text of {its_e}")}
 
     @told(said)
     def walk(known: Found | None, way: str, place: float) -> dict[Any, Any]:
-        return _walked(_there(known), way, place)
+        return {between: _walked(desk, _there(known), way, place)}
 
     @told(said)
     def shake(known: Found | None, amount: float) -> dict[Any, Any]:
-        return _shaken(_there(known), amount)
+        return {noisy: _shaken(desk, _there(known), amount)}
 
     @told(said)
     def swap(known: Found | None, its_e: str, its_m: str) -> dict[Any, Any]:
-        return _swapped(_there(known), its_e, its_m)
+        return {mixed: _swapped(desk, _there(known), its_e, its_m)}
 
     line: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": LINE, "api_visibility": "private"}
     moving = {**line, "trigger_mode": "always_last", "show_progress": "hidden"}
@@ -121,6 +103,31 @@ def tab(desk: Desk) -> None:
     gr.on([place.input, way.input], walk, [found, way, place], [said, between], **moving)
     noise.input(shake, [found, noise], [said, noisy], **moving)
     gr.on([its_e.input, its_m.input], swap, [found, its_e, its_m], [said, mixed], **moving)
+
+
+def _walked(desk: Desk, known: Found, way: str, place: float) -> str:
+    """What the point at `place` of the way from A1 to A2 decodes to."""
+    one, two = (solution.protos for solution in known.solutions[:2])
+    if way == "straight line":
+        protos = geometry.line(one, two, place)
+    else:
+        protos = geometry.bezier(one[None], known.control[None], two[None], place)[0]
+    return _against(desk.model(known.model), protos, known.solutions[0])
+
+
+def _shaken(desk: Desk, known: Found, amount: float) -> str:
+    """What A1 with so much noise on it decodes to; the noise is the same, whatever its amount."""
+    solution = known.solutions[0]
+    chance = torch.Generator().manual_seed(0)
+    noise = torch.randn(solution.protos.shape, generator=chance) * solution.protos.square().mean().sqrt()
+    return _against(desk.model(known.model), solution.protos + amount * noise, solution)
+
+
+def _swapped(desk: Desk, known: Found, its_e: str, its_m: str) -> str:
+    """What e of one solution with m of another decodes to."""
+    e, m = (known.solutions[known.names.index(name)] for name in (its_e, its_m))
+    protos = torch.cat([e.protos[:1], m.protos[1:]])
+    return _against(desk.model(known.model), protos, e) + show.note(f"coloured by the text of {its_e}")
 
 
 def _there(known: Found | None) -> Found:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import inspect
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
+from tempfile import mkdtemp
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -77,11 +81,12 @@ class Read(NamedTuple):
 
 @dataclass
 class Desk:
-    """One for a page: its settings, the models that are loaded, and which visitors asked to stop."""
+    """One for a page: its settings, the models that are loaded, which visitors asked to stop, and the files they made."""
 
     settings: Settings
     loaded: dict[str, FrozenLM] = field(default_factory=dict)
     stops: dict[str, Event] = field(default_factory=dict)
+    files: Path | None = None
 
     def model(self, name: str) -> FrozenLM:
         """One of the models that the page was started with, loaded at its first use.
@@ -98,6 +103,26 @@ class Desk:
                 name, revision=settings.revision, device=settings.device, dtype=settings.dtype
             )
         return self.loaded[name]
+
+    def file_of(self, visitor: str) -> Path:
+        """Where a visitor's last encoded text lies; what a browser calls itself names no path."""
+        if self.files is None:
+            self.files = Path(mkdtemp(prefix="prototokens-"))
+            atexit.register(shutil.rmtree, self.files, ignore_errors=True)
+        folder = self.files / hashlib.sha256(visitor.encode()).hexdigest()[:32]
+        folder.mkdir(exist_ok=True)
+        return folder / "text.ptok"
+
+    def stop(self, visitor: str) -> None:
+        """Stop what a visitor is fitting, if anything."""
+        if visitor in self.stops:
+            self.stops[visitor].set()
+
+    def forget(self, visitor: str) -> None:
+        """Stop what a visitor who has left is fitting, and delete his file."""
+        self.stop(visitor)
+        self.stops.pop(visitor, None)
+        shutil.rmtree(self.file_of(visitor).parent)
 
     def check_text(self, text: str) -> None:
         """Refuse what is longer than this page takes.
