@@ -60,7 +60,8 @@ def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
         floats: trained numbers that the text takes for itself: its share of shared vectors counted in.
 
     Returns:
-        held: tokens of the longest prefix held, 0 where none was; nats: its information under the model; exact, steps, margin:
+        held: tokens of the longest prefix held, 0 where none was; horizon: the same of those held exactly; nats: information of
+        the longest held under the model; exact, steps, margin:
         of its solution; bits_per_float; bound: tokens that so many numbers could tell apart at the precision that the model
         reads them in, floats x bits / log2(vocabulary); share_of_bound; tried: length, accuracy and steps of every fit; ended:
         whether the climb ended at a length that was not held, and not for want of text or grid. With memory vectors also
@@ -74,6 +75,7 @@ def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
         "text": text.id,
         "text_hash": text.ids_hash,
         "held": tokens,
+        "horizon": max((one.length for one in tried if one.exact), default=0),
         "nats": nats,
         "floats": floats,
         "bits_per_float": nats / math.log(2) / floats,

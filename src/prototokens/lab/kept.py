@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from prototokens.encoded import write_atomically
 from prototokens.lab.job import Fit, Fitted, ModelFacts
@@ -32,29 +32,41 @@ class Kept:
         Raises:
             FileError: the place cannot be written.
         """
-        path = self.path(fit.key(model))
+        self.save_packed(fit.key(model), packed(fit, fitted))
+
+    def save_packed(self, key: str, data: bytes) -> None:
+        """The same, of a file's content that is made already."""
+        path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, packed(fit, fitted))
+        write_atomically(path, data)
 
     def load(self, fit: Fit, model: ModelFacts) -> Fitted | None:
         """The solutions of a fit; None where they are not there, or cannot be read and so have to be found again."""
         path = self.path(fit.key(model))
-        if not path.exists():
-            return None
         try:
-            with safe_open(path, "pt") as handle:
-                said = json.loads((handle.metadata() or {})["solutions"])
-                layout = method_of(fit.layout).layout
-                return tuple(
-                    Solution(protos=handle.get_tensor(str(number)), layout=layout, ids=ids, **values)
-                    for number, (ids, values) in enumerate(zip(fit.targets, said, strict=True))
-                )
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            return unpacked(fit, path.read_bytes())
+        except OSError:
             return None
 
 
 def packed(fit: Fit, fitted: Fitted) -> bytes:
-    """The file's content."""
+    """A fit's solutions as the content of a file."""
     tensors = {str(number): solution.protos.contiguous() for number, solution in enumerate(fitted)}
     said = [{name: getattr(solution, name) for name in FIELDS} for solution in fitted]
+    # The header of a safetensors file holds text alone, under names; the solutions' numbers are one of them.
     return save(tensors, metadata={"solutions": json.dumps(said), "layout": fit.layout})
+
+
+def unpacked(fit: Fit, data: bytes) -> Fitted | None:
+    """The way back; None where the content is damaged."""
+    try:
+        size = int.from_bytes(data[:8], "little")
+        said = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["solutions"])
+        tensors = load(data)
+        layout = method_of(fit.layout).layout
+        return tuple(
+            Solution(protos=tensors[str(number)], layout=layout, ids=ids, **values)
+            for number, (ids, values) in enumerate(zip(fit.targets, said, strict=True))
+        )
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return None

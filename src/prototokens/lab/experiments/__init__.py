@@ -36,6 +36,7 @@ EXPERIMENTS = {
     "figure6": ("figure6", "the same at equal distance between the texts"),
     "figure7": ("figure7", "accuracy along lines and curves between two solutions"),
     "probe": ("probe", "generation started from the vectors: what the model makes of them"),
+    "capacity": ("capacity", "a model's card: horizon, tokens and nats held, one-step and autoregressive"),
     "length": ("length", "accuracy, steps and floats a token by length, with a fitted law"),
     "quality": ("quality", "what imperfect reconstructions are worth, and where they fail"),
     "pretraining": ("pretraining", "capacity against the tokens that the model has seen"),

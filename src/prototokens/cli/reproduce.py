@@ -1,0 +1,158 @@
+"""`prototokens reproduce`: every table and figure of the paper, from one command, on any model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prototokens.cli import common, sweeping
+
+if TYPE_CHECKING:
+    from prototokens.lab.job import Config, Job, Row
+
+DEFAULT_TEXTS = ("sample", "random-tokens", "generated:sample")
+
+
+@click.command(short_help="Run an experiment of the paper on any model: tables, figures and rows.")
+@click.argument("name", required=False, metavar="[NAME|all]")
+@click.option("--plan", is_flag=True, help="Run nothing: list the jobs and say how long they will take here.")
+@click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME[@REVISION]", help="For pretraining: a model; again.")
+@click.option("--embedder", help="For figure6 and quality: a sentence-embedding model, a folder or a hub id.")
+@sweeping.sweep_options
+@common.seed_option
+@common.model_options
+@common.output_options
+def reproduce(name: str | None, debug: bool, **options: Any) -> int:
+    """Run the experiment NAME, or all of them; without NAME, list what there is and how long each takes here.
+
+    What is done already in the output folder is not run again: a run that was killed goes on where it was, and several
+    processes can share the work of one folder. Reports, with their tables as Markdown and CSV and their figures as PNG and SVG,
+    go to the folder; the tables are printed too.
+    """
+    if name is None:
+        return _list(options)
+    from prototokens.lab import experiments
+
+    names = experiments.resolve(name)
+    config = sweeping.settings(options, DEFAULT_TEXTS)
+    modules = {one: experiments.named(one) for one in names}
+    jobs = {one: module.jobs(config) for one, module in modules.items()}
+    every = [job for some in jobs.values() for job in some]
+    if options["plan"]:
+        return _plan(jobs, config, options)
+    if config.scale == "paper" and not options["quiet"]:
+        click.echo(f"{len(every)} jobs; {_forecast(every, config)}", err=True)
+    rows = sweeping.run_jobs(every, config, options)
+    made = []
+    for one, module in modules.items():
+        keys = {job.key for job in jobs[one]}
+        mine = [row for row in rows if row["key"] in keys]
+        made.append(_written(one, module.report(mine), mine, len(keys), options))
+    if options["as_json"]:
+        common.print_json(
+            {"model": config.model.name, "fingerprint": config.model.fingerprint, "scale": config.scale, "experiments": made}
+        )
+    return 0
+
+
+def _written(name: str, report: Any, rows: list[Row], jobs: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Write a report, print it unless JSON is asked for, and say it as JSON."""
+    files = report.save(sweeping.folder(options) / name)
+    if not options["as_json"]:
+        click.echo(report.markdown())
+    if not options["quiet"]:
+        click.echo(f"{name}: {len(rows)} rows; report and figures in {files[0].parent}", err=True)
+    tables = {table.name: [dict(zip(table.columns, row, strict=True)) for row in table.rows] for table in report.tables}
+    return {
+        "name": name,
+        "title": report.title,
+        "jobs": jobs,
+        "rows": len(rows),
+        "seconds": round(sum({row["key"]: row["seconds"] for row in rows}.values()), 1),
+        "notes": report.notes,
+        "tables": tables,
+        "files": [str(file) for file in files],
+    }
+
+
+def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -> int:
+    """What would be run, and for how long."""
+    from prototokens.lab.plan import describe_seconds, measure_rate
+    from prototokens.lab.records import Records
+
+    place = sweeping.folder(options)
+    records = Records(place) if place.is_dir() else None
+    rate = measure_rate(config.texts.lm, config.model.flops)
+    planned = []
+    for name, some in jobs.items():
+        unique = {job.key: job for job in some}
+        left = [job for key, job in unique.items() if records is None or not records.done(key)]
+        seconds = sum(job.work for job in left) / rate.position_steps
+        planned.append(
+            {
+                "name": name,
+                "jobs": len(unique),
+                "done": len(unique) - len(left),
+                "seconds": seconds,
+                "keys": [job.key for job in left],
+            }
+        )
+    total = sum(one["seconds"] for one in planned)
+    if options["as_json"]:
+        common.print_json(
+            {
+                "model": config.model.name, "fingerprint": config.model.fingerprint, "scale": config.scale,
+                "plan": planned, "seconds": total, "position_steps_per_second": rate.position_steps,
+            }
+        )  # fmt: skip
+        return 0
+    for name, some in jobs.items():
+        for job in some:
+            done = records is not None and records.done(job.key)
+            texts = job.texts[0].id if len(job.texts) == 1 else f"{len(job.texts)} texts"
+            length = f"{max(len(text.ids) for text in job.texts)} tokens" if job.texts else ""
+            forecast = "done" if done else describe_seconds(job.work / rate.position_steps)
+            click.echo(f"{job.key[:12]}  {name:<12}{job.layout:<13}{length:<13}{forecast:<20}{texts}")
+    for one in planned:
+        click.echo(
+            f"{one['name']}: {one['jobs']} jobs, {one['done']} done, {describe_seconds(one['seconds'])} to go here", err=True
+        )
+    click.echo(
+        f"in all {describe_seconds(total)}, at {rate.position_steps:,.0f} position-steps a second as measured just now",
+        err=True,
+    )
+    return 0
+
+
+def _forecast(jobs: list[Job], config: Config) -> str:
+    from prototokens.lab.plan import describe_seconds, measure_rate
+
+    rate = measure_rate(config.texts.lm, config.model.flops)
+    seconds = sum(job.work for job in jobs) / rate.position_steps
+    return f"about {describe_seconds(seconds)} here, if none is done yet"
+
+
+def _list(options: dict[str, Any]) -> int:
+    """Each experiment with a line, and what it takes here at either scale."""
+    from prototokens.lab import experiments
+    from prototokens.lab.plan import describe_seconds, measure_rate
+
+    config = sweeping.settings({**options, "scale": "smoke"}, DEFAULT_TEXTS)
+    rate = measure_rate(config.texts.lm, config.model.flops)
+    found = []
+    for name, (module, shows) in experiments.EXPERIMENTS.items():
+        seconds = sum(job.work for job in experiments.named(module).jobs(config)) / rate.position_steps
+        found.append({"name": name, "shows": shows, "smoke_seconds": seconds})
+    if options["as_json"]:
+        common.print_json({"model": config.model.name, "experiments": found})
+        return 0
+    for one in found:
+        click.echo(f"{one['name']:<13}{describe_seconds(one['smoke_seconds']):<16}{one['shows']}")
+    total = sum(one["smoke_seconds"] for one in found if experiments.EXPERIMENTS[one["name"]][0] == one["name"])
+    click.echo(
+        f"Forecasts for {config.model.name} on this machine as it is now, --scale smoke; all: {describe_seconds(total)}."
+        " Of --scale paper, --plan tells.",
+        err=True,
+    )
+    return 0

@@ -1,0 +1,192 @@
+"""What `reproduce` and `capacity` share: options, the settings made of them, the runner, the display while jobs run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from prototokens.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from prototokens.lab.job import Config, Job, Row
+    from prototokens.lab.sweep import Runner, SweepProgress
+
+STEPS = {"smoke": 400, "paper": 5000}  # budget of a fit: what the paper gives one, and what shows that everything runs
+LINE_EVERY = 60.0  # seconds between two lines of progress where there is no terminal
+
+
+def sweep_options(command: Callable) -> Callable:
+    """Texts, scale, recipe, runner and place: of both commands."""
+    from prototokens.lab.tracking import TRACKERS
+
+    for option in (
+        click.option("--track", type=click.Choice(TRACKERS), help="Send rows to a tracker too; none by default."),
+        click.option("--out", type=click.Path(path_type=Path), help="Folder of rows, solutions and reports."),
+        click.option("--actors", type=click.IntRange(min=1), help="With ray: how many; by default one a GPU, or a core."),
+        click.option("--address", help="With ray: an existing cluster, 'auto' or ray://HOST:10001; else one is started here."),
+        click.option(
+            "--runner", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where jobs are run."
+        ),
+        click.option("--lengths", help="Lengths in tokens in place of the scale's, with commas: 8,16,32."),
+        click.option("--seeds", type=click.IntRange(min=1), help="How many seeds, in place of the scale's number."),
+        click.option("--count", type=click.IntRange(min=1), help="How many texts, in place of the scale's number."),
+        click.option("--steps", type=click.IntRange(min=1), help="Most steps of a fit: 400 for smoke, 5000 for paper."),
+        click.option(
+            "--recipe", type=click.Choice(["fast", "paper"]), default="fast", show_default=True, help="How vectors are fitted."
+        ),
+        click.option(
+            "--scale", type=click.Choice(["smoke", "paper"]), default="smoke", show_default=True,
+            help="A few minutes that show that it works, or the paper's own numbers of texts, lengths and seeds.",
+        ),
+        click.option(
+            "--texts", multiple=True, metavar="SOURCE",
+            help="Where texts come from: sample, file:PATH[:COLUMN], hub:ID[@REVISION]:COLUMN, random-words:WORDLIST,"
+            " random-tokens, generated[:SOURCE]; may be given again. By default sample.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def lengths_of(text: str | None) -> tuple[int, ...] | None:
+    """Lengths as a user writes them.
+
+    Raises:
+        UsageError: they are not whole numbers from 1 up.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--lengths {text!r} is no list of whole numbers from 1 up, such as 8,16,32")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:
+    """The model and the texts, loaded, and everything that jobs are made from."""
+    from prototokens.lab import models
+    from prototokens.lab.job import Config
+    from prototokens.lab.texts import Texts
+    from prototokens.recipe import Recipe
+
+    lm = models.load(options["model"] or "builtin", options["revision"], options["dtype"], options["device"])
+
+    def facts_of(name: str) -> Any:
+        return models.facts(models.load(name, dtype=str(lm.dtype).removeprefix("torch."), device=str(lm.device)))
+
+    scale = options["scale"]
+    return Config(
+        model=models.facts(lm),
+        texts=Texts(lm, options["texts"] or default_texts, options["seed"]),
+        scale=scale,
+        recipe=Recipe.named(options["recipe"], steps=options["steps"] or STEPS[scale]),
+        seed=options["seed"],
+        checkpoints=tuple(options.get("checkpoints") or ()),
+        facts_of=facts_of,
+        embedder=options.get("embedder"),
+        most_texts=options["count"],
+        grid=lengths_of(options["lengths"]),
+        most_seeds=options["seeds"],
+    )
+
+
+def folder(options: dict[str, Any]) -> Path:
+    """Where rows go: `--out`, or a folder named after the model, here."""
+    if options["out"]:
+        return options["out"]
+    name = (options["model"] or "builtin").rstrip("/").rpartition("/")[2] or "model"
+    return Path("reproduced") / name
+
+
+def run_jobs(jobs: list[Job], config: Config, options: dict[str, Any]) -> list[Row]:
+    """Sweep over the jobs with a display, and return their rows.
+
+    Raises:
+        Interrupted: Ctrl-C; what was done is on disk.
+    """
+    from prototokens.lab.records import Records
+    from prototokens.lab.sweep import sweep
+    from prototokens.lab.tracking import Remote
+
+    quiet = options["quiet"]
+
+    def said(line: str) -> None:
+        click.echo(f"prototokens: {line}", err=True)
+
+    records = Records(folder(options), said)
+    about = {"model": config.model.name, "fingerprint": config.model.fingerprint, "scale": config.scale}
+    tracker = Remote(options["track"], about) if options["track"] else None
+    try:
+        with display(quiet) as show:
+            return sweep(jobs, records, _runner(config, options), show, tracker)
+    except KeyboardInterrupt as stop:
+        done = sum(records.done(key) for key in {job.key for job in jobs})
+        raise Interrupted(f"stopped; {done} of {len(jobs)} jobs are done, and the same command goes on from there") from stop
+    finally:
+        records.close()
+        if tracker:
+            tracker.finish()
+
+
+def _runner(config: Config, options: dict[str, Any]) -> Runner:
+    if options["runner"] == "local":
+        if options["address"] or options["actors"]:
+            raise UsageError("--address and --actors are of --runner ray")
+        from prototokens.lab.sweep import Local
+
+        return Local(config.texts.lm)
+    from prototokens.lab.cluster import Cluster
+
+    return Cluster(address=options["address"], actors=options["actors"], device=str(config.texts.lm.device))
+
+
+@contextmanager
+def display(quiet: bool) -> Iterator[Callable[[SweepProgress], None] | None]:
+    """Jobs done, fits in work, speed and time left, on standard error: live on a terminal, else a line a minute."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _live() as show:
+            yield show
+    else:
+        last = time.monotonic()
+
+        def line(now: SweepProgress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= LINE_EVERY:
+                last = time.monotonic()
+                click.echo(f"{now.done} of {now.total} jobs, {_words(now)}", err=True)
+
+        yield line
+
+
+@contextmanager
+def _live() -> Iterator[Callable[[SweepProgress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("jobs, {task.description}"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda now: bar.update(task, total=now.total, completed=now.done, description=_words(now))
+
+
+def _words(now: SweepProgress) -> str:
+    words = [f"{now.experiment} last"] if now.experiment else []
+    if now.fits:
+        rate = now.fits.row_steps / max(now.fits.seconds, 1e-9)
+        words.append(f"{now.fits.done} of {now.fits.total} fits in work done, {rate:,.0f} steps/s")
+    if now.work_done and now.work:
+        from prototokens.lab.plan import describe_seconds
+
+        words.append(f"about {describe_seconds(now.seconds * max(0.0, now.work / now.work_done - 1))} left")
+    return ", ".join(words)

@@ -1,0 +1,137 @@
+"""A model's card: how much one text leaves in two vectors read in one step, and in one or two that are read token by token.
+
+The protocol is table 3's (`lab.capacity`), with the autoregressive counterpart beside it on the same texts, and with what real
+greedy decoding from its vectors gives, not only what teacher forcing does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from prototokens.frozen_lm import FrozenLM
+from prototokens.lab import capacity, plots, published
+from prototokens.lab.job import Config, Job, Row, Run
+from prototokens.lab.report import Report, Table, interval
+
+TITLE = "Capacity card"
+LAYOUTS = ("paper", "memory:1", "memory:2")
+SHOWN = {"paper": "one-step, e and m", "memory:1": "autoregressive, 1 vector", "memory:2": "autoregressive, 2 vectors"}
+
+
+def jobs(config: Config) -> list[Job]:
+    # Twice d_model numbers have never held a token on less than two of them each: what is longer needs no trying.
+    grid = [length for length in capacity.GRID if length <= max(8, config.model.d_model // 2)]
+    lengths = config.lengths(config.pick([one for one in grid if one <= 45], grid), LAYOUTS[-1])
+    if not lengths:
+        return []
+    made = []
+    for texts in config.texts.each():
+        for text in texts.passages(config.count(3, 50), max(lengths)):
+            for layout in LAYOUTS:
+                work = texts.costs.climb(text.ids, lengths, layout, config.recipe)
+                values = {"lengths": lengths}
+                made.append(Job("capacity", config.model, (text,), layout, config.recipe, config.seed, values, work=work))
+    return made
+
+
+def run(job: Job, lm: FrozenLM) -> Run:
+    (tried,) = yield from capacity.climb(job.texts, job.values["lengths"], job)
+    floats = tried[0].protos.numel() if tried else lm.d_model
+    return [{"source": job.text.source, **capacity.describe(lm, job.text, tried, floats)}]
+
+
+def card(rows: list[Row]) -> dict[str, Any]:
+    """The card as plain values: of each source and way, its figures."""
+    found = []
+    for source in dict.fromkeys(row["source"] for row in rows):
+        for layout in LAYOUTS:
+            some = [row for row in rows if row["source"] == source and row["layout"] == layout]
+            if some:
+                found.append({"texts": source, "way": layout, **_figures(some)})
+    first = rows[0] if rows else {}
+    return {name: first.get(name) for name in ("model", "revision", "fingerprint", "dtype", "d_model")} | {"capacity": found}
+
+
+def _figures(rows: list[Row]) -> dict[str, Any]:
+    nats = [row["nats"] for row in rows]
+    mean, low, high = interval(nats)
+    greedy = [row["greedy_exact"] for row in rows if "greedy_exact" in row]
+    return {
+        "count": len(rows),
+        "horizon": max(row["horizon"] for row in rows),
+        "c_tokens": max(row["held"] for row in rows),
+        "c_tokens_mean": float(np.mean([row["held"] for row in rows])),
+        "h_lm": mean,
+        "h_lm_low": low,
+        "h_lm_high": high,
+        "h_lm_std": float(np.std(nats)),
+        "bits_per_float": sum(nats) / math.log(2) / sum(row["floats"] for row in rows),
+        "bound": rows[0]["bound"],
+        "share_of_bound": max(row["held"] for row in rows) / rows[0]["bound"],
+        "lower_bounds": sum(not row["ended"] for row in rows),
+        "greedy_exact": float(np.mean(greedy)) if greedy else None,
+    }
+
+
+def report(rows: list[Row]) -> Report:
+    made = card(rows)
+    table = [
+        [
+            one["texts"], SHOWN[one["way"]], one["count"], one["horizon"], one["c_tokens"], one["h_lm"], one["h_lm_low"],
+            one["h_lm_high"], one["bits_per_float"], one["bound"], one["share_of_bound"], one["greedy_exact"],
+            one["lower_bounds"],
+        ]
+        for one in made["capacity"]
+    ]  # fmt: skip
+    columns = (
+        "texts", "way", "count", "horizon", "C_tokens", "H_LM", "low", "high", "bits a float", "bound, tokens", "share of it",
+        "greedy exact", "lower bounds",
+    )  # fmt: skip
+    none = sum(row["held"] == 0 for row in rows)
+    name = made["model"] or "no rows"
+    notes = [
+        f"model: {name}, d_model {made['d_model']}, {made['dtype']}",
+        f"{len({row['text'] for row in rows})} texts, 1 seed; {none} of {len(rows)} climbs held no prefix at all",
+        "horizon: longest prefix held exactly; C_tokens: with at least 0.99 of its tokens right; both of the best text",
+        "H_LM: nats of the longest prefix held, mean over texts with 95% interval by bootstrap",
+        "greedy exact: share of the autoregressive rows that real decoding gives back, and not only teacher forcing",
+        "lower bounds: texts whose climb ended at the longest length that was tried",
+    ]
+    if name in published.CRAMMED:
+        notes.append(f"published C_tokens of one autoregressive vector on PG-19: {published.CRAMMED[name]}")
+    figures = {"card": _figure(name, made["capacity"])} if rows else {}
+    return Report(TITLE, [Table("card", columns, table)], notes, figures)
+
+
+def _figure(name: str, found: list[dict[str, Any]]):
+    sources = list(dict.fromkeys(one["texts"] for one in found))
+    tokens, nats = [], []
+    for layout in LAYOUTS:
+        mine = {one["texts"]: one for one in found if one["way"] == layout}
+        values = [mine.get(source) for source in sources]
+        nats.append(
+            plots.Series(
+                SHOWN[layout],
+                [one["h_lm"] if one else math.nan for one in values],
+                (),
+                [one["h_lm_low"] if one else math.nan for one in values],
+                [one["h_lm_high"] if one else math.nan for one in values],
+            )
+        )
+        tokens.append(plots.Series("", [one["c_tokens"] if one else math.nan for one in values]))
+    short = [source if len(source) < 20 else f"{source[:8]}...{source[-8:]}" for source in sources]
+    return plots.panels(
+        [
+            (
+                plots.Panel(f"{name}: information held", "texts", "H_LM, nats"),
+                lambda axes: plots.draw_bars(axes, short, nats),
+            ),
+            (
+                plots.Panel("Longest text held", "texts", "C_tokens"),
+                lambda axes: plots.draw_bars(axes, short, tokens),
+            ),
+        ]
+    )
