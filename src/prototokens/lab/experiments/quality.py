@@ -51,7 +51,7 @@ def jobs(config: Config) -> list[Job]:
         return []
     budgets = config.pick((60, 120, 240), (100, 300, 1000, 3000))
     made = []
-    for text in config.texts.passages(config.count(6, 50), max(lengths)):
+    for text in config.texts.passages(config.count(4, 50), max(lengths)):
         for length in lengths:
             for steps in budgets:
                 recipe = replace(config.recipe, steps=steps)
