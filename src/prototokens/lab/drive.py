@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from prototokens.engine.fit import fit
 from prototokens.engine.progress import Progress
@@ -23,6 +23,7 @@ from prototokens.solution import Solution
 WIDTH = {"cpu": 32, "cuda": 512}
 
 
+@runtime_checkable
 class Shelf(Protocol):
     """Where solutions are kept: a folder (`lab.kept`), or a folder on another machine."""
 

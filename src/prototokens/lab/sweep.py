@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from prototokens.engine.progress import Progress
 from prototokens.errors import ModelError
@@ -69,6 +69,7 @@ class Queue:
         return None
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Where jobs are worked on."""
 

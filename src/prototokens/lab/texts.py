@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -45,6 +45,7 @@ LONGEST_TOKEN = 16  # characters a token at first, when enough text for so many 
 GENERATED_POSITIONS = 1 << 14  # most tokens of one sampling pass
 
 
+@runtime_checkable
 class Origin(Protocol):
     """What a source is to the rest: passages, one after the other, without end or until it has no more."""
 

@@ -5,7 +5,7 @@ The rows on disk stay the record. A tracker gets, of each row, its numbers; what
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from prototokens.errors import UsageError
 from prototokens.extras import need
@@ -15,6 +15,7 @@ TRACKERS = ("trackio", "wandb")
 PROJECT = "prototokens"
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """What a sweep tells of each job that ends."""
 

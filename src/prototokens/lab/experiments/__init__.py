@@ -6,13 +6,14 @@ To add one: write the module, and name it here with a line of what it shows.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from prototokens.errors import UsageError
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.report import Report
 
 
+@runtime_checkable
 class Experiment(Protocol):
     """What an experiment's module has."""
 
