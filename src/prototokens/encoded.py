@@ -206,6 +206,25 @@ class EncodedText:
             raise FileError(f"{path} is damaged: a chunk names a vector that is not there")
         return EncodedText(tensors["vectors"], slots, header, path)
 
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the file and a card into a folder (`hub.save_pretrained`)."""
+        from prototokens import hub
+
+        return hub.save_pretrained(self, folder)
+
+    @staticmethod
+    def from_pretrained(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> EncodedText:
+        """Read one from a folder or from the Hugging Face hub (`hub.from_pretrained`)."""
+        from prototokens import hub
+
+        return hub.from_pretrained(name_or_path, revision=revision)
+
+    def push_to_hub(self, repository: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Put it into a repository of the hub, with a card (`hub.push_to_hub`); returns the commit's address."""
+        from prototokens import hub
+
+        return hub.push_to_hub(self, repository, private=private, token=token)
+
 
 def versions() -> dict[str, str]:
     """Of this package and of what the numbers depend on."""

@@ -5,6 +5,8 @@ import json
 
 import pytest
 from hub_stand_in import TOKEN, stand_in
+from huggingface_hub import HfApi as hub_api
+from huggingface_hub import hf_hub_download as download
 
 import prototokens as pt
 from prototokens import hub
@@ -54,6 +56,16 @@ def test_to_the_hub_and_back(encoded, tiny_llama, there):
     hub.push_to_hub(other, "me/ishmael", token=TOKEN, endpoint=endpoint)  # again, into what is there
     assert pt.decode(tiny_llama, hub.from_pretrained("me/ishmael", endpoint=endpoint)) == "Some years ago"
     assert pt.decode(tiny_llama, hub.from_pretrained("me/ishmael", revision=first, endpoint=endpoint)) == TEXT
+
+
+def test_an_encoded_text_goes_there_by_itself(encoded, tiny_llama, there, monkeypatch, tmp_path):
+    endpoint, _ = there
+    assert encoded.save_pretrained(tmp_path / "folder").name == "text.ptok"
+    assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained(tmp_path / "folder")) == TEXT
+    monkeypatch.setattr(hub, "HfApi", lambda endpoint_=endpoint, **options: hub_api(**{**options, "endpoint": endpoint_}))
+    commit = encoded.push_to_hub("me/itself", token=TOKEN).rpartition("/")[2]
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *names, **options: download(*names, **{**options, "endpoint": endpoint}))
+    assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained("me/itself", revision=commit)) == TEXT
 
 
 def test_results_to_the_hub_and_back(there, tmp_path):

@@ -90,7 +90,7 @@ BENCH = {
     "steps": "most optimiser steps for a passage",
     "peak_gflops": "measured rate of a product of two 1024 x 1024 matrices, in 10^9 floating-point operations a second",
     "ways": "for each way: `name`, `tried`, `solved`, `row_steps`, `seconds`, `memory` (bytes), `solved_per_minute`,"
-    " `row_steps_per_second`, both also as multiples of the first way's: `times_serial_paper` and `row_steps_times_serial_paper`;"
+    " `row_steps_per_second`, both as multiples of the first way's too: `times_serial_paper`, `row_steps_times_serial_paper`;"
     " `gflops` (of the body and the head, attention left out), `share_of_peak`",
     "decoding": "tokens a second: `one_step_single`, `one_step_batch`, `autoregressive_single`; and `ratio_single`",
     "peak_memory_bytes": "most memory that the process held",
