@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT_TEXTS = ("sample", "random-tokens", "generated:sample")
 
 
-@click.command(short_help="Run an experiment of the paper on any model: tables, figures and rows.")
+@click.command(short_help="Run the paper's experiments: tables, figures and rows.")
 @click.argument("name", required=False, metavar="[NAME|all]")
 @click.option("--plan", is_flag=True, help="Run nothing: list the jobs and say how long they will take here.")
 @click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME[@REVISION]", help="For pretraining: a model; again.")
