@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from prototokens.encoded import write_atomically
+from prototokens.errors import FileError
 from prototokens.lab.job import Fit, Fitted, ModelFacts
 from prototokens.lab.models import method_of
 from prototokens.solution import Solution
@@ -37,8 +38,14 @@ class Kept:
     def save_packed(self, key: str, data: bytes) -> None:
         """The same, of a file's content that is made already."""
         path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Not flushed to the disk: what a power cut tears is found again, and a flush takes longer than many a fit.
+            beside.write_bytes(data)
+            os.replace(beside, path)
+        except OSError as error:
+            raise FileError(f"{path} could not be written ({error.strerror}): make room, and start again") from error
 
     def load(self, fit: Fit, model: ModelFacts) -> Fitted | None:
         """The solutions of a fit; None where they are not there, or cannot be read and so have to be found again."""
