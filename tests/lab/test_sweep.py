@@ -226,7 +226,7 @@ def test_killed_twenty_times_a_sweep_ends_with_the_rows_of_an_undisturbed_one(ti
         sys.path.remove(str(HERE))
     command = [sys.executable, HERE / "killed_sweep.py", tiny_folder, tmp_path / "killed", "20"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True
+        command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True
     )
     # Most runs have to have been killed at work, or the test would show nothing.
     assert json.loads(done.stdout)["killed"] >= 15
