@@ -18,6 +18,7 @@ from torch import Tensor
 from prototokens.engine.head import Scores, score
 from prototokens.engine.inputs import Arranged, Method, arrange
 from prototokens.engine.memory import room
+from prototokens.engine.optimiser import move, side
 from prototokens.engine.rows import Group, Starts
 from prototokens.engine.state import Groups, Rows, Vectors
 from prototokens.errors import DeviceMemoryError
@@ -58,7 +59,9 @@ class Batch:
         wide, flat = torch.empty(0, lm.d_model, device=lm.device), torch.empty(0, device=lm.device)
         whole, flag = flat.to(torch.int64), flat.to(torch.bool)
         self.groups: list[Group] = []
-        self.vectors = Vectors(wide, wide, wide, wide, whole)
+        self.side = side(recipe, lm.d_model)
+        matrices = torch.empty(0, self.side, self.side, device=lm.device)
+        self.vectors = Vectors(wide, wide, wide, wide, whole, matrices, matrices)
         self.rows = Rows(whole.view(0, method.vectors), whole, whole, flat)
         self.state = Groups(whole, flat, whole, flat, whole, flag, flag)
 
@@ -120,6 +123,7 @@ class Batch:
         count = 0
         for number, group in enumerate(groups):
             distinct = group.place(self.method.vectors)
+            group.age = 0
             drawn = torch.empty(distinct, self.lm.d_model)
             for row, places in zip(reversed(group.rows), reversed(group.slots), strict=True):
                 drawn[places] = self.starts.draw(row, group.restarts + group.breaks)
@@ -129,6 +133,7 @@ class Batch:
             of_row += [number] * len(group.rows)
             count += distinct
         now = torch.cat(starts).to(device)
+        matrices = torch.zeros(len(now), self.side, self.side, device=device)
 
         def whole(values: list) -> Tensor:
             return torch.tensor(values, dtype=torch.int64, device=device)
@@ -140,7 +145,9 @@ class Batch:
         rate = torch.tensor([self.lr * RETRY_RATE**group.breaks for group in groups], device=device)
         return Members(
             groups,
-            Vectors(now, torch.zeros_like(now), torch.zeros_like(now), now.clone(), whole(of_vector)),
+            Vectors(
+                now, torch.zeros_like(now), torch.zeros_like(now), now.clone(), whole(of_vector), matrices, matrices.clone()
+            ),
             Rows(whole(slots), whole(of_row), all_of(rows, 0), all_of(rows, -math.inf, torch.float32)),
             Groups(
                 all_of(size, 0),
@@ -223,19 +230,10 @@ class Batch:
         self.scored = self.vectors.now
 
     def _update(self, gradient: Tensor) -> None:
-        """One AdamW step (Loshchilov & Hutter 2019), each vector at the age and rate of its group."""
-        recipe, vectors, state = self.recipe, self.vectors, self.state
-        fast, slow = recipe.betas
-        rate = state.rate
-        if recipe.schedule == "cosine":
-            rate = rate * (1 + torch.cos(math.pi * state.age / max(1, recipe.steps))) / 2
-        state.age = state.age + 1
-        age, rate = state.age[vectors.group, None], rate[vectors.group, None]
-        vectors.exp_avg.lerp_(gradient, 1 - fast)
-        vectors.exp_avg_sq.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
-        scale = vectors.exp_avg_sq.div(1 - slow**age).sqrt_().add_(1e-8)
-        step = vectors.exp_avg.div(1 - fast**age).div_(scale)
-        vectors.now = vectors.now - rate * (step + recipe.weight_decay * vectors.now)
+        ages = [group.age for group in self.groups for _ in range(group.distinct)]
+        move(self.recipe, self.vectors, self.state, ages, gradient)
+        for group in self.groups:
+            group.age += 1
 
     # The end of an attempt
 

@@ -39,6 +39,8 @@ class Group:
     spent: int = 0  # row-steps of earlier attempts
     solved: bool = False  # in the last attempt
     slots: list[list[int]] = field(default_factory=list)  # for each row, its vectors' numbers within the group
+    age: int = 0  # steps of this attempt, on the host
+    distinct: int = 0  # its own vectors
     best: list[Solution] = field(default_factory=list)  # of all attempts so far, one for each row
 
     def place(self, vectors: int) -> int:
@@ -53,6 +55,7 @@ class Group:
                     slots.append(count)
                     count += 1
             self.slots.append(slots)
+        self.distinct = count
         return count
 
     @property

@@ -29,13 +29,18 @@ class State:
 
 @dataclass
 class Vectors(State):
-    """State along the axis of distinct vectors, `[vectors, d_model]` but for `group`, `[vectors]`."""
+    """State along the axis of distinct vectors: `[vectors, d_model]`, but `group` `[vectors]`.
+
+    `outer` and `root` are `[vectors, d_model, d_model]` where the recipe whitens, else empty (`engine.optimiser`).
+    """
 
     now: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
     best: Tensor
     group: Tensor
+    outer: Tensor
+    root: Tensor
 
 
 @dataclass

@@ -1,0 +1,77 @@
+"""How vectors move: AdamW, and for rows that stay unsolved a step that sees how the numbers of a vector hang together.
+
+AdamW (Loshchilov & Hutter, arXiv 1711.05101) divides each number's averaged gradient by its own root mean square. Near the
+limit of what vectors hold the loss is a narrow valley across many numbers at once, and this is not enough. There the averaged
+gradient is multiplied by C^(-1/2), with C the running mean of g g^T, one matrix `[d_model, d_model]` for each vector (the full
+matrix of Duchi et al. 2011, with a memory that fades), and scaled to a root mean square of 1: measured in docs/recipe.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from prototokens.engine.state import Groups, Vectors
+from prototokens.recipe import Recipe
+
+REFRESH = 20  # steps between two new inverse roots of a vector's matrix: eigenvalues cost more than a small model's step
+FLOOR = 1e-6  # added to the eigenvalues, in units of their mean
+WIDEST = 1024  # beyond it the matrices take too much memory, and steps stay AdamW's
+
+
+def whitens(recipe: Recipe, d_model: int) -> bool:
+    """Whether vectors of this width ever take whitened steps."""
+    return recipe.whiten_after is not None and d_model <= WIDEST
+
+
+def side(recipe: Recipe, d_model: int) -> int:
+    """Rows and columns of a vector's matrix: none where it is not needed."""
+    return d_model if whitens(recipe, d_model) else 0
+
+
+def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradient: Tensor) -> None:
+    """One step of every vector, at the age and rate of its group.
+
+    Args:
+        ages: `state.age` on the host, for each vector: so that nothing has to be read back from a GPU.
+    """
+    fast, slow = recipe.betas
+    rate = state.rate
+    if recipe.schedule == "cosine":
+        rate = rate * (1 + torch.cos(math.pi * state.age / max(1, recipe.steps))) / 2
+    state.age = state.age + 1
+    age, rate = state.age[vectors.group, None], rate[vectors.group, None]
+    vectors.exp_avg.lerp_(gradient, 1 - fast)
+    vectors.exp_avg_sq.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
+    scale = vectors.exp_avg_sq.div(1 - slow**age).sqrt_().add_(1e-8)
+    step = vectors.exp_avg.div(1 - fast**age).div_(scale)
+    if whitens(recipe, gradient.shape[1]):
+        _whiten(recipe, vectors, ages, gradient, step)
+    vectors.now = vectors.now - rate * (step + recipe.weight_decay * vectors.now)
+
+
+def _whiten(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tensor, step: Tensor) -> None:
+    """Replace the steps of vectors that are old enough."""
+    assert recipe.whiten_after is not None
+    slow = recipe.betas[1]
+    vectors.outer.mul_(slow).baddbmm_(gradient[:, :, None], gradient[:, None, :], alpha=1 - slow)
+    old = [number for number, age in enumerate(ages) if age >= recipe.whiten_after]
+    if not old:
+        return
+    due = [number for number in old if (ages[number] - recipe.whiten_after) % REFRESH == 0]
+    if due:
+        vectors.root[due] = _inverse_root(vectors.outer[due])
+    whitened = (vectors.root[old] @ vectors.exp_avg[old, :, None])[:, :, 0]
+    size = whitened.square().mean(1, keepdim=True).sqrt_().clamp_min_(1e-12)
+    step[old] = whitened / size * recipe.whiten_rate
+
+
+def _inverse_root(matrices: Tensor) -> Tensor:
+    """C^(-1/2) of symmetric matrices `[count, d_model, d_model]`; of one that is not finite, the identity."""
+    finite = matrices.isfinite().flatten(1).all(1)[:, None, None]
+    values, axes = torch.linalg.eigh(torch.where(finite, matrices, torch.eye(matrices.shape[-1], device=matrices.device)))
+    values = values.clamp_min(0)
+    values = values + FLOOR * values.mean(1, keepdim=True) + torch.finfo(values.dtype).tiny
+    return (axes * values.rsqrt()[:, None, :]) @ axes.mT
