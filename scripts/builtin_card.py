@@ -19,7 +19,7 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 import builtin_data
-from train_builtin import nats_per_token, read_meta
+from train_builtin import Config, nats_per_token, read_meta
 
 PROMPTS = ("The captain looked at the sea and", '"My dear Anne," said', "It was the last evening of")
 
@@ -44,8 +44,8 @@ the package so that everything works offline; nothing about proto-tokens is in i
 | tokens seen | {tokens:,} in {steps:,} steps of {tokens_per_step:,} |
 | data | {data} |
 | optimiser | Muon (matrices, rate {muon_lr}) and AdamW (the rest, rate {adam_lr}) |
-| schedule | constant, then a linear fall to zero over the last {decay:.0%} |
-| time and machine | {hours:.1f} hours; {machine} |
+| schedule | constant, windows of {short_context}; then a linear fall to zero over the last {decay:.0%}, windows of {context} |
+{origin}| time and machine | {hours:.1f} hours; {machine} |
 | held-out loss | {nats:.3f} nats a token, **{bits:.3f} bits a byte** |
 | measured on | {windows} windows of {context} tokens, spread evenly over the held-out books |
 
@@ -66,6 +66,13 @@ and words of their time.
 Made with `scripts/train_builtin.py`, this page with `scripts/builtin_card.py`. Licence: Apache-2.0; the books are in the public
 domain.
 """
+
+
+def origin(config: Config) -> str:
+    """A row of the card for a run that went on from a finished model."""
+    if not config.init_tokens:
+        return ""
+    return f"| begun from | weights that had seen {config.init_tokens:,} tokens, in a run of its own with its own fall |\n"
 
 
 def draw_loss(log: Path, decay_start: int, path: Path) -> None:
@@ -125,7 +132,8 @@ def main() -> None:
         layers=config.layers, heads=config.heads, feed_forward=config.feed_forward, vocabulary=config.vocab_size,
         max_context=config.max_context, context=config.context, tokens=steps * config.tokens_per_step, steps=steps,
         tokens_per_step=config.tokens_per_step, data=args.data, muon_lr=config.muon_lr, adam_lr=config.adam_lr,
-        decay=config.decay, hours=seconds / 3600, machine=args.machine, nats=nats,
+        decay=config.decay, short_context=config.short_context, origin=origin(config), hours=seconds / 3600,
+        machine=args.machine, nats=nats,
         bits=nats * tokens_in_all / bytes_in_all / math.log(2), windows=args.windows or "all",
         samples="\n\n".join(sample(model, tokenizer, prompt) for prompt in PROMPTS),
     )  # fmt: skip

@@ -3,9 +3,10 @@
     python scripts/train_builtin.py --data books_train-*.parquet --validate books_val-*.parquet --tokens 60M
 
 A run is a pure function of its arguments: killed at any moment and started again with the same ones, it goes on from its
-last checkpoint and ends with the same weights. The learning rate is constant after a short warm-up, with short windows, and falls
-to zero over the last part, with long ones; the checkpoint at the start of that fall is kept, so that a later run with more
-`--tokens` goes on from there. With `--init MODEL --init-tokens N` it goes on from the weights of a finished model that has seen N.
+last checkpoint and ends with the same weights. The learning rate is constant after a short warm-up, with short windows, and
+falls to zero over the last part, with long ones; the checkpoint at the start of that fall is kept, so that a later run with
+more `--tokens` goes on from there. With `--init MODEL --init-tokens N` it goes on from the weights of a finished model that
+has seen N.
 
 The work folder holds the tokenizer, the ids, checkpoints, snapshots at 0, 0.25M, 0.5M, 1M, 2M ... tokens, and `log.jsonl`.
 """
@@ -31,6 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import builtin_data
 import causal_blocks
 from muon import Muon
+from prototokens.devices import bfloat16_pays
 
 LN2 = math.log(2)
 
@@ -55,6 +57,7 @@ class Config:
     adam_lr: float = 0.005
     seed: int = 0
     init_tokens: int = 0
+    dtype: str = "float32"
 
     @property
     def first_step(self) -> int:
@@ -73,7 +76,7 @@ class Config:
         return self.steps - round((self.steps - self.first_step) * self.decay)
 
     def context_at(self, step: int) -> int:
-        """Windows are cut into short ones until the rate falls: attention costs less, and what is lost comes back in the fall."""
+        """Windows are cut short until the rate falls: attention costs less, and what is lost comes back in the fall."""
         return self.short_context if step < self.decay_start else self.context
 
     def rate(self, step: int) -> float:
@@ -83,19 +86,11 @@ class Config:
         return warm * fall
 
 
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where this machine multiplies it faster than float32, else float32 (measured: a tenth of a second)."""
-    if torch.cuda.is_available():
-        return torch.bfloat16
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(256, 256, dtype=dtype)
-        torch.mm(a, a)
-        start = time.perf_counter()
-        for _ in range(5):
-            torch.mm(a, a)
-        seconds[dtype] = time.perf_counter() - start
-    return min(seconds, key=lambda dtype: seconds[dtype])
+def chosen_dtype(work: Path) -> str:
+    """What was measured once stays: a run that is taken up again computes as it began."""
+    for path in sorted(work.glob("checkpoint*.safetensors")):
+        return read_meta(path)[0].dtype
+    return "bfloat16" if bfloat16_pays(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "float32"
 
 
 def build_model(config: Config, end_of_text: int) -> LlamaForCausalLM:
@@ -164,15 +159,21 @@ def load_checkpoint(path: Path, model, optims) -> None:
                 optims[int(part.removeprefix("optim"))].state[params[name]][field] = handle.get_tensor(key)
 
 
-def find_start(work: Path, config: Config) -> Path | None:
+def find_start(work: Path, config: Config, afresh: bool) -> Path | None:
     """The furthest checkpoint that lies on this run's way: same settings, and not into another run's fall of the rate."""
     best, best_step = None, -1
+    furthest = max((read_meta(path)[1] for path in work.glob("checkpoint*.safetensors")), default=-1)
     for path in work.glob("checkpoint*.safetensors"):
         stored, step, _ = read_meta(path)
         same = {**asdict(stored), "tokens": 0, "decay": 0.0} == {**asdict(config), "tokens": 0, "decay": 0.0}
         shared_way = stored == config or step <= min(stored.decay_start, config.decay_start)
         if same and shared_way and step > best_step:
             best, best_step = path, step
+    if best is None and furthest >= 0 and not afresh:
+        raise SystemExit(
+            f"{work} holds a checkpoint of step {furthest} that is not on this run's way, and it would be written over:"
+            " name another --work, give the settings it was made with, or pass --afresh"
+        )
     return best
 
 
@@ -211,7 +212,7 @@ def token_loss(model, batch: torch.Tensor) -> torch.Tensor:
 
 
 def cut(batch: torch.Tensor, context: int) -> torch.Tensor:
-    """Windows `[rows, n * context + 1]` as `[rows * n, context + 1]`, each beginning with the id that the one before ends with."""
+    """Windows `[rows, n * context + 1]` as `[rows * n, context + 1]`, each beginning with the last id of the one before."""
     return batch.unfold(1, context + 1, context).flatten(0, 1)
 
 
@@ -240,7 +241,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
     if held_out and not held_out_ids.exists():
         builtin_data.tokenise(tokenizer, held_out, args.column, held_out_ids)
 
-    dtype = fast_dtype()
+    dtype = getattr(torch, config.dtype)
     end_of_text = tokenizer.token_to_id(builtin_data.END_OF_TEXT)
     assert end_of_text is not None
     model = build_model(config, end_of_text)
@@ -251,7 +252,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(args.init, dtype=torch.float32).state_dict())
     optims = optimisers(model, config, dtype)
     step, seconds_before = config.first_step, 0.0
-    if start := find_start(args.work, config):
+    if start := find_start(args.work, config, args.afresh):
         _, step, seconds_before = read_meta(start)
         load_checkpoint(start, model, optims)
     log = args.work / "log.jsonl"
@@ -317,14 +318,23 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/builtin"), help="where everything but the model goes")
     parser.add_argument("--out", type=Path, default=Path("build/builtin/model"), help="where the finished model goes")
     parser.add_argument("--init", type=Path, help="start from the weights of this model folder instead of random ones")
+    parser.add_argument("--afresh", action="store_true", help="write over a checkpoint in --work that this run cannot use")
     parser.add_argument("--compile", action="store_true", help="compile the forward and backward pass (a minute at the start)")
     parser.add_argument("--micro-rows", type=int, default=8, help="rows of a forward pass (memory; the step is the same)")
     parser.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
     parser.add_argument("--validate-every", type=int, default=50, help="steps between looks at the held-out texts")
     for field in fields(Config):
+        if field.name == "dtype":
+            continue
         kind = count if field.name.endswith("tokens") else type(field.default)
         parser.add_argument("--" + field.name.replace("_", "-"), type=kind, default=field.default, help="default: %(default)s")
+    parser.add_argument(
+        "--dtype", choices=["auto", "float32", "bfloat16"], default="auto", help="of the matrix products; auto: a checkpoint's"
+        " in --work, else bfloat16 where it is clearly faster here"
+    )  # fmt: skip
     args = parser.parse_args()
+    if args.dtype == "auto":
+        args.dtype = chosen_dtype(args.work)
     train(Config(**{field.name: getattr(args, field.name) for field in fields(Config)}), args)
 
 

@@ -17,7 +17,8 @@ import train_builtin
 # 24 steps of 2 windows of 16; the rate falls over the last 6; checkpoints after every step.
 SETTINGS = [
     "--vocab-size=300", "--d-model=16", "--layers=1", "--heads=2", "--feed-forward=32", "--context=16",
-    "--short-context=8", "--rows=2", "--tokens=768", "--warmup-steps=2", "--micro-rows=1", "--save-every=0", "--validate-every=8",
+    "--short-context=8", "--rows=2", "--tokens=768", "--warmup-steps=2", "--micro-rows=1", "--save-every=0",
+    "--validate-every=8",
 ]  # fmt: skip
 
 
@@ -83,6 +84,26 @@ def test_more_tokens_go_on_from_before_the_fall_of_the_rate(monkeypatch, texts, 
     train(monkeypatch, texts, extended, "--tokens=1536")
     assert all(torch.equal(weights(long)[name], weights(extended)[name]) for name in weights(long))
     assert [row["step"] for row in logged(extended)] == list(range(1, 49))
+
+
+def test_a_checkpoint_of_another_run_is_not_written_over(monkeypatch, texts, tmp_path):
+    train(monkeypatch, texts, tmp_path)
+    (before_the_fall,) = tmp_path.glob("checkpoint-before-decay-*")
+    before_the_fall.unlink()
+    with pytest.raises(SystemExit, match="step 24 that is not on this run's way"):
+        train(monkeypatch, texts, tmp_path, "--tokens=1536")
+    train(monkeypatch, texts, tmp_path, "--tokens=1536", "--afresh")
+    assert [row["step"] for row in logged(tmp_path)] == list(range(1, 49))
+
+
+def test_a_finished_model_can_be_gone_on_from(monkeypatch, texts, undisturbed, tmp_path):
+    """Its tokens count: the same windows are not seen again, and the fall is a share of what is left."""
+    start = ["--init", str(undisturbed / "model"), "--init-tokens=768"]
+    train(monkeypatch, texts, tmp_path, "--tokens=1536", *start)
+    rows = logged(tmp_path)
+    assert [row["step"] for row in rows] == list(range(25, 49))
+    assert rows[0]["rate"] == 0.5
+    assert sum(row["rate"] < 1 for row in rows) == 1 + 5
 
 
 def test_the_model_learns_and_loads(undisturbed):
