@@ -1,7 +1,7 @@
 """Causal attention by plain matrix products, for short rows in bfloat16 on a CPU.
 
-PyTorch's fused kernel for CPUs is made for long float32 rows: in bfloat16, forward and backward, it takes 5 times as long as two
-products and a softmax at 32 positions, 3 times at 128, 1.5 times at 512 (dev/LOG.md), which was a third of a whole fit.
+PyTorch's fused kernel for CPUs is made for long float32 rows. In bfloat16, forward and backward, it takes 5 times as long as
+two products and a softmax at 32 positions, 3 times at 128, 1.5 times at 512 (dev/LOG.md), which was a third of a whole fit.
 In float32 the fused kernel is as fast or faster, and stays.
 """
 

@@ -133,8 +133,9 @@ def _heads(models: list[FrozenLM], as_json: bool) -> int:
 
 def _show(result: dict[str, Any]) -> None:
     click.echo(
-        f"{result['passages']} passages of {result['length']} tokens, {result['steps']} steps each at most; {result['model']},"
-        f" engine in {result['dtype']}, {result['device']}, {result['threads']} threads, peak {result['peak_gflops']:.0f} GFLOP/s"
+        f"{result['passages']} passages of {result['length']} tokens, {result['steps']} steps each at most; {result['model']};"
+        f" engine in {result['dtype']} on {result['device']}, {result['threads']} threads,"
+        f" peak {result['peak_gflops']:.0f} GFLOP/s"
     )
     click.echo(
         f"{'way':<16}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}{'times':>8}{'of peak':>9}"
