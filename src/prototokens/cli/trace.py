@@ -88,9 +88,7 @@ def _figures(inside: Inside, tokens: list[str], chunk: int, output: Path | None)
 def _show(result: dict[str, Any]) -> None:
     count = len(result["tokens"])
     click.echo(f"chunk {result['chunk']}, {count} tokens; depth k is what the k-th block gives")
-    click.echo(
-        f"{'depth':>5}  {'right already':>13}  {'nats':>6}  {'attention to e':>14}  {'kept, e hidden after it':>23}"
-    )
+    click.echo(f"{'depth':>5}  {'right already':>13}  {'nats':>6}  {'attention to e':>14}  {'kept, e hidden after it':>23}")
     for depth, (right, nats) in enumerate(zip(result["lens_right"], result["lens_nats"], strict=True)):
         heads = [head[0] for head in result["attention"][depth - 1]] if depth else []
         to_e = f"{sum(heads) / len(heads):.1%}" if heads else ""
