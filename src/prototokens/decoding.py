@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, overload
 
+from jaxtyping import Float32
+from torch import Tensor
+
 from prototokens.encoded import EncodedText
+from prototokens.engine.certify import Certificate, certify
 from prototokens.engine.decode import decode_ids
+from prototokens.engine.matrix import Tried
 from prototokens.errors import NotExactError
 from prototokens.frozen_lm import FrozenLM
+from prototokens.layout import Layout
 from prototokens.solution import Solution
 
 
@@ -45,6 +52,45 @@ def decode_text(lm: FrozenLM, encoded: EncodedText) -> DecodedText:
     seconds = time.perf_counter() - began
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return DecodedText(text, len(flat), passes, seconds, digest == encoded.header["text"]["sha256"])
+
+
+class Verified(NamedTuple):
+    """What decoding in many ways gave.
+
+    Attributes:
+        matches: whether the plain way gives the text that was encoded, by its SHA-256.
+        certificate: what was tried, and how it came out.
+    """
+
+    matches: bool
+    certificate: Certificate
+
+    @property
+    def passed(self) -> bool:
+        """Whether all is right."""
+        return self.matches and self.certificate.passed
+
+
+@dataclass(frozen=True)
+class _Row:
+    protos: Float32[Tensor, "vectors d_model"]
+    layout: Layout
+    ids: tuple[int, ...]
+
+
+def verify_text(
+    lm: FrozenLM, encoded: EncodedText, level: str = "strict", progress: Callable[[Tried], None] | None = None
+) -> Verified:
+    """Decode a file's content in every way of a level, and compare each with the plain way, and that with the text's hash.
+
+    Raises:
+        FileError: made for another model or tokenizer.
+    """
+    matches = decode_text(lm, encoded).matches
+    chunks = encoded.chunks()
+    ids = decode_ids(lm, chunks).ids
+    rows = [_Row(chunk.protos, chunk.layout, tuple(row)) for chunk, row in zip(chunks, ids, strict=True)]
+    return Verified(matches, certify(lm, rows, level, progress=progress)[0])
 
 
 @overload

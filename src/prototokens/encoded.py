@@ -26,6 +26,7 @@ from torch import Tensor
 
 from prototokens._version import __version__
 from prototokens.chunks import longest_target
+from prototokens.engine.certify import UNCERTIFIED, Certificate
 from prototokens.errors import FileError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.header import FORMAT, read_header, write_header
@@ -69,6 +70,7 @@ class EncodedText:
         recipe: Recipe,
         share: int | None = None,
         row_steps: int | None = None,
+        certificate: Certificate = UNCERTIFIED,
     ) -> EncodedText:
         """Put solved chunks together.
 
@@ -76,6 +78,7 @@ class EncodedText:
             text: the whole text; the ids of the solutions, one after another, decode to it.
             share: number of the vector that all chunks share, if any.
             row_steps: forward and backward passes spent in all; by default those of the solutions alone.
+            certificate: what was tried with them.
         """
         if not solutions:
             raise UsageError("there are no chunks to put together")
@@ -113,6 +116,7 @@ class EncodedText:
             "seeds": [solution.seed for solution in solutions],
             "restarts": [solution.restarts for solution in solutions],
             "recipe": recipe.as_dict(),
+            "certificate": certificate.as_dict(),
             "versions": versions(),
         }
         return EncodedText(vectors, slots, header)
@@ -125,6 +129,12 @@ class EncodedText:
     def exact(self) -> bool:
         """Whether every chunk decoded exactly when the file was made."""
         return self.header["exact"]
+
+    @property
+    def certified(self) -> bool:
+        """Whether a certificate was made, and everything that it tried came out right."""
+        tried = self.header.get("certificate", {}).get("tried", [])
+        return bool(tried) and self.exact and all(one["wrong"] == 0 for one in tried)
 
     def chunks(self) -> list[Chunk]:
         """The chunks in order, ready to decode."""

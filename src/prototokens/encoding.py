@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 from prototokens.chunks import MOST_HALVINGS, ChunkPlan, plan_chunks
 from prototokens.encoded import EncodedText
+from prototokens.engine.certify import certify as certify_rows
+from prototokens.engine.certify import threshold
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
 from prototokens.engine.progress import Progress
@@ -42,6 +44,7 @@ def encode(
     plan: ChunkPlan | None = None,
     progress: Callable[[Progress], None] | None = None,
     kept: Kept | None = None,
+    certify: str = "standard",
 ) -> EncodedText:
     """Turn a text into vectors.
 
@@ -54,6 +57,8 @@ def encode(
         progress: called after every step, as `fit` does.
         kept: spans solved before; new ones are added as they are solved, so that a caller can save them when interrupted.
             Not looked at where a vector is shared: spans that were solved apart do not share it.
+        certify: `standard` goes on until every margin withstands other batch shapes, kernels and dtypes, and tries the most
+            different of them on the result; `strict` tries the whole decode matrix; `none` stops at the recipe's own margin.
 
     Returns:
         The encoded text; `.exact` says whether every chunk decodes exactly, checked by decoding all of them.
@@ -62,7 +67,7 @@ def encode(
         TextError: an empty text, or one that this tokenizer does not give back.
         UsageError: an option that cannot be meant, or a plan of another text.
     """
-    recipe = Recipe.named(recipe)
+    recipe = certified_recipe(lm, recipe, certify)
     ids = text_ids(lm, text)
     plan = plan or plan_chunks(lm, ids, layout, chunk_length, vectors, recipe)
     if sum(plan.lengths) != len(ids):
@@ -96,7 +101,18 @@ def encode(
             break
     chosen = [kept.get(span) or failed[span] for span in spans]
     number = {None: None, "e": 0, "m": 1}[share]
-    return EncodedText.of(lm, text, chosen, recipe=recipe, share=number, row_steps=row_steps)
+    certificate, _ = certify_rows(lm, chosen, certify)
+    return EncodedText.of(lm, text, chosen, recipe=recipe, share=number, row_steps=row_steps, certificate=certificate)
+
+
+def certified_recipe(lm: FrozenLM, recipe: str | Recipe, level: str) -> Recipe:
+    """The recipe with the margin that a certificate of this level asks for, where its own is less.
+
+    Raises:
+        UsageError: no such recipe or level.
+    """
+    recipe = Recipe.named(recipe)
+    return replace(recipe, margin=max(recipe.margin, round(threshold(lm, level).margin, 6)))
 
 
 def text_ids(lm: FrozenLM, text: str) -> list[int]:

@@ -76,6 +76,23 @@ def _sound(header: dict[str, Any]) -> bool:
         and all(length <= MOST_TOKENS_A_CHUNK for length in lengths)
         and sum(lengths) == text["tokens"]
         and _known(header["layout"])
+        and _certificate_sound(header.get("certificate", {}))
+    )
+
+
+def _certificate_sound(certificate: Any) -> bool:
+    """Whether a certificate, where there is one, can be shown and judged."""
+    try:
+        tried = certificate.get("tried", [])
+        numbers = [certificate.get(name) for name in ("threshold", "shift", "least_margin", "noise_radius")]
+        counts = [one["wrong"] for one in tried]
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return (
+        isinstance(tried, list)
+        and isinstance(certificate.get("level", "none"), str)
+        and all(number is None or type(number) in (int, float) for number in numbers)
+        and all(type(count) is int and count >= 0 for count in counts)
     )
 
 

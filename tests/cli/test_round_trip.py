@@ -13,7 +13,8 @@ from prototokens.encoded import EncodedText
 TEXT = "Call me Ishmael. Some years ago"
 ENCODE_KEYS = {
     "output", "model", "layout", "tokens", "chunks", "vectors", "floats", "bytes", "exact", "accuracy", "steps_median",
-    "row_steps", "seconds", "min_margin", "forecast_exact", "forecast_steps", "forecast_row_steps", "forecast_seconds",
+    "row_steps", "seconds", "min_margin", "certified", "forecast_exact", "forecast_steps",
+    "forecast_row_steps", "forecast_seconds",
 }  # fmt: skip
 DECODE_KEYS = {"text", "tokens", "forward_passes", "seconds", "tokens_per_second", "matches"}
 
@@ -61,7 +62,8 @@ def test_json_of_encode_has_its_keys_and_true_figures(encode, folder, tmp_path):
     assert found["layout"] == file.header["layout"] == "tiled:4"
     assert found["row_steps"] >= found["chunks"]
     assert found["steps_median"] > 0
-    assert found["min_margin"] > 0
+    assert found["min_margin"] > file.header["certificate"]["threshold"] > 0
+    assert found["certified"] == "standard"
     assert 0 < found["seconds"] < 600
 
 
@@ -209,3 +211,38 @@ def test_the_built_in_model_needs_no_name(run, tmp_path):
     assert (made.json["model"], made.json["layout"], made.json["chunks"]) == ("builtin", "paper", 1)
     assert made.json["vectors"] == 2
     assert run("decode", tmp_path / "x.ptok").out == text.encode()
+
+
+class TestVerify:
+    """A saved file decoded in other ways."""
+
+    def verify(self, run, folder, *arguments):
+        return run("verify", *arguments, "--model", folder)
+
+    def test_a_certified_file_passes(self, encode, run, folder, tmp_path):
+        path = tmp_path / "x.ptok"
+        encode("--text", TEXT, "-o", path)
+        found = self.verify(run, folder, path, "--quick", "--json")
+        assert found.status == 0
+        assert set(found.json) == set(KEYS["verify"])
+        assert (found.json["passed"], found.json["matches"], found.json["level"]) == (True, True, "standard")
+        assert len(found.json["tried"]) + len(found.json["absent"]) >= 4
+        shown = self.verify(run, folder, path, "--quick")
+        assert b"0 wrong" in shown.out
+        assert b"x.ptok: passed" in shown.out
+        assert self.verify(run, folder, path, "--quick", "--quiet").out == b""
+
+    def test_another_text_does_not(self, encode, run, folder, tmp_path):
+        path = tmp_path / "x.ptok"
+        encode("--text", TEXT, "-o", path, "--steps", 0, "--certify", "none")
+        found = self.verify(run, folder, path, "--quick", "--json")
+        assert (found.status, found.json["passed"], found.json["matches"]) == (1, False, False)
+        assert "not verified: the text differs" in found.err
+
+    def test_without_a_certificate_the_recipes_own_margin_is_all(self, encode, run, tmp_path):
+        path = tmp_path / "x.ptok"
+        made = encode("--text", TEXT, "-o", path, "--certify", "none", "--json")
+        assert (made.status, made.json["certified"]) == (0, "none")
+        header = run("inspect", path, "--json").json
+        assert header["certificate"]["tried"] == []
+        assert "certified  no" in run("inspect", path).out.decode()

@@ -258,6 +258,19 @@ class TestHeader:
         assert refused(forged(encoded, exact="yes"), "lacks what decoding needs")
         assert refused(forged(encoded, accuracy="all"), "lacks what decoding needs")
 
+    @pytest.mark.parametrize(
+        "wrong", [5, [], "yes", {"tried": 5}, {"tried": [5]}, {"tried": [{}]}, {"tried": [{"wrong": "no"}]}, {"shift": "far"}]
+    )
+    def test_certificates_of_another_kind(self, encoded, refused, wrong):
+        assert refused(forged(encoded, certificate=wrong), "lacks what decoding needs")
+
+    def test_a_file_without_a_certificate_is_read(self, encoded, tiny_llama, path):
+        path.write_bytes(forged(encoded, certificate=None))
+        loaded = EncodedText.load(path)
+        assert not loaded.certified
+        assert encoded.certified
+        assert pt.decode(tiny_llama, loaded) == TEXT
+
     @pytest.mark.parametrize("length", [(1 << 20) + 1, 1 << 62, 10**300])
     def test_absurd_chunk_lengths(self, encoded, refused, length):
         chunks = [4, 4, 4, length]

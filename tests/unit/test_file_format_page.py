@@ -30,6 +30,7 @@ def all_of(check):
 
 TYPES = {
     "integer": is_integer,
+    "integer or null": lambda value: value is None or is_integer(value),
     "number": is_number,
     "number or null": lambda value: value is None or is_number(value),
     "string": lambda value: isinstance(value, str),
@@ -37,6 +38,8 @@ TYPES = {
     "boolean": lambda value: isinstance(value, bool),
     "list of integers": all_of(is_integer),
     "list of numbers": all_of(is_number),
+    "list of objects": all_of(lambda value: isinstance(value, dict)),
+    "list of strings": all_of(lambda value: isinstance(value, str)),
     "list of booleans": all_of(lambda value: isinstance(value, bool)),
 }
 

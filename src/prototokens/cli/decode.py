@@ -12,6 +12,7 @@ from prototokens.errors import FileError
 
 if TYPE_CHECKING:
     from prototokens.encoded import EncodedText
+    from prototokens.frozen_lm import FrozenLM
 
 
 @click.command(short_help="Print the text that a file holds.")
@@ -35,10 +36,7 @@ def decode(
     if output is not None:
         common.check_output(output, force)
     encoded = EncodedText.load(file)
-    if dtype == "auto":
-        dtype = _dtype(encoded)
-    name = _model(encoded, model, file)
-    lm = common.load_model(name, revision or _revision(encoded, name), device, dtype)
+    lm = model_for(encoded, file, model, revision, device, dtype)
     decoded = decode_text(lm, encoded)
     if output is not None:
         write_atomically(output, decoded.text.encode("utf-8", "surrogatepass"))
@@ -60,6 +58,15 @@ def decode(
     if not decoded.matches:
         click.echo(f"prototokens: warning: the text of {file} differs from the one that was encoded", err=True)
     return 0 if decoded.matches else 1
+
+
+def model_for(
+    encoded: EncodedText, file: Path, model: str | None, revision: str | None, device: str | None, dtype: str
+) -> FrozenLM:
+    """The model that a file needs, as far as the user allows it to be loaded."""
+    name = _model(encoded, model, file)
+    dtype = _dtype(encoded) if dtype == "auto" else dtype
+    return common.load_model(name, revision or _revision(encoded, name), device, dtype)
 
 
 def _model(encoded: EncodedText, model: str | None, file: Path) -> str:

@@ -66,6 +66,10 @@ CHARACTERS_A_TOKEN = 8
     "--rows", type=click.IntRange(min=1), help="Chunks fitted side by side.", show_default="as many as fill the machine"
 )
 @click.option(
+    "--certify", type=click.Choice(["none", "standard", "strict"]), default="standard", show_default=True,
+    help="Fit until other batch shapes, kernels and dtypes decode the same, and try them: the most different ones, or all.",
+)  # fmt: skip
+@click.option(
     "--max-tokens", type=click.IntRange(min=1), default=100_000, show_default=True, help="Refuse longer texts: fits take time."
 )
 @common.model_options
@@ -87,12 +91,14 @@ def encode(
     if not content:
         raise TextError("the text is empty: there is nothing to encode")
     from prototokens.chunks import plan_chunks
+    from prototokens.encoding import certified_recipe
     from prototokens.layout import Layout
     from prototokens.recipe import Recipe
 
     chosen = Recipe.named(recipe, **({} if steps is None else {"steps": steps}))
     arrangement = layout if layout == "auto" else Layout.named(layout)
     lm = common.load_model(model, revision, device, dtype)
+    chosen = certified_recipe(lm, chosen, options["certify"])
     ids = _ids(lm, content, max_tokens)
     plan = plan_chunks(lm, ids, arrangement, chunk_length, _vectors(vectors), chosen)
     result = _encode(lm, content, ids, plan, chosen, output, quiet, **options)
@@ -190,6 +196,7 @@ def _encode(
         "row_steps": header["row_steps"],
         "seconds": round(seconds, 3),
         "min_margin": header["min_margin"],
+        "certified": header["certificate"]["level"] if encoded.certified else "none",
         "forecast_exact": None if told is None else round(told.exact, 4),
         "forecast_steps": None if told is None else round(told.steps, 1),
         "forecast_row_steps": None if told is None else round(told.row_steps, 1),
@@ -275,4 +282,6 @@ def _summarise(result: dict[str, Any]) -> None:
     )
     exact = "exact, read back from the file" if result["exact"] else "NOT exact"
     margin = "" if result["min_margin"] is None else f", least margin {result['min_margin']:.2f}"
+    if result["certified"] != "none":
+        exact += f", certified ({result['certified']})"
     click.echo(f"{exact}; {result['steps_median']:.0f} steps (median), {result['seconds']:.1f} s{margin}", err=True)

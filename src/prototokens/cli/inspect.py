@@ -51,9 +51,23 @@ def _show(file: Path, header: dict[str, Any], figures: dict[str, Any]) -> None:
         f" {figures['bits_per_token']:.0f} bits a token",
         "size": f"{figures['file_bits_per_character']:.1f} bits a character in all (plain text: 8; this is no compressor)",
         "exact": f"{'yes' if header['exact'] else 'no'}, accuracy {header['accuracy']:.4f}{margin}",
+        "certified": _certificate(header.get("certificate", {})),
         "made": f"recipe {header['recipe']['name']}, {header['row_steps']:,} row-steps,"
         f" by prototokens {made_with['prototokens']}, torch {made_with['torch']}",
     }
     for name, value in lines.items():
         # A header is anybody's word: nothing in it may steer the terminal.
-        click.echo(f"{name:>8}  " + "".join(letter if letter.isprintable() else "?" for letter in value))
+        click.echo(f"{name:>9}  " + "".join(letter if letter.isprintable() else "?" for letter in value))
+
+
+def _certificate(certificate: dict[str, Any]) -> str:
+    """What was tried, in a line."""
+    tried = certificate.get("tried", [])
+    if not tried:
+        return "no"
+    wrong = sum(one["wrong"] > 0 for one in tried)
+    radius, shift = certificate.get("noise_radius"), certificate.get("shift")
+    told = [f"{len(tried)} ways of decoding tried, {wrong or 'none'} of them wrong"]
+    told += [f"margins moved by up to {shift:.3f} where that was measured"] * (shift is not None)
+    told += [f"noise of {radius:.1%} of the vectors' size withstood"] * (radius is not None)
+    return f"{certificate.get('level')}: {', '.join(told)}"

@@ -15,6 +15,7 @@ ENCODE = {
     "row_steps": "forward and backward passes in all, each counted once for each chunk that took part",
     "seconds": "time of the fit and of writing the file",
     "min_margin": "least lead of a right token's logit over the best other one; null where a fit gave no finite number",
+    "certified": "the level of certificate that the file passed, or `none`",
     "forecast_exact": "before the first step: share of the chunks expected to be exact as they are cut; null with"
     " --share, as are the next three",
     "forecast_steps": "the same: steps of a chunk, the median",
@@ -48,6 +49,8 @@ INSPECT = {
     "seeds": "seed of each chunk",
     "restarts": "attempts of each chunk before the one that gave its vectors",
     "recipe": "how the vectors were fitted, value by value",
+    "certificate": "ways of decoding that were tried, and what came out: `level`, `threshold`, `shift`, `least_margin`,"
+    " `noise_radius`, `tried`, `absent`; missing in files of earlier versions",
     "versions": "of prototokens, torch, transformers, safetensors and python",
     "tensors_sha256": "hash of the vectors and of the table that assigns them to chunks",
     "vectors": "number of distinct vectors",
@@ -130,7 +133,8 @@ REPRODUCE = {
     "fingerprint": "hash of its weights",
     "scale": "smoke or paper",
     "experiments": "of each: `name`, `title`, `jobs`, `rows`, `seconds` of computing, `notes`, `tables` (lists of rows, by"
-    " name) and `files`; without NAME `name`, `shows` and `smoke_seconds`, a forecast for this machine",
+    " name) and `files`; without NAME `name`, `shows` and `smoke_seconds`, a stored forecast for"
+    " the built-in model, whatever is given",
     "plan": "with --plan, in place of `experiments`: of each `name`, `jobs`, how many are `done`, `seconds` forecast, and the"
     " `keys` of those to do",
     "seconds": "with --plan: forecast of all that is to do",
@@ -150,10 +154,26 @@ CAPACITY = {
     "files": "what was written",
 }
 
+VERIFY = {
+    "file": "the file",
+    "passed": "whether every position is right in every way of decoding that exists here, and the text is the one that was"
+    " encoded; if not, the exit status is 1",
+    "matches": "whether the text is the one that was encoded, by its SHA-256",
+    "level": "`strict` for the whole matrix, `standard` with --quick",
+    "threshold": "margin that the level asks of a fit, in logits",
+    "shift": "furthest movement of a margin that was measured on vectors at random, in logits",
+    "least_margin": "least margin of all positions, or null",
+    "noise_radius": "noise on the vectors, as a share of their root mean square, that they withstand; a power of two, or 0",
+    "tried": "for each way of decoding: `batch`, `padding`, `dtype`, `kernel`, `threads` (0: as they are), `compiled`, `wrong`"
+    " positions, `least_margin`",
+    "absent": "ways that do not exist here, and why",
+}
+
 KEYS = {
     "encode": ENCODE,
     "decode": DECODE,
     "inspect": INSPECT,
+    "verify": VERIFY,
     "models": MODELS,
     "demo": DEMO,
     "bench": BENCH,

@@ -1,0 +1,59 @@
+"""`prototokens verify`: a saved file, decoded again in every way that there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from prototokens.cli import common
+from prototokens.cli.decode import model_for
+
+if TYPE_CHECKING:
+    from prototokens.engine.matrix import Tried
+
+
+@click.command(short_help="Decode a file in every way that there is.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--quick", is_flag=True, help="The few ways that differ most, as encode tries them, in place of all.")
+@common.model_options
+@common.output_options
+def verify(
+    file: Path, quick: bool, model: str | None, revision: str | None, device: str | None, dtype: str,
+    as_json: bool, quiet: bool, debug: bool,
+) -> int:  # fmt: skip
+    """Decode a file again under other batch sizes, paddings, dtypes, attention kernels and threads, and compiled.
+
+    Each way is a line: the positions that come out wrong in it, and the least margin. What does not exist on this machine is
+    said. The exit status is 1 where anything is wrong. The whole matrix takes a minute or more: compiling is the most of it.
+    """
+    from prototokens.decoding import verify_text
+    from prototokens.encoded import EncodedText
+
+    encoded = EncodedText.load(file)
+    lm = model_for(encoded, file, model, revision, device, dtype)
+    show = None if as_json or quiet else _show
+    found = verify_text(lm, encoded, "standard" if quick else "strict", progress=show)
+    certificate = found.certificate.as_dict()
+    if as_json:
+        common.print_json({"file": str(file), "passed": found.passed, "matches": found.matches, **certificate})
+    elif not quiet:
+        least, radius = certificate["least_margin"], certificate["noise_radius"]
+        margin = "" if least is None else f"; least margin {least:.3f}, and {certificate['threshold']:.3f} is asked of a fit"
+        click.echo(f"noise of {radius:.1%} of the vectors' size is withstood{margin}")
+        name = "".join(letter if letter.isprintable() else "?" for letter in str(file))
+        click.echo(f"{name}: {'passed' if found.passed else 'NOT passed'}")
+    if not found.passed:
+        why = "some ways give other tokens" if found.matches else "the text differs from the one that was encoded"
+        click.echo(f"prototokens: {file} is not verified: {why}", err=True)
+    return 0 if found.passed else 1
+
+
+def _show(tried: Tried) -> None:
+    if tried.margins is None:
+        click.echo(f"{'not here':>12}  {tried.cell.describe()}: {tried.reason}")
+        return
+    wrong = sum(int((margin <= 0).sum()) for margin in tried.margins)
+    least = min(float(margin.min()) for margin in tried.margins)
+    click.echo(f"{f'{wrong} wrong':>12}  least margin {least:7.3f}  {tried.cell.describe()}")
