@@ -24,7 +24,7 @@ DEFAULT_TEXTS = ("sample", "random-tokens", "generated:sample")
 @common.model_options
 @common.output_options
 def reproduce(name: str | None, debug: bool, **options: Any) -> int:
-    """Run the experiment NAME, or all of them; without NAME, list what there is and how long each takes here.
+    """Run the experiment NAME, or all of them; without NAME, list what there is and about how long each takes.
 
     What is done already in the output folder is not run again: a run that was killed goes on where it was, and several
     processes can share the work of one folder. Reports, with their tables as Markdown and CSV and their figures as PNG and SVG,
@@ -78,7 +78,8 @@ def _written(name: str, report: Any, rows: list[Row], jobs: int, options: dict[s
 
 def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -> int:
     """What would be run, and for how long."""
-    from prototokens.lab.plan import describe_seconds, measure_rate
+    from prototokens.lab.catalogue import describe_seconds
+    from prototokens.lab.plan import measure_rate
     from prototokens.lab.records import Records
 
     place = sweeping.folder(options)
@@ -126,7 +127,8 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
 
 
 def _forecast(jobs: list[Job], config: Config) -> str:
-    from prototokens.lab.plan import describe_seconds, measure_rate
+    from prototokens.lab.catalogue import describe_seconds
+    from prototokens.lab.plan import measure_rate
 
     rate = measure_rate(config.texts.lm, config.model.flops)
     seconds = sum(job.work for job in jobs) / rate.position_steps
@@ -134,25 +136,27 @@ def _forecast(jobs: list[Job], config: Config) -> str:
 
 
 def _list(options: dict[str, Any]) -> int:
-    """Each experiment with a line, and what it takes here at either scale."""
-    from prototokens.lab import experiments
-    from prototokens.lab.plan import describe_seconds, measure_rate
+    """Each experiment with a line, and about what it takes: from stored forecasts, as a list must not load a model."""
+    from prototokens.lab.catalogue import EXPERIMENTS, describe_seconds, stored_forecast
 
-    config = sweeping.settings({**options, "scale": "smoke"}, DEFAULT_TEXTS)
-    rate = measure_rate(config.texts.lm, config.model.flops)
-    found = []
-    for name, (module, shows) in experiments.EXPERIMENTS.items():
-        seconds = sum(job.work for job in experiments.named(module).jobs(config)) / rate.position_steps
-        found.append({"name": name, "shows": shows, "smoke_seconds": seconds})
+    stored = stored_forecast()
+    speed = stored["position_steps_per_second"]
+    found = [
+        {"name": name, "shows": shows, "smoke_seconds": stored["smoke"][name] / speed}
+        for name, (_, shows) in EXPERIMENTS.items()
+    ]
     if options["as_json"]:
-        common.print_json({"model": config.model.name, "experiments": found})
+        common.print_json({"model": "builtin", "fingerprint": stored["fingerprint"], "experiments": found})
         return 0
     for one in found:
-        click.echo(f"{one['name']:<13}{describe_seconds(one['smoke_seconds']):<16}{one['shows']}")
-    total = sum(one["smoke_seconds"] for one in found if experiments.EXPERIMENTS[one["name"]][0] == one["name"])
-    click.echo(
-        f"Forecasts for {config.model.name} on this machine as it is now, --scale smoke; all: {describe_seconds(total)}."
-        " Of --scale paper, --plan tells.",
-        err=True,
-    )
+        click.echo(f"{one['name']:<13}{'about ' + describe_seconds(one['smoke_seconds']):<20}{one['shows']}")
+    if not options["quiet"]:
+        where = stored["machine"]
+        total = sum(one["smoke_seconds"] for one in found if EXPERIMENTS[one["name"]][0] == one["name"])
+        click.echo(
+            f"Forecasts for the built-in model with --scale smoke, at {speed:,} position-steps a second, measured with"
+            f" {where['threads']} thread(s) of {where['processor']}; all: about {describe_seconds(total)}. For this machine,"
+            " another model, or --scale paper, add --plan: prototokens reproduce all --plan",
+            err=True,
+        )
     return 0

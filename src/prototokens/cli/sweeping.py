@@ -186,7 +186,7 @@ def _words(now: SweepProgress) -> str:
         rate = now.fits.row_steps / max(now.fits.seconds, 1e-9)
         words.append(f"{now.fits.done} of {now.fits.total} fits in work done, {rate:,.0f} steps/s")
     if now.work_done and now.work:
-        from prototokens.lab.plan import describe_seconds
+        from prototokens.lab.catalogue import describe_seconds
 
         words.append(f"about {describe_seconds(now.seconds * max(0.0, now.work / now.work_done - 1))} left")
     return ", ".join(words)

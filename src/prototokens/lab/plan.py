@@ -77,11 +77,3 @@ def measure_rate(lm: FrozenLM, flops_per_position: float) -> Rate:
         if steps > 1:  # the first pass warms up
             best = min(best, (time.perf_counter() - began) / spent)
     return Rate(1 / best, flops_per_position / best)
-
-
-def describe_seconds(seconds: float) -> str:
-    """A duration for people, rounded as such a guess deserves."""
-    for size, name in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.3g} {name}"
-    return f"{seconds:.0f} seconds" if seconds >= 1 else "under a second"

@@ -1,0 +1,50 @@
+"""Write lab/catalogue.json: what each experiment takes at --scale smoke, for the list that `reproduce` prints.
+
+To make all jobs the model has to be loaded and texts have to be sampled: too long for a list. So it reads what is left here:
+the position-steps that each experiment's jobs are forecast to take on the built-in model and the default texts, and the speed
+of the machine that this ran on. `reproduce --plan` does the same for any model, texts and scale where it is called. To be run
+again when an experiment's sizes, the built-in model or the forecast of fits change.
+
+    python scripts/forecast_experiments.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from prototokens.cli.reproduce import DEFAULT_TEXTS
+from prototokens.cli.sweeping import STEPS
+from prototokens.lab import catalogue, experiments, models
+from prototokens.lab.job import Config
+from prototokens.lab.plan import measure_rate
+from prototokens.lab.provenance import machine
+from prototokens.lab.texts import Texts
+from prototokens.recipe import Recipe
+
+
+def main() -> int:
+    lm = models.load("builtin")
+    facts = models.facts(lm)
+    recipe = Recipe.named("fast", steps=STEPS["smoke"])
+    config = Config(facts, Texts(lm, DEFAULT_TEXTS), recipe=recipe, facts_of=lambda name: models.facts(models.load(name)))
+    work = {
+        name: round(sum(job.work for job in {job.key: job for job in experiments.named(name).jobs(config)}.values()))
+        for name in catalogue.EXPERIMENTS
+    }
+    made = {
+        "fingerprint": facts.fingerprint,
+        "dtype": facts.dtype,
+        "machine": machine(lm.device),
+        "position_steps_per_second": round(measure_rate(lm, facts.flops).position_steps),
+        "smoke": work,
+    }
+    place = Path(catalogue.__file__).with_name("catalogue.json")
+    place.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{place.name}: {sum(work.values()) / made['position_steps_per_second']:.0f} seconds, figure1 twice\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
