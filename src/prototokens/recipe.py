@@ -26,8 +26,8 @@ class Recipe:
             gradient
             on positions that are still wrong.
         margin: a row is solved once every true logit leads the next best by more than this.
-        whiten_after: steps after which a row that is not solved takes whitened steps (`engine.optimiser`); None: never.
-        whiten_rate: factor on the learning rate for those.
+        whiten: whether steps see how the numbers of a vector hang together (`engine.optimiser`), or are AdamW's own.
+        whiten_rate: factor on the learning rate for whitened steps, whose root mean square is always 1.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
     """
@@ -41,7 +41,7 @@ class Recipe:
     schedule: str = "cosine"
     temperature: float = 0.5
     margin: float = 0.05
-    whiten_after: int | None = 100
+    whiten: bool = True
     whiten_rate: float = 0.33
     steps: int = 2000
     restarts: int = 0
@@ -51,7 +51,6 @@ class Recipe:
             "lr must be above zero": self.lr > 0 and math.isfinite(self.lr),
             "temperature must be above zero": self.temperature > 0 and math.isfinite(self.temperature),
             "margin must not be negative": self.margin >= 0 and math.isfinite(self.margin),
-            "whiten_after must not be negative": self.whiten_after is None or self.whiten_after >= 0,
             "whiten_rate must be above zero": self.whiten_rate > 0 and math.isfinite(self.whiten_rate),
             "steps must not be negative": self.steps >= 0,
             "restarts must not be negative": self.restarts >= 0,
@@ -104,7 +103,7 @@ NAMED = {
         schedule="constant",
         temperature=1.0,
         margin=0.0,
-        whiten_after=None,
+        whiten=False,
         steps=5000,
     ),
     "fast": Recipe(),

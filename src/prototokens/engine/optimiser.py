@@ -1,4 +1,4 @@
-"""How vectors move: AdamW, and for rows that stay unsolved a step that sees how the numbers of a vector hang together.
+"""How vectors move: AdamW, or a step that sees how the numbers of a vector hang together.
 
 AdamW (Loshchilov & Hutter, arXiv 1711.05101) divides each number's averaged gradient by its own root mean square. Near the
 limit of what vectors hold the loss is a narrow valley across many numbers at once, and this is not enough. There the averaged
@@ -22,8 +22,8 @@ WIDEST = 1024  # beyond it the matrices take too much memory, and steps stay Ada
 
 
 def whitens(recipe: Recipe, d_model: int) -> bool:
-    """Whether vectors of this width ever take whitened steps."""
-    return recipe.whiten_after is not None and d_model <= WIDEST
+    """Whether vectors of this width take whitened steps."""
+    return recipe.whiten and d_model <= WIDEST
 
 
 def side(recipe: Recipe, d_model: int) -> int:
@@ -53,19 +53,15 @@ def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradi
 
 
 def _whiten(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tensor, step: Tensor) -> None:
-    """Replace the steps of vectors that are old enough."""
-    assert recipe.whiten_after is not None
+    """Replace the steps."""
     slow = recipe.betas[1]
     vectors.outer.mul_(slow).baddbmm_(gradient[:, :, None], gradient[:, None, :], alpha=1 - slow)
-    old = [number for number, age in enumerate(ages) if age >= recipe.whiten_after]
-    if not old:
-        return
-    due = [number for number in old if (ages[number] - recipe.whiten_after) % REFRESH == 0]
+    due = [number for number, age in enumerate(ages) if age % REFRESH == 0]
     if due:
         vectors.root[due] = _inverse_root(vectors.outer[due])
-    whitened = (vectors.root[old] @ vectors.exp_avg[old, :, None])[:, :, 0]
+    whitened = (vectors.root @ vectors.exp_avg[:, :, None])[:, :, 0]
     size = whitened.square().mean(1, keepdim=True).sqrt_().clamp_min_(1e-12)
-    step[old] = whitened / size * recipe.whiten_rate
+    step.copy_(whitened / size * recipe.whiten_rate)
 
 
 def _inverse_root(matrices: Tensor) -> Tensor:
