@@ -30,18 +30,23 @@ def made(folder):
     return (rows.stat().st_size if rows.exists() else 0) + sum(1 for _ in folder.glob("solutions/*/*.safetensors"))
 
 
-def jobs_of(model):
+def jobs_of(model, kills):
+    """More of them where more runs are to be killed."""
     lm = models.load(model, dtype="float32", device="cpu")
     config = Config(
-        models.facts(lm), Texts(lm, ["random-tokens"]), recipe=Recipe.named("fast", steps=6), most_texts=4, grid=(1, 2, 3)
+        models.facts(lm),
+        Texts(lm, ["random-tokens"]),
+        recipe=Recipe.named("paper", steps=6),
+        most_texts=1 + kills // 6,
+        grid=(1, 2, 3),
     )
     return lm, [job for name in ("table1", "length") for job in experiments.named(name).jobs(config)]
 
 
 def main():
     torch.set_num_threads(1)
-    lm, jobs = jobs_of(sys.argv[1])
     folder, kills = Path(sys.argv[2]), int(sys.argv[3])
+    lm, jobs = jobs_of(sys.argv[1], kills)
     folder.mkdir(parents=True, exist_ok=True)
     chance, killed = random.Random(0), 0
     for _ in range(kills):
