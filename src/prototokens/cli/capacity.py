@@ -37,7 +37,7 @@ def capacity(debug: bool, **options: Any) -> int:
     if options["as_json"]:
         common.print_json({**made, "files": [str(file) for file in (*files, place)]})
     else:
-        click.echo(report.markdown())
+        click.echo(report.markdown(), nl=False)
     if not options["quiet"]:
         click.echo(f"card.json, card.png and card.svg are in {place.parent}", err=True)
     return 0

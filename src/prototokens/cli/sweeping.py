@@ -119,12 +119,13 @@ def run_jobs(jobs: list[Job], config: Config, options: dict[str, Any]) -> list[R
     def said(line: str) -> None:
         click.echo(f"prototokens: {line}", err=True)
 
+    runner = _runner(config, options)
     records = Records(folder(options), said)
     about = {"model": config.model.name, "fingerprint": config.model.fingerprint, "scale": config.scale}
     tracker = Remote(options["track"], about) if options["track"] else None
     try:
         with display(quiet) as show:
-            return sweep(jobs, records, _runner(config, options), show, tracker)
+            return sweep(jobs, records, runner, show, tracker)
     except KeyboardInterrupt as stop:
         done = sum(records.done(key) for key in {job.key for job in jobs})
         raise Interrupted(f"stopped; {done} of {len(jobs)} jobs are done, and the same command goes on from there") from stop
