@@ -115,7 +115,7 @@ def test_a_look_every_few_steps_finds_what_a_look_every_step_finds(tiny_llama, m
     """On a GPU the host looks every tenth step: steps, vectors and outcome of a row are the same, only its row-steps grow."""
     from prototokens.engine import fit as fit_module
 
-    recipe = pt.Recipe.named("fast", steps=200)
+    recipe = pt.Recipe.named("fast", steps=200, whiten=False)  # rounding grows least
     each = pt.fit(tiny_llama, TARGETS, recipe=recipe)
     monkeypatch.setattr(fit_module, "LOOK_EVERY", {"cpu": 7})
     every = pt.fit(tiny_llama, TARGETS, recipe=recipe)

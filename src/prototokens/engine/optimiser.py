@@ -18,6 +18,9 @@ from prototokens.recipe import Recipe
 
 REFRESH = 20  # steps between two new inverse roots of a vector's matrix: eigenvalues cost more than a small model's step
 FLOOR = 1e-6  # added to the eigenvalues, in units of their mean
+# The floor of a row's first matrix. A few gradients span few directions, and in all others a low floor would make steps out of
+# rounding: it falls to a tenth with each new root.
+FIRST_FLOOR = 0.1
 WIDEST = 1024  # beyond it the matrices take too much memory, and steps stay AdamW's
 
 
@@ -58,16 +61,17 @@ def _whiten(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tensor,
     vectors.outer.mul_(slow).baddbmm_(gradient[:, :, None], gradient[:, None, :], alpha=1 - slow)
     due = [number for number, age in enumerate(ages) if age % REFRESH == 0]
     if due:
-        vectors.root[due] = _inverse_root(vectors.outer[due])
+        floors = [max(FLOOR, FIRST_FLOOR * 0.1 ** (ages[number] // REFRESH)) for number in due]
+        vectors.root[due] = _inverse_root(vectors.outer[due], torch.tensor(floors, device=step.device))
     whitened = (vectors.root @ vectors.exp_avg[:, :, None])[:, :, 0]
     size = whitened.square().mean(1, keepdim=True).sqrt_().clamp_min_(1e-12)
     step.copy_(whitened / size * recipe.whiten_rate)
 
 
-def _inverse_root(matrices: Tensor) -> Tensor:
-    """C^(-1/2) of symmetric matrices `[count, d_model, d_model]`; of one that is not finite, the identity."""
+def _inverse_root(matrices: Tensor, floors: Tensor) -> Tensor:
+    """C^(-1/2) of symmetric matrices `[count, d_model, d_model]`, with floors `[count]`; the identity for one not finite."""
     finite = matrices.isfinite().flatten(1).all(1)[:, None, None]
     values, axes = torch.linalg.eigh(torch.where(finite, matrices, torch.eye(matrices.shape[-1], device=matrices.device)))
     values = values.clamp_min(0)
-    values = values + FLOOR * values.mean(1, keepdim=True) + torch.finfo(values.dtype).tiny
+    values = values + floors[:, None] * values.mean(1, keepdim=True) + torch.finfo(values.dtype).tiny
     return (axes * values.rsqrt()[:, None, :]) @ axes.mT
