@@ -16,10 +16,10 @@ def matrix_product_rate(device: torch.device, dtype: torch.dtype, size: int = 10
     a = torch.ones(size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(tries):
-        _wait(device)
+        wait(device)
         began = time.perf_counter()
         torch.mm(a, a)
-        _wait(device)
+        wait(device)
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
 
@@ -39,7 +39,7 @@ def bfloat16_pays(device: torch.device) -> bool:
     return rates[1] > PAYS * rates[0]
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
     """For work that a GPU still has to end."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

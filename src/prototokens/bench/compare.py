@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from prototokens.bench.serial import fit_serial
-from prototokens.devices import matrix_product_rate
+from prototokens.devices import matrix_product_rate, wait
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
 from prototokens.frozen_lm import FrozenLM
@@ -155,10 +155,10 @@ def decoding_rates(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> di
     def rate(work: Callable[[], object], tokens: int) -> float:
         times = []
         for _ in range(6):
-            _wait(lm)
+            wait(lm.device)
             began = time.perf_counter()
             work()
-            _wait(lm)
+            wait(lm.device)
             times.append(time.perf_counter() - began)
         return tokens / sorted(times[1:])[2]
 
@@ -199,9 +199,3 @@ class _PeakMemory:
                 return int(pages.read().split()[1]) * resource.getpagesize()
         except OSError:
             return 0
-
-
-def _wait(lm: FrozenLM) -> None:
-    """For work that a GPU still has to end."""
-    if lm.device.type == "cuda":
-        torch.cuda.synchronize(lm.device)

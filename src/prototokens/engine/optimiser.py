@@ -47,25 +47,26 @@ def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradi
     state.age = state.age + 1
     age, rate = state.age[vectors.group, None], rate[vectors.group, None]
     vectors.exp_avg.lerp_(gradient, 1 - fast)
-    vectors.exp_avg_sq.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
-    scale = vectors.exp_avg_sq.div(1 - slow**age).sqrt_().add_(1e-8)
-    step = vectors.exp_avg.div(1 - fast**age).div_(scale)
     if whitens(recipe, gradient.shape[1]):
-        _whiten(recipe, vectors, ages, gradient, step)
+        step = _whitened(recipe, vectors, ages, gradient)
+    else:
+        vectors.exp_avg_sq.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
+        scale = vectors.exp_avg_sq.div(1 - slow**age).sqrt_().add_(1e-8)
+        step = vectors.exp_avg.div(1 - fast**age).div_(scale)
     vectors.now = vectors.now - rate * (step + recipe.weight_decay * vectors.now)
 
 
-def _whiten(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tensor, step: Tensor) -> None:
-    """Replace the steps."""
+def _whitened(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tensor) -> Tensor:
+    """Steps of root mean square `whiten_rate`, `[vectors, d_model]`."""
     slow = recipe.betas[1]
     vectors.outer.mul_(slow).baddbmm_(gradient[:, :, None], gradient[:, None, :], alpha=1 - slow)
     due = [number for number, age in enumerate(ages) if age % REFRESH == 0]
     if due:
         floors = [max(FLOOR, FIRST_FLOOR * 0.1 ** (ages[number] // REFRESH)) for number in due]
-        vectors.root[due] = _inverse_root(vectors.outer[due], torch.tensor(floors, device=step.device))
+        vectors.root[due] = _inverse_root(vectors.outer[due], torch.tensor(floors, device=gradient.device))
     whitened = (vectors.root @ vectors.exp_avg[:, :, None])[:, :, 0]
     size = whitened.square().mean(1, keepdim=True).sqrt_().clamp_min_(1e-12)
-    step.copy_(whitened / size * recipe.whiten_rate)
+    return whitened / size * recipe.whiten_rate
 
 
 def _inverse_root(matrices: Tensor, floors: Tensor) -> Tensor:
