@@ -1,0 +1,151 @@
+"""The network: tokens of a text in, its vectors out, in one pass.
+
+Each token is what the frozen model says of it (its input embedding, or hidden states at some depths), and learned queries, one
+for each vector, stand among the tokens. Bidirectional blocks let all of them look at all others; what the queries have become
+is read as the vectors, on the scale of the model's input embeddings.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prototokens.encoder.adapters import Adapters, linear_maps
+from prototokens.encoder.config import Shape
+from prototokens.errors import ModelError, UsageError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.layout import Layout
+
+
+def shape_for(lm: FrozenLM, shape: Shape) -> Shape:
+    """The shape with what the model decides.
+
+    Raises:
+        UsageError: a depth that the model has not, or texts longer than its context.
+        ModelError: a trunk is asked for, and the model does not show its hidden states.
+    """
+    positions = Layout.named(shape.layout).positions(shape.max_length)
+    if lm.max_context is not None and positions > lm.max_context:
+        raise UsageError(
+            f"texts of up to {shape.max_length} tokens take {positions} positions, and {lm.name} holds {lm.max_context}:"
+            " ask for a smaller --max-length"
+        )
+    with torch.no_grad():
+        features = states(lm, torch.zeros(1, 1, dtype=torch.int64, device=lm.device), shape.depths).shape[-1]
+    maps = linear_maps(lm.model.base_model) if shape.rank else ()
+    return replace(shape, d_model=lm.d_model, features=features, adapted=maps)
+
+
+def states(
+    lm: FrozenLM, ids: Int64[Tensor, "rows seq"], depths: tuple[int, ...], adapters: Adapters | None = None
+) -> Float[Tensor, "rows seq features"]:
+    """Hidden states at these depths side by side, each vector scaled to a root mean square of 1; depth 0 is the input.
+
+    Raises:
+        UsageError: a depth that the model has not.
+        ModelError: it does not show its hidden states.
+    """
+    embedded = lm.embed(ids)
+    found: tuple[Tensor, ...] = (embedded,)
+    if max(depths) > 0:
+        body: Any = lm.model.base_model
+        with nullcontext() if adapters is None else adapters.on(body), torch.set_grad_enabled(adapters is not None):
+            given = body(inputs_embeds=embedded, use_cache=False, output_hidden_states=True, return_dict=True).hidden_states
+        if not given:
+            raise ModelError(f"{lm.name!r} shows no hidden states, so it cannot be an encoder's trunk: use depth 0")
+        found = (embedded, *given[1:])
+    if max(depths) >= len(found):
+        raise UsageError(f"depth {max(depths)} asked for, and {lm.name!r} has depths 0 to {len(found) - 1}")
+    return torch.cat([functional.rms_norm(found[depth].float(), (found[depth].shape[-1],)) for depth in depths], -1)
+
+
+class Block(nn.Module):
+    """Attention of all to all, then a feed-forward part; both on normed inputs, added to what comes in."""
+
+    def __init__(self, width: int, heads: int, feed_forward: int):
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm_in = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.rise, self.fall = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
+        # A block is the identity at first: gradients reach every depth from the first step.
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.fall.weight)
+        nn.init.zeros_(self.fall.bias)
+
+    def forward(self, x: Float[Tensor, "rows seq width"], absent: Bool[Tensor, "rows seq"]) -> Float[Tensor, "rows seq width"]:
+        rows, seq, width = x.shape
+        query, key, value = self.qkv(self.norm(x)).view(rows, seq, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key = (functional.rms_norm(part, (part.shape[-1],)) for part in (query, key))
+        # Plain products: rows are short, and PyTorch's fused kernel for CPUs is made for long ones (`attention`).
+        scores = query @ key.mT * query.shape[-1] ** -0.5 * 4.0
+        mixed = scores.masked_fill(absent[:, None, None, :], -torch.inf).softmax(-1).to(value.dtype) @ value
+        x = x + self.out(mixed.transpose(1, 2).reshape(rows, seq, width))
+        return x + self.fall(functional.gelu(self.rise(self.norm_in(x))))
+
+
+class Network(nn.Module):
+    """What is trained.
+
+    Args:
+        shape: as `shape_for` gives it.
+        mean, std: of the frozen model's input embeddings, per dimension: the scale of the vectors at first.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: Shape, mean: Float[Tensor, " d_model"], std: Float[Tensor, " d_model"]):
+        super().__init__()
+        self.shape = shape
+        queries = shape.vectors if shape.predict == "all" else 1
+        width = shape.width
+        self.read = nn.Linear(shape.features, width)
+        self.positions = nn.Parameter(0.5 * torch.randn(shape.max_length, width))
+        self.queries = nn.Parameter(torch.randn(queries, width))
+        self.lengths = nn.Parameter(0.1 * torch.randn(shape.max_length, width))
+        self.blocks = nn.ModuleList([Block(width, shape.heads, shape.feed_forward) for _ in range(shape.layers)])
+        self.norm = nn.RMSNorm(width)
+        self.write = nn.Linear(width, shape.d_model, bias=False)
+        # Where the vectors lie before a text is seen, in units of `std`: apart, so that no two begin alike.
+        self.base = nn.Parameter(torch.randn(shape.vectors, shape.d_model))
+        self.adapters = Adapters(shape.adapted, shape.rank) if shape.adapted else None
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(
+        self, features: Float[Tensor, "rows seq features"], lengths: Int64[Tensor, "rows"]
+    ) -> Float[Tensor, "rows vectors d_model"]:
+        """Vectors of texts, right-padded: what stands behind a text's end is not looked at."""
+        rows, seq, _ = features.shape
+        tokens = self.read(features) + self.positions[:seq]
+        queries = self.queries + self.lengths[lengths - 1][:, None]
+        x = torch.cat([queries.to(tokens.dtype), tokens], 1)
+        places = torch.arange(seq, device=features.device)
+        absent = functional.pad(places[None, :] >= lengths[:, None], (queries.shape[1], 0), value=False)
+        for block in self.blocks:
+            x = block(x, absent)
+        moved = self.write(self.norm(x[:, : queries.shape[1]])).float()
+        moved = functional.pad(moved, (0, 0, 0, self.shape.vectors - queries.shape[1]))
+        return self.mean + self.std * (self.base + moved)
+
+    def vectors(
+        self, lm: FrozenLM, ids: Int64[Tensor, "rows seq"], lengths: Int64[Tensor, "rows"]
+    ) -> Float[Tensor, "rows vectors d_model"]:
+        """Vectors of texts of this model, float32."""
+        return self(states(lm, ids, self.shape.depths, self.adapters), lengths)
+
+
+def make_network(lm: FrozenLM, shape: Shape, seed: int) -> Network:
+    """An untrained network for a model, on its device."""
+    embeddings = lm.embed(torch.arange(lm.embedding_weight.shape[0], device=lm.device)).float()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Network(shape_for(lm, shape), embeddings.mean(0).cpu(), embeddings.std(0).cpu())
+    return network.to(lm.device)
