@@ -1,0 +1,202 @@
+"""A trained encoder: texts of one model to vectors of one layout, in one pass; and the folder that it is kept in.
+
+A folder holds `config.json` (all that is known of it), `encoder.safetensors` (its weights, bfloat16) and a card for people.
+Loading trusts none of them: what is damaged, of a newer format or not finite is refused, and what was trained for another model
+or layout is refused where it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from prototokens.devices import bfloat16_pays
+from prototokens.encoded import versions, write_atomically
+from prototokens.encoder.config import Shape, as_json, from_json
+from prototokens.encoder.network import Network
+from prototokens.encoder.through import padded
+from prototokens.errors import FileError, TextError, UsageError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.layout import Layout
+
+FORMAT = 1
+CONFIG, WEIGHTS, CARD = "config.json", "encoder.safetensors", "README.md"
+AT_A_TIME = 4096  # tokens of one pass
+MOST_NUMBERS = 1 << 31  # of a network that a file may ask for
+KEYS = {"format": int, "model": dict, "shape": dict, "weights_sha256": str, "held_out": dict, "proof": list}
+
+
+@dataclass(eq=False)
+class Encoder:
+    """A network with what it was trained for.
+
+    Attributes:
+        network: float32, in evaluation mode.
+        config: what `config.json` holds: `model` (`name`, `fingerprint`, `tokenizer`), `shape`, `training`, `trained`,
+            `held_out` (rows of `held_out.measure`), `proof` (rows of `proof.prove`), `versions`.
+        path: the folder it was read from.
+    """
+
+    network: Network
+    config: dict[str, Any]
+    path: Path | None = None
+
+    @staticmethod
+    def of(lm: FrozenLM, network: Network, **known: Any) -> Encoder:
+        """A network that was trained for a model, its weights rounded to what the folder keeps."""
+        with torch.no_grad():
+            for tensor in network.state_dict().values():
+                tensor.copy_(tensor.to(torch.bfloat16))
+        model = {"name": lm.name, "revision": lm.revision, "fingerprint": lm.fingerprint, "tokenizer": lm.tokenizer_hash}
+        shape = as_json(network.shape)
+        config = {"format": FORMAT, "model": model, "shape": shape, "held_out": {}, "proof": [], "versions": versions()}
+        return Encoder(network.eval().requires_grad_(False), {**config, **known})
+
+    @property
+    def shape(self) -> Shape:
+        return self.network.shape
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.named(self.shape.layout)
+
+    def check(self, lm: FrozenLM, layout: Layout | None = None) -> None:
+        """Refuse a model, or a layout, that it was not trained for.
+
+        Raises:
+            FileError: another model or tokenizer.
+            UsageError: another layout.
+        """
+        made_for, this = self.config["model"], self.path or "the encoder"
+        if made_for["fingerprint"] != lm.fingerprint or made_for["tokenizer"] != lm.tokenizer_hash:
+            raise FileError(
+                f"{this} was trained for the model {made_for['name']!r} (fingerprint {made_for['fingerprint'][:12]!r}), and"
+                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: train one for it with prototokens train-encoder"
+            )
+        if layout is not None and layout.name != self.shape.layout:
+            raise UsageError(
+                f"{this} gives vectors for layout {self.shape.layout!r}, and {layout.name!r} is asked for:"
+                " take its layout, or another encoder"
+            )
+
+    @torch.no_grad()
+    def vectors(self, lm: FrozenLM, targets: Sequence[Sequence[int]]) -> list[Float[Tensor, "vectors d_model"]]:
+        """Vectors of texts, given as ids, many texts to a pass: float32, on the CPU.
+
+        Raises:
+            FileError: it was trained for another model.
+            TextError: a text without tokens, or longer than it was trained for.
+        """
+        self.check(lm)
+        for number, ids in enumerate(targets):
+            if not 1 <= len(ids) <= self.shape.max_length:
+                raise TextError(
+                    f"target {number + 1} of {len(targets)} has {len(ids)} tokens, and the encoder was trained for 1 to"
+                    f" {self.shape.max_length}: cut it into chunks of at most that"
+                )
+            if not all(0 <= token < lm.vocab_size for token in ids):
+                raise TextError(f"target {number + 1} of {len(targets)} has ids outside the vocabulary of {lm.vocab_size}")
+        # Texts of a like length together: padding is work.
+        order = sorted(range(len(targets)), key=lambda number: -len(targets[number]))
+        found: dict[int, Tensor] = {}
+        while order:
+            count = max(1, AT_A_TIME // len(targets[order[0]]))
+            part, order = order[:count], order[count:]
+            protos = self.batch(lm, [targets[number] for number in part]).cpu()
+            found |= dict(zip(part, protos, strict=True))
+        return [found[number] for number in range(len(targets))]
+
+    def batch(self, lm: FrozenLM, texts: Sequence[Sequence[int]]) -> Float[Tensor, "rows vectors d_model"]:
+        """Vectors of texts in one pass, on the model's device; nothing is checked."""
+        self.network.to(lm.device)
+        ids, lengths = padded(texts, lm.device)
+        with torch.autocast(lm.device.type, torch.bfloat16, enabled=bfloat16_pays(lm.device)):
+            return self.network.vectors(lm, ids, lengths).float()
+
+    def save(self, folder: str | os.PathLike[str], card: str = "") -> None:
+        """Write the folder, its config last: a folder that was cut off is refused, or has its old content.
+
+        Raises:
+            FileError: it cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{folder} cannot be made ({error.strerror or error}): name another folder") from error
+        state = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in self.network.state_dict().items()}
+        content = save({name: tensor.cpu() for name, tensor in state.items()})
+        self.config["weights_sha256"] = hashlib.sha256(content).hexdigest()
+        write_atomically(folder / WEIGHTS, content)
+        if card:
+            write_atomically(folder / CARD, card.encode())
+        text = json.dumps(self.config, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n"
+        write_atomically(folder / CONFIG, text.encode())
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> Encoder:
+        """Read a folder, and check all that can be checked without the model.
+
+        Raises:
+            FileError: missing, no encoder, damaged, not finite, or of a newer format.
+        """
+        folder = Path(folder)
+        try:
+            config = _config(folder)
+            content = (folder / WEIGHTS).read_bytes()
+        except OSError as error:
+            raise FileError(f"{folder} is no encoder's folder: {error.filename} ({error.strerror or error})") from error
+        if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
+            raise FileError(f"{folder / WEIGHTS} is damaged: it is not the file that {CONFIG} tells of; train or fetch it again")
+        try:
+            tensors = load(content)
+        except (SafetensorError, ValueError) as error:
+            raise FileError(f"{folder / WEIGHTS} is no whole safetensors file: train or fetch it again") from error
+        network = _network(folder, config, {name: tensor.float() for name, tensor in tensors.items()})
+        return Encoder(network, config, folder)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    place = folder / CONFIG
+    try:
+        config = json.loads(place.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileError(f"{place} is damaged: it is no JSON") from error
+    version = config.get("format") if isinstance(config, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise FileError(f"{place} has format {version}, and this version reads up to {FORMAT}: update prototokens")
+    wrong = [name for name, kind in KEYS.items() if not isinstance(config, dict) or not isinstance(config.get(name), kind)]
+    if wrong or not all(isinstance(config["model"].get(name), str) for name in ("name", "fingerprint", "tokenizer")):
+        raise FileError(f"{place} is damaged, or of no encoder: it lacks {', '.join(wrong) or 'what it was trained for'}")
+    return config
+
+
+def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Network:
+    """The network that the config describes, with these tensors."""
+    try:
+        shape = from_json(Shape, config["shape"])
+        numbers = shape.width * (12 * shape.width + shape.features + 2 * shape.max_length + 2 * shape.feed_forward)
+        if not 0 < shape.d_model * shape.features or numbers * shape.layers > MOST_NUMBERS:
+            raise FileError(f"{folder / CONFIG} is damaged: no encoder has the shape that it tells of")
+        with torch.device("meta"):
+            network = Network(shape, torch.zeros(shape.d_model), torch.zeros(shape.d_model))
+    except (TypeError, ValueError, RuntimeError, UsageError) as error:
+        raise FileError(f"{folder / CONFIG} is damaged: no encoder can be made of its shape ({error})") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if expected != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
+        raise FileError(f"{folder / WEIGHTS} is damaged: its tensors are not those of the shape in {CONFIG}")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise FileError(f"{folder / WEIGHTS} holds numbers that are not finite: no vectors can be made with it")
+    network.load_state_dict(tensors, assign=True)
+    return network.eval().requires_grad_(False)
