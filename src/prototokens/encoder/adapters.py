@@ -35,7 +35,7 @@ class Adapters(nn.Module):
         hooks = []
         try:
             for name, down, up in zip(self.names, self.down, self.up, strict=True):
-                hooks.append(body.get_submodule(name).register_forward_hook(_hook(down, up)))  # noqa: PERF401
+                hooks.append(body.get_submodule(name).register_forward_hook(_hook(down, up)))
             yield
         finally:
             for hook in hooks:

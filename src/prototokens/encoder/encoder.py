@@ -158,7 +158,7 @@ class Encoder:
         except OSError as error:
             raise FileError(f"{folder} is no encoder's folder: {error.filename} ({error.strerror or error})") from error
         if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
-            raise FileError(f"{folder / WEIGHTS} is damaged: it is not the file that {CONFIG} tells of; train or fetch it again")
+            raise FileError(f"{folder / WEIGHTS} is damaged: {CONFIG} tells of another; train or fetch it again")
         try:
             tensors = load(content)
         except (SafetensorError, ValueError) as error:

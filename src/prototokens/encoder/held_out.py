@@ -22,9 +22,7 @@ def lengths_of(most: int) -> list[int]:
 
 
 @torch.no_grad()
-def measure(
-    decoder: Decoder, encode: Callable[[Texts], Float[Tensor, "rows vectors d_model"]], texts: Texts
-) -> dict[str, Any]:
+def measure(decoder: Decoder, encode: Callable[[Texts], Float[Tensor, "rows vectors d_model"]], texts: Texts) -> dict[str, Any]:
     """One row: of texts of one length, encoded and decoded in one pass each.
 
     Args:

@@ -22,6 +22,9 @@ from prototokens.errors import ModelError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 
+# Of attention: queries and keys are normed, so nothing else could make it attend to one token alone.
+SHARPNESS = 2.0
+
 
 def shape_for(lm: FrozenLM, shape: Shape) -> Shape:
     """The shape with what the model decides.
@@ -55,7 +58,10 @@ def states(
     found: tuple[Tensor, ...] = (embedded,)
     if max(depths) > 0:
         body: Any = lm.model.base_model
-        with nullcontext() if adapters is None else adapters.on(body), torch.set_grad_enabled(adapters is not None):
+        with (
+            nullcontext() if adapters is None else adapters.on(body),
+            torch.set_grad_enabled(adapters is not None and torch.is_grad_enabled()),
+        ):
             given = body(inputs_embeds=embedded, use_cache=False, output_hidden_states=True, return_dict=True).hidden_states
         if not given:
             raise ModelError(f"{lm.name!r} shows no hidden states, so it cannot be an encoder's trunk: use depth 0")
@@ -84,7 +90,7 @@ class Block(nn.Module):
         query, key, value = self.qkv(self.norm(x)).view(rows, seq, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         query, key = (functional.rms_norm(part, (part.shape[-1],)) for part in (query, key))
         # Plain products: rows are short, and PyTorch's fused kernel for CPUs is made for long ones (`attention`).
-        scores = query @ key.mT * query.shape[-1] ** -0.5 * 4.0
+        scores = query @ key.mT * (SHARPNESS * query.shape[-1] ** -0.5)
         mixed = scores.masked_fill(absent[:, None, None, :], -torch.inf).softmax(-1).to(value.dtype) @ value
         x = x + self.out(mixed.transpose(1, 2).reshape(rows, seq, width))
         return x + self.fall(functional.gelu(self.rise(self.norm_in(x))))
@@ -123,7 +129,7 @@ class Network(nn.Module):
         self, features: Float[Tensor, "rows seq features"], lengths: Int64[Tensor, "rows"]
     ) -> Float[Tensor, "rows vectors d_model"]:
         """Vectors of texts, right-padded: what stands behind a text's end is not looked at."""
-        rows, seq, _ = features.shape
+        seq = features.shape[1]
         tokens = self.read(features) + self.positions[:seq]
         queries = self.queries + self.lengths[lengths - 1][:, None]
         x = torch.cat([queries.to(tokens.dtype), tokens], 1)

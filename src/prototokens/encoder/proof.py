@@ -1,4 +1,4 @@
-"""Whether an encoder's start saves time: the same texts fitted from it and from random starts, in turn, its own cost counted."""
+"""Whether an encoder's start saves time: the same texts fitted both ways in turn, its own cost counted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def prove(
         came out `exact`. Seconds of `encoder` hold its own pass.
     """
     recipe = Recipe.named(recipe)
-    spent = {way: 0.0 for way in WAYS}
+    spent = dict.fromkeys(WAYS, 0.0)
     found: dict[str, list[Solution]] = {way: [] for way in WAYS}
     size = -(-len(texts) // BLOCKS)
     for number, first in enumerate(range(0, len(texts), size)):

@@ -112,4 +112,3 @@ def chunk_lengths(encoder: Encoder, tokens: int) -> list[int]:
     """How a text of so many tokens is cut for an encoder: as few chunks as it takes, of lengths that differ by one at most."""
     count = -(-tokens // encoder.shape.max_length)
     return [tokens // count + (number < tokens % count) for number in range(count)]
-

@@ -1,0 +1,120 @@
+"""An encoder's card, and the picture on it: all from what its training logged and measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.proof import saves
+from prototokens.lab.plots import Panel, Series, draw_lines, panels
+from prototokens.lab.report import Table, save_figure
+
+CARD = """---
+license: apache-2.0
+library_name: prototokens
+---
+
+# An encoder for {model}
+
+A network that maps a text of up to {max_length} tokens to its {vectors} vectors in one pass; the frozen model maps them back in
+one pass. Made with `prototokens train-encoder`.
+
+{facts}
+
+## Raw: one pass in, one pass out
+
+Texts it was not trained on ({source}), no optimiser step:
+
+{raw}
+
+![loss and held-out accuracy over training](held-out.svg)
+
+## As a start
+
+{proof}
+
+## Use and limits
+
+`prototokens.encoder.encoder.Encoder.load(folder)` reads it. It serves the model with fingerprint `{fingerprint}` and layout
+`{layout}`, and is refused elsewhere. Texts of another kind than it was trained on come out less exact; a fit from its vectors
+makes them exact all the same.
+"""
+
+
+def write_card(encoder: Encoder) -> str:
+    """The card's text."""
+    config, shape = encoder.config, encoder.shape
+    parameters = sum(parameter.numel() for parameter in encoder.network.parameters())
+    training, trained = config["training"], config["trained"]
+    reads = (
+        "its input embeddings" if shape.depths == (0,) else f"its hidden states at depths {', '.join(map(str, shape.depths))}"
+    )
+    facts = [
+        ("parameters", f"{parameters:,} (bfloat16)"),
+        ("blocks", f"{shape.layers} of width {shape.width}, {shape.heads} heads, feed-forward {shape.feed_forward}"),
+        ("reads", f"of the frozen model {reads}" + (f", with adapters of rank {shape.rank}" if shape.rank else "")),
+        ("predicts", "every vector" if shape.predict == "all" else "e; the others are learned, the same for every text"),
+        ("layout", f"{shape.layout}, {shape.vectors} vectors"),
+        ("training", f"{trained['step']:,} steps of {training['rows']} texts, {trained['tokens']:,} tokens"),
+        ("loss", f"cross-entropy of the frozen decoder at temperature {training['temperature']:g}"),
+        ("time", f"{trained['seconds'] / 3600:.2f} hours"),
+    ]
+    return CARD.format(
+        model=config["model"]["name"],
+        fingerprint=config["model"]["fingerprint"],
+        layout=shape.layout,
+        max_length=shape.max_length,
+        vectors=shape.vectors,
+        facts=Table("facts", ("", ""), facts).markdown(),
+        source=config["held_out"]["source"],
+        raw=_raw(config["held_out"]["rows"]),
+        proof=_proof(config["proof"]),
+    )
+
+
+def _raw(rows: list[dict[str, Any]]) -> str:
+    columns = ("tokens", "texts", "token accuracy", "exact", "nats a token")
+    cells = [
+        (row["length"], row["texts"], f"{row['accuracy']:.1%}", f"{row['exact']:.1%}", f"{row['nats']:.3f}") for row in rows
+    ]
+    return Table("raw", columns, cells).markdown()
+
+
+def _proof(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "Not measured, so `auto` starts at random."
+    columns = (
+        "tokens", "texts", "row-steps, random", "row-steps, encoder", "seconds, random", "seconds, encoder", "exact, random",
+        "exact, encoder", "auto takes",
+    )  # fmt: skip
+    cells = [
+        (
+            row["length"], row["texts"], row["random"]["row_steps"], row["encoder"]["row_steps"],
+            f"{row['random']['seconds']:.1f}", f"{row['encoder']['seconds']:.1f}", row["random"]["exact"],
+            row["encoder"]["exact"], "the encoder" if saves(row) else "random",
+        )
+        for row in rows
+    ]  # fmt: skip
+    words = "The same texts fitted from random starts and from the encoder's, in turn, its own pass counted:"
+    return f"{words}\n\n{Table('proof', columns, cells).markdown()}"
+
+
+def draw(log: Path, encoder: Encoder, path: Path) -> None:
+    """Loss of the batches, and held-out accuracy and exact share of the longest texts, over tokens."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    tokens = [row["tokens"] / 1e6 for row in rows]
+    held = [row for row in rows if "held_out" in row]
+    places = [row["tokens"] / 1e6 for row in held]
+    last = [row["held_out"][-1] for row in held]
+    words = f"Held-out, {encoder.shape.max_length} tokens"
+    loss = [Series("", [row["nats"] for row in rows], tokens)]
+    shares = [Series(name, [row[name] for row in last], places) for name in ("accuracy", "exact")]
+    figure = panels(
+        [
+            (Panel("Loss of a batch", "tokens (millions)", "nats a token"), lambda axes: draw_lines(axes, loss, markers=False)),
+            (Panel(words, "tokens (millions)", "share", y_range=(0, 1)), lambda axes: draw_lines(axes, shares)),
+        ]
+    )
+    save_figure(figure, path)

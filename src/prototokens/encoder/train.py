@@ -1,0 +1,232 @@
+"""Training of an encoder through the frozen decoder's own loss: from a source of texts to a finished folder.
+
+A run is a pure function of its arguments, the order of its data included: killed at any moment and started again with the same
+ones, it goes on from its last checkpoint and ends with the same weights (on one machine, with as many threads). With more
+`steps` it goes on from the checkpoint before the rate fell.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prototokens.encoder.card import draw, write_card
+from prototokens.encoder.checkpoint import (
+    BEFORE_DECAY,
+    NAME,
+    Reached,
+    State,
+    about_run,
+    cut_log,
+    find_start,
+    load_checkpoint,
+    save_checkpoint,
+)  # fmt: skip
+from prototokens.encoder.config import Shape, Training, as_json
+from prototokens.encoder.distil import Teacher, load_solutions
+from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.held_out import by_length, lengths_of
+from prototokens.encoder.muon import Muon
+from prototokens.encoder.network import Network, make_network
+from prototokens.encoder.pool import Pool, open_pool
+from prototokens.encoder.proof import prove
+from prototokens.encoder.through import Decoder, padded
+from prototokens.errors import FileError, ModelError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.lab.texts import Texts
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a run goes, and nothing that changes what comes out of it.
+
+    Attributes:
+        work: folder for the ids, checkpoints and the log.
+        save_every: seconds between checkpoints; measure_every: steps between looks at held-out texts.
+        texts_measured: how many held-out texts; texts_proved: at each of `prove_at`, fitted both ways at the end; 0: none.
+        rows_at_a_time: texts of one pass: memory, and nothing else but the last bits.
+        afresh: begin anew where there are checkpoints of another run; compile: the network (a minute at the start).
+        told: called after every step with the row that is logged.
+        said: called with a line of what goes on at the end.
+    """
+
+    work: Path
+    save_every: float = 120.0
+    measure_every: int = 250
+    texts_measured: int = 256
+    texts_proved: int = 64
+    prove_at: tuple[int, ...] = ()
+    rows_at_a_time: int = 64
+    afresh: bool = False
+    compile: bool = False
+    told: Callable[[dict[str, Any]], None] | None = None
+    said: Callable[[str], None] | None = None
+
+
+class Trainer:
+    """A run in memory: the network, its optimisers, its data, and one step of it."""
+
+    def __init__(self, lm: FrozenLM, shape: Shape, training: Training, running: Running):
+        running.work.mkdir(parents=True, exist_ok=True)
+        self.lm, self.training, self.running = lm, training, running
+        self.network = make_network(lm, shape, training.seed)
+        self.shape = self.network.shape
+        self.decoder = Decoder(lm, Encoder.of(lm, self.network).layout)
+        self.network.train().requires_grad_(True)
+        self.pool: Pool = open_pool(lm, training, shape.max_length, running.work)
+        self.held_out = self._held_out()
+        self.teacher: Teacher | None = None
+        if training.solutions:
+            self.teacher = load_solutions(Path(training.solutions), lm, shape.layout, shape.max_length)
+        self.state = State(self.network, optimisers(self.network, training))
+        self.vectors = torch.compile(self.network.vectors) if running.compile else self.network.vectors
+
+    def _held_out(self) -> list[tuple[int, ...]]:
+        count, training = self.running.texts_measured, self.training
+        if training.held_out:
+            passages = Texts(self.lm, [training.held_out], training.seed).passages(count, self.shape.max_length)
+            return [passage.ids for passage in passages]
+        return self.pool.held_out(count)
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Vectors of texts, in the dtype that the run multiplies in."""
+        ids, lengths = padded(texts, self.lm.device)
+        low = self.training.dtype == "bfloat16"
+        with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=low):
+            return self.vectors(self.lm, ids, lengths).float()
+
+    def step(self, step: int) -> dict[str, Any]:
+        """One optimiser step; returns what is logged of it."""
+        training, texts = self.training, self.pool.batch(self.training, step)
+        tokens = sum(len(ids) for ids in texts)
+        nats, right = 0.0, 0
+        for first in range(0, len(texts), self.running.rows_at_a_time):
+            part = texts[first : first + self.running.rows_at_a_time]
+            protos = _noisy(self.encode(part), training, step, first)
+            judged = self.decoder.judge(protos, part, training.temperature, gradient=True)
+            judged.backward(1 / tokens)
+            nats += float(judged.scores.loss.double().sum())
+            right += int(judged.scores.right.sum())
+        if self.teacher is not None:
+            taught, protos = self.teacher.batch(training, step)
+            away = (self.encode(taught) - protos.to(self.lm.device)) / self.network.std
+            (training.distil * away.square().mean()).backward()
+        for optimiser, rate in zip(self.state.optimisers, (training.matrix_rate, training.rate), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * training.factor(step)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        return {"step": step + 1, "tokens": tokens, "nats": round(nats / tokens, 5), "accuracy": round(right / tokens, 5)}
+
+    @torch.no_grad()
+    def measured(self) -> list[dict[str, Any]]:
+        """Held-out accuracy and exact share by length, at this moment."""
+        return by_length(self.decoder, self.encode, self.held_out, lengths_of(self.shape.max_length))
+
+
+def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Running) -> Encoder:
+    """Train an encoder and write its folder; returns it as it is read back from there.
+
+    Raises:
+        TextError: a source with too little text.
+        UsageError: settings that cannot be meant, or a work folder of another run.
+        FileError: a checkpoint or an output that cannot be read or written.
+        ModelError: the loss is not finite any more.
+    """
+    before = lm.weights_hash()
+    try:
+        trainer = Trainer(lm, shape, training, running)
+    except OSError as error:
+        raise FileError(
+            f"{running.work} cannot be used for the run ({error.strerror or error}): name another --work"
+        ) from error
+    reached = _run(trainer)
+    assert lm.weights_hash() == before, "the frozen model has changed"
+    known = {"training": as_json(training), "trained": reached._asdict()}
+    Encoder.of(lm, trainer.network, **known).save(out)
+    # What is measured is what ships: the weights as they are rounded in the file.
+    encoder = Encoder.load(out)
+    lengths = lengths_of(encoder.shape.max_length)
+    rows = by_length(trainer.decoder, lambda texts: encoder.batch(lm, texts), trainer.held_out, lengths)
+    encoder.config["held_out"] = {"source": _name(training.held_out or training.texts), "rows": rows}
+    encoder.config["proof"] = _proofs(lm, encoder, trainer.held_out, running)
+    draw(running.work / "log.jsonl", encoder, out / "held-out.svg")
+    encoder.save(out, write_card(encoder))
+    return Encoder.load(out)
+
+
+def _run(trainer: Trainer) -> Reached:
+    """All steps that are left, with log and checkpoints."""
+    training, running = trainer.training, trainer.running
+    about = about_run(trainer.lm.fingerprint, trainer.shape)
+    reached = Reached()
+    if found := find_start(running.work, about, training, running.afresh):
+        path, reached = found
+        load_checkpoint(path, trainer.state)
+    log = cut_log(running.work, reached.step)
+    began = saved = time.monotonic() - reached.seconds
+    saved += reached.seconds
+    with log.open("a", encoding="utf-8", buffering=1) as lines:
+        try:
+            while reached.step < training.steps:
+                if reached.step == training.decay_start:
+                    save_checkpoint(running.work / BEFORE_DECAY, trainer.state, about, training, reached)
+                row = trainer.step(reached.step)
+                reached = Reached(row["step"], reached.tokens + row["tokens"], round(time.monotonic() - began, 1))
+                if not row["nats"] < float("inf"):
+                    raise ModelError(f"the loss was not finite at step {row['step']}: pass lower rates, or --dtype float32")
+                row = {**row, "tokens": reached.tokens, "rate": training.factor(row["step"] - 1)}
+                if reached.step % running.measure_every == 0 or reached.step == training.steps:
+                    row["held_out"] = trainer.measured()
+                row["seconds"] = reached.seconds
+                lines.write(json.dumps(row) + "\n")
+                if running.told:
+                    running.told(row)
+                if time.monotonic() - saved >= running.save_every or reached.step == training.steps:
+                    save_checkpoint(running.work / NAME, trainer.state, about, training, reached)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            # A step that was cut off may have moved some weights and not others: what is on disk counts.
+            raise
+    return reached
+
+
+def optimisers(network: Network, training: Training) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for everything else."""
+    blocks = {name: parameter for name, parameter in network.named_parameters() if name.startswith("blocks.")}
+    matrices = [parameter for parameter in blocks.values() if parameter.ndim == 2]
+    chosen = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+    dtype = getattr(torch, training.dtype)
+    return [
+        Muon(matrices, lr=training.matrix_rate, dtype=dtype),
+        torch.optim.AdamW(others, lr=training.rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def _noisy(protos: Tensor, training: Training, step: int, first: int) -> Tensor:
+    """Vectors with noise of a share of their root mean square, the same whenever the step is taken again."""
+    if training.noise == 0:
+        return protos
+    generator = torch.Generator().manual_seed(hash((training.seed, step, first, 2)) & (2**63 - 1))
+    drawn = torch.randn(protos.shape, generator=generator).to(protos.device)
+    return protos + training.noise * protos.detach().square().mean().sqrt() * drawn
+
+
+def _proofs(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], running: Running) -> list[dict[str, Any]]:
+    part = texts[: running.texts_proved]
+    lengths = sorted({min(length, encoder.shape.max_length) for length in running.prove_at}) if part else []
+    return [prove(lm, encoder, [ids[:length] for ids in part], said=running.said) for length in lengths]
+
+
+def _name(source: str) -> str:
+    """A source without the folders of this machine."""
+    kind, colon, rest = source.partition(":")
+    return kind + colon + rest.split("/")[-1] if kind in ("file", "random-words") else source
