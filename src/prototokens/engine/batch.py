@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prototokens.engine.grid import on_grid
 from prototokens.engine.head import Scores, score
 from prototokens.engine.inputs import Arranged, Method, arrange
 from prototokens.engine.memory import room
@@ -61,7 +62,7 @@ class Batch:
         self.groups: list[Group] = []
         self.side = side(recipe, lm.d_model)
         matrices = torch.empty(0, self.side, self.side, device=lm.device)
-        self.vectors = Vectors(wide, wide, wide, wide, whole, matrices, matrices)
+        self.vectors = Vectors(wide, wide, wide, wide, whole, flat, flat, matrices, matrices)
         self.rows = Rows(whole.view(0, method.vectors), whole, whole, flat)
         self.state = Groups(whole, flat, whole, flat, whole, flag, flag)
 
@@ -119,20 +120,24 @@ class Batch:
     def _begin(self, groups: list[Group]) -> Members:
         """Groups at their starts, numbered from zero."""
         device = self.lm.device
-        starts, slots, of_vector, of_row = [], [], [], []
+        starts, grids, slots, of_vector, of_row = [], [], [], [], []
         count = 0
         for number, group in enumerate(groups):
             distinct = group.place(self.method.vectors)
             group.age = 0
-            drawn = torch.empty(distinct, self.lm.d_model)
+            drawn, grid = torch.empty(distinct, self.lm.d_model), torch.zeros(2, distinct)
             for row, places in zip(reversed(group.rows), reversed(group.slots), strict=True):
                 drawn[places] = self.starts.draw(row, group.restarts + group.breaks)
+                if row.start is not None and row.start.grid is not None:
+                    grid[:, places] = torch.stack(row.start.grid)
             starts.append(drawn)
+            grids.append(grid)
             slots += [[count + place for place in places] for places in group.slots]
             of_vector += [number] * distinct
             of_row += [number] * len(group.rows)
             count += distinct
         now = torch.cat(starts).to(device)
+        scale, levels = torch.cat(grids, 1).to(device)
         matrices = torch.zeros(len(now), self.side, self.side, device=device)
 
         def whole(values: list) -> Tensor:
@@ -146,7 +151,15 @@ class Batch:
         return Members(
             groups,
             Vectors(
-                now, torch.zeros_like(now), torch.zeros_like(now), now.clone(), whole(of_vector), matrices, matrices.clone()
+                now,
+                torch.zeros_like(now),
+                torch.zeros_like(now),
+                now.clone(),
+                whole(of_vector),
+                scale,
+                levels,
+                matrices,
+                matrices.clone(),
             ),
             Rows(whole(slots), whole(of_row), all_of(rows, 0), all_of(rows, -math.inf, torch.float32)),
             Groups(
@@ -192,13 +205,16 @@ class Batch:
             width = min(-(-width // BUCKET) * BUCKET, self.lm.max_context or width + BUCKET)
         self.arranged = arrange(self.lm, [row.plan for row in rows], self.method.vectors, width)
         self.targets = torch.tensor([token for row in rows for token in row.ids], device=self.lm.device)
+        self.gridded = any(row.start is not None and row.start.grid is not None for row in rows)
 
     # A step
 
     def step(self) -> None:
         """Score the vectors, note what is the best so far, and move them."""
         assert self.arranged is not None
-        protos = self.vectors.now.clone().requires_grad_()
+        # The gradient at what is scored moves what stands behind it: straight through the rounding, where there is one.
+        self.scored = on_grid(self.vectors.now, self.vectors.scale, self.vectors.levels) if self.gridded else self.vectors.now
+        protos = self.scored.clone().requires_grad_()
         inputs = self.arranged.inputs(protos[self.rows.slots])
         read = self.lm.hidden(inputs.to(self.lm.dtype)).flatten(0, 1)[self.arranged.read]
         scores = score(self.lm, read.detach(), self.targets, self.recipe.temperature)
@@ -226,8 +242,7 @@ class Batch:
         state.solved |= better & (least > self.recipe.margin)
         rows.correct = torch.where(better[rows.group], correct, rows.correct)
         rows.margin = torch.where(better[rows.group], margin, rows.margin)
-        self.vectors.best = torch.where(better[self.vectors.group, None], self.vectors.now, self.vectors.best)
-        self.scored = self.vectors.now
+        self.vectors.best = torch.where(better[self.vectors.group, None], self.scored, self.vectors.best)
 
     def _update(self, gradient: Tensor) -> None:
         ages = [group.age for group in self.groups for _ in range(group.distinct)]

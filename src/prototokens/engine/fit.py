@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import overload
 
 from prototokens.engine.batch import Batch
+from prototokens.engine.grid import Start
 from prototokens.engine.inputs import Method, OneStep
 from prototokens.engine.memory import is_out_of_memory
 from prototokens.engine.progress import Progress
@@ -32,6 +33,7 @@ def fit(
     seed: int | Sequence[int] = ...,
     share: str | None = ...,
     method: Method | None = ...,
+    starts: Sequence[Start | None] | None = ...,
     rows: int | None = ...,
     progress: Callable[[Progress], None] | None = ...,
     finished: Callable[[int, Solution], None] | None = ...,
@@ -46,6 +48,7 @@ def fit(
     seed: int | Sequence[int] = ...,
     share: str | None = ...,
     method: Method | None = ...,
+    starts: Sequence[Start | None] | None = ...,
     rows: int | None = ...,
     progress: Callable[[Progress], None] | None = ...,
     finished: Callable[[int, Solution], None] | None = ...,
@@ -61,6 +64,7 @@ def fit(
     seed: int | Sequence[int] = 0,
     share: str | None = None,
     method: Method | None = None,
+    starts: Sequence[Start | None] | None = None,
     rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     finished: Callable[[int, Solution], None] | None = None,
@@ -76,6 +80,7 @@ def fit(
         share: one e (or one m) for all targets; then they are solved together or not at all.
         method: how vectors and model are joined, if not by `layout` in one step: `engine.inputs.Cramming(K)`, the
             autoregressive counterpart; then `layout` is not looked at.
+        starts: vectors to begin from, for each target that has some (None: at random); one with a grid stays on it.
         rows: most rows side by side; by default as many as fill the machine.
         progress: called after every step (on a GPU, every tenth).
         finished: called with the order and the solution of each target as it ends.
@@ -93,7 +98,7 @@ def fit(
     recipe = Recipe.named(recipe)
     method = method or OneStep(Layout.named(layout))
     single = isinstance(targets, str)
-    groups = groups_of(lm, [targets] if single else targets, method, seed, share)
+    groups = groups_of(lm, [targets] if single else targets, method, seed, share, starts)
     # Longest first: rows of like length run together, and no long one is left to run alone at the end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
     total = sum(len(group.rows) for group in groups)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from prototokens.engine.grid import Start
 from prototokens.engine.inputs import Method, Plan
 from prototokens.errors import TextError, UsageError
 from prototokens.frozen_lm import FrozenLM
@@ -20,12 +21,13 @@ Target = str | Sequence[int]
 
 @dataclass
 class Row:
-    """One target with one seed: its place in the caller's list, its ids, and where its vectors go."""
+    """One target with one seed: its place in the caller's list, its ids, where its vectors go, and a start, if one is given."""
 
     order: int
     ids: tuple[int, ...]
     plan: Plan
     seed: int
+    start: Start | None = None
 
 
 @dataclass
@@ -67,7 +69,8 @@ class Group:
 class Starts:
     """Random starts on the scale a recipe asks for.
 
-    A start is a function of (seed, restart, target), so neither the company nor the order of the rows changes it.
+    A start is a function of (seed, restart, target), so neither the company nor the order of the rows changes it. A start that
+    was given serves for the first attempt.
     """
 
     def __init__(self, lm: FrozenLM, recipe: Recipe, vectors: int):
@@ -80,6 +83,8 @@ class Starts:
 
     def draw(self, row: Row, restart: int) -> Tensor:
         """`[vectors, d_model]`, float32."""
+        if row.start is not None and restart == 0:
+            return row.start.protos
         digest = hashlib.blake2b(repr((row.seed, restart, row.ids)).encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         noise = torch.randn(self.vectors, len(self.mean), generator=generator)
@@ -87,9 +92,15 @@ class Starts:
 
 
 def groups_of(
-    lm: FrozenLM, targets: Sequence[Target], method: Method, seed: int | Sequence[int], share: str | None
+    lm: FrozenLM,
+    targets: Sequence[Target],
+    method: Method,
+    seed: int | Sequence[int],
+    share: str | None,
+    starts: Sequence[Start | None] | None = None,
 ) -> list[Group]:
     """Check the targets and lay them out, all in one group where they share a vector."""
+    starts = _checked(starts, len(targets), (method.vectors, lm.d_model))
     seeds = [seed] * len(targets) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(targets):
         raise UsageError(f"{len(seeds)} seeds for {len(targets)} targets: give one seed, or one for each")
@@ -99,7 +110,7 @@ def groups_of(
     if share and layout.vectors != 2:
         raise UsageError(f"share={share!r} needs a layout of two vectors, and {layout.name!r} has {layout.vectors}")
     made = []
-    for order, (target, its_seed) in enumerate(zip(targets, seeds, strict=True)):
+    for order, (target, its_seed, start) in enumerate(zip(targets, seeds, starts, strict=True)):
         ids = tuple(lm.encode(target)) if isinstance(target, str) else tuple(int(token) for token in target)
         if not ids:
             raise TextError(f"target {order + 1} of {len(targets)} is empty: there is nothing to fit")
@@ -111,7 +122,19 @@ def groups_of(
                 f"target {order + 1} of {len(targets)} takes {positions} positions and {lm.name} holds {lm.max_context}:"
                 " cut it into chunks (prototokens.encode does)"
             )
-        made.append(Row(order, ids, method.plan(ids), its_seed))
+        made.append(Row(order, ids, method.plan(ids), its_seed, start))
     if share and made:
         return [Group(made, shared=0 if share == "e" else 1)]
     return [Group([row]) for row in made]
+
+
+def _checked(starts: Sequence[Start | None] | None, count: int, shape: tuple[int, int]) -> Sequence[Start | None]:
+    """A start, or None, for each target."""
+    if starts is None:
+        return [None] * count
+    if len(starts) != count:
+        raise UsageError(f"{len(starts)} starts for {count} targets: give one for each, or none")
+    for start in starts:
+        if start is not None and tuple(start.protos.shape) != shape:
+            raise UsageError(f"a start of shape {tuple(start.protos.shape)} was given, and {shape} is needed")
+    return starts

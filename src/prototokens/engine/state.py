@@ -29,8 +29,9 @@ class State:
 
 @dataclass
 class Vectors(State):
-    """State along the axis of distinct vectors: `[vectors, d_model]`, but `group` `[vectors]`.
+    """State along the axis of distinct vectors: `[vectors, d_model]`, but `group`, `scale` and `levels` `[vectors]`.
 
+    A vector with a `scale` above zero is scored on its grid (`engine.grid`).
     `outer` and `root` are `[vectors, d_model, d_model]` where the recipe whitens, else empty (`engine.optimiser`).
     """
 
@@ -39,6 +40,8 @@ class Vectors(State):
     exp_avg_sq: Tensor
     best: Tensor
     group: Tensor
+    scale: Tensor
+    levels: Tensor
     outer: Tensor
     root: Tensor
 
