@@ -48,9 +48,8 @@ def write_card(encoder: Encoder) -> str:
     config, shape = encoder.config, encoder.shape
     parameters = sum(parameter.numel() for parameter in encoder.network.parameters())
     training, trained = config["training"], config["trained"]
-    reads = (
-        "its input embeddings" if shape.depths == (0,) else f"its hidden states at depths {', '.join(map(str, shape.depths))}"
-    )
+    depths = ", ".join(map(str, shape.depths))
+    reads = "its input embeddings" if shape.depths == (0,) else f"its hidden states at depths {depths}"
     facts = [
         ("parameters", f"{parameters:,} (bfloat16)"),
         ("blocks", f"{shape.layers} of width {shape.width}, {shape.heads} heads, feed-forward {shape.feed_forward}"),

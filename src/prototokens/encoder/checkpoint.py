@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 def save_checkpoint(path: Path, state: State, about: dict[str, str], training: Training, reached: Reached) -> None:
     """Write all of it beside its place and rename it there: a kill leaves the old one or the new one."""
-    names = {parameter: name for name, parameter in state.network.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in state.network.named_parameters()}
     tensors = {f"network.{name}": parameter.detach().clone() for parameter, name in names.items()}
     for number, optimiser in enumerate(state.optimisers):
         for parameter, values in optimiser.state.items():

@@ -58,11 +58,10 @@ def states(
     found: tuple[Tensor, ...] = (embedded,)
     if max(depths) > 0:
         body: Any = lm.model.base_model
-        with (
-            nullcontext() if adapters is None else adapters.on(body),
-            torch.set_grad_enabled(adapters is not None and torch.is_grad_enabled()),
-        ):
-            given = body(inputs_embeds=embedded, use_cache=False, output_hidden_states=True, return_dict=True).hidden_states
+        adapted = adapters is not None
+        with adapters.on(body) if adapted else nullcontext(), torch.set_grad_enabled(adapted and torch.is_grad_enabled()):
+            out = body(inputs_embeds=embedded, use_cache=False, output_hidden_states=True, return_dict=True)
+        given = out.hidden_states
         if not given:
             raise ModelError(f"{lm.name!r} shows no hidden states, so it cannot be an encoder's trunk: use depth 0")
         found = (embedded, *given[1:])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,19 +29,21 @@ from prototokens.encoder.checkpoint import (
     find_start,
     load_checkpoint,
     save_checkpoint,
-)  # fmt: skip
+)
 from prototokens.encoder.config import Shape, Training, as_json
 from prototokens.encoder.distil import Teacher, load_solutions
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.held_out import by_length, lengths_of
 from prototokens.encoder.muon import Muon
-from prototokens.encoder.network import Network, make_network
+from prototokens.encoder.network import Network, make_network, states
 from prototokens.encoder.pool import Pool, open_pool
 from prototokens.encoder.proof import prove
 from prototokens.encoder.through import Decoder, padded
-from prototokens.errors import FileError, ModelError
+from prototokens.errors import FileError, Interrupted, ModelError
+from prototokens.extras import need
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.texts import Texts
+from prototokens.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Running:
         afresh: begin anew where there are checkpoints of another run; compile: the network (a minute at the start).
         told: called after every step with the row that is logged.
         said: called with a line of what goes on at the end.
+        stop: asked after every step; once true, the run saves its checkpoint and ends.
     """
 
     work: Path
@@ -68,6 +72,7 @@ class Running:
     compile: bool = False
     told: Callable[[dict[str, Any]], None] | None = None
     said: Callable[[str], None] | None = None
+    stop: Callable[[], bool] | None = None
 
 
 class Trainer:
@@ -78,15 +83,14 @@ class Trainer:
         self.lm, self.training, self.running = lm, training, running
         self.network = make_network(lm, shape, training.seed)
         self.shape = self.network.shape
-        self.decoder = Decoder(lm, Encoder.of(lm, self.network).layout)
-        self.network.train().requires_grad_(True)
+        self.decoder = Decoder(lm, Layout.named(shape.layout))
         self.pool: Pool = open_pool(lm, training, shape.max_length, running.work)
         self.held_out = self._held_out()
         self.teacher: Teacher | None = None
         if training.solutions:
             self.teacher = load_solutions(Path(training.solutions), lm, shape.layout, shape.max_length)
         self.state = State(self.network, optimisers(self.network, training))
-        self.vectors = torch.compile(self.network.vectors) if running.compile else self.network.vectors
+        self.forward = torch.compile(self.network) if running.compile else self.network
 
     def _held_out(self) -> list[tuple[int, ...]]:
         count, training = self.running.texts_measured, self.training
@@ -100,7 +104,8 @@ class Trainer:
         ids, lengths = padded(texts, self.lm.device)
         low = self.training.dtype == "bfloat16"
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=low):
-            return self.vectors(self.lm, ids, lengths).float()
+            features = states(self.lm, ids, self.shape.depths, self.network.adapters)
+            return self.forward(features, lengths).float()
 
     def step(self, step: int) -> dict[str, Any]:
         """One optimiser step; returns what is logged of it."""
@@ -139,14 +144,14 @@ def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Ru
         UsageError: settings that cannot be meant, or a work folder of another run.
         FileError: a checkpoint or an output that cannot be read or written.
         ModelError: the loss is not finite any more.
+        Interrupted: `running.stop` said so.
     """
+    need("matplotlib", "plots", "the picture on an encoder's card")
     before = lm.weights_hash()
     try:
         trainer = Trainer(lm, shape, training, running)
     except OSError as error:
-        raise FileError(
-            f"{running.work} cannot be used for the run ({error.strerror or error}): name another --work"
-        ) from error
+        raise FileError(f"{running.work} cannot be used ({error.strerror or error}): name another --work") from error
     reached = _run(trainer)
     assert lm.weights_hash() == before, "the frozen model has changed"
     known = {"training": as_json(training), "trained": reached._asdict()}
@@ -171,30 +176,29 @@ def _run(trainer: Trainer) -> Reached:
         path, reached = found
         load_checkpoint(path, trainer.state)
     log = cut_log(running.work, reached.step)
-    began = saved = time.monotonic() - reached.seconds
-    saved += reached.seconds
+    saved = time.monotonic()
+    began = saved - reached.seconds
     with log.open("a", encoding="utf-8", buffering=1) as lines:
-        try:
-            while reached.step < training.steps:
-                if reached.step == training.decay_start:
-                    save_checkpoint(running.work / BEFORE_DECAY, trainer.state, about, training, reached)
-                row = trainer.step(reached.step)
-                reached = Reached(row["step"], reached.tokens + row["tokens"], round(time.monotonic() - began, 1))
-                if not row["nats"] < float("inf"):
-                    raise ModelError(f"the loss was not finite at step {row['step']}: pass lower rates, or --dtype float32")
-                row = {**row, "tokens": reached.tokens, "rate": training.factor(row["step"] - 1)}
-                if reached.step % running.measure_every == 0 or reached.step == training.steps:
-                    row["held_out"] = trainer.measured()
-                row["seconds"] = reached.seconds
-                lines.write(json.dumps(row) + "\n")
-                if running.told:
-                    running.told(row)
-                if time.monotonic() - saved >= running.save_every or reached.step == training.steps:
-                    save_checkpoint(running.work / NAME, trainer.state, about, training, reached)
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            # A step that was cut off may have moved some weights and not others: what is on disk counts.
-            raise
+        while reached.step < training.steps:
+            if reached.step == training.decay_start:
+                save_checkpoint(running.work / BEFORE_DECAY, trainer.state, about, training, reached)
+            row = trainer.step(reached.step)
+            reached = Reached(row["step"], reached.tokens + row["tokens"], round(time.monotonic() - began, 1))
+            if not row["nats"] < float("inf"):
+                raise ModelError(f"the loss was not finite at step {row['step']}: pass lower rates, or --dtype float32")
+            row = {**row, "tokens": reached.tokens, "rate": training.factor(row["step"] - 1)}
+            if reached.step % running.measure_every == 0 or reached.step == training.steps:
+                row["held_out"] = trainer.measured()
+            row["seconds"] = reached.seconds
+            lines.write(json.dumps(row) + "\n")
+            if running.told:
+                running.told(row)
+            stopped = running.stop is not None and running.stop()
+            if stopped or time.monotonic() - saved >= running.save_every or reached.step == training.steps:
+                save_checkpoint(running.work / NAME, trainer.state, about, training, reached)
+                saved = time.monotonic()
+            if stopped and reached.step < training.steps:
+                raise Interrupted(f"stopped at step {reached.step} of {training.steps}: the same command goes on from there")
     return reached
 
 
@@ -215,8 +219,8 @@ def _noisy(protos: Tensor, training: Training, step: int, first: int) -> Tensor:
     """Vectors with noise of a share of their root mean square, the same whenever the step is taken again."""
     if training.noise == 0:
         return protos
-    generator = torch.Generator().manual_seed(hash((training.seed, step, first, 2)) & (2**63 - 1))
-    drawn = torch.randn(protos.shape, generator=generator).to(protos.device)
+    drawn = np.random.default_rng([training.seed, step, 2, first]).standard_normal(tuple(protos.shape), dtype=np.float32)
+    drawn = torch.from_numpy(drawn).to(protos.device)
     return protos + training.noise * protos.detach().square().mean().sqrt() * drawn
 
 
