@@ -18,6 +18,7 @@ from prototokens.cli.inspect import inspect
 from prototokens.cli.models import models
 from prototokens.cli.reproduce import reproduce
 from prototokens.cli.trace import trace
+from prototokens.cli.train_encoder import train_encoder
 from prototokens.cli.verify import verify
 from prototokens.errors import PrototokensError
 
@@ -32,7 +33,9 @@ def cli() -> None:
     """
 
 
-for command in (encode, decode, inspect, verify, models, demo, bench, trace, doctor, explore, reproduce, capacity):
+for command in (
+    encode, decode, inspect, verify, models, demo, bench, trace, doctor, explore, reproduce, capacity, train_encoder,
+):  # fmt: skip
     cli.add_command(command)
 
 

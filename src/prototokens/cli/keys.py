@@ -154,6 +154,16 @@ CAPACITY = {
     "files": "what was written",
 }
 
+TRAIN_ENCODER = {
+    "output": "the folder of the finished encoder",
+    "model": "the frozen model, as it was named",
+    "shape": "the encoder's architecture, and what it reads and gives",
+    "trained": "`step`, `tokens` and `seconds` of the training",
+    "held_out": "`source`, and `rows`: for each `length`, so many `texts`, token `accuracy`, `exact` share, `nats` a token",
+    "proof": "for each `length`, so many `texts` fitted both ways with a `recipe`: `random` and `encoder`, each with `seconds`,"
+    " `row_steps`, `steps_median` and how many came out `exact`",
+}
+
 VERIFY = {
     "file": "the file",
     "passed": "whether every position is right in every way of decoding that exists here, and the text is the one that was"
@@ -182,4 +192,5 @@ KEYS = {
     "reproduce": REPRODUCE,
     "capacity": CAPACITY,
     "explore": EXPLORE,
+    "train-encoder": TRAIN_ENCODER,
 }

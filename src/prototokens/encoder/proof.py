@@ -64,7 +64,7 @@ def saves(row: dict[str, Any]) -> bool:
 def proved(encoder: Encoder, length: int) -> bool:
     """Whether the encoder has proved that it saves time at this length: at the next longer one that was tried."""
     rows = [row for row in encoder.config["proof"] if row["length"] >= length]
-    return bool(rows) and saves(min(rows, key=lambda row: row["length"]))
+    return length <= encoder.shape.max_length and bool(rows) and saves(min(rows, key=lambda row: row["length"]))
 
 
 def _summary(solutions: list[Solution], seconds: float) -> dict[str, Any]:

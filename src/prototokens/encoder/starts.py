@@ -12,6 +12,7 @@ from prototokens.encoder.encoder import CONFIG, Encoder
 from prototokens.encoder.proof import proved
 from prototokens.encoder.through import Decoder
 from prototokens.engine.grid import Start
+from prototokens.engine.rows import Target
 from prototokens.errors import FileError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
@@ -50,8 +51,8 @@ def shipped(lm: FrozenLM, layout: Layout | None = None, folder: Path = SHIPPED) 
     return None
 
 
-def begin(lm: FrozenLM, targets: Sequence[Sequence[int]], layout: str | Layout, start: str | Encoder = "auto") -> Begun:
-    """Starts for targets, given as ids.
+def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: str | Encoder = "auto") -> Begun:
+    """Starts for targets, texts or ids.
 
     Args:
         start: `random`; `encoder`, the shipped one; `auto`, that one where it has proved to save time at a target's length,
@@ -63,9 +64,10 @@ def begin(lm: FrozenLM, targets: Sequence[Sequence[int]], layout: str | Layout, 
         TextError: `encoder`, or one given, and a target longer than it was trained for.
     """
     layout = Layout.named(layout)
+    ids = [lm.encode(target) if isinstance(target, str) else list(target) for target in targets]
     if isinstance(start, Encoder):
         start.check(lm, layout)
-        return Begun([Start(protos) for protos in start.vectors(lm, targets)], f"starts from {start.path or 'an encoder'}")
+        return Begun([Start(protos) for protos in start.vectors(lm, ids)], f"starts from {start.path or 'an encoder'}")
     if start not in NAMES:
         raise UsageError(f"start {start!r} is none of {', '.join(NAMES)}")
     encoder = None if start == "random" else shipped(lm, layout)
@@ -75,15 +77,14 @@ def begin(lm: FrozenLM, targets: Sequence[Sequence[int]], layout: str | Layout, 
                 f"there is no encoder for {lm.name!r} and layout {layout.name!r}: train one with prototokens train-encoder and"
                 " give it as the start, or start at random"
             )
-        return begin(lm, targets, layout, encoder)
+        return begin(lm, ids, layout, encoder)
     none: list[Start | None] = [None] * len(targets)
     if encoder is None:
         return Begun(none, "random starts" if start == "random" else "random starts: no encoder for this model and layout")
-    fit_for = [number for number, ids in enumerate(targets) if 0 < len(ids) <= encoder.shape.max_length]
-    fit_for = [number for number in fit_for if proved(encoder, len(targets[number]))]
-    for number, protos in zip(fit_for, encoder.vectors(lm, [targets[number] for number in fit_for]), strict=True):
+    able = [number for number, one in enumerate(ids) if one and proved(encoder, len(one))]
+    for number, protos in zip(able, encoder.vectors(lm, [ids[number] for number in able]), strict=True):
         none[number] = Start(protos)
-    return Begun(none, f"starts of {len(fit_for)} of {len(targets)} chunks from the encoder, which saves time there")
+    return Begun(none, f"starts of {len(able)} of {len(targets)} chunks from the encoder, which saves time there")
 
 
 def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> list[Solution]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from prototokens.engine.batch import Batch
 from prototokens.engine.grid import Start
@@ -18,6 +18,9 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
+
+if TYPE_CHECKING:
+    from prototokens.encoder.encoder import Encoder
 
 # Steps between two looks of the host at what is solved: on a GPU a look waits for all the work in hand.
 LOOK_EVERY = {"cuda": 10}
@@ -34,6 +37,7 @@ def fit(
     share: str | None = ...,
     method: Method | None = ...,
     starts: Sequence[Start | None] | None = ...,
+    start: str | Encoder = ...,
     rows: int | None = ...,
     progress: Callable[[Progress], None] | None = ...,
     finished: Callable[[int, Solution], None] | None = ...,
@@ -49,6 +53,7 @@ def fit(
     share: str | None = ...,
     method: Method | None = ...,
     starts: Sequence[Start | None] | None = ...,
+    start: str | Encoder = ...,
     rows: int | None = ...,
     progress: Callable[[Progress], None] | None = ...,
     finished: Callable[[int, Solution], None] | None = ...,
@@ -65,6 +70,7 @@ def fit(
     share: str | None = None,
     method: Method | None = None,
     starts: Sequence[Start | None] | None = None,
+    start: str | Encoder = "random",
     rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     finished: Callable[[int, Solution], None] | None = None,
@@ -81,6 +87,8 @@ def fit(
         method: how vectors and model are joined, if not by `layout` in one step: `engine.inputs.Cramming(K)`, the
             autoregressive counterpart; then `layout` is not looked at.
         starts: vectors to begin from, for each target that has some (None: at random); one with a grid stays on it.
+        start: in their place, where all begin: `random`; `encoder`, the one that ships for this model and layout; `auto`, that
+            one where it has proved to save time; or an encoder (`encoder.starts`).
         rows: most rows side by side; by default as many as fill the machine.
         progress: called after every step (on a GPU, every tenth).
         finished: called with the order and the solution of each target as it ends.
@@ -98,6 +106,12 @@ def fit(
     recipe = Recipe.named(recipe)
     method = method or OneStep(Layout.named(layout))
     single = isinstance(targets, str)
+    if start != "random":
+        from prototokens.encoder.starts import begin
+
+        if starts is not None:
+            raise UsageError("give either starts, for each target its own, or start, for all of them")
+        starts = begin(lm, [targets] if single else targets, method.layout, start).starts
     groups = groups_of(lm, [targets] if single else targets, method, seed, share, starts)
     # Longest first: rows of like length run together, and no long one is left to run alone at the end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
