@@ -17,32 +17,50 @@ def cosine(one, other):
 
 def test_pairs_of_each_kind(tiny_llama, tmp_path):
     config = settings(tiny_llama, steps=150, most_texts=3, most_seeds=3, grid=(2,))
-    (job,), rows, report = carried_out("figure5", tiny_llama, config, tmp_path)
+    (job, shared), rows, report = carried_out("figure5", tiny_llama, config, tmp_path)
+    assert (job.values["shared"], shared.values["shared"]) == (False, True)
     assert len(job.texts) == 3 * 4
     assert len({text.context for text in job.texts}) == 3
     fits = figure5.wanted(job)
     assert len(fits) == 3 * (3 + 3)
     assert [fit.seed for fit in fits[:6]] == [0, 0, 0, 0, 1, 2]
     solutions = [Kept(tmp_path).load(fit, config.model)[0] for fit in fits[:6]]
+    first_row = next(row for row in rows if row["context"] == 0 and not row["shared"])
     if all(solution.exact for solution in solutions):
-        assert len(rows[0]["same_context"]) == 6
-        assert len(rows[0]["same_text"]) == 3
+        assert len(first_row["same_context"]) == 6
+        assert len(first_row["same_text"]) == 3
     # The first pair of one context by hand: e's, m's, and both as one vector.
     first, second = [solution for solution in solutions[:4] if solution.exact][:2]
     slow = [cosine(first.protos[part], second.protos[part]) for part in (0, 1)]
     slow.append(cosine(first.protos.flatten(), second.protos.flatten()))
-    assert rows[0]["same_context"][0] == pytest.approx(slow, abs=1e-6)
-    assert rows[0]["exact"] == sum(solution.exact for solution in solutions)
+    assert first_row["same_context"][0] == pytest.approx(slow, abs=1e-6)
+    assert first_row["exact"] == sum(solution.exact for solution in solutions)
     # Sampled continuations of tiny random models may be alike; then a pair of one context is one text twice.
     table = cells(report, "figure5")
-    assert {line["vectors"] for line in table} == {"e", "m", "e and m"}
+    assert {line["vectors"] for line in table if line["m"] == figure5.OWN} == {"e", "m", "e and m"}
+    assert {line["vectors"] for line in table if line["m"] == figure5.ALL} <= {"e"}
+
+
+def test_one_m_for_all_texts_and_seeds(tiny_llama, tmp_path):
+    """As in the paper: the m is one, and e's of one text differ by their seeds."""
+    config = settings(tiny_llama, steps=300, most_texts=2, most_seeds=3, grid=(1,))
+    (_, job), rows, _ = carried_out("figure5", tiny_llama, config, tmp_path)
+    (wish,) = figure5.wanted(job)
+    assert (wish.share, wish.seeds) == ("m", (0, 0, 0, 0, 1, 2) * 2)
+    solutions = Kept(tmp_path).load(wish, config.model)
+    assert len(solutions) == 12
+    assert all((one.protos[1] == solutions[0].protos[1]).all() for one in solutions)
+    assert len({tuple(one.protos[0].tolist()) for one in solutions[3:6]}) == 3
+    shared = [row for row in rows if row["shared"]]
+    assert all(pair[1] == pytest.approx(0, abs=1e-12) for row in shared for pair in row["same_text"])
+    assert [pair[0] > 0.001 for row in shared for pair in row["same_text"]] == [True] * (3 * 2)
 
 
 def test_what_is_not_exact_is_left_out(tiny_llama, tmp_path):
     config = settings(tiny_llama, steps=0, most_texts=2, most_seeds=2, grid=(8,))
-    (job,), rows, report = carried_out("figure5", tiny_llama, config, tmp_path, drawn=False)
+    (job, _), rows, report = carried_out("figure5", tiny_llama, config, tmp_path, drawn=False)
     assert all(row["exact"] == 0 and not row["same_text"] and not row["other_context"] for row in rows)
-    assert f"{len(figure5.wanted(job))} did not become exact" in report.notes[0]
+    assert f"{2 * len(figure5.wanted(job))} did not become exact" in report.notes[0]
     assert not report.tables[0].rows
 
 

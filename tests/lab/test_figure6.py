@@ -72,5 +72,8 @@ def test_without_an_embedding_model_that_is_said(tiny_llama, tmp_path):
     # Where no two of the continuations have a token in common, their TF-IDF distances are all 1: nothing to bin, which is said.
     _, rows, report = carried_out("figure6", tiny_llama, config, tmp_path, drawn=None)
     assert all(pair[1] is None for row in rows for pair in row["same"])
-    assert any("equally far apart" in note for note in report.notes) is not bool(report.figures)
+    compared = sum("at equal distance" in note for note in report.notes)
+    assert compared + sum("equally far apart" in note for note in report.notes) == 2
+    assert bool(report.figures) is (compared > 0)
+    assert {row["shared"] for row in rows} == {False, True}
     assert any("not measured" in note and "--embedder" in note for note in report.notes)

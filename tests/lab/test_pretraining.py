@@ -45,6 +45,37 @@ def test_a_list_of_checkpoints_with_their_tokens(tiny_folder, facts_of, tmp_path
     assert [line["training tokens"] for line in cells(report, "pretraining")] == [0, 8_000_000]
 
 
+def test_a_folder_of_snapshots_in_the_order_of_their_tokens(tiny_folder, facts_of, tmp_path):
+    """Snapshots as a training leaves them: capacity is drawn against the tokens that their folders' names tell."""
+    lm = models.load(str(tiny_folder), dtype="float32")
+    for number, name in enumerate(("16M", "0.25M", "2M")):
+        moved = copy.deepcopy(lm.model)
+        moved.model.norm.weight.data *= 1 + number / 8
+        moved.save_pretrained(tmp_path / "snapshots" / name)
+        lm.tokenizer.save_pretrained(tmp_path / "snapshots" / name)
+    (tmp_path / "snapshots" / "log.jsonl").write_text("")
+    names = (f"random:{tiny_folder}", str(tmp_path / "snapshots"))
+    config = settings(lm, most_texts=2, grid=(1, 2), facts_of=facts_of, checkpoints=names)
+    _, rows, report = carried_out("pretraining", lm, config, tmp_path / "rows")
+    table = cells(report, "pretraining")
+    # The model at hand is the snapshot that was not moved: it is not named once more.
+    assert [line["training tokens"] for line in table] == [0, 250_000, 2_000_000, 16_000_000]
+    for line in table:
+        mine = [row for row in rows if row["tokens_seen"] == line["training tokens"]]
+        assert (line["count"], line["C_tokens"]) == (2, max(row["correct"] for row in mine))
+    tokens, nats = report.figures["pretraining"].axes
+    assert [list(axes.lines[0].get_xdata()) for axes in (tokens, nats)] == [[0, 250_000, 2_000_000, 16_000_000]] * 2
+    assert {axes.get_xlabel() for axes in (tokens, nats)} == {"training tokens"}
+
+
+def test_a_folder_without_models_is_said(tiny_folder, facts_of, tmp_path):
+    lm = models.load(str(tiny_folder), dtype="float32")
+    config = settings(lm, most_texts=1, grid=(1,), facts_of=facts_of, checkpoints=(str(tmp_path / "bare"),))
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(UsageError, match="neither a model"):
+        pretraining.jobs(config)
+
+
 def test_another_tokenizer_is_refused(tiny_folder, facts_of):
     lm = models.load(str(tiny_folder), dtype="float32")
     config = settings(lm, most_texts=1, grid=(1,), facts_of=facts_of, checkpoints=("builtin",))

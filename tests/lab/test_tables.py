@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from experiment_runs import carried_out, cells, settings
 
-from prototokens.lab import capacity, experiments, published
+from prototokens.lab import experiments, published
 from prototokens.lab.experiments import capacity as card_module
 from prototokens.lab.experiments import length as length_module
 from prototokens.lab.experiments import table1, table2
+from prototokens.lab.plan import total_work
+from prototokens.measure import metrics
 
 
 def test_table1_has_every_text_length_and_arrangement(tiny_llama, tmp_path):
@@ -96,8 +98,32 @@ def test_a_climb_ends_where_nothing_is_held(tiny_llama, tmp_path):
     config = replace(config, recipe=replace(config.recipe, steps=1))
     _, rows, report = carried_out("table3", tiny_llama, config, tmp_path)
     assert all(len(row["tried"]) == 1 and row["ended"] and row["held"] == 0 and row["nats"] == 0 for row in rows)
-    assert report.notes[0].endswith("4 of 4 held no prefix at all")
-    assert report.notes[1].startswith("0 of 4 held the longest prefix")
+    assert "4 of 4 climbs held no prefix at all" in report.notes[0]
+    assert "; 0 held the longest prefix" in report.notes[0]
+
+
+def test_tokens_held_are_the_right_ones_of_the_longest_prefix(tiny_llama, tmp_path):
+    """C_tokens and H_LM by the definitions, of rows in which a token of a hundred is wrong."""
+    config = settings(tiny_llama, sources=("random-tokens",), steps=1, most_texts=2, grid=(8,))
+    _, rows, _ = carried_out("table3", tiny_llama, config, tmp_path)
+    some = [row for row in rows if not row["shared"]]
+    made = [{**some[0], "held": 128, "correct": 127, "nats": 60.0}, {**some[1], "held": 90, "correct": 90, "nats": 80.0}]
+    (line,) = cells(experiments.named("table3").report(made), "capacity")
+    assert (line["C_tokens"], line["H_LM mean"]) == (127, 70)
+    assert line["share of it"] == pytest.approx(127 / some[0]["bound"])
+
+
+def test_climbs_of_several_experiments_are_the_same_fits(tiny_llama):
+    config = settings(tiny_llama, most_texts=2, grid=(1, 2))
+    jobs = {name: experiments.named(name).jobs(config) for name in ("table3", "figure3", "figure4", "capacity")}
+    names = {name: {job.same for job in some} for name, some in jobs.items()}
+    assert names["table3"] < names["figure3"] > names["capacity"] > names["figure4"]
+    alone = {name: total_work(some) for name, some in jobs.items()}
+    assert total_work([job for some in jobs.values() for job in some]) == pytest.approx(alone["figure3"])
+    assert alone["figure3"] > alone["table3"]
+    # Jobs without a name for their fits stand for themselves.
+    others = experiments.named("table1").jobs(config)
+    assert total_work(others * 2) == total_work(others) == pytest.approx(sum(job.work for job in others))
 
 
 def test_table4_times_fits_alone_and_side_by_side(tiny_llama, tmp_path):
@@ -161,4 +187,4 @@ def test_lengths_beyond_the_context_are_left_out(tiny_llama):
     assert config.lengths((), "paper") == [4, 120]
     for name in ("table1", "table2", "table3", "table4", "length", "capacity"):
         assert experiments.named(name).jobs(replace(config, grid=(4096,))) == []
-    assert replace(config, grid=None).lengths(capacity.GRID)[-1] == 128
+    assert replace(config, grid=None).lengths(metrics.GRID)[-1] == 128

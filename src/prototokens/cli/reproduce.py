@@ -79,17 +79,18 @@ def _written(name: str, report: Any, rows: list[Row], jobs: int, options: dict[s
 def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -> int:
     """What would be run, and for how long."""
     from prototokens.lab.catalogue import describe_seconds
-    from prototokens.lab.plan import measure_rate
+    from prototokens.lab.plan import measure_rate, total_work
     from prototokens.lab.records import Records
 
     place = sweeping.folder(options)
     records = Records(place) if place.is_dir() else None
     rate = measure_rate(config.texts.lm, config.model.flops)
-    planned = []
+    planned, to_do = [], []
     for name, some in jobs.items():
         unique = {job.key: job for job in some}
         left = [job for key, job in unique.items() if records is None or not records.done(key)]
-        seconds = sum(job.work for job in left) / rate.position_steps
+        to_do += left
+        seconds = total_work(left) / rate.position_steps
         planned.append(
             {
                 "name": name,
@@ -99,7 +100,8 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
                 "keys": [job.key for job in left],
             }
         )
-    total = sum(one["seconds"] for one in planned)
+    # Experiments that share fits take less together than each by itself.
+    total = total_work(to_do) / rate.position_steps
     if options["as_json"]:
         common.print_json(
             {
@@ -128,10 +130,10 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
 
 def _forecast(jobs: list[Job], config: Config) -> str:
     from prototokens.lab.catalogue import describe_seconds
-    from prototokens.lab.plan import measure_rate
+    from prototokens.lab.plan import measure_rate, total_work
 
     rate = measure_rate(config.texts.lm, config.model.flops)
-    seconds = sum(job.work for job in jobs) / rate.position_steps
+    seconds = total_work(jobs) / rate.position_steps
     return f"about {describe_seconds(seconds)} here, if none is done yet"
 
 
@@ -152,7 +154,7 @@ def _list(options: dict[str, Any]) -> int:
         click.echo(f"{one['name']:<13}{'about ' + describe_seconds(one['smoke_seconds']):<20}{one['shows']}")
     if not options["quiet"]:
         where = stored["machine"]
-        total = sum(one["smoke_seconds"] for one in found if EXPERIMENTS[one["name"]][0] == one["name"])
+        total = stored["smoke_all"] / speed
         click.echo(
             f"Forecasts for the built-in model with --scale smoke, at {speed:,} position-steps a second, measured with"
             f" {where['threads']} thread(s) of {where['processor']}; all: about {describe_seconds(total)}. For this machine,"

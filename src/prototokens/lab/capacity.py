@@ -7,20 +7,64 @@ horizon costs its whole budget twice.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 from prototokens.engine.decode import generate_from
 from prototokens.frozen_lm import FrozenLM
-from prototokens.lab.job import Fit, Fitted, Job, Passage, Row, outcome
+from prototokens.lab.job import Config, Fit, Fitted, Job, ModelFacts, Passage, Row, outcome
 from prototokens.lab.models import MEMORY
+from prototokens.lab.texts import Texts
+from prototokens.measure import metrics
 from prototokens.solution import Solution
 
-# The paper's lengths, in tokens.
-GRID = (4, 5, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448)
-HELD = 0.99  # accuracy from which a prefix counts as held
+SMOKE_GRID = (4, 8, 16, 32)
 
 Tried = list[Solution]
+
+
+def jobs_of(
+    experiment: str,
+    config: Config,
+    texts: Texts,
+    layouts: Sequence[str] = ("paper",),
+    *,
+    models: Sequence[tuple[ModelFacts, dict]] = (),
+    shared: bool = False,
+    **values: object,
+) -> list[Job]:
+    """Jobs of climbs: one for each model, layout and text of a source.
+
+    Experiments that climb ask for the same fits; `Job.same` says so, and a plan counts them once.
+
+    Args:
+        layouts: ways to hold a text; the last takes the most positions for each.
+        models: and what a job is told of each; by default that of `config` alone.
+        shared: also, with the layout `paper`, one job for all texts together, which share an m.
+        values: for every job. `lengths` are added, and with `shared` whether m is.
+    """
+    lengths = config.lengths(config.pick(SMOKE_GRID, metrics.GRID), layouts[-1])
+    if not lengths:
+        return []
+    found = texts.passages(config.count(3, 50), max(lengths))
+    plain = Job(experiment, config.model, recipe=config.recipe, seed=config.seed, values={"lengths": lengths, **values})
+
+    def job(model: ModelFacts, some: Sequence[Passage], layout: str, told: dict) -> Job:
+        work = sum(texts.costs.climb(text.ids, lengths, layout, config.recipe) for text in some)
+        name = replace(plain, experiment="climb", model=model, texts=tuple(some), layout=layout, values={"lengths": lengths})
+        values = {**plain.values, **told}
+        return replace(plain, model=model, texts=tuple(some), layout=layout, values=values, work=work, same=name.key)
+
+    told = {"shared": False} if shared else {}
+    made = [
+        job(model, [text], layout, {**told, **its})
+        for model, its in models or ((config.model, {}),)
+        for layout in layouts
+        for text in found
+    ]
+    if shared and found:
+        made.append(job(config.model, found, "paper", {"shared": True}))
+    return made
 
 
 def climb(
@@ -43,14 +87,14 @@ def climb(
         (fitted,) = yield [Fit(targets, job.layout, job.recipe, job.seed, share)]
         for one, solution in zip(tried, fitted, strict=True):
             one.append(solution)
-        if all(solution.accuracy < HELD for solution in fitted):
+        if all(solution.accuracy < metrics.THRESHOLD for solution in fitted):
             break
     return tried
 
 
 def held(tried: Tried) -> Solution | None:
     """The longest that was held."""
-    return max((one for one in tried if one.accuracy >= HELD), key=lambda one: one.length, default=None)
+    return max((one for one in tried if one.accuracy >= metrics.THRESHOLD), key=lambda one: one.length, default=None)
 
 
 def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
@@ -60,35 +104,49 @@ def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
         floats: trained numbers that the text takes for itself: its share of shared vectors counted in.
 
     Returns:
-        held: tokens of the longest prefix held, 0 where none was; horizon: the same of those held exactly; nats: information of
-        the longest held under the model; exact, steps, margin:
-        of its solution; bits_per_float; bound: tokens that so many numbers could tell apart at the precision that the model
-        reads them in, floats x bits / log2(vocabulary); share_of_bound; tried: length, accuracy and steps of every fit; ended:
-        whether the climb ended at a length that was not held, and not for want of text or grid. With memory vectors also
-        greedy_exact and greedy_accuracy, of real decoding token by token.
+        held: tokens of the longest prefix held, 0 where none was; correct: how many of them are right; horizon: tokens of the
+        longest held exactly; nats: information of the longest held under the model; exact, steps, margin, accuracy: of its
+        solution; bits_per_float; bound: tokens that so many numbers could tell apart at the precision that the model reads
+        them in (`metrics.bound`); share_of_bound; tried: length, accuracy and steps of every fit; ended: whether the climb
+        ended at a length that was not held, and not for want of text or grid. With memory vectors also greedy_exact and
+        greedy_accuracy, of real decoding token by token.
     """
-    best = held(tried)
-    nats = float(lm.surprisal(list(best.ids)).double().sum()) if best else 0.0
-    bound = floats * 8 * lm.dtype.itemsize / math.log2(lm.vocab_size)
-    tokens = best.length if best else 0
+    surprisal = lm.surprisal(list(text.ids)).cpu()
+    found = metrics.held({one.length: one.correct for one in tried}, surprisal)
+    bits = 8 * lm.dtype.itemsize
     row = {
         "text": text.id,
         "text_hash": text.ids_hash,
-        "held": tokens,
+        "held": found.length,
+        "correct": found.correct,
         "horizon": max((one.length for one in tried if one.exact), default=0),
-        "nats": nats,
+        "nats": found.nats,
         "floats": floats,
-        "bits_per_float": nats / math.log(2) / floats,
-        "bound": bound,
-        "share_of_bound": tokens / bound,
-        "ended": bool(tried) and tried[-1].accuracy < HELD,
+        "bits_per_float": metrics.bits_per_float(found.nats, floats),
+        "bound": metrics.bound(floats, bits, lm.vocab_size),
+        "share_of_bound": metrics.share_of_bound(found.correct, floats, bits, lm.vocab_size),
+        "ended": bool(tried) and tried[-1].accuracy < metrics.THRESHOLD,
         "tried": [[one.length, one.accuracy, one.steps] for one in tried],
         "row_steps": sum(one.row_steps for one in tried),
     }
-    if best:
+    if best := held(tried):
         row |= {name: value for name, value in outcome(best).items() if name in ("exact", "steps", "margin", "accuracy")}
         row |= greedy(lm, best)
     return row
+
+
+def summary(rows: Sequence[Row]) -> metrics.Capacity:
+    """Capacity over the rows of one source, by the paper's definition."""
+    return metrics.capacity([metrics.Held(row["held"], row["correct"], row["nats"]) for row in rows])
+
+
+def lower_bounds(rows: Sequence[Row]) -> str:
+    """What a reader must know of climbs that ran out of lengths, and of those that held nothing."""
+    none, open_ended = sum(not row["held"] for row in rows), sum(not row["ended"] for row in rows)
+    return (
+        f"{none} of {len(rows)} climbs held no prefix at all, and count with 0 nats; {open_ended} held the longest prefix that"
+        " was tried: their figures are lower bounds"
+    )
 
 
 def greedy(lm: FrozenLM, solution: Solution) -> Row:

@@ -31,7 +31,8 @@ def stored_forecast() -> dict[str, Any]:
 
     Returns:
         smoke: of each experiment, the position-steps that it is forecast to take at that scale on the built-in model, whose
-        weights have the `fingerprint`; position_steps_per_second: of the `machine` that it ran on, in `dtype`.
+        weights have the `fingerprint`; smoke_all: of all together, fits that several ask for counted once;
+        position_steps_per_second: of the `machine` that it ran on, in `dtype`.
     """
     return json.loads(files("prototokens.lab").joinpath("catalogue.json").read_text(encoding="utf-8"))
 

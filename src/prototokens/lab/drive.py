@@ -20,7 +20,7 @@ from prototokens.lab.models import method_of
 from prototokens.solution import Solution
 
 # Jobs that are under way at a time: enough to fill the engine, few enough to leave some to another process.
-WIDTH = {"cpu": 32, "cuda": 512}
+WIDTH = {"cpu": 128, "cuda": 512}
 
 
 @runtime_checkable
@@ -163,7 +163,7 @@ def _fit_some(lm: FrozenLM, active: list[_Running], shelf: Shelf, progress: Call
         [target for wish in fits.values() for target in wish.targets],
         method=method_of(first.layout),
         recipe=first.recipe,
-        seed=[wish.seed for _, wish in order],
+        seed=[seed for wish in fits.values() for seed in wish.seeds or [wish.seed] * len(wish.targets)],
         share=first.share,
         progress=progress,
         finished=finished,

@@ -108,6 +108,7 @@ class Fit:
         targets: token ids.
         layout: a layout's name, or `memory:K`: the autoregressive counterpart with K memory vectors.
         share: "e" or "m" where all targets share that vector.
+        seeds: one for each target, where they are not all `seed`.
     """
 
     targets: tuple[tuple[int, ...], ...]
@@ -115,6 +116,7 @@ class Fit:
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
     share: str | None = None
+    seeds: tuple[int, ...] = ()
 
     @staticmethod
     def one(ids: Sequence[int], *, layout: str = "paper", recipe: Recipe | None = None, seed: int = 0) -> Fit:
@@ -143,6 +145,7 @@ class Job:
         values: whatever else the experiment wants to say to its own `run`, as JSON values.
         work: position-steps that it is expected to take (optimiser steps x input positions, over all its rows), for
             forecasts alone: no part of the key. A forward pass without gradient counts a third of a step.
+        same: a name of the fits that it asks for, the same in jobs that ask for the same ones; for forecasts alone, too.
         version: raised by an experiment whose `run` has changed, so that old rows are not taken for new ones.
     """
 
@@ -154,6 +157,7 @@ class Job:
     seed: int = 0
     values: Mapping[str, Any] = field(default_factory=dict)
     work: float = 0.0
+    same: str = ""
     version: int = 1
 
     @cached_property

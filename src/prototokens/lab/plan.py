@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,12 +12,18 @@ import torch
 from prototokens.engine.fit import fit
 from prototokens.forecast import Forecaster
 from prototokens.frozen_lm import FrozenLM
+from prototokens.lab.job import Job
 from prototokens.lab.models import method_of, positions
 from prototokens.recipe import Recipe
 
 TRIAL_LENGTH = 32  # tokens of the rows by which the machine's rate is measured
 TRIAL_POSITIONS = {"cpu": 1024, "cuda": 1 << 16}
 TRIAL_STEPS = 4
+
+
+def total_work(jobs: Iterable[Job]) -> float:
+    """Position-steps of all jobs together: those that ask for the same fits take the work of one."""
+    return sum({job.same or job.key: job.work for job in jobs}.values())
 
 
 class Costs:

@@ -2,12 +2,13 @@
 
 From arXiv 2505.21189, and for `CRAMMED` from arXiv 2502.13063.
 
-Keys are ids on the Hugging Face hub. Sources of texts are called as `kind_of` calls ours; fan fiction, which cannot be shipped,
-is what `file:` texts are compared with only where a user says so, so it is not matched by itself.
+Keys are ids on the Hugging Face hub. Sources of texts are called as `kind_of` calls ours. Fan fiction cannot be shipped: a file
+or folder of a reader's own that is named after it stands for the paper's.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 PYTHIA_160M, PYTHIA_410M, PYTHIA_1_4B = "EleutherAI/pythia-160m", "EleutherAI/pythia-410m", "EleutherAI/pythia-1.4b"
@@ -96,11 +97,16 @@ def seconds(model: str, tokens: int) -> float | None:
 
 
 def kind_of(source: str) -> str:
-    """What the paper calls a source of `--texts`; the source itself where the paper has none like it."""
+    """What the paper calls a source of `--texts`; the source itself where the paper has none like it.
+
+    Files and data sets are told by their names: `pg19` or `pg-19` is in that of books, `fan-fiction`, `fan_fiction` or
+    `fanfiction` in that of fan fiction.
+    """
+    name = re.sub("[^a-z0-9]", "", source.partition(":")[2].lower())
     if source.startswith("random-words"):
         return "random"
-    if source.startswith("generated:hub:") and "pg19" in source.lower():
+    if source.startswith("generated:") and "pg19" in name:
         return "generated"
-    if source.startswith("hub:") and "pg19" in source.lower():
-        return "PG-19"
+    if source.startswith(("file:", "hub:")):
+        return "fan fiction" if "fanfiction" in name else "PG-19" if "pg19" in name else source
     return source

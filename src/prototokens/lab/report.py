@@ -11,14 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -92,31 +90,6 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     with matplotlib.rc_context({"svg.hashsalt": path.stem}):
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-
-
-class Interval(NamedTuple):
-    """A mean and its 95% interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{_shown(self.mean)} [{_shown(self.low)}, {_shown(self.high)}]"
-
-
-def interval(values: Sequence[float], seed: int = 0) -> Interval:
-    """Mean of one value a text, and the 95% percentile interval of it, by bootstrap over the texts (Efron 1979).
-
-    Args:
-        values: one for each text; where a text has several rows, their mean. At least one.
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    if len(sample) == 0:
-        raise ValueError("an interval needs at least one value")
-    drawn = np.random.default_rng(seed).integers(0, len(sample), (RESAMPLES, len(sample)))
-    low, high = np.percentile(sample[drawn].mean(axis=1), [2.5, 97.5])
-    return Interval(float(sample.mean()), float(low), float(high))
 
 
 def spread(values: Sequence[float]) -> str:

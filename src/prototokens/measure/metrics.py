@@ -53,7 +53,7 @@ class Capacity(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A statistic and the ends of its bootstrap interval."""
+    """A statistic, most often a mean, and the ends of its bootstrap interval."""
 
     value: float
     low: float
@@ -117,14 +117,14 @@ def information_gain(without: Float[Tensor, " tokens"], given: Float[Tensor, " t
     return h_lm(without) - h_lm(given)
 
 
-def bits_per_float(nats: float, floats: int) -> float:
-    """Bits of H_LM held by each trained number."""
-    if floats < 1:
+def bits_per_float(nats: float, floats: float) -> float:
+    """Bits of H_LM held by each trained number; of a vector that several texts share, each takes its part."""
+    if floats <= 0:
         raise ValueError(f"{floats} trained numbers")
     return nats / math.log(2) / floats
 
 
-def bound(floats: int, bits: int, vocab_size: int) -> float:
+def bound(floats: float, bits: int, vocab_size: int) -> float:
     """Most tokens that so many numbers of so many bits can hold: N <= floats x bits / log2(vocabulary).
 
     What no code can beat where all ids are alike likely (arXiv 2502.13063, section 3.4, there for one vector).
@@ -134,14 +134,14 @@ def bound(floats: int, bits: int, vocab_size: int) -> float:
     return floats * bits / math.log2(vocab_size)
 
 
-def share_of_bound(tokens: float, floats: int, bits: int, vocab_size: int) -> float:
+def share_of_bound(tokens: float, floats: float, bits: int, vocab_size: int) -> float:
     """The share of `bound` that so many held tokens use."""
     return tokens / bound(floats, bits, vocab_size)
 
 
 def bootstrap(
     values: Sequence[float],
-    statistic: Callable[[np.ndarray], float] = lambda sample: float(np.mean(sample)),
+    statistic: Callable[[np.ndarray], float] | None = None,
     *,
     groups: Sequence[Hashable] | None = None,
     level: float = 0.95,
@@ -151,8 +151,8 @@ def bootstrap(
     """A statistic and its percentile bootstrap interval (Efron 1979).
 
     Args:
-        values: measured values.
-        statistic: of a sample of them.
+        values: measured values, at least one; most often one for each text.
+        statistic: of a sample of them; their mean, if None.
         groups: the group of each value: whole groups are drawn, as for values that are not independent of each other within
             one (several rows of a text, pairs of one context). None: each value is drawn by itself.
         level: share of resamples within the interval.
@@ -160,14 +160,20 @@ def bootstrap(
     sample = np.asarray(values, dtype=np.float64)
     if len(sample) == 0:
         raise ValueError("an interval needs at least one value")
+    chance, ends = np.random.default_rng(seed), [50 * (1 - level), 50 * (1 + level)]
+    if statistic is None and groups is None:
+        # The same draws as below, all at once.
+        means = sample[chance.integers(0, len(sample), (resamples, len(sample)))].mean(axis=1)
+        low, high = np.percentile(means, ends)
+        return Interval(float(sample.mean()), float(low), float(high))
+    of = statistic or (lambda some: float(np.mean(some)))
     members = list(_members(groups, len(sample)).values())
-    chance = np.random.default_rng(seed)
     drawn = []
     for _ in range(resamples):
         chosen = np.concatenate([members[number] for number in chance.integers(0, len(members), len(members))])
-        drawn.append(statistic(sample[chosen]))
-    low, high = np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)])
-    return Interval(float(statistic(sample)), float(low), float(high))
+        drawn.append(of(sample[chosen]))
+    low, high = np.percentile(drawn, ends)
+    return Interval(float(of(sample)), float(low), float(high))
 
 
 def _members(groups: Sequence[K] | None, count: int) -> Mapping[K | int, np.ndarray]:

@@ -14,7 +14,8 @@ import numpy as np
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
-from prototokens.lab.report import Report, Table, interval
+from prototokens.lab.report import Report, Table
+from prototokens.measure import metrics
 
 TITLE = "Capacity card"
 LAYOUTS = ("paper", "memory:1", "memory:2")
@@ -22,19 +23,7 @@ SHOWN = {"paper": "one-step, e and m", "memory:1": "autoregressive, 1 vector", "
 
 
 def jobs(config: Config) -> list[Job]:
-    # Twice d_model numbers have never held a token on less than two of them each: what is longer needs no trying.
-    grid = [length for length in capacity.GRID if length <= max(8, config.model.d_model // 2)]
-    lengths = config.lengths(config.pick([one for one in grid if one <= 45], grid), LAYOUTS[-1])
-    if not lengths:
-        return []
-    made = []
-    for texts in config.texts.each():
-        for text in texts.passages(config.count(3, 50), max(lengths)):
-            for layout in LAYOUTS:
-                work = texts.costs.climb(text.ids, lengths, layout, config.recipe)
-                values = {"lengths": lengths}
-                made.append(Job("capacity", config.model, (text,), layout, config.recipe, config.seed, values, work=work))
-    return made
+    return [job for texts in config.texts.each() for job in capacity.jobs_of("capacity", config, texts, LAYOUTS)]
 
 
 def run(job: Job, lm: FrozenLM) -> Run:
@@ -57,20 +46,20 @@ def card(rows: list[Row]) -> dict[str, Any]:
 
 def _figures(rows: list[Row]) -> dict[str, Any]:
     nats = [row["nats"] for row in rows]
-    mean, low, high = interval(nats)
+    found, (mean, low, high) = capacity.summary(rows), metrics.bootstrap(nats)
     greedy = [row["greedy_exact"] for row in rows if "greedy_exact" in row]
     return {
-        "count": len(rows),
+        "count": found.texts,
         "horizon": max(row["horizon"] for row in rows),
-        "c_tokens": max(row["held"] for row in rows),
-        "c_tokens_mean": float(np.mean([row["held"] for row in rows])),
+        "c_tokens": found.c_tokens,
+        "c_tokens_mean": float(np.mean([row["correct"] for row in rows])),
         "h_lm": mean,
         "h_lm_low": low,
         "h_lm_high": high,
-        "h_lm_std": float(np.std(nats)),
-        "bits_per_float": sum(nats) / math.log(2) / sum(row["floats"] for row in rows),
+        "h_lm_std": found.h_lm_std,
+        "bits_per_float": metrics.bits_per_float(sum(nats), sum(row["floats"] for row in rows)),
         "bound": rows[0]["bound"],
-        "share_of_bound": max(row["held"] for row in rows) / rows[0]["bound"],
+        "share_of_bound": found.c_tokens / rows[0]["bound"],
         "lower_bounds": sum(not row["ended"] for row in rows),
         "greedy_exact": float(np.mean(greedy)) if greedy else None,
     }
@@ -90,12 +79,12 @@ def report(rows: list[Row]) -> Report:
         "texts", "way", "count", "horizon", "C_tokens", "H_LM", "low", "high", "bits a float", "bound, tokens", "share of it",
         "greedy exact", "lower bounds",
     )  # fmt: skip
-    none = sum(row["held"] == 0 for row in rows)
     name = made["model"] or "no rows"
     notes = [
         f"model: {name}, d_model {made['d_model']}, {made['dtype']}",
-        f"{len({row['text'] for row in rows})} texts, 1 seed; {none} of {len(rows)} climbs held no prefix at all",
-        "horizon: longest prefix held exactly; C_tokens: with at least 0.99 of its tokens right; both of the best text",
+        f"{len({row['text'] for row in rows})} texts, 1 seed; {capacity.lower_bounds(rows)}",
+        "horizon: longest prefix held exactly; C_tokens: right tokens of the longest with at least 0.99 of its tokens right;"
+        " both of the best text",
         "H_LM: nats of the longest prefix held, mean over texts with 95% interval by bootstrap",
         "greedy exact: share of the autoregressive rows that real decoding gives back, and not only teacher forcing",
         "lower bounds: texts whose climb ended at the longest length that was tried",

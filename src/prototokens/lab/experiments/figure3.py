@@ -15,9 +15,8 @@ from prototokens.engine.head import argmax, score
 from prototokens.engine.inputs import Cramming, arrange
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots
-from prototokens.lab.experiments.table3 import SMOKE_GRID
 from prototokens.lab.job import Config, Job, Row, Run
-from prototokens.lab.report import Report, Table, interval
+from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 from prototokens.solution import Solution
 
@@ -27,21 +26,8 @@ RAYS = (1.0, 1 / 2, 1 / 5)
 
 
 def jobs(config: Config) -> list[Job]:
-    lengths = config.lengths(config.pick(SMOKE_GRID, capacity.GRID), "memory:2")
-    if not lengths:
-        return []
-    made = []
-    for texts in config.texts.each():
-        found = texts.passages(config.count(3, 50), max(lengths))
-        for layout in ("paper", "memory:1", "memory:2"):
-            for text in found:
-                work = texts.costs.climb(text.ids, lengths, layout, config.recipe)
-                values = {"lengths": lengths, "shared": False}
-                made.append(Job("figure3", config.model, (text,), layout, config.recipe, config.seed, values, work=work))
-        work = sum(texts.costs.climb(text.ids, lengths, "paper", config.recipe) for text in found)
-        values = {"lengths": lengths, "shared": True}
-        made.append(Job("figure3", config.model, tuple(found), "paper", config.recipe, config.seed, values, work=work))
-    return made
+    layouts = ("paper", "memory:1", "memory:2")
+    return [job for texts in config.texts.each() for job in capacity.jobs_of("figure3", config, texts, layouts, shared=True)]
 
 
 def run(job: Job, lm: FrozenLM) -> Run:
@@ -95,13 +81,10 @@ def report(rows: list[Row]) -> Report:
     panel = plots.Panel(TITLE, "H_LM token by token, nats", "H_LM in one step, nats")
     memory = [row for row in rows if row["way"] == "autoregressive" and row["held"]]
     greedy = sum(row["greedy_exact"] for row in memory)
-    open_ended = sum(not row["ended"] for row in rows)
     return Report(
         title=TITLE,
         notes=[
-            f"{len({row['text'] for row in rows})} texts, 1 seed; {sum(not row['held'] for row in rows)} of {len(rows)} climbs"
-            " held no prefix at all, and count with 0 nats",
-            f"{open_ended} of {len(rows)} climbs ended at the longest length that was tried: their nats are lower bounds",
+            f"{len({row['text'] for row in rows})} texts, 1 seed; {capacity.lower_bounds(rows)}",
             f"held by memory vectors under teacher forcing: {len(memory)}; of these given back exactly by greedy decoding:"
             f" {greedy}",
             "token gain and information gain: of the autoregressive rows, on the longest prefix held, in tokens and nats",
@@ -114,7 +97,7 @@ def report(rows: list[Row]) -> Report:
 
 COLUMNS = (
     "texts", "trained vectors", "count", "one-step", "low", "high", "autoregressive", "low", "high", "ratio", "ratio low",
-    "ratio high", "tokens one-step", "tokens autoregressive", "greedy accuracy", "token gain", "information gain",
+    "ratio high", "C_tokens one-step", "C_tokens autoregressive", "greedy accuracy", "token gain", "information gain",
 )  # fmt: skip
 
 
@@ -130,11 +113,11 @@ def _line(source: str, vectors: int, pairs: list[tuple[Row, Row]]) -> list:
     ratio = metrics.bootstrap(
         list(range(len(pairs))), lambda chosen: _ratio(one[chosen.astype(int)], other[chosen.astype(int)])
     )
-    tokens = [max(pair[place]["held"] for pair in pairs) for place in (0, 1)]
+    tokens = [capacity.summary([pair[place] for pair in pairs]).c_tokens for place in (0, 1)]
     told = [
         [pair[1][name] for pair in pairs if name in pair[1]] for name in ("greedy_accuracy", "token_gain", "information_gain")
     ]
-    means = [*interval(one.tolist()), *interval(other.tolist())]
+    means = [*metrics.bootstrap(one.tolist()), *metrics.bootstrap(other.tolist())]
     return [source, vectors, len(pairs), *means, *ratio, *tokens, *(float(np.mean(some)) if some else None for some in told)]
 
 

@@ -16,9 +16,9 @@ import torch
 from prototokens.engine.decode import decode_ids, generate_from
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
-from prototokens.lab.experiments.table3 import SMOKE_GRID
 from prototokens.lab.job import Config, Job, Row, Run
-from prototokens.lab.report import Report, Table, interval
+from prototokens.lab.report import Report, Table
+from prototokens.measure import metrics
 from prototokens.solution import Solution
 
 TITLE = "Decoding throughput: one-step against autoregressive"
@@ -28,17 +28,9 @@ RAYS = (1.0, 10.0, 100.0)
 
 
 def jobs(config: Config) -> list[Job]:
-    lengths = config.lengths(config.pick(SMOKE_GRID, capacity.GRID), "memory:1")
-    if not lengths:
-        return []
-    made = []
-    for texts in config.texts.each():
-        for text in texts.passages(config.count(3, 50), max(lengths)):
-            for layout in WAYS:
-                work = texts.costs.climb(text.ids, lengths, layout, config.recipe)
-                values = {"lengths": lengths, "repeats": REPEATS}
-                made.append(Job("figure4", config.model, (text,), layout, config.recipe, config.seed, values, work=work))
-    return made
+    return [
+        job for texts in config.texts.each() for job in capacity.jobs_of("figure4", config, texts, tuple(WAYS), repeats=REPEATS)
+    ]
 
 
 def run(job: Job, lm: FrozenLM) -> Run:
@@ -93,12 +85,12 @@ def report(rows: list[Row]) -> Report:
         if not pairs:
             continue
         speeds = [[pair[place]["tokens_per_second"] for pair in pairs] for place in (0, 1)]
-        ratio = interval([mine / theirs for mine, theirs in zip(*speeds, strict=True)])
+        ratio = metrics.bootstrap([mine / theirs for mine, theirs in zip(*speeds, strict=True)])
         # The paper's: longest text held, divided by its time.
         longest = [max((pair[place] for pair in pairs), key=lambda row: row["tokens"]) for place in (0, 1)]
         best = longest[0]["tokens_per_second"] / longest[1]["tokens_per_second"]
         lengths = [row["tokens"] for row in longest]
-        table.append([source, len(pairs), *interval(speeds[0]), *interval(speeds[1]), *ratio, *lengths, best])
+        table.append([source, len(pairs), *metrics.bootstrap(speeds[0]), *metrics.bootstrap(speeds[1]), *ratio, *lengths, best])
         clouds.append(plots.Series(source if len(sources) > 1 else "", speeds[0], speeds[1]))
     lost = sum(not row["tokens"] for row in rows)
     same = bool(rows) and rows[0]["model"] in published.MODELS

@@ -1,14 +1,16 @@
 """Figure 5: how far solutions lie from each other: of one text, of texts from one context, of texts from different ones.
 
 Of each context several continuations are sampled from the model. All but the last are fitted from one seed, the last from
-several. Distances are cosine distances between e's, between m's, and between both taken as one vector. In the paper m is shared
-by all texts; here each solution has its own, so that solutions do not depend on each other's company.
+several. That is done in two ways: with an m for each solution, so that none depends on the others' company, and with one m that
+all texts and seeds share, as in the paper. Distances are cosine distances between e's; where each has its own m, also between
+m's, and between both taken as one vector.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
-from prototokens.lab.job import Config, Fit, Fitted, Job, Row, Run
+from prototokens.lab.job import Config, Fit, Fitted, Job, Row, Run, content_hash
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 from prototokens.measure.geometry import cosine_distances
@@ -25,6 +27,9 @@ from prototokens.solution import Solution
 TITLE = "Distances between solutions"
 KINDS = {"same_text": "same text, other seed", "same_context": "same context", "other_context": "other context"}
 PARTS = ("e", "m", "e and m")
+# What is compared, and whether m is shared.
+COMPARED = (("e", False), ("m", False), ("e and m", False), ("e", True))
+OWN, ALL = "m of its own", "m shared by all"
 
 
 def jobs(config: Config) -> list[Job]:
@@ -32,34 +37,42 @@ def jobs(config: Config) -> list[Job]:
 
 
 def plan(config: Config, experiment: str, **values) -> list[Job]:
-    """One job for all contexts, as distances between them are asked for too; also figure 6's."""
+    """One job for all contexts, as distances between them are asked for too, and one with a shared m; also figure 6's."""
     tokens, context = config.pick(12, 128), config.pick(32, 128)
     tokens = config.grid[0] if config.grid else tokens
     if not config.lengths([tokens]) or (config.model.max_context or tokens + context) < tokens + context:
         return []
-    contexts, each, seeds = config.count(5, 50), config.pick(4, 10), config.seeds(config.pick(4, 10))
+    contexts, each, seeds = config.count(4, 50), config.pick(4, 10), config.seeds(config.pick(4, 10))
     texts = [text for some in config.texts.continuations(contexts, each, tokens, context) for text in some]
     work = sum(
         config.work(text, tokens) * (len(seeds) if number % each == each - 1 else 1) for number, text in enumerate(texts)
     )
-    shape = {"each": each, "seeds": seeds, **values}
-    return [Job(experiment, config.model, tuple(texts), "paper", config.recipe, config.seed, shape, work=work)]
+    made = []
+    for shared in (False, True):
+        shape = {"each": each, "seeds": seeds, "shared": shared, **values}
+        job = Job(experiment, config.model, tuple(texts), "paper", config.recipe, config.seed, shape, work=work)
+        made.append(replace(job, same=content_hash([fit.key(job.model) for fit in wanted(job)])))
+    return made
 
 
 def wanted(job: Job) -> list[Fit]:
-    """For each context in turn: a fit of each continuation, and of the last one a fit from each seed."""
+    """For each context in turn: a fit of each continuation, and of the last one a fit from each seed; or all as one fit."""
     each, seeds = job.values["each"], job.values["seeds"]
-    fits = []
-    for number, text in enumerate(job.texts):
-        some = seeds if number % each == each - 1 else seeds[:1]
-        fits += [Fit.one(text.ids, layout=job.layout, recipe=job.recipe, seed=seed) for seed in some]
-    return fits
+    rows = [
+        (text.ids, seed)
+        for number, text in enumerate(job.texts)
+        for seed in (seeds if number % each == each - 1 else seeds[:1])
+    ]
+    if job.values["shared"]:
+        targets, its = zip(*rows, strict=True)
+        return [Fit(targets, job.layout, job.recipe, share="m", seeds=its)]
+    return [Fit.one(ids, layout=job.layout, recipe=job.recipe, seed=seed) for ids, seed in rows]
 
 
 def by_context(job: Job, fitted: list[Fitted]) -> list[tuple[list[Solution | None], list[Solution]]]:
     """For each context: a solution of each continuation, None where it is not exact; and the exact ones of the last."""
     each, several = job.values["each"], len(job.values["seeds"])
-    solutions = [solution for (solution,) in fitted]
+    solutions = [solution for some in fitted for solution in some]
     size = each - 1 + several
     found = []
     for start in range(0, len(solutions), size):
@@ -92,6 +105,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
         made.append(
             {
                 "context": place,
+                "shared": job.values["shared"],
                 "same_text": [distances(one, other) for one, other in combinations(seeds, 2)],
                 "same_context": [distances(one, other) for one, other in combinations([one for one in mine if one], 2)],
                 "other_context": [
@@ -108,28 +122,27 @@ def run(job: Job, lm: FrozenLM) -> Run:
 
 
 def report(rows: list[Row]) -> Report:
-    table, samples = [], {}
-    for number, part in enumerate(PARTS):
-        samples[part] = {
-            name: ([pair[number] for row in rows for pair in row[kind]], [row["context"] for row in rows for _ in row[kind]])
-            for kind, name in KINDS.items()
-        }
-        for name, (values, contexts) in samples[part].items():
+    table, each = [], []
+    for part, shared in COMPARED:
+        some = [row for row in rows if row["shared"] is shared]
+        drawn = {}
+        for kind, name in KINDS.items():
+            values = [pair[PARTS.index(part)] for row in some for pair in row[kind]]
             if values:
-                found = metrics.bootstrap(values, groups=contexts)
-                table.append([part, name, len(values), *found, float(np.std(values))])
-    each = [
-        (
-            plots.Panel(f"Between {part}'s" if part != "e and m" else "Between e and m as one", "cosine distance", "density"),
-            lambda axes, part=part: plots.draw_densities(axes, {name: values for name, (values, _) in samples[part].items()}),
-        )
-        for part in PARTS
-    ]
+                drawn[name] = values
+                groups = [row["context"] for row in some for _ in row[kind]]
+                found = metrics.bootstrap(values, groups=groups)
+                table.append([part, ALL if shared else OWN, name, len(values), *found, float(np.std(values))])
+        if drawn:
+            title = f"Between {part}'s" if part != "e and m" else "Between e and m as one"
+            panel = plots.Panel(title + (", m shared" if shared else ""), "cosine distance", "density")
+            each.append((panel, lambda axes, drawn=drawn: plots.draw_densities(axes, drawn)))
     fits, exact = sum(row["solutions"] for row in rows), sum(row["exact"] for row in rows)
     notes = [
-        f"{len(rows)} contexts; {fits} fits, of which {fits - exact} did not become exact and are left out",
+        f"{len({row['context'] for row in rows})} contexts; {fits} fits, of which {fits - exact} did not become exact and are"
+        " left out",
         f"texts: continuations of {rows[0]['length']} tokens, sampled from the model" if rows else "no rows",
-        "each solution has an m of its own; in the paper m is shared",
+        f"{OWN}: no solution depends on the others; {ALL}: texts and seeds, as in the paper",
     ]
     return Report(
         title=TITLE,
@@ -137,10 +150,10 @@ def report(rows: list[Row]) -> Report:
         tables=[
             Table(
                 "figure5",
-                ("vectors", "pairs of", "count", "mean", "low", "high", "std"),
+                ("vectors", "m", "pairs of", "count", "mean", "low", "high", "std"),
                 table,
                 "Cosine distance; 95% intervals by bootstrap over contexts",
             )
         ],
-        figures={"figure5": plots.panels(each, columns=3)} if table else {},
+        figures={"figure5": plots.panels(each)} if table else {},
     )

@@ -2,13 +2,14 @@
 
 Pairs of texts from one context and from different ones, solved as for figure 5 (the same fits). The distance between two texts
 is taken in two ways: in tokens, as the cosine distance of their TF-IDF vectors over token ids, and in meaning, as that of
-their sentence embeddings, where an embedding model was given. Pairs are binned by that distance and compared within each bin.
+their sentence embeddings, where an embedding model was given. Pairs are binned by that distance and compared within each bin;
+once for solutions with an m of their own, and once for those that share one, as in the paper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
     made = []
     for place, pairs in enumerate(figure5.other_pairs(counts, each, job.seed)):
         within = [(one, place, other) for one, other in combinations(range(each), 2)]
-        row: Row = {"context": place, "length": len(job.texts[0].ids)}
+        row: Row = {"context": place, "shared": job.values["shared"], "length": len(job.texts[0].ids)}
         for kind, some in (("same", within), ("other", sorted(set(pairs)))):
             found = []
             for number, there, its in some:
@@ -123,43 +124,40 @@ def adjusted(pairs: list[Pair], edges: np.ndarray) -> metrics.Interval:
 
 def report(rows: list[Row]) -> Report:
     table, each, notes = [], [], []
-    for measure, name in MEASURES.items():
-        pairs = pairs_of(rows, measure)
+    for shared, measure in product((False, True), MEASURES):
+        its, name = figure5.ALL if shared else figure5.OWN, MEASURES[measure]
+        pairs = pairs_of([row for row in rows if row["shared"] is shared], measure)
         edges = edges_of(pairs)
         if len(edges) < 2:
             missing = " (give an embedding model: --embedder)" if measure == "semantic" and not pairs else ""
-            notes.append(f"{name}: {'all texts are equally far apart' if pairs else 'not measured'}{missing}")
+            notes.append(f"{name}, {its}: {'all texts are equally far apart' if pairs else 'not measured'}{missing}")
             continue
         series = []
         for same in (True, False):
             lines = _binned([pair for pair in pairs if pair.same is same], edges)
             kind = "same context" if same else "other context"
-            table += [[measure, kind, *line] for line in lines]
+            table += [[measure, its, kind, *line] for line in lines]
             # A bin's place is the mean distance of the texts in it.
             x, y, low, high = ([line[column] for line in lines] for column in range(3, 7))
             series.append(plots.Series(kind, y, x, low, high))
-        panel = plots.Panel(f"By {measure} distance", name, "cosine distance of the e's")
+        panel = plots.Panel(f"By {measure} distance, {its}", name, "cosine distance of the e's")
         each.append((panel, lambda axes, series=series: plots.draw_lines(axes, series)))
         value, low, high = adjusted(pairs, edges)
         notes.append(
-            f"{name}: at equal distance, e's from one context are {abs(value):.4f} {'closer' if value < 0 else 'further apart'}"
-            f" than from two (difference {value:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, by bootstrap over contexts)"
+            f"{name}, {its}: at equal distance, e's from one context are {abs(value):.4f}"
+            f" {'closer' if value < 0 else 'further apart'} than from two (difference {value:+.4f}, 95% interval {low:+.4f} to"
+            f" {high:+.4f}, by bootstrap over contexts)"
         )
     texts, exact = sum(row["texts_of_context"] for row in rows), sum(row["exact"] for row in rows)
+    contexts = len({row["context"] for row in rows})
+    columns = ("distance", "m", "pairs of", "from", "to", "pairs", "mean between texts", "mean between e's", "low", "high")
     return Report(
         title=TITLE,
         notes=[
-            f"{len(rows)} contexts, {texts} texts, 1 seed; {texts - exact} fits did not become exact and are left out",
+            f"{contexts} contexts, 1 seed; {texts} fits, of which {texts - exact} did not become exact and are left out",
             *notes,
         ],
-        tables=[
-            Table(
-                "figure6",
-                ("distance", "pairs of", "from", "to", "pairs", "mean between texts", "mean between e's", "low", "high"),
-                table,
-                "Cosine distance between e's, with 95% intervals by bootstrap over contexts",
-            )
-        ],
+        tables=[Table("figure6", columns, table, "Cosine distance between e's, with 95% intervals by bootstrap over contexts")],
         figures={"figure6": plots.panels(each)} if each else {},
     )
 

@@ -20,7 +20,7 @@ from prototokens.engine.inputs import OneStep, arrange
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.job import Config, Fit, Job, Row, Run
-from prototokens.lab.report import Report, Table, interval
+from prototokens.lab.report import Report, Table
 from prototokens.measure import geometry, metrics
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
@@ -166,7 +166,7 @@ def report(rows: list[Row]) -> Report:
     if solutions:
         radius = _by_text([(row["text"], row["radius"]) for row in solutions])
         notes.append(
-            f"noise: a solution decodes exactly up to a distance of {radius.mean:.3f} of its own length"
+            f"noise: a solution decodes exactly up to a distance of {radius.value:.3f} of its own length"
             f" [{radius.low:.3f}, {radius.high:.3f}] in the median of random directions"
         )
     if not pairs:
@@ -204,7 +204,7 @@ def _line(name: str, shown: str, pairs: list[Row]) -> list:
 def _by_text(values: list[tuple[str, float]]):
     """Mean over texts of each text's mean, with its interval."""
     texts = dict.fromkeys(text for text, _ in values)
-    return interval([float(np.mean([value for its, value in values if its == text])) for text in texts])
+    return metrics.bootstrap([float(np.mean([value for its, value in values if its == text])) for text in texts])
 
 
 def _figure(pairs: list[Row]):

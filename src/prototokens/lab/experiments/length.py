@@ -14,7 +14,8 @@ import numpy as np
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
-from prototokens.lab.report import Report, Table, interval
+from prototokens.lab.report import Report, Table
+from prototokens.measure import metrics
 
 TITLE = "Accuracy and steps by length"
 GRID = (4, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024)
@@ -52,7 +53,7 @@ def report(rows: list[Row]) -> Report:
     table = []
     for length, some in by_length.items():
         steps = [row["steps"] for row in some if row["exact"]]
-        accuracy = interval([row["accuracy"] for row in some])
+        accuracy = metrics.bootstrap([row["accuracy"] for row in some])
         middle = float(np.median(steps)) if steps else None
         bits = float(np.mean([row["bits_per_float"] for row in some]))
         table.append([length, len(some), len(steps), *accuracy, middle, some[0]["floats"] / length, bits])
@@ -106,7 +107,7 @@ def _words(laws: list[list], best: str) -> str:
 
 
 def _figure(by_length: dict[int, list[Row]], laws: list[list], best: str | None):
-    found = {length: interval([row["accuracy"] for row in some]) for length, some in by_length.items()}
+    found = {length: metrics.bootstrap([row["accuracy"] for row in some]) for length, some in by_length.items()}
     lengths = list(found)
     means, low, high = zip(*found.values(), strict=True)
     share = [float(np.mean([row["exact"] for row in some])) for some in by_length.values()]

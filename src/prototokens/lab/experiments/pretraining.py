@@ -1,58 +1,78 @@
 """Pretraining: how much two vectors hold of a model before, during and after its training.
 
-The climb of table 3 on every checkpoint that is named, and on random weights of the model's shape. Checkpoints are folders, or
-revisions on the hub; Pythia's are the case in point: EleutherAI/pythia-160m@step0 ... @step143000. All must share a tokenizer,
-so that the texts are the same ids to all of them. Where a name does not tell how many tokens a checkpoint has seen
-(`tokens_seen`), `NAME=8M` does. H_LM is measured in two ways: under the checkpoint itself, as the paper does
-for its models, and under the model of `--model`, the same measure for all checkpoints.
+The climb of table 3 on every checkpoint that is named, and on random weights of the model's shape. Checkpoints are folders, a
+folder of such folders (the snapshots of a training), or revisions on the hub; Pythia's are the case in point:
+EleutherAI/pythia-160m@step0 ... @step143000. All must share a tokenizer, so that the texts are the same ids to all of them.
+Where a name does not tell how many tokens a checkpoint has seen (`tokens_seen`), `NAME=8M` does. H_LM is measured in two
+ways: under the checkpoint itself, as the paper does for its models, and under the model of `--model`, the same measure for all
+checkpoints.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from prototokens.errors import UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots
-from prototokens.lab.experiments.table3 import SMOKE_GRID
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.models import RANDOM
-from prototokens.lab.report import Report, Table, interval
+from prototokens.lab.report import Report, Table
+from prototokens.measure import metrics
 
 TITLE = "Capacity over pretraining"
+CONFIG = "config.json"  # in the folder of a model
 # Tokens of an optimiser step of the Pythia suite: 1,024 sequences of 2,048 (Biderman et al., arXiv 2304.01373).
 PYTHIA_STEP = 1024 * 2048
 UNITS = {"": 1, "K": 1000, "M": 10**6, "B": 10**9}
 
 
 def jobs(config: Config) -> list[Job]:
-    lengths = config.lengths(config.pick(SMOKE_GRID, capacity.GRID))
-    if not lengths:
-        return []
     if config.facts_of is None:
         raise UsageError("the capacity over pretraining needs further models to be loaded, and none can be here")
     # Without a list: the two ends of any training.
-    names = config.checkpoints or (RANDOM + _named(config.model.name, config.model.revision),)
-    models = [config.facts_of(name.partition("=")[0]) for name in names]
-    for name, facts in zip(names, models, strict=True):
-        if facts.tokenizer != config.model.tokenizer:
+    names = expanded(config.checkpoints) or [RANDOM + _named(config.model.name, config.model.revision)]
+    facts = {name: config.facts_of(name.partition("=")[0]) for name in names}
+    for name, its in facts.items():
+        if its.tokenizer != config.model.tokenizer:
             raise UsageError(
                 f"checkpoint {name} has another tokenizer than {config.model.name}: give --model one of the same training"
             )
-    if config.model.fingerprint not in [facts.fingerprint for facts in models]:
-        names, models = (*names, _named(config.model.name, config.model.revision)), [*models, config.model]
+    if config.model.fingerprint not in [its.fingerprint for its in facts.values()]:
+        facts[_named(config.model.name, config.model.revision)] = config.model
+    models = [(its, {"checkpoint": name, "place": place}) for place, (name, its) in enumerate(facts.items())]
     made = []
     for texts in config.texts.each():
-        found = texts.passages(config.count(3, 50), max(lengths))
-        nats = [[round(value, 5) for value in config.texts.lm.surprisal(list(text.ids)).tolist()] for text in found]
-        for place, (name, facts) in enumerate(zip(names, models, strict=True)):
-            for text, its in zip(found, nats, strict=True):
-                work = texts.costs.climb(text.ids, lengths, "paper", config.recipe)
-                values = {"lengths": lengths, "checkpoint": name, "place": place, "nats": its}
-                made.append(Job("pretraining", facts, (text,), "paper", config.recipe, config.seed, values, work=work))
+        found = capacity.jobs_of("pretraining", config, texts, models=models)
+        nats = {job.text.id: [round(value, 5) for value in texts.lm.surprisal(list(job.text.ids)).tolist()] for job in found}
+        made += [replace(job, values={**job.values, "nats": nats[job.text.id]}) for job in found]
     return made
+
+
+def expanded(names: Sequence[str]) -> list[str]:
+    """The checkpoints that names stand for: a folder of models stands for all of them, in the order of their tokens seen.
+
+    Raises:
+        UsageError: a folder holds neither a model nor folders of models.
+    """
+    found = []
+    for name in names:
+        folder = Path(name.partition("=")[0])
+        if not folder.is_dir() or (folder / CONFIG).exists():
+            found.append(name)
+            continue
+        inside = [str(one.parent) for one in folder.glob(f"*/{CONFIG}")]
+        if not inside:
+            raise UsageError(
+                f"checkpoint {name}: the folder holds no model, nor folders that hold one ({CONFIG} is looked for)"
+            )
+        found += sorted(inside, key=lambda one: (tokens_seen(one) or 0, one))
+    return found
 
 
 def _named(name: str, revision: str | None) -> str:
@@ -93,46 +113,55 @@ def _short(rows: list[Row], places: list[int]) -> list[str]:
 
 def report(rows: list[Row]) -> Report:
     sources = list(dict.fromkeys(row["source"] for row in rows))
-    table, series = [], []
+    table, nats, tokens = [], [], []
     known = bool(rows) and all(row["tokens_seen"] is not None for row in rows)
     for source in sources:
         mine = [row for row in rows if row["source"] == source]
-        points = []
-        for place in sorted({row["place"] for row in mine}):
-            some = [row for row in mine if row["place"] == place]
-            first = some[0]
-            tokens = interval([float(row["held"]) for row in some])
-            nats, final = interval([row["nats"] for row in some]), interval([row["nats_of_final"] for row in some])
-            bits = float(np.mean([row["bits_per_float"] for row in some]))
-            best, loss = max(row["held"] for row in some), float(np.mean([row["loss"] for row in some]))
-            table.append(
-                [source, first["checkpoint"], first["tokens_seen"], len(some), loss, best, *tokens, *nats, bits, *final]
-            )
-            points.append((first["tokens_seen"] if known else place, final))
-        y, low, high = zip(*(point for _, point in points), strict=True)
-        series.append(plots.Series(source if len(sources) > 1 else "", y, [place for place, _ in points], low, high))
-    label = "training tokens" if known else "checkpoint, in order"
-    seen = [row["tokens_seen"] for row in rows if row["tokens_seen"]]
-    places = sorted({row["place"] for row in rows})
-    panel = plots.Panel(
-        "Information held over training",
-        label,
-        "H_LM under the model at hand, nats",
-        log_x_from=min(seen) if known and seen else None,
-        x_ticks=None if known else places,
-        x_names=None if known else _short(rows, places),
-    )
+        by_place = {place: [row for row in mine if row["place"] == place] for place in sorted({row["place"] for row in mine})}
+        lines = [_line(source, some) for some in by_place.values()]
+        table += lines
+        at = [line[COLUMNS.index("training tokens")] for line in lines] if known else list(by_place)
+        for series, column in ((nats, "H_LM, final model"), (tokens, "mean held")):
+            first = COLUMNS.index(column)
+            y, low, high = ([line[first + step] for line in lines] for step in range(3))
+            series.append(plots.Series(source if len(sources) > 1 else "", y, at, low, high))
     notes = [
-        f"{len({row['text'] for row in rows})} texts, 1 seed; {sum(row['held'] == 0 for row in rows)} of {len(rows)} climbs"
-        " held no prefix at all",
-        f"{sum(not row['ended'] for row in rows)} of {len(rows)} climbs ended at the longest length that was tried:"
-        " lower bounds",
+        f"{len({row['text'] for row in rows})} texts, 1 seed; {capacity.lower_bounds(rows)}",
         "loss: nats a token of the texts under the checkpoint, which tells how far its training has come",
     ]
-    columns = (
-        "texts", "checkpoint", "training tokens", "count", "loss", "C_tokens", "mean held", "low", "high", "H_LM, its own",
-        "low", "high", "bits a float", "H_LM, final model", "low", "high",
-    )  # fmt: skip
     caption = "Means over texts with 95% intervals by bootstrap"
-    figures = {"pretraining": plots.lines(panel, series)} if rows else {}
-    return Report(TITLE, [Table("pretraining", columns, table, caption)], notes, figures)
+    figures = {"pretraining": _figure(rows, known, nats, tokens)} if rows else {}
+    return Report(TITLE, [Table("pretraining", COLUMNS, table, caption)], notes, figures)
+
+
+COLUMNS = (
+    "texts", "checkpoint", "training tokens", "count", "loss", "C_tokens", "mean held", "low", "high", "H_LM, its own",
+    "low", "high", "bits a float", "H_LM, final model", "low", "high",
+)  # fmt: skip
+
+
+def _line(source: str, rows: list[Row]) -> list:
+    """A source's line of one checkpoint."""
+    held, nats, final = (metrics.bootstrap([float(row[name]) for row in rows]) for name in ("correct", "nats", "nats_of_final"))
+    bits, loss = (float(np.mean([row[name] for row in rows])) for name in ("bits_per_float", "loss"))
+    about = [rows[0]["checkpoint"], rows[0]["tokens_seen"], len(rows), loss, capacity.summary(rows).c_tokens]
+    return [source, *about, *held, *nats, bits, *final]
+
+
+def _figure(rows: list[Row], known: bool, nats: list[plots.Series], tokens: list[plots.Series]):
+    """Tokens and nats held, against the tokens that were seen in training, or where that is not known, the checkpoints."""
+    places = sorted({row["place"] for row in rows})
+    seen = [row["tokens_seen"] for row in rows if row["tokens_seen"]]
+    label = "training tokens" if known else "checkpoint, in order"
+
+    def panel(title: str, y: str) -> plots.Panel:
+        if known:
+            return plots.Panel(title, label, y, log_x_from=min(seen, default=None))
+        return plots.Panel(title, label, y, x_ticks=places, x_names=_short(rows, places))
+
+    return plots.panels(
+        [
+            (panel("Tokens held over training", "tokens of the longest prefix"), lambda axes: plots.draw_lines(axes, tokens)),
+            (panel("Information held", "H_LM under the last model, nats"), lambda axes: plots.draw_lines(axes, nats)),
+        ]
+    )

@@ -19,8 +19,8 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.embedding import embedder
 from prototokens.lab.job import Config, Fit, Job, Row, Run
-from prototokens.lab.report import Report, Table, interval
-from prototokens.measure import quality
+from prototokens.lab.report import Report, Table
+from prototokens.measure import metrics, quality
 from prototokens.solution import Solution
 
 TITLE = "Generation started from the vectors"
@@ -101,7 +101,7 @@ def report(rows: list[Row]) -> Report:
     measures = [name for name in ("chrf", "semantic") if any(f"{name}_held" in row for row in rows)]
     for measure in measures:
         found = {
-            (start, name): interval([row[f"{measure}_{name}"] for row in rows if row["start"] == start])
+            (start, name): metrics.bootstrap([row[f"{measure}_{name}"] for row in rows if row["start"] == start])
             for start in names
             for name in AGAINST
         }
@@ -114,7 +114,7 @@ def report(rows: list[Row]) -> Report:
         series = [
             plots.Series(
                 name,
-                [found[start, name].mean for start in names],
+                [found[start, name].value for start in names],
                 (),
                 [found[start, name].low for start in names],
                 [found[start, name].high for start in names],

@@ -12,7 +12,8 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
 from prototokens.lab.models import positions
-from prototokens.lab.report import Report, Table, interval, spread
+from prototokens.lab.report import Report, Table, spread
+from prototokens.measure import metrics
 
 TITLE = "Arrangements of the vectors, by length"
 LAYOUTS = ("one", "halves", "alternating", "free", "paper")
@@ -69,7 +70,14 @@ def report(rows: list[Row]) -> Report:
             values = cells[layout, length]
             if values:
                 long.append(
-                    [layout, length, len(values), *interval(values), float(np.std(values)), sum(v == 1 for v in values)]
+                    [
+                        layout,
+                        length,
+                        len(values),
+                        *metrics.bootstrap(values),
+                        float(np.std(values)),
+                        sum(v == 1 for v in values),
+                    ]
                 )
     texts = len({row["text"] for row in rows})
     missed = sum(not row["exact"] for row in rows)
@@ -92,11 +100,11 @@ def report(rows: list[Row]) -> Report:
 def _figure(lengths: list[int], cells: dict[tuple[str, int], list[float]]):
     series = []
     for layout in LAYOUTS:
-        at = [(length, interval(cells[layout, length])) for length in lengths if cells[layout, length]]
+        at = [(length, metrics.bootstrap(cells[layout, length])) for length in lengths if cells[layout, length]]
         series.append(
             plots.Series(
                 SHOWN[layout],
-                [one.mean for _, one in at],
+                [one.value for _, one in at],
                 [length for length, _ in at],
                 [one.low for _, one in at],
                 [one.high for _, one in at],

@@ -13,7 +13,8 @@ import numpy as np
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
-from prototokens.lab.report import Report, Table, interval, spread
+from prototokens.lab.report import Report, Table, spread
+from prototokens.measure import metrics
 
 TITLE = "One vector shared by groups of texts"
 GROUPS = (1, 4, 16, 64, 256)
@@ -62,9 +63,9 @@ def report(rows: list[Row]) -> Report:
                 theirs = published.SHARING[share, way]
                 told = [f"{theirs[size].mean} ± {theirs[size].std}" if size in theirs else None for size in sizes]
                 wide.append([share, f"{way}, published", *told])
-            at = [(size, interval(cells[size])) for size in sizes if cells[size]]
+            at = [(size, metrics.bootstrap(cells[size])) for size in sizes if cells[size]]
             long += [[share, way, size, len(cells[size]), *one, float(np.std(cells[size]))] for size, one in at]
-            means, places = [one.mean for _, one in at], [size for size, _ in at]
+            means, places = [one.value for _, one in at], [size for size, _ in at]
             series.append(
                 plots.Series(f"{share} shared, {way}", means, places, [one.low for _, one in at], [one.high for _, one in at])
             )

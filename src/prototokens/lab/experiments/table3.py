@@ -13,30 +13,15 @@ import numpy as np
 
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
-from prototokens.lab.job import Config, Job, Passage, Row, Run
-from prototokens.lab.report import Report, Table, interval, spread
+from prototokens.lab.job import Config, Job, Row, Run
+from prototokens.lab.report import Report, Table, spread
+from prototokens.measure import metrics
 
 TITLE = "Capacity by source of the texts"
-SMOKE_GRID = (4, 8, 16, 32)
 
 
 def jobs(config: Config) -> list[Job]:
-    lengths = config.lengths(config.pick(SMOKE_GRID, capacity.GRID))
-    if not lengths:
-        return []
-    made = []
-    for texts in config.texts.each():
-        found = texts.passages(config.count(3, 50), max(lengths))
-        costs = [texts.costs.climb(text.ids, lengths, "paper", config.recipe) for text in found]
-        for text, work in zip(found, costs, strict=True):
-            made.append(_job(config, (text,), lengths, shared=False, work=work))
-        made.append(_job(config, tuple(found), lengths, shared=True, work=sum(costs)))
-    return made
-
-
-def _job(config: Config, texts: tuple[Passage, ...], lengths: list[int], shared: bool, work: float) -> Job:
-    values = {"shared": shared, "lengths": lengths}
-    return Job("table3", config.model, texts, "paper", config.recipe, config.seed, values, work=work)
+    return [job for texts in config.texts.each() for job in capacity.jobs_of("table3", config, texts, shared=True)]
 
 
 def run(job: Job, lm: FrozenLM) -> Run:
@@ -65,24 +50,24 @@ def report(rows: list[Row]) -> Report:
         figure = {"figure1": _figure(sources, cells)}
     texts = {source: len({row["text"] for row in rows if row["source"] == source}) for source in sources}
     counts = ", ".join(f"{count} of {source}" for source, count in texts.items())
-    none, open_ended = sum(row["held"] == 0 for row in rows), sum(not row["ended"] for row in rows)
     # The last two columns are the paper's; for other models they would be empty.
     known = any(line[-1] for line in table)
     columns, table = (COLUMNS, table) if known else (COLUMNS[:-2], [line[:-2] for line in table])
     return Report(
         title=TITLE,
         notes=[
-            f"texts: {counts}; 1 seed; {none} of {len(rows)} held no prefix at all",
-            f"{open_ended} of {len(rows)} held the longest prefix that was tried: their figures are lower bounds",
+            f"texts: {counts}; 1 seed; {capacity.lower_bounds(rows)}",
             "the climb ends at the first length at which less than 0.99 of the tokens are right",
         ],
-        tables=[
-            Table("capacity", columns, table, "C_tokens: best text; H_LM: nats, over texts, with 95% interval by bootstrap")
-        ],
+        tables=[Table("capacity", columns, table, CAPTION)],
         figures=figure,
     )
 
 
+CAPTION = (
+    "C_tokens: right tokens of the longest prefix held, the best text; H_LM: its nats, mean over texts with 95% interval by"
+    " bootstrap"
+)
 COLUMNS = (
     "source", "m shared", "texts", "C_tokens", "H_LM mean", "low", "high", "H_LM mean ± std", "bits a float", "bound, tokens",
     "share of it", "published C_tokens", "published H_LM",
@@ -92,21 +77,21 @@ COLUMNS = (
 def _line(source: str, shared: bool, rows: list[Row]) -> list:
     nats = [row["nats"] for row in rows]
     # The numbers trained for all texts, a shared m once.
-    bits = sum(nats) / math.log(2) / sum(row["floats"] for row in rows)
-    tokens = max(row["held"] for row in rows)
+    bits = metrics.bits_per_float(sum(nats), sum(row["floats"] for row in rows))
+    tokens = capacity.summary(rows).c_tokens
     theirs = published.capacity(rows[0]["model"], source, shared)
     told = [theirs.tokens, f"{theirs.nats} ± {theirs.std}"] if theirs else [None, None]
     bound = float(np.mean([row["bound"] for row in rows]))
-    return [source, shared, len(rows), tokens, *interval(nats), spread(nats), bits, bound, tokens / bound, *told]
+    return [source, shared, len(rows), tokens, *metrics.bootstrap(nats), spread(nats), bits, bound, tokens / bound, *told]
 
 
 def _figure(sources: list[str], cells: dict[tuple[str, bool], list[Row]]):
     series = []
     for shared in (False, True):
-        found = [interval([row["nats"] for row in cells[source, shared]] or [math.nan]) for source in sources]
+        found = [metrics.bootstrap([row["nats"] for row in cells[source, shared]] or [math.nan]) for source in sources]
         name = "m shared by the texts" if shared else "m for each text"
         series.append(
-            plots.Series(name, [one.mean for one in found], (), [one.low for one in found], [one.high for one in found])
+            plots.Series(name, [one.value for one in found], (), [one.low for one in found], [one.high for one in found])
         )
     names = [source if len(source) < 24 else f"{source[:10]}...{source[-10:]}" for source in sources]
     return plots.bars(plots.Panel("Information held by two vectors", "texts", "H_LM, nats"), names, series)

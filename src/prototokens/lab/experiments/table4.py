@@ -15,7 +15,8 @@ from prototokens.engine.fit import fit
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Job, Row, outcome
-from prototokens.lab.report import Report, Table, interval
+from prototokens.lab.report import Report, Table
+from prototokens.measure import metrics
 
 TITLE = "Seconds and steps to a solution"
 LENGTHS, SMOKE_LENGTHS = (32, 64, 128, 256, 512), (4, 8, 16)
@@ -54,7 +55,7 @@ def report(rows: list[Row]) -> Report:
     for length in lengths:
         some = [row for row in rows if row["length"] == length]
         solved = [row for row in some if row["exact"]]
-        seconds = interval([row["seconds_alone"] for row in solved]) if solved else (None, None, None)
+        seconds = metrics.bootstrap([row["seconds_alone"] for row in solved]) if solved else (None, None, None)
         steps = float(np.median([row["steps"] for row in solved])) if solved else None
         together = float(np.mean([row["seconds_together"] for row in some]))
         theirs = published.seconds(some[0]["model"], length)
