@@ -122,7 +122,9 @@ def train_encoder(
         common.print_json({"output": str(output), "model": lm.name, **{key: config[key] for key in keys}})
     elif not quiet:
         for row in config["held_out"]["rows"]:
-            words = f"{row['length']:>5} tokens: {row['accuracy']:.1%} of the tokens right, {row['exact']:.1%} of the texts exact"
+            words = (
+                f"{row['length']:>5} tokens: {row['accuracy']:.1%} of the tokens right, {row['exact']:.1%} of the texts exact"
+            )
             click.echo(words, err=True)
         click.echo(f"{output}: an encoder for {lm.name!r}, layout {encoder.shape.layout}", err=True)
     return 0
@@ -220,7 +222,5 @@ def _line(row: dict[str, Any], steps: int) -> str:
 
     last = row["held_out"][-1]
     left = clock(row["seconds"] / row["step"] * (steps - row["step"]))
-    return (
-        f"step {row['step']} of {steps}: {row['nats']:.3f} nats; held-out, {last['length']} tokens: {last['accuracy']:.1%} right,"
-        f" {last['exact']:.1%} exact; {left} left"
-    )
+    held = f"held-out, {last['length']} tokens: {last['accuracy']:.1%} right, {last['exact']:.1%} exact"
+    return f"step {row['step']} of {steps}: {row['nats']:.3f} nats; {held}; {left} left"

@@ -186,12 +186,13 @@ def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -
     """The network that the config describes, with these tensors."""
     try:
         shape = from_json(Shape, config["shape"])
-        numbers = shape.width * (12 * shape.width + shape.features + 2 * shape.max_length + 2 * shape.feed_forward)
-        if not 0 < shape.d_model * shape.features or numbers * shape.layers > MOST_NUMBERS:
+        a_block = shape.width * (4 * shape.width + 2 * shape.feed_forward)
+        around = shape.width * (shape.features + 2 * shape.max_length + shape.d_model) + shape.vectors * shape.d_model
+        if min(shape.d_model, shape.features) < 1 or shape.layers * a_block + around > MOST_NUMBERS:
             raise FileError(f"{folder / CONFIG} is damaged: no encoder has the shape that it tells of")
         with torch.device("meta"):
             network = Network(shape, torch.zeros(shape.d_model), torch.zeros(shape.d_model))
-    except (TypeError, ValueError, RuntimeError, UsageError) as error:
+    except (TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
         raise FileError(f"{folder / CONFIG} is damaged: no encoder can be made of its shape ({error})") from error
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     if expected != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:

@@ -41,8 +41,8 @@ class Pool:
         self.ids = np.load(path, mmap_mode="r")
         self.stride, self.most = stride, most
         places = max(0, (len(self.ids) - most) // stride + 1)
-        self.count = places - max(places // HELD_OUT, most) if held_out and stride == 1 else places
-        self.count = places - places // HELD_OUT if held_out and stride > 1 else self.count
+        kept_back = max(places // HELD_OUT, most if stride == 1 else 1) if held_out else 0
+        self.count = places - kept_back
         self.places = places
 
     def batch(self, training: Training, step: int) -> list[tuple[int, ...]]:
@@ -52,9 +52,12 @@ class Pool:
 
     def held_out(self, count: int) -> list[tuple[int, ...]]:
         """Targets of full length that training never sees, spread over the pool's end."""
-        first = self.count + (self.most if self.stride == 1 else 0)
-        starts = np.unique(np.linspace(min(first, self.places - 1), self.places - 1, count).round().astype(int))
-        return [self._cut(start, self.most) for start in starts]
+        return [self._cut(place, self.most) for place in self.held_out_places(count)]
+
+    def held_out_places(self, count: int) -> list[int]:
+        """Where they begin: no token of theirs is in any training target."""
+        first = min(self.count + (self.most if self.stride == 1 else 0), self.places - 1)
+        return np.unique(np.linspace(first, self.places - 1, count).round().astype(int)).tolist()
 
     def _cut(self, place: int, length: int) -> tuple[int, ...]:
         start = int(place) * self.stride

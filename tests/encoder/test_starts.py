@@ -1,0 +1,136 @@
+"""Where fits begin: at random, at an encoder's vectors, or by what has been proved."""
+
+import pytest
+import torch
+
+import prototokens as pt
+from prototokens.encoder import starts
+from prototokens.encoder.proof import prove, proved, saves
+from prototokens.encoder.starts import begin, chunk_lengths, raw, shipped
+from prototokens.errors import FileError, TextError, UsageError
+
+TEXTS = [[5, 6, 7, 8], [3], [1, 2, 3, 4, 5, 6]]
+
+
+def proof(length, encoder_seconds, encoder_exact=8):
+    sides = {"random": {"seconds": 2.0, "exact": 8}, "encoder": {"seconds": encoder_seconds, "exact": encoder_exact}}
+    return {"length": length, "texts": 8, **sides}
+
+
+@pytest.fixture
+def at_hand(untrained, tmp_path, monkeypatch):
+    """The encoder, in the place where those are that ship."""
+    monkeypatch.setattr(starts, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(starts.shipped, "__defaults__", (None, tmp_path / "shipped"))
+    untrained.config["proof"] = [proof(2, 1.0), proof(4, 1.0), proof(5, 3.0)]
+    untrained.save(tmp_path / "shipped" / "one")
+    return untrained
+
+
+def test_a_fit_begins_where_the_encoder_says(untrained, tiny_llama):
+    """Without a step, it gives back the vectors that it began from."""
+    recipe = pt.Recipe.named("fast", steps=0)
+    solutions = pt.fit(tiny_llama, TEXTS, layout="tiled:2", recipe=recipe, start=untrained)
+    for solution, vectors, by_itself in zip(
+        solutions, untrained.vectors(tiny_llama, TEXTS), raw(tiny_llama, untrained, TEXTS), strict=True
+    ):
+        torch.testing.assert_close(solution.protos, vectors)
+        assert (solution.correct, solution.steps) == (by_itself.correct, 0)
+        assert solution.margin == pytest.approx(by_itself.margin, abs=1e-4)
+
+
+def test_a_fit_from_a_poor_encoder_is_exact_all_the_same(untrained, tiny_llama):
+    before = tiny_llama.weights_hash()
+    solutions = pt.fit(tiny_llama, TEXTS, layout="tiled:2", start=untrained)
+    assert all(solution.exact for solution in solutions)
+    assert pt.decode_ids(tiny_llama, solutions).ids == TEXTS
+    assert tiny_llama.weights_hash() == before
+
+
+def test_a_text_is_taken_as_well_as_its_ids(untrained, tiny_llama):
+    (by_text,) = begin(tiny_llama, ["abc"], "tiled:2", untrained).starts
+    (by_ids,) = begin(tiny_llama, [tiny_llama.encode("abc")], "tiled:2", untrained).starts
+    assert by_text is not None
+    assert by_ids is not None
+    assert torch.equal(by_text.protos, by_ids.protos)
+
+
+def test_the_one_that_ships_is_found_by_model_and_layout(at_hand, tiny_llama, tiny_neox):
+    found = shipped(tiny_llama)
+    assert found is not None
+    assert found.config["model"] == at_hand.config["model"]
+    assert shipped(tiny_llama, pt.Layout.named("paper")) is None
+    assert shipped(tiny_neox) is None
+    assert all(start is not None for start in begin(tiny_llama, TEXTS, "tiled:2", "encoder").starts)
+
+
+def test_auto_takes_it_where_it_has_proved_to_save_time(at_hand, tiny_llama):
+    """Up to 4 tokens here; at 5 it was slower, and beyond that nothing was tried."""
+    begun = begin(tiny_llama, TEXTS, "tiled:2", "auto")
+    assert [start is not None for start in begun.starts] == [True, True, False]
+    assert "2 of 3 chunks from the encoder" in begun.words
+    everything = begin(tiny_llama, [[1, 2, 3, 4, 5]], "tiled:2", "auto")
+    assert everything.starts == [None]
+
+
+def test_auto_is_random_where_there_is_none(at_hand, tiny_llama, tiny_neox):
+    for lm, layout in ((tiny_llama, "paper"), (tiny_neox, "tiled:2")):
+        begun = begin(lm, TEXTS, layout, "auto")
+        assert begun.starts == [None] * 3
+        assert "no encoder" in begun.words
+    assert all(solution.exact for solution in pt.fit(tiny_llama, TEXTS, layout="paper", start="auto"))
+
+
+def test_auto_is_random_for_texts_longer_than_it_was_trained_for(at_hand, tiny_llama):
+    at_hand.config["proof"] = [proof(100, 1.0)]
+    at_hand.save(starts.SHIPPED / "one")
+    assert begin(tiny_llama, [list(range(7)), [1]], "tiled:2").starts[0] is None
+    assert begin(tiny_llama, [list(range(7)), [1]], "tiled:2").starts[1] is not None
+
+
+def test_a_start_that_loses_texts_does_not_count_as_saving(untrained):
+    untrained.config["proof"] = [proof(4, 1.0, encoder_exact=7)]
+    assert not saves(untrained.config["proof"][0])
+    assert not proved(untrained, 4)
+    untrained.config["proof"] = []
+    assert not proved(untrained, 4)
+
+
+def test_a_proof_fits_every_text_both_ways(untrained, tiny_llama):
+    texts = [ids[:1] * 3 for ids in TEXTS]
+    row = prove(tiny_llama, untrained, texts, said=(told := []).append)
+    assert row["random"]["exact"] == row["encoder"]["exact"] == row["texts"] == 3
+    assert min(row[way]["row_steps"] for way in ("random", "encoder")) >= 3
+    assert told[-1].startswith("3 tokens: 3 of 3")
+
+
+def test_starts_that_cannot_be_are_refused_in_words(at_hand, untrained, tiny_llama, tiny_neox):
+    with pytest.raises(UsageError, match="none of random, encoder, auto"):
+        pt.fit(tiny_llama, TEXTS, start="best")
+    with pytest.raises(UsageError, match="no encoder"):
+        pt.fit(tiny_llama, TEXTS, layout="paper", start="encoder")
+    with pytest.raises(UsageError, match="layout"):
+        pt.fit(tiny_llama, TEXTS, layout="paper", start=untrained)
+    with pytest.raises(FileError, match="fingerprint"):
+        pt.fit(tiny_neox, TEXTS, layout="tiled:2", start=untrained)
+    with pytest.raises(TextError, match="chunks"):
+        pt.fit(tiny_llama, [list(range(7))], layout="tiled:2", start="encoder")
+    with pytest.raises(TextError, match="0 tokens"):
+        pt.fit(tiny_llama, [[]], layout="tiled:2", start=untrained)
+    with pytest.raises(UsageError, match="either starts"):
+        pt.fit(tiny_llama, TEXTS, layout="tiled:2", start=untrained, starts=[None] * 3)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 6, 7, 12, 13, 100])
+def test_long_texts_are_cut_into_few_chunks_of_like_length(tokens, untrained, tiny_llama):
+    lengths = chunk_lengths(untrained, tokens)
+    assert sum(lengths) == tokens
+    assert 1 <= min(lengths) <= max(lengths) <= untrained.shape.max_length
+    assert max(lengths) - min(lengths) <= 1
+    assert len(lengths) == -(-tokens // 6)
+
+
+def test_a_damaged_encoder_among_those_that_ship_is_said(at_hand, tiny_llama):
+    (starts.SHIPPED / "one" / "encoder.safetensors").write_bytes(b"")
+    with pytest.raises(FileError, match="damaged"):
+        begin(tiny_llama, TEXTS, "tiled:2", "auto")
