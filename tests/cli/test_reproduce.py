@@ -64,6 +64,31 @@ def test_a_table_is_run_printed_written_and_not_run_again(reproduce, tmp_path):
     assert reproduce("table1", "--quiet").err == ""
 
 
+def test_reports_are_drawn_again_from_rows_alone(reproduce, run, tmp_path):
+    assert reproduce("table4").status == 0
+    place = tmp_path / "out" / "table4"
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    for path in place.iterdir():
+        path.unlink()
+    rows = (tmp_path / "out" / "rows.jsonl").read_bytes()
+    # Neither the model nor the texts of the run are named.
+    drawn = run("reproduce", "all", "--from-rows", "--out", tmp_path / "out", "--json")
+    assert [(one["name"], one["rows"]) for one in drawn.json["experiments"]] == [("table4", 2)]
+    assert set(drawn.json) <= set(KEYS["reproduce"])
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    # A second model's rows in one folder are no table.
+    other = rows.splitlines(keepends=True)[0].replace(b'"fingerprint":"', b'"fingerprint":"f').replace(b'"key":"', b'"key":"f')
+    (tmp_path / "out" / "rows.jsonl").write_bytes(rows + other)
+    mixed = run("reproduce", "table4", "--from-rows", "--out", tmp_path / "out")
+    assert (mixed.status, mixed.out) == (2, b"")
+    assert "several models" in mixed.err
+    for place in ("out", "nowhere"):
+        none = run("reproduce", "table2", "--from-rows", "--out", tmp_path / place)
+        assert (none.status, none.out) == (2, b"")
+        assert "no rows of table2" in none.err
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_figure1_is_the_picture_of_table3(reproduce, tmp_path):
     made = reproduce("figure1", "--json")
     assert [one["name"] for one in made.json["experiments"]] == ["table3"]

@@ -17,7 +17,16 @@ DEFAULT_TEXTS = ("sample", "random-tokens", "generated:sample")
 @click.command(short_help="Run the paper's experiments: tables, figures and rows.")
 @click.argument("name", required=False, metavar="[NAME|all]")
 @click.option("--plan", is_flag=True, help="Run nothing: list the jobs and say how long they will take here.")
-@click.option("--checkpoint", "checkpoints", multiple=True, metavar="NAME[@REVISION]", help="For pretraining: a model; again.")
+@click.option(
+    "--from-rows", is_flag=True, help="Run nothing: write the reports again from the rows of the folder; no model is loaded."
+)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    metavar="NAME[@REVISION]",
+    help="For pretraining: a model, or a folder of models; again.",
+)
 @click.option("--embedder", help="For figure6 and quality: a sentence-embedding model, a folder or a hub id.")
 @sweeping.sweep_options
 @common.seed_option
@@ -35,6 +44,8 @@ def reproduce(name: str | None, debug: bool, **options: Any) -> int:
     from prototokens.lab import experiments
 
     names = experiments.resolve(name)
+    if options["from_rows"]:
+        return _redraw(names, name == "all", options)
     config = sweeping.settings(options, DEFAULT_TEXTS)
     modules = {one: experiments.named(one) for one in names}
     jobs = {one: module.jobs(config) for one, module in modules.items()}
@@ -53,6 +64,29 @@ def reproduce(name: str | None, debug: bool, **options: Any) -> int:
         common.print_json(
             {"model": config.model.name, "fingerprint": config.model.fingerprint, "scale": config.scale, "experiments": made}
         )
+    return 0
+
+
+def _redraw(names: list[str], some: bool, options: dict[str, Any]) -> int:
+    """Reports from the rows that a folder has; with `some`, of those experiments that have any."""
+    from prototokens.errors import UsageError
+    from prototokens.lab import experiments
+    from prototokens.lab.records import Records
+
+    place = sweeping.folder(options)
+    records = Records(place, lambda line: click.echo(f"prototokens: {line}", err=True)) if place.is_dir() else None
+    found = {name: rows for name in names if records and (rows := records.rows(name))}
+    if not found or (not some and len(found) < len(names)):
+        raise UsageError(f"there are no rows of {', '.join(names)} in {place}: name their folder with --out, or run it first")
+    made = []
+    for name, rows in found.items():
+        models = {(row["fingerprint"], row["dtype"]) for row in rows}
+        if name != "pretraining" and (len(models) > 1 or len({row["recipe"]["name"] for row in rows}) > 1):
+            raise UsageError(f"{place} has rows of {name} from several models or recipes: a folder of each has one report")
+        made.append(_written(name, experiments.named(name).report(rows), rows, len({row["key"] for row in rows}), options))
+    if options["as_json"]:
+        first = next(iter(found.values()))[0]
+        common.print_json({"model": first["model"], "fingerprint": first["fingerprint"], "scale": None, "experiments": made})
     return 0
 
 

@@ -45,7 +45,7 @@ class Cluster:
     def work(self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None) -> Iterator[tuple[Done, Row]]:
         own = not self.ray.is_initialized()
         if own:
-            self._connect()
+            self.connect()
         try:
             for model in queue.models():
                 yield from _Crew(self, model, kept).work(queue)
@@ -53,7 +53,12 @@ class Cluster:
             if own:
                 self.ray.shutdown()
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Join the cluster, or start one here.
+
+        Raises:
+            UsageError: there is none at the address.
+        """
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.address is None:
             options |= {"include_dashboard": False}

@@ -29,6 +29,10 @@ ROWS = "rows.jsonl"
 CLAIMS = "claims"
 
 
+def _not_here(folder: Path, error: OSError) -> FileError:
+    return FileError(f"rows cannot be kept in {folder} ({error.strerror}): name another folder with --out")
+
+
 def describe(job: Job) -> Row:
     """What every row says of its job."""
     model = job.model
@@ -65,15 +69,16 @@ class Records:
         self._torn: set[int] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._claims = os.open(folder / CLAIMS, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise FileError(f"rows cannot be kept in {folder} ({error.strerror}): name another folder with --out") from error
+            raise _not_here(folder, error) from error
+        self._claims: int | None = None  # opened with the first claim: who only reads leaves nothing behind
         self._claimed: set[str] = set()
         self.refresh()
 
     def close(self) -> None:
         """Give up what was claimed."""
-        os.close(self._claims)
+        if self._claims is not None:
+            os.close(self._claims)
 
     @property
     def path(self) -> Path:
@@ -173,6 +178,11 @@ class Records:
 
     def _lock(self, key: str, how: int) -> bool:
         """Lock or free the byte of the claims file that stands for a key."""
+        if self._claims is None:
+            try:
+                self._claims = os.open(self.folder / CLAIMS, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise _not_here(self.folder, error) from error
         try:
             fcntl.lockf(self._claims, how, 1, int(key[:15], 16), os.SEEK_SET)
         except (BlockingIOError, PermissionError):
