@@ -21,7 +21,6 @@ def proof(length, encoder_seconds, encoder_exact=8):
 def at_hand(untrained, tmp_path, monkeypatch):
     """The encoder, in the place where those are that ship."""
     monkeypatch.setattr(starts, "SHIPPED", tmp_path / "shipped")
-    monkeypatch.setattr(starts.shipped, "__defaults__", (None, tmp_path / "shipped"))
     untrained.config["proof"] = [proof(2, 1.0), proof(4, 1.0), proof(5, 3.0)]
     untrained.save(tmp_path / "shipped" / "one")
     return untrained

@@ -47,7 +47,7 @@ class Pool:
 
     def batch(self, training: Training, step: int) -> list[tuple[int, ...]]:
         """A step's targets, longest first."""
-        starts = np.random.default_rng([training.seed, step, 0]).integers(self.count, size=training.rows)
+        starts = np.random.default_rng([training.seed, step, 0]).integers(self.count, size=training.rows).tolist()
         return [self._cut(start, length) for start, length in zip(starts, training.lengths(step, self.most), strict=True)]
 
     def held_out(self, count: int) -> list[tuple[int, ...]]:
@@ -60,7 +60,7 @@ class Pool:
         return np.unique(np.linspace(first, self.places - 1, count).round().astype(int)).tolist()
 
     def _cut(self, place: int, length: int) -> tuple[int, ...]:
-        start = int(place) * self.stride
+        start = place * self.stride
         return tuple(self.ids[start : start + length].tolist())
 
 

@@ -35,13 +35,13 @@ class Begun(NamedTuple):
     words: str
 
 
-def shipped(lm: FrozenLM, layout: Layout | None = None, folder: Path = SHIPPED) -> Encoder | None:
+def shipped(lm: FrozenLM, layout: Layout | None = None, folder: Path | None = None) -> Encoder | None:
     """The encoder that ships with the package for this very model (by fingerprint), and this layout; None: there is none.
 
     Args:
-        folder: an encoder's, or one that holds such folders.
+        folder: an encoder's, or one that holds such folders; by default the package's.
     """
-    for place in sorted(folder.rglob(CONFIG)):
+    for place in sorted((folder or SHIPPED).rglob(CONFIG)):
         encoder = Encoder.load(place.parent)
         try:
             encoder.check(lm, layout)

@@ -1,0 +1,164 @@
+"""What an encoder saves: fits from its starts against random ones, in turn, and its raw way against fitting. One row each.
+
+    python scripts/encoder_speed.py --texts file:books_val.parquet --record
+    python scripts/encoder_speed.py --what raw --texts file:books_val.parquet --passages 1000 --lengths 32
+    python scripts/encoder_speed.py --report
+
+`fits` fits the same passages both ways, block by block with the order turned each time, the encoder's own pass counted: row-steps,
+texts solved a minute. `--record` writes these rows into the encoder's config and card, by which `auto` decides. `raw` encodes and
+decodes passages in one pass each, and fits a part of them (`--fitted`) for comparison; seconds are for one passage. The machine
+should do nothing else meanwhile. `--report` writes the tables of docs/encoder.md from the rows alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import prototokens as pt
+from prototokens.devices import wait
+from prototokens.encoder.card import write_card
+from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.proof import prove
+from prototokens.encoder.starts import raw, shipped
+from prototokens.lab.provenance import stamp
+from prototokens.lab.report import Table
+from prototokens.lab.texts import Texts
+
+MARKS = {
+    "fits": ("<!-- fits: made by scripts/encoder_speed.py -->", "<!-- end of the fits -->"),
+    "raw": ("<!-- raw: made by scripts/encoder_speed.py -->", "<!-- end of raw -->"),
+}
+
+
+def find(lm: pt.FrozenLM, folder: Path | None, layout: str) -> Encoder:
+    """The encoder of the options, or the one that ships."""
+    encoder = Encoder.load(folder) if folder else shipped(lm, pt.Layout.named(layout))
+    if encoder is None:
+        raise SystemExit(f"no encoder for {lm.name!r} and layout {layout} ships: name a folder with --encoder")
+    return encoder
+
+
+def fits(lm: pt.FrozenLM, encoder: Encoder, args: argparse.Namespace) -> list[dict]:
+    texts, rows = Texts(lm, [args.texts], args.seed), []
+    for length in args.lengths:
+        passages = [passage.ids for passage in texts.passages(args.passages, length)]
+        recipe = pt.Recipe.named(args.recipe, **({} if args.lr is None else {"lr": args.lr}))
+        row = prove(lm, encoder, passages, recipe, said=lambda words: print(words, file=sys.stderr, flush=True))
+        rows.append({**row, "lr": recipe.lr})
+    return rows
+
+
+def raw_against_fits(lm: pt.FrozenLM, encoder: Encoder, args: argparse.Namespace) -> list[dict]:
+    texts, rows = Texts(lm, [args.texts], args.seed), []
+    for length in args.lengths:
+        passages = [list(passage.ids) for passage in texts.passages(args.passages, length)]
+        encoder.vectors(lm, passages[:8])  # the first pass is slower
+        wait(lm.device)
+        began = time.monotonic()
+        solutions = raw(lm, encoder, passages)
+        wait(lm.device)
+        encoded = time.monotonic()
+        decoded = pt.decode_ids(lm, solutions).ids
+        wait(lm.device)
+        ended = time.monotonic()
+        part = passages[: args.fitted]
+        fitted = pt.fit(lm, part, layout=encoder.layout, recipe=args.recipe)
+        wait(lm.device)
+        seconds = time.monotonic() - ended
+        right = sum(a == b for ids, got in zip(passages, decoded, strict=True) for a, b in zip(ids, got, strict=True))
+        rows.append(
+            {
+                "length": length,
+                "texts": len(passages),
+                "recipe": args.recipe,
+                "accuracy": right / (len(passages) * length),
+                "exact": sum(got == ids for ids, got in zip(passages, decoded, strict=True)),
+                "encode_seconds": (encoded - began) / len(passages),
+                "decode_seconds": (ended - encoded) / len(passages),
+                "fitted": len(part),
+                "fitted_exact": sum(solution.exact for solution in fitted),
+                "fit_seconds": seconds / len(part),
+            }
+        )
+        print(f"{length} tokens: {len(passages)} raw, {len(part)} fitted", file=sys.stderr, flush=True)
+    return rows
+
+
+def report(rows: list[dict], page: Path) -> None:
+    """Both tables of the page."""
+    columns = {
+        "fits": (
+            "layout", "tokens", "texts", "recipe", "row-steps, random", "row-steps, encoder", "share", "exact, random",
+            "exact, encoder", "solved a minute, random", "solved a minute, encoder", "times",
+        ),
+        "raw": (
+            "layout", "tokens", "texts", "source", "token accuracy", "exact", "encode, ms", "decode, ms", "fit, ms", "times",
+        ),
+    }  # fmt: skip
+    cells: dict[str, list[list]] = {"fits": [], "raw": []}
+    for row in rows:
+        if row["what"] == "fits":
+            one, other = row["random"], row["encoder"]
+            pace = [60 * side["exact"] / side["seconds"] for side in (one, other)]
+            cells["fits"].append([
+                row["layout"], row["length"], row["texts"], row["recipe"], one["row_steps"], other["row_steps"],
+                other["row_steps"] / one["row_steps"], one["exact"], other["exact"], *pace, pace[1] / pace[0] if pace[0] else None,
+            ])  # fmt: skip
+        else:
+            whole = row["encode_seconds"] + row["decode_seconds"]
+            cells["raw"].append([
+                row["layout"], row["length"], row["texts"], row["source"], f"{row['accuracy']:.1%}",
+                f"{row['exact'] / row['texts']:.1%}", 1000 * row["encode_seconds"], 1000 * row["decode_seconds"],
+                1000 * row["fit_seconds"], row["fit_seconds"] / whole,
+            ])  # fmt: skip
+    text = page.read_text(encoding="utf-8")
+    for name, (begin, end) in MARKS.items():
+        before, rest = text.split(begin)
+        made = Table(name, columns[name], cells[name]).markdown()
+        text = "\n".join([before + begin, "", made, "", end + rest.split(end)[1]])
+    page.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=["fits", "raw"], default="fits")
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--encoder", type=Path, help="its folder; by default the one that ships")
+    parser.add_argument("--layout", default="tiled:4", help="of the one that ships")
+    parser.add_argument("--texts", default="sample")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[8, 16, 32])
+    parser.add_argument("--passages", type=int, default=128)
+    parser.add_argument("--fitted", type=int, default=128, help="with raw: of the passages, how many are fitted too")
+    parser.add_argument("--recipe", default="fast")
+    parser.add_argument("--lr", type=float, help="in place of the recipe's, both ways")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", action="store_true", help="write the fits into the encoder's config and card")
+    parser.add_argument("--rows", type=Path, default=Path("results/encoder/speed.jsonl"))
+    parser.add_argument("--report", action="store_true", help="write the page's tables from the rows; nothing is run")
+    parser.add_argument("--page", type=Path, default=Path("docs/encoder.md"))
+    args = parser.parse_args()
+    if args.report:
+        report([json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()], args.page)
+        return
+    lm = pt.FrozenLM.from_pretrained(args.model, dtype=args.dtype)
+    encoder = find(lm, args.encoder, args.layout)
+    found = fits(lm, encoder, args) if args.what == "fits" else raw_against_fits(lm, encoder, args)
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "what": args.what, "layout": encoder.shape.layout, "fingerprint": lm.fingerprint, "source": args.texts.split("/")[-1],
+        "encoder": encoder.config["weights_sha256"], "trained": encoder.config["trained"], **stamp(lm.device),
+    }  # fmt: skip
+    with args.rows.open("a", encoding="utf-8") as out:
+        out.writelines(json.dumps({**about, **row}) + "\n" for row in found)
+    if args.record and args.what == "fits" and encoder.path:
+        encoder.config["proof"] = found
+        encoder.save(encoder.path, write_card(encoder))
+
+
+if __name__ == "__main__":
+    main()

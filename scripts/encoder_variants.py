@@ -1,0 +1,171 @@
+"""Short trainings of every variant of the encoder, one row each: what to keep, and what did not help.
+
+    python scripts/encoder_variants.py --texts file:books_train.parquet --held-out file:books_val.parquet --steps 2000
+    python scripts/encoder_variants.py --report
+
+Each variant changes one thing about `BASE` and gets the same number of steps; its row holds the held-out accuracy and exact
+share by length, the tokens and the seconds. The `scaling` variants take the base at other sizes and numbers of steps: accuracy
+against training tokens and encoder size. Rows that are there are not run again, so a killed run goes on; a variant that was
+killed goes on from its own checkpoint. `--report` writes the table of docs/encoder.md from the rows alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import prototokens as pt
+from prototokens.devices import bfloat16_pays
+from prototokens.encoder.config import Shape, Training, as_json
+from prototokens.encoder.distil import save_solutions
+from prototokens.encoder.train import Running, train
+from prototokens.lab.provenance import stamp
+from prototokens.lab.report import Table
+from prototokens.lab.texts import Texts
+
+BASE = Shape(layout="tiled:4", max_length=16, width=256, layers=4, heads=4, feed_forward=1024)
+MARKS = ("<!-- variants: made by scripts/encoder_variants.py -->", "<!-- end of the variants -->")
+TEACHERS = 2048  # texts that are fitted for the variant that learns from solutions
+Variant = tuple[Shape, dict]  # a shape, and changes to the training
+
+
+def variants(lm: pt.FrozenLM, steps: int, solutions: Path) -> dict[str, Variant]:
+    """Name -> what it is. The first is the base."""
+    deep = len(lm.model.base_model(inputs_embeds=lm.embed(_one(lm)), output_hidden_states=True).hidden_states) - 1
+    trunk = tuple(sorted({0, deep // 2, deep}))
+    found: dict[str, Variant] = {
+        "from scratch, all vectors": (BASE, {}),
+        "frozen trunk, attention pooling": (replace(BASE, depths=trunk, layers=1), {}),
+        "frozen trunk and as many blocks": (replace(BASE, depths=trunk), {}),
+        "trunk with adapters, attention pooling": (replace(BASE, depths=trunk, layers=1, rank=16), {}),
+        "e predicted, m's learned": (replace(BASE, predict="e"), {}),
+        "curriculum from short to long": (BASE, {"curriculum": steps // 2, "shortest": 2}),
+        "every text of full length": (BASE, {"full": 1.0}),
+        "temperature 0.5": (BASE, {"temperature": 0.5}),
+        "temperature 2": (BASE, {"temperature": 2.0}),
+        "noise 0.05": (BASE, {"noise": 0.05}),
+        "noise 0.2": (BASE, {"noise": 0.2}),
+        "learning from fitted solutions too": (BASE, {"distil": 0.1, "solutions": str(solutions)}),
+        "half the rates": (BASE, {"rate": 0.0015, "matrix_rate": 0.01}),
+        "twice the rates": (BASE, {"rate": 0.006, "matrix_rate": 0.04}),
+    }
+    found |= {f"K = {count}": (replace(BASE, layout=_tiled(count)), {}) for count in (1, 2, 8)}
+    found["K = 1, e predicted, m learned"] = (replace(BASE, layout="paper", predict="e"), {})
+    found |= {f"{length} tokens": (replace(BASE, max_length=length), {}) for length in (8, 32)}
+    found |= {f"scaling: {times:g} of the steps": (BASE, {"steps": round(times * steps)}) for times in (0.25, 0.5, 2.0)}
+    for width, layers in ((128, 2), (256, 8), (384, 6)):
+        shape = replace(BASE, width=width, layers=layers, heads=width // 64, feed_forward=4 * width)
+        found[f"scaling: {layers} blocks of width {width}"] = (shape, {})
+    return found
+
+
+def _one(lm: pt.FrozenLM):
+    import torch
+
+    return torch.zeros(1, 1, dtype=torch.int64, device=lm.device)
+
+
+def _tiled(count: int) -> str:
+    return "paper" if count == 1 else f"tiled:{count}"
+
+
+def key(row: dict) -> str:
+    """What determines a row, but for the run's own folders."""
+    training = {**row["training"], "solutions": bool(row["training"]["solutions"])}
+    return json.dumps([row["fingerprint"], row["shape"], training], sort_keys=True)
+
+
+def fit_teachers(lm: pt.FrozenLM, source: str, path: Path) -> None:
+    """Fitted solutions of training texts, made once."""
+    if path.exists():
+        return
+    texts = [passage.ids for passage in Texts(lm, [source], seed=7).passages(TEACHERS, BASE.max_length)]
+    print(f"fitting {TEACHERS} texts to learn from", file=sys.stderr, flush=True)
+    save_solutions(path, lm, pt.fit(lm, texts, layout=BASE.layout))
+
+
+def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
+    solutions = args.work / "solutions.safetensors"
+    args.work.mkdir(parents=True, exist_ok=True)
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    dtype = "bfloat16" if bfloat16_pays(lm.device) else "float32"
+    base = Training(
+        texts=args.texts, held_out=args.held_out, steps=args.steps, rows=args.batch, seed=args.seed, pool=args.pool, dtype=dtype
+    )
+    for name, (shape, changes) in variants(lm, args.steps, solutions).items():
+        if args.only and not any(word in name for word in args.only):
+            continue
+        training = replace(base, **changes)
+        row = {"variant": name, "fingerprint": lm.fingerprint, "shape": as_json(shape), "training": as_json(training)}
+        row = json.loads(json.dumps(row))
+        for source in ("texts", "held_out"):  # rows are published: no folders of this machine
+            row["training"][source] = row["training"][source].split("/")[-1]
+        if key(row) in {key(done) for done in read(args.rows)}:
+            continue
+        if training.solutions:
+            fit_teachers(lm, args.texts, solutions)
+        place = args.work / "".join(letter if letter.isalnum() else "-" for letter in name)
+        running = Running(place, texts_measured=args.measured, texts_proved=0, measure_every=max(1, args.steps // 8))
+        encoder = train(lm, shape, training, place / "encoder", running)
+        found = {
+            "parameters": sum(parameter.numel() for parameter in encoder.network.parameters()),
+            "trained": encoder.config["trained"],
+            "held_out": encoder.config["held_out"]["rows"],
+            **stamp(lm.device),
+        }
+        with args.rows.open("a", encoding="utf-8") as out:
+            out.write(json.dumps({**row, **found}) + "\n")
+        last = found["held_out"][-1]
+        words = f"{name}: {last['accuracy']:.1%} of the tokens, {last['exact']:.1%} of the texts at {last['length']} tokens"
+        print(words, file=sys.stderr, flush=True)
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def report(rows: list[dict], page: Path) -> None:
+    """The table of the page, best first."""
+    columns = ("variant", "parameters", "steps", "tokens (M)", "minutes", "length", "accuracy", "exact", "nats a token")
+    cells = [
+        (
+            row["variant"], f"{row['parameters'] / 1e6:.1f}M", row["trained"]["step"], f"{row['trained']['tokens'] / 1e6:.2f}",
+            f"{row['trained']['seconds'] / 60:.1f}", last["length"], f"{last['accuracy']:.1%}", f"{last['exact']:.1%}",
+            f"{last['nats']:.3f}",
+        )
+        for row in sorted(rows, key=lambda row: -row["held_out"][-1]["accuracy"])
+        for last in row["held_out"][-1:]
+    ]  # fmt: skip
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    made = Table("variants", columns, cells).markdown()
+    page.write_text("\n".join([before + MARKS[0], "", made, "", MARKS[1] + rest.split(MARKS[1])[1]]), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--texts", default="sample")
+    parser.add_argument("--held-out", default="", help="by default the end of --texts")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=64, help="texts of a step")
+    parser.add_argument("--pool", type=int, default=20_000_000, help="most tokens that are read")
+    parser.add_argument("--measured", type=int, default=256, help="held-out texts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", help="variants whose name holds one of these")
+    parser.add_argument("--work", type=Path, default=Path("build/encoder-variants"))
+    parser.add_argument("--rows", type=Path, default=Path("results/encoder/variants.jsonl"))
+    parser.add_argument("--report", action="store_true", help="write the page's table from the rows; nothing is trained")
+    parser.add_argument("--page", type=Path, default=Path("docs/encoder.md"))
+    args = parser.parse_args()
+    if args.report:
+        report(read(args.rows), args.page)
+        return
+    run(pt.FrozenLM.from_pretrained(args.model), args)
+
+
+if __name__ == "__main__":
+    main()
