@@ -1,6 +1,6 @@
-"""The space that an encoder learns, beside that of fitted vectors: neighbours, the way between two texts, noise, other lengths.
+"""The space that an encoder learns, beside that of fitted vectors: neighbours, the way between texts, noise, prefixes.
 
-    python scripts/encoder_space.py --texts file:books_val.parquet --other code=file:code.txt random-words=random-words:words.txt
+    python scripts/encoder_space.py --texts file:books_val.parquet --other code=file:code.txt words=random-words:words.txt
     python scripts/encoder_space.py --report
 
 Rows of five kinds: `neighbours`, how alike the texts are whose vectors are nearest (share of tokens in common), against pairs
@@ -222,7 +222,8 @@ def main() -> None:
     sources = {"held-out": args.texts, **dict(pair.split("=", 1) for pair in args.other)}
     rows = [
         *neighbours(lm, kinds, texts), *between(lm, encoder.layout, kinds, texts), *noise(decoder, kinds, texts),
-        *distances(kinds), *prefixes(lm, encoder, texts), *domains(lm, encoder, sources, min(count, 64), args.length, args.seed),
+        *distances(kinds), *prefixes(lm, encoder, texts),
+        *domains(lm, encoder, sources, min(count, 64), args.length, args.seed),
     ]  # fmt: skip
     about = {"fingerprint": lm.fingerprint, "encoder": encoder.config["weights_sha256"], **stamp(lm.device)}
     args.rows.parent.mkdir(parents=True, exist_ok=True)

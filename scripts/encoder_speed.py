@@ -4,10 +4,10 @@
     python scripts/encoder_speed.py --what raw --texts file:books_val.parquet --passages 1000 --lengths 32
     python scripts/encoder_speed.py --report
 
-`fits` fits the same passages both ways, block by block with the order turned each time, the encoder's own pass counted: row-steps,
-texts solved a minute. `--record` writes these rows into the encoder's config and card, by which `auto` decides. `raw` encodes and
-decodes passages in one pass each, and fits a part of them (`--fitted`) for comparison; seconds are for one passage. The machine
-should do nothing else meanwhile. `--report` writes the tables of docs/encoder.md from the rows alone.
+`fits` fits the same passages both ways, block by block with the order turned each time, the encoder's own pass counted:
+row-steps, texts solved a minute. `--record` writes these rows into the encoder's config and card, by which `auto` decides.
+`raw` encodes and decodes passages in one pass each, and fits a part of them (`--fitted`) for comparison; seconds are for one
+passage. The machine should do nothing else meanwhile. `--report` writes the tables of docs/encoder.md from the rows alone.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def report(rows: list[dict], page: Path) -> None:
             pace = [60 * side["exact"] / side["seconds"] for side in (one, other)]
             cells["fits"].append([
                 row["layout"], row["length"], row["texts"], row["recipe"], one["row_steps"], other["row_steps"],
-                other["row_steps"] / one["row_steps"], one["exact"], other["exact"], *pace, pace[1] / pace[0] if pace[0] else None,
+                other["row_steps"] / one["row_steps"], one["exact"], other["exact"], *pace,
+                pace[1] / pace[0] if pace[0] else None,
             ])  # fmt: skip
         else:
             whole = row["encode_seconds"] + row["decode_seconds"]

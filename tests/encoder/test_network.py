@@ -71,7 +71,7 @@ def test_loss_and_gradient_through_the_decoder_are_those_of_float64(tiny_llama, 
         total = total + functional.cross_entropy(logits / 0.5, torch.tensor(ids), reduction="sum")
         rights.append(int((logits.argmax(-1) == torch.tensor(ids)).sum()))
     total.backward()
-    assert float(judged.scores.loss.sum()) == pytest.approx(float(total), rel=1e-5)
+    assert float(judged.scores.loss.sum()) == pytest.approx(total.item(), rel=1e-5)
     torch.testing.assert_close(vectors.grad.double(), 0.25 * reference.grad, rtol=1e-3, atol=1e-6)
     assert judged.right(len(TEXTS)).tolist() == rights
     assert judged.exact(len(TEXTS)).tolist() == [right == len(ids) for right, ids in zip(rights, TEXTS, strict=True)]
