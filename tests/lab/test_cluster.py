@@ -30,7 +30,7 @@ def test_a_killed_actor_loses_nothing(tiny_folder, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
     )  # fmt: skip
     try:
-        out, _ = program.communicate(timeout=300)
+        out, _ = program.communicate(timeout=900)
     finally:
         if program.poll() is None:
             os.killpg(program.pid, signal.SIGKILL)

@@ -25,7 +25,7 @@ from prototokens.recipe import Recipe
 
 VOLATILE = ("seconds", "when", "machine", "versions", "git")
 HERE = Path(__file__).parent
-KILLS = int(os.environ.get("PROTOTOKENS_KILLS", "4"))  # 20 take a quarter of a minute
+KILLS = int(os.environ.get("PROTOTOKENS_KILLS", "20"))
 
 
 def steady(rows):

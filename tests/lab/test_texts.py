@@ -1,8 +1,11 @@
 """Where passages come from: every kind of source, what it refuses, and that passages are the same again."""
 
 import json
+import os
+import subprocess
 import sys
 
+import data_hub
 import pytest
 
 from prototokens import samples
@@ -206,3 +209,40 @@ def test_a_data_set_is_read_row_by_row(tiny_llama, monkeypatch):
     assert asked == {"name": "some/books", "revision": "abc", "split": "validation", "streaming": True}
     with pytest.raises(TextError, match="there is no column 'text', there are title"):
         Texts(tiny_llama, ["hub:some/books:text"]).passages(3, 3)
+
+
+READ = """
+import json, sys
+from prototokens.errors import PrototokensError
+from prototokens.lab.documents import documents
+for source in sys.argv[1:]:
+    try:
+        print(json.dumps(list(documents(source))))
+    except PrototokensError as error:
+        print(json.dumps(f"{type(error).__name__}: {error}"))
+"""
+
+
+def test_a_data_set_of_a_hub_is_streamed(tmp_path):
+    """By the library itself, from a hub on loopback, in a process of its own: its import is when it reads the address."""
+    pytest.importorskip("datasets", reason="needs the extra [data]")
+    sources = ["some/books:body", "some/books@main:body", "some/books:text", "some/books@v2:body", "no/books:body"]
+    with data_hub.serving() as address:
+        env = {
+            **os.environ,
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_OFFLINE": "0",
+            "HF_DATASETS_OFFLINE": "0",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", READ, *(f"hub:{source}" for source in sources)],
+            capture_output=True, text=True, check=False, timeout=600, env=env,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plain, named, column, revision, missing = (json.loads(line) for line in done.stdout.splitlines())
+    assert plain == [[f"some/books:train#{row['number']}", row["body"]] for row in data_hub.ROWS]
+    assert named == [[f"some/books@main:train#{row['number']}", row["body"]] for row in data_hub.ROWS]
+    assert column == "TextError: texts 'hub:some/books:text': there is no column 'text', there are body, number"
+    for said, source in ((revision, "some/books@v2:body"), (missing, "no/books:body")):
+        assert said.startswith(f"TextError: texts 'hub:{source}': the data set could not be opened")

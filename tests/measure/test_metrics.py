@@ -98,3 +98,9 @@ def test_bootstrap_of_any_statistic_and_of_one_value():
     assert found.low >= 1
     with pytest.raises(ValueError, match="at least one"):
         metrics.bootstrap([])
+
+
+def test_means_drawn_at_once_are_those_drawn_one_by_one():
+    values = [random.Random(1).gauss(0, 1) for _ in range(9)]
+    assert metrics.bootstrap(values) == pytest.approx(metrics.bootstrap(values, lambda sample: float(np.mean(sample))))
+    assert metrics.bootstrap([0.25]) == (0.25, 0.25, 0.25)
