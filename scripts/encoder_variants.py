@@ -28,7 +28,6 @@ from prototokens.lab.texts import Texts
 
 BASE = Shape(layout="tiled:4", max_length=16, width=256, layers=4, heads=4, feed_forward=1024)
 MARKS = ("<!-- variants: made by scripts/encoder_variants.py -->", "<!-- end of the variants -->")
-TEACHERS = 2048  # texts that are fitted for the variant that learns from solutions
 Variant = tuple[Shape, dict]  # a shape, and changes to the training
 
 
@@ -78,12 +77,12 @@ def key(row: dict) -> str:
     return json.dumps([row["fingerprint"], row["shape"], training], sort_keys=True)
 
 
-def fit_teachers(lm: pt.FrozenLM, source: str, path: Path) -> None:
+def fit_teachers(lm: pt.FrozenLM, source: str, count: int, path: Path) -> None:
     """Fitted solutions of training texts, made once."""
     if path.exists():
         return
-    texts = [passage.ids for passage in Texts(lm, [source], seed=7).passages(TEACHERS, BASE.max_length)]
-    print(f"fitting {TEACHERS} texts to learn from", file=sys.stderr, flush=True)
+    texts = [passage.ids for passage in Texts(lm, [source], seed=7).passages(count, BASE.max_length)]
+    print(f"fitting {count} texts to learn from", file=sys.stderr, flush=True)
     save_solutions(path, lm, pt.fit(lm, texts, layout=BASE.layout))
 
 
@@ -106,7 +105,7 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
         if key(row) in {key(done) for done in read(args.rows)}:
             continue
         if training.solutions:
-            fit_teachers(lm, args.texts, solutions)
+            fit_teachers(lm, args.texts, args.teachers, solutions)
         place = args.work / "".join(letter if letter.isalnum() else "-" for letter in name)
         running = Running(place, texts_measured=args.measured, texts_proved=0, measure_every=max(1, args.steps // 8))
         encoder = train(lm, shape, training, place / "encoder", running)
@@ -154,6 +153,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="texts of a step")
     parser.add_argument("--pool", type=int, default=20_000_000, help="most tokens that are read")
     parser.add_argument("--measured", type=int, default=256, help="held-out texts")
+    parser.add_argument("--teachers", type=int, default=2048, help="texts that are fitted, for the variant that learns from them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", help="variants whose name holds one of these")
     parser.add_argument("--work", type=Path, default=Path("build/encoder-variants"))

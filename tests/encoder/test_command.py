@@ -21,6 +21,7 @@ SMALL = [
 
 
 def run(capfd, *arguments):
+    capfd.readouterr()  # what was printed while the model was made
     with pytest.raises(SystemExit) as end:
         main(["train-encoder", *map(str, arguments)])
     out, err = capfd.readouterr()
@@ -56,7 +57,7 @@ def test_quiet_is_quiet(capfd, given):
 
 
 @pytest.mark.parametrize(
-    ("extra", "words"),
+    ("extra", "expected"),
     [
         (["--layout=paper"], "either --layout or --vectors"),
         (["--depths=a,b"], "0,3,6"),
@@ -73,12 +74,12 @@ def test_quiet_is_quiet(capfd, given):
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )
-def test_wrong_usage_is_one_line_and_status_2(capfd, given, extra, words, monkeypatch):
+def test_wrong_usage_is_one_line_and_status_2(capfd, given, extra, expected, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     status, out, err = run(capfd, *given, *extra)
     assert status == 2
     assert out == ""
-    assert words in err
+    assert expected in err
     assert len(err.strip().splitlines()) == 1
 
 
