@@ -153,7 +153,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="texts of a step")
     parser.add_argument("--pool", type=int, default=20_000_000, help="most tokens that are read")
     parser.add_argument("--measured", type=int, default=256, help="held-out texts")
-    parser.add_argument("--teachers", type=int, default=2048, help="texts that are fitted, for the variant that learns from them")
+    parser.add_argument(
+        "--teachers", type=int, default=2048, help="texts that are fitted, for the variant that learns from them"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", help="variants whose name holds one of these")
     parser.add_argument("--work", type=Path, default=Path("build/encoder-variants"))
