@@ -27,12 +27,12 @@ from prototokens.encoder.config import Shape, Training
 from prototokens.encoder.train import Running, Trainer
 
 TRIAL_STEPS = 6
-# For each layout: what is passed on to train-encoder, and its share of the hours. A first choice: encoder_variants.py is to judge.
+# For each layout, what is passed on to train-encoder: a first choice, of which encoder_variants.py is to judge.
 ENCODERS = {
     "tiled:4": {"max-length": 32, "width": 256, "layers": 4, "heads": 4, "rows": 128, "rate": 0.003, "matrix-rate": 0.02},
     "paper": {"max-length": 16, "width": 256, "layers": 4, "heads": 4, "rows": 128, "rate": 0.003, "matrix-rate": 0.02},
 }
-SHARES = {"tiled:4": 0.75, "paper": 0.25}
+SHARES = {"tiled:4": 0.75, "paper": 0.25}  # of the hours
 
 
 def one_folder(patterns: list[str], work: Path) -> str:

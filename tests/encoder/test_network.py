@@ -42,7 +42,7 @@ def test_every_token_and_its_place_is_heard(tiny_llama):
 def test_vectors_begin_on_the_scale_of_the_embeddings(tiny_llama):
     network = make_network(tiny_llama, SHAPE, 0)
     table = tiny_llama.embedding_weight
-    vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device))
+    vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device)).detach()
     spread = (vectors - table.mean(0)) / table.std(0)
     assert 0.5 < float(spread.square().mean().sqrt()) < 2.0
     torch.testing.assert_close(network.mean, table.float().mean(0))
@@ -50,7 +50,7 @@ def test_vectors_begin_on_the_scale_of_the_embeddings(tiny_llama):
 
 def test_with_e_alone_predicted_the_others_are_the_same_for_all_texts(tiny_llama):
     network = lively(tiny_llama, Shape(**{**vars(SHAPE), "predict": "e"}))
-    vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device))
+    vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device)).detach()
     assert not torch.equal(vectors[0, 0], vectors[1, 0])
     assert all(torch.equal(vectors[0, 1:], other[1:]) for other in vectors)
 
