@@ -131,7 +131,7 @@ EXPLORE = {
 REPRODUCE = {
     "model": "the model, as it was named",
     "fingerprint": "hash of its weights",
-    "scale": "smoke or paper",
+    "scale": "smoke or paper; null with --from-rows",
     "experiments": "of each: `name`, `title`, `jobs`, `rows`, `seconds` of computing, `notes`, `tables` (lists of rows, by"
     " name) and `files`; without NAME `name`, `shows` and `smoke_seconds`, a stored forecast for"
     " the built-in model, whatever is given",
