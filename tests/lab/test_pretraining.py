@@ -72,7 +72,7 @@ def test_a_folder_without_models_is_said(tiny_folder, facts_of, tmp_path):
     lm = models.load(str(tiny_folder), dtype="float32")
     config = settings(lm, most_texts=1, grid=(1,), facts_of=facts_of, checkpoints=(str(tmp_path / "bare"),))
     (tmp_path / "bare").mkdir()
-    with pytest.raises(UsageError, match="neither a model"):
+    with pytest.raises(UsageError, match="bare: the folder holds no model, nor folders that hold one"):
         pretraining.jobs(config)
 
 

@@ -6,10 +6,7 @@ import random
 import pytest
 import torch
 
-import prototokens as pt
 from prototokens.measure.arithmetic import PRECISION, coded_bytes, frequencies, read, write
-from prototokens.sizes import sizes_of
-from prototokens.source import read_source
 
 
 def code(table, symbols):
@@ -50,12 +47,3 @@ def test_a_text_takes_its_surprisal(tiny_llama):
     ids = tiny_llama.encode("Call me Ishmael. Some years ago, never mind how long, I went to sea. " * 5)
     bits = float(tiny_llama.surprisal(ids).double().sum()) / math.log(2)
     assert bits <= 8 * coded_bytes(tiny_llama, ids) <= bits * 1.001 + 16
-
-
-def test_sizes_beside(tiny_llama):
-    source = read_source(tiny_llama, "the sea, the sea, the sea, " * 40)
-    sizes = sizes_of(tiny_llama, source)
-    assert set(sizes) == {"plain", "zstd", "xz", "arithmetic"}
-    assert sizes["plain"] == 27 * 40
-    assert max(sizes["zstd"], sizes["xz"]) < sizes["plain"] / 4
-    assert pt.encode(tiny_llama, "ab").header["sizes"]["plain"] == 2

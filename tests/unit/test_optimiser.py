@@ -12,7 +12,9 @@ from prototokens.recipe import Recipe
 def states(count, width, rate=0.1):
     flat, whole = torch.zeros(count, width), torch.arange(count)
     matrices = torch.zeros(count, width, width)
-    vectors = Vectors(torch.ones(count, width), flat, flat.clone(), flat.clone(), whole, matrices, matrices.clone())
+    vectors = Vectors(
+        torch.ones(count, width), flat, flat.clone(), flat.clone(), whole, flat[:, 0], flat[:, 0], matrices, matrices.clone()
+    )
     flag = torch.zeros(count, dtype=torch.bool)
     return vectors, Groups(whole * 0, torch.full((count,), rate), whole, flat[:, 0], whole, flag, flag)
 

@@ -182,7 +182,7 @@ class _Crew:
 
     def _give_back(self, hand: _Hand, error: Exception) -> None:
         """Put the jobs of a lost actor in front of the queue; one that loses actor after actor ends the sweep."""
-        self.deaths.update(hand.jobs)
+        self.deaths.update(hand.jobs.keys())  # a mapping would add its values
         self.again += hand.jobs.values()
         worst = max(hand.jobs, key=lambda key: self.deaths[key], default=None)
         if worst is not None and self.deaths[worst] >= TRIES:
