@@ -4,6 +4,7 @@ Their Python runs and prints what they show, their commands are commands, their 
 constants that they state are those of the code.
 """
 
+import asyncio
 import contextlib
 import importlib
 import io
@@ -132,11 +133,26 @@ def unserved(monkeypatch):
     """`explore` builds its page and ends."""
     page = pytest.importorskip("prototokens.explorer.page", reason="gradio is not installed")
     monkeypatch.setattr(page, "listen", lambda host, port, listen=page.listen: listen(host, 0))
-    monkeypatch.setattr(page, "serve", lambda settings, host, bound: (page.build(settings), bound.close()))
+    loops, new_loop = [], asyncio.new_event_loop
+
+    def recorded():
+        loops.append(new_loop())
+        return loops[-1]
+
+    def serve(settings, host, bound):
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "new_event_loop", recorded)
+            page.build(settings)
+        bound.close()
+        # Gradio opens event loops for a page that is to be served, and leaves them to whoever serves it.
+        assert loops
+        for loop in loops:
+            loop.close()
+        asyncio.set_event_loop(None)
+
+    monkeypatch.setattr(page, "serve", serve)
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Gradio leaves an event loop open where a page is built and not served
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_a_pages_commands_do_what_they_say(page, reader, monkeypatch, capsysbinary):
     """With a chapter of two sentences; all but those that take minutes, a cluster, the network, or standard input."""
