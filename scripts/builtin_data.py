@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from prototokens.lab.documents import slices
+
 END_OF_TEXT = "<|endoftext|>"
 SLICE = 1 << 19  # characters given to the tokenizer at a time: bounds memory, costs at most one merge a slice
 
@@ -46,18 +48,6 @@ def read_texts(source: str, column: str = "text") -> Iterator[str]:
         yield path.read_text(encoding="utf-8")
 
 
-def slices(text: str) -> Iterator[str]:
-    """The text cut at spaces into pieces of at most `SLICE` characters."""
-    start = 0
-    while start < len(text):
-        end = min(start + SLICE, len(text))
-        if end < len(text):
-            space = text.rfind(" ", start, end)
-            end = space if space > start else end
-        yield text[start:end]
-        start = end
-
-
 def train_tokenizer(sources: Iterable[str], column: str, vocab_size: int, every: int = 8) -> Tokenizer:
     """A byte-level BPE tokenizer: no normaliser, so that any text comes back byte for byte.
 
@@ -73,7 +63,7 @@ def train_tokenizer(sources: Iterable[str], column: str, vocab_size: int, every:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    pieces = (piece for source in sources for text in read_texts(source, column) for piece in slices(text))
+    pieces = (piece for source in sources for text in read_texts(source, column) for piece in slices(text, SLICE))
     tokenizer.train_from_iterator((piece for i, piece in enumerate(pieces) if i % every == 0), trainer)
     return tokenizer
 
@@ -86,7 +76,7 @@ def tokenise(tokenizer: Tokenizer, sources: Iterable[str], column: str, path: Pa
     with partial.open("wb") as out:
         for source in sources:
             for text in read_texts(source, column):
-                encodings = tokenizer.encode_batch_fast(list(slices(text)), add_special_tokens=False)
+                encodings = tokenizer.encode_batch_fast(list(slices(text, SLICE)), add_special_tokens=False)
                 ids = np.concatenate([np.array([end], dtype=np.uint16), *(np.array(e.ids, dtype=np.uint16) for e in encodings)])
                 out.write(ids.tobytes())
                 count += len(ids)

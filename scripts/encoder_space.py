@@ -25,6 +25,7 @@ from torch import Tensor
 
 import prototokens as pt
 from encoder_speed import find
+from pages import put_between
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.through import Decoder
 from prototokens.lab.plots import Panel, Series, lines
@@ -185,10 +186,7 @@ def report(rows: list[dict], page: Path, pictures: Path) -> None:
     shown = [f"![{words}](images/{name}.svg)" for name, words in (
         ("encoder-noise", "accuracy against noise"), ("encoder-between", "surprisal on the way between two texts")
     )]  # fmt: skip
-    text = page.read_text(encoding="utf-8")
-    before, rest = text.split(MARKS[0])
-    made = "\n\n".join([*(table.markdown() for table in tables), *shown])
-    page.write_text("\n".join([before + MARKS[0], "", made, "", MARKS[1] + rest.split(MARKS[1])[1]]), encoding="utf-8")
+    put_between(page, {MARKS: "\n\n".join([*(table.markdown() for table in tables), *shown])})
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import prototokens as pt
+from pages import put_between
 from prototokens.devices import wait
 from prototokens.encoder.card import write_card
 from prototokens.encoder.encoder import Encoder
@@ -116,12 +117,7 @@ def report(rows: list[dict], page: Path) -> None:
                 f"{row['exact'] / row['texts']:.1%}", 1000 * row["encode_seconds"], 1000 * row["decode_seconds"],
                 1000 * row["fit_seconds"], row["fit_seconds"] / whole,
             ])  # fmt: skip
-    text = page.read_text(encoding="utf-8")
-    for name, (begin, end) in MARKS.items():
-        before, rest = text.split(begin)
-        made = Table(name, columns[name], cells[name]).markdown()
-        text = "\n".join([before + begin, "", made, "", end + rest.split(end)[1]])
-    page.write_text(text, encoding="utf-8")
+    put_between(page, {marks: Table(name, columns[name], cells[name]).markdown() for name, marks in MARKS.items()})
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import prototokens as pt
+from pages import put_between
 from prototokens.devices import bfloat16_pays
 from prototokens.encoder.config import Shape, Training, as_json
 from prototokens.encoder.distil import save_solutions
@@ -25,6 +26,7 @@ from prototokens.encoder.train import Running, train
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
+from prototokens.layout import tiled
 
 BASE = Shape(layout="tiled:4", max_length=16, width=256, layers=4, heads=4, feed_forward=1024)
 MARKS = ("<!-- variants: made by scripts/encoder_variants.py -->", "<!-- end of the variants -->")
@@ -51,7 +53,7 @@ def variants(lm: pt.FrozenLM, steps: int, solutions: Path) -> dict[str, Variant]
         "half the rates": (BASE, {"rate": 0.0015, "matrix_rate": 0.01}),
         "twice the rates": (BASE, {"rate": 0.006, "matrix_rate": 0.04}),
     }
-    found |= {f"K = {count}": (replace(BASE, layout=_tiled(count)), {}) for count in (1, 2, 8)}
+    found |= {f"K = {count}": (replace(BASE, layout=tiled(count).name), {}) for count in (1, 2, 8)}
     found["K = 1, e predicted, m learned"] = (replace(BASE, layout="paper", predict="e"), {})
     found |= {f"{length} tokens": (replace(BASE, max_length=length), {}) for length in (8, 32)}
     found |= {f"scaling: {times:g} of the steps": (BASE, {"steps": round(times * steps)}) for times in (0.25, 0.5, 2.0)}
@@ -65,10 +67,6 @@ def _one(lm: pt.FrozenLM):
     import torch
 
     return torch.zeros(1, 1, dtype=torch.int64, device=lm.device)
-
-
-def _tiled(count: int) -> str:
-    return "paper" if count == 1 else f"tiled:{count}"
 
 
 def key(row: dict) -> str:
@@ -138,10 +136,7 @@ def report(rows: list[dict], page: Path) -> None:
         for row in sorted(rows, key=lambda row: -row["held_out"][-1]["accuracy"])
         for last in row["held_out"][-1:]
     ]  # fmt: skip
-    text = page.read_text(encoding="utf-8")
-    before, rest = text.split(MARKS[0])
-    made = Table("variants", columns, cells).markdown()
-    page.write_text("\n".join([before + MARKS[0], "", made, "", MARKS[1] + rest.split(MARKS[1])[1]]), encoding="utf-8")
+    put_between(page, {MARKS: Table("variants", columns, cells).markdown()})
 
 
 def main() -> None:

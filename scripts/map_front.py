@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 import prototokens as pt
+from pages import put_between
 from prototokens.forecast import Forecaster
 from prototokens.lab.texts import Texts
 from prototokens.layout import tiled
@@ -265,12 +266,7 @@ def report(rows: list[dict], page: Path, picture: Path) -> None:
     groups = grouped(rows)
     front = [line for name, cells in groups.items() for line in ("", f"**{name}**", "", *table(cells))]
     forecast = ["", *judged(json.loads(FORECAST.read_text())["recipes"])]
-    text = page.read_text()
-    for name, made in (("front", front), ("forecast", forecast)):
-        begin, end = MARKS[name]
-        before, rest = text.split(begin)
-        text = before + "\n".join([begin, *made, "", end]) + rest.split(end)[1]
-    page.write_text(text)
+    put_between(page, {MARKS["front"]: "\n".join(front[1:]), MARKS["forecast"]: "\n".join(forecast[1:])})
     draw(groups, picture)
 
 

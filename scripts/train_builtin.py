@@ -31,8 +31,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import builtin_data
 import causal_blocks
-from muon import Muon
 from prototokens.devices import bfloat16_pays
+from prototokens.encoder.checkpoint import cut_log
+from prototokens.encoder.muon import Muon
+from prototokens.encoder.schedule import trapezoid
 
 LN2 = math.log(2)
 
@@ -81,9 +83,7 @@ class Config:
 
     def rate(self, step: int) -> float:
         """The factor on both learning rates at a step: warm-up, constant, linear fall to zero."""
-        warm = min(1.0, (step + 1 - self.first_step) / self.warmup_steps)
-        fall = 1.0 if step < self.decay_start else (self.steps - step) / (self.steps - self.decay_start)
-        return warm * fall
+        return trapezoid(step, warmup=self.warmup_steps, fall=self.decay_start, end=self.steps, first=self.first_step)
 
 
 def chosen_dtype(work: Path) -> str:
@@ -225,13 +225,6 @@ def snapshot_marks(tokens: int) -> list[int]:
     return marks
 
 
-def keep_log_until(log: Path, step: int) -> None:
-    """Drop what an interrupted run logged past its checkpoint: it will be computed, and logged, again."""
-    if log.exists():
-        rows = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
-        log.write_text("".join(row + "\n" for row in rows))
-
-
 def train(config: Config, args: argparse.Namespace) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sources = sorted(path for pattern in args.data for path in (glob.glob(pattern) or [pattern]))
@@ -255,8 +248,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
     if start := find_start(args.work, config, args.afresh):
         _, step, seconds_before = read_meta(start)
         load_checkpoint(start, model, optims)
-    log = args.work / "log.jsonl"
-    keep_log_until(log, step)
+    log = cut_log(args.work, step)
     windows = builtin_data.Windows(ids_path, config.context, config.seed)
     # A mark that fell within the step before the checkpoint may have been cut off while it was written: it is written again.
     marks = [mark for mark in snapshot_marks(config.tokens) if mark > (step - 1) * config.tokens_per_step]

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import prototokens as pt
@@ -58,7 +57,7 @@ def steps_for(lm: pt.FrozenLM, layout: str, seconds: float, compiled: bool) -> i
         feed_forward=4 * own["width"],
     )  # fmt: skip
     dtype = "bfloat16" if bfloat16_pays(lm.device) else "float32"
-    training = replace(Training(texts="random-tokens", pool=20_000, dtype=dtype), rows=own["rows"])
+    training = Training(texts="random-tokens", pool=20_000, dtype=dtype, rows=own["rows"])
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(lm, shape, training, Running(Path(folder), texts_measured=1, compile=compiled))
         for step in range(TRIAL_STEPS):  # the first ones are slower: memory is taken, or the network compiled

@@ -142,11 +142,13 @@ def _check(output: Path, force: bool) -> None:
 
 def _shape(options: dict[str, Any]) -> Shape:
     from prototokens.encoder.config import Shape
+    from prototokens.layout import tiled
 
     if options["layout"] and options["vectors"]:
         raise UsageError("give either --layout or --vectors")
-    count = options["vectors"]
-    layout = options["layout"] or {None: "tiled:4", 1: "one", 2: "paper"}.get(count, f"tiled:{(count or 0) - 1}")
+    layout, count = options["layout"] or "tiled:4", options["vectors"]
+    if count:
+        layout = "one" if count == 1 else tiled(count - 1).name
     try:
         depths = tuple(int(part) for part in options["depths"].split(","))
     except ValueError as error:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from prototokens.encoder.schedule import trapezoid
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
 
@@ -131,9 +132,7 @@ class Training:
 
     def factor(self, step: int) -> float:
         """On both learning rates, at a step: warm-up, constant, linear fall to zero."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup))
-        fall = 1.0 if step < self.decay_start else (self.steps - step) / (self.steps - self.decay_start)
-        return warm * fall
+        return trapezoid(step, warmup=self.warmup, fall=self.decay_start, end=self.steps)
 
     def longest(self, step: int, most: int) -> int:
         """Longest text of a step's batch."""

@@ -18,7 +18,7 @@ import numpy as np
 from prototokens.encoder.config import Training
 from prototokens.errors import TextError
 from prototokens.frozen_lm import FrozenLM
-from prototokens.lab.documents import documents
+from prototokens.lab.documents import documents, slices
 from prototokens.lab.texts import Running, Texts
 
 SLICE = 1 << 16  # characters that are turned into ids at a time
@@ -94,13 +94,8 @@ def open_pool(lm: FrozenLM, training: Training, most: int, folder: Path) -> Pool
 def _document_ids(lm: FrozenLM, source: str) -> Iterator[list[int]]:
     """Ids of every document, in slices that end at a space."""
     for document in documents(source):
-        start, text = 0, document.text
-        while start < len(text):
-            end = min(start + SLICE, len(text))
-            space = text.rfind(" ", start, end) if end < len(text) else -1
-            end = space if space > start else end
-            yield lm.encode(text[start:end])
-            start = end
+        for piece in slices(document.text, SLICE):
+            yield lm.encode(piece)
 
 
 def _write(path: Path, pieces: Iterator[list[int]], most: int, vocabulary: int) -> None:

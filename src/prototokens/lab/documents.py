@@ -39,6 +39,17 @@ def documents(source: str) -> Iterator[Document]:
     return iter([Document(f"sample:{name}", text) for name, text in samples.stories().items()])
 
 
+def slices(text: str, most: int) -> Iterator[str]:
+    """A text cut at spaces into pieces of at most `most` characters."""
+    start = 0
+    while start < len(text):
+        end = min(start + most, len(text))
+        space = text.rfind(" ", start, end) if end < len(text) else -1
+        end = space if space > start else end
+        yield text[start:end]
+        start = end
+
+
 def _files(source: str, rest: str) -> Iterator[Document]:
     path, column = Path(rest), None
     if not path.exists() and ":" in rest:
