@@ -7,17 +7,23 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from prototokens.chunks import MOST_HALVINGS, ChunkPlan, plan_chunks
+from prototokens.decoding import decode_text
 from prototokens.encoded import EncodedText
-from prototokens.engine.certify import certify as certify_rows
 from prototokens.engine.certify import threshold
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
 from prototokens.engine.progress import Progress
+from prototokens.engine.quantise import quantise
 from prototokens.errors import TextError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 from prototokens.recipe import Recipe
+from prototokens.repair import repair
+from prototokens.sizes import sizes_of
 from prototokens.solution import Solution
+from prototokens.source import read_source
+
+INEXACT = ("halve", "patch", "keep")
 
 
 class Span(NamedTuple):
@@ -32,7 +38,7 @@ Kept = dict[Span, Solution]
 
 def encode(
     lm: FrozenLM,
-    text: str,
+    text: str | bytes,
     *,
     layout: str | Layout = "auto",
     chunk_length: int | None = None,
@@ -45,10 +51,13 @@ def encode(
     progress: Callable[[Progress], None] | None = None,
     kept: Kept | None = None,
     certify: str = "standard",
+    inexact: str = "halve",
+    bits: int | Literal["auto"] = 32,
 ) -> EncodedText:
     """Turn a text into vectors.
 
     Args:
+        text: or bytes, of any kind: what is no UTF-8, and what the tokenizer changes, is set right by edits in the file.
         layout: an arrangement of every chunk, or `auto`.
         chunk_length: tokens of every chunk but the last; by default cut by the text's information (`plan_chunks`).
         vectors: of a chunk, in place of a layout; `auto` chooses their number by the forecast (`plan_chunks`).
@@ -59,16 +68,24 @@ def encode(
             Not looked at where a vector is shared: spans that were solved apart do not share it.
         certify: `standard` goes on until every margin withstands other batch shapes, kernels and dtypes, and tries the most
             different of them on the result; `strict` tries the whole decode matrix; `none` stops at the recipe's own margin.
+        inexact: what becomes of a chunk that is not exact within its steps. `halve`: its halves are tried again, and what is
+            not exact in the end is patched; `patch`: its wrong tokens go into the file as they are, or all of its tokens where
+            that is shorter; `keep`: it stays as it is.
+        bits: of each number of the vectors in the file: 32, 16, 1 to 8, or `auto`: the fewest that stay exact, for each chunk.
+            A chunk that is not exact in so many takes more (`engine.quantise`).
 
     Returns:
-        The encoded text; `.exact` says whether every chunk decodes exactly, checked by decoding all of them.
+        The encoded text; `.exact` says whether it decodes to the text, checked by decoding it.
 
     Raises:
-        TextError: an empty text, or one that this tokenizer does not give back.
+        TextError: an empty text, or one that the tokenizer has no token for.
         UsageError: an option that cannot be meant, or a plan of another text.
     """
+    if inexact not in INEXACT:
+        raise UsageError(f"inexact must be one of {', '.join(INEXACT)}, not {inexact!r}")
     recipe = certified_recipe(lm, recipe, certify)
-    ids = text_ids(lm, text)
+    source = read_source(lm, text)
+    ids = source.ids
     plan = plan or plan_chunks(lm, ids, layout, chunk_length, vectors, recipe)
     if sum(plan.lengths) != len(ids):
         raise UsageError(f"the plan is for {sum(plan.lengths)} tokens and the text has {len(ids)}: give the plan of this text")
@@ -78,7 +95,7 @@ def encode(
     spans = [part for span in _spans(plan.lengths) for part in _as_kept(span, kept)]
     failed: Kept = {}
     row_steps = sum(kept[span].row_steps for span in spans if span in kept)
-    for attempt in range(1 if share else MOST_HALVINGS + 1):
+    for attempt in range(1 if share or inexact != "halve" else MOST_HALVINGS + 1):
         spans = [part for span in spans for part in (_halves(span) if span in failed else [span])]
         waiting = [span for span in spans if span not in kept]
 
@@ -99,10 +116,26 @@ def encode(
         row_steps += sum(solution.row_steps for solution in solutions)
         if _all_decode(lm, spans, kept, failed):
             break
-    chosen = [kept.get(span) or failed[span] for span in spans]
-    number = {None: None, "e": 0, "m": 1}[share]
-    certificate, _ = certify_rows(lm, chosen, certify)
-    return EncodedText.of(lm, text, chosen, recipe=recipe, share=number, row_steps=row_steps, certificate=certificate)
+    solutions = [kept.get(span) or failed[span] for span in spans]
+    chosen = quantise(lm, solutions, bits, recipe, share=share, rows=rows, progress=progress)
+    row_steps += sum(one.row_steps for one in chosen)
+    repaired = repair(lm, [one.solution for one in chosen], certify, source.edits, patches=inexact != "keep")
+    encoded = EncodedText.of(
+        lm,
+        source.content,
+        [one.solution for one in chosen],
+        recipe=recipe,
+        share={None: None, "e": 0, "m": 1}[share],
+        row_steps=row_steps,
+        certificate=repaired.certificate,
+        extras=repaired.extras,
+        bits=None if all(one.bits == 32 for one in chosen) else [one.bits for one in chosen],
+        grids=[one.grid for one in chosen],
+        least=repaired.least,
+        sizes=sizes_of(lm, source),
+    )
+    # What decodes, not what was fitted, settles whether it is exact.
+    return replace(encoded, header={**encoded.header, "exact": decode_text(lm, encoded).matches})
 
 
 def certified_recipe(lm: FrozenLM, recipe: str | Recipe, level: str) -> Recipe:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 from torch.nn import functional
 from transformers import (
@@ -268,6 +267,19 @@ class FrozenLM:
         every token has at least half a window of text before it.
         """
         tokens = torch.as_tensor(ids, dtype=torch.int64, device=self.device)
+        nats = torch.empty(tokens.shape, device=self.device)
+        for done, logits in self.predictions(tokens):
+            part = slice(done, done + len(logits))
+            nats[part] = functional.cross_entropy(logits, tokens[part], reduction="none")
+        return nats
+
+    @torch.no_grad()
+    def predictions(self, tokens: Int64[Tensor, " tokens"]) -> Iterator[tuple[int, Float32[Tensor, "positions vocab"]]]:
+        """What this model expects at each place of a text, given what stands before it (as `surprisal` reads it).
+
+        Yields:
+            The place of the first token of a stretch, and the logits of every token there; stretches follow one another.
+        """
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
             given = f"got {int(tokens.min())} to {int(tokens.max())}"
             raise UsageError(f"the ids of {self.name!r} run from 0 to {self.vocab_size - 1}; {given}")
@@ -275,19 +287,18 @@ class FrozenLM:
         lead = tokens.new_tensor([] if bos is None else [bos])
         window = SURPRISAL_WINDOW_UNLIMITED if self.max_context is None else min(self.max_context, SURPRISAL_WINDOW)
         room = window - len(lead)
-        nats = torch.full(tokens.shape, math.log(self.vocab_size), device=self.device)
         done = 1 - len(lead)
+        if done and tokens.numel():
+            yield 0, torch.zeros(1, self.vocab_size, device=self.device)
         while done < len(tokens):
             start = max(0, done - room // 2)
             stop = min(start + room, len(tokens) - 1)
             inputs = torch.cat([lead, tokens[start:stop]])
-            # Output p is about token start + p + 1 - len(lead): drop those that an earlier window has judged.
+            # Output p is about token start + p + 1 - len(lead): drop those that an earlier stretch has judged.
             states = self.hidden(self.embed(inputs)[None])[0, done - start - 1 + len(lead) :]
             for chunk in states.split(SURPRISAL_CHUNK):
-                end = done + len(chunk)
-                nats[done:end] = functional.cross_entropy(self.logits(chunk).float(), tokens[done:end], reduction="none")
-                done = end
-        return nats
+                yield done, self.logits(chunk).float()
+                done += len(chunk)
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:

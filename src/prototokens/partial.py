@@ -9,12 +9,12 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from prototokens.encoded import write_atomically
 from prototokens.encoding import Kept, Span
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
+from prototokens.storage import write_atomically
 
 
 def partial_path(output: Path) -> Path:

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the text there instead of standard output.")
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
+@common.any_model_option
 @common.model_options
 @common.output_options
 def decode(
-    file: Path, output: Path | None, force: bool, model: str | None, revision: str | None, device: str | None, dtype: str,
+    file: Path, output: Path | None, force: bool, any_model: bool,
+    model: str | None, revision: str | None, device: str | None, dtype: str,
     as_json: bool, quiet: bool, debug: bool,
 ) -> int:  # fmt: skip
     """Print the text that a file holds: every chunk from one forward pass.
@@ -37,9 +39,9 @@ def decode(
         common.check_output(output, force)
     encoded = EncodedText.load(file)
     lm = model_for(encoded, file, model, revision, device, dtype)
-    decoded = decode_text(lm, encoded)
+    decoded = decode_text(lm, encoded, any_model)
     if output is not None:
-        write_atomically(output, decoded.text.encode("utf-8", "surrogatepass"))
+        write_atomically(output, decoded.content)
     if as_json:
         rate = round(decoded.tokens / decoded.seconds, 1)
         seconds = round(decoded.seconds, 4)
@@ -54,7 +56,7 @@ def decode(
             }
         )
     elif output is None:
-        click.echo(decoded.text.encode("utf-8", "surrogatepass"), nl=False)
+        click.echo(decoded.content, nl=False)
     if not decoded.matches:
         click.echo(f"prototokens: warning: the text of {file} differs from the one that was encoded", err=True)
     return 0 if decoded.matches else 1

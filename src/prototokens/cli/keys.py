@@ -9,6 +9,10 @@ ENCODE = {
     "vectors": "number of distinct vectors, over all chunks",
     "floats": "numbers in these vectors",
     "bytes": "size of the file",
+    "bits": "bits of a number of the vectors in the file, the mean",
+    "patched": "tokens that patches set, in place of the vectors",
+    "stored": "tokens of the chunks that are stored as they are",
+    "edited": "bytes that edits drop and insert, where the input is no text that the tokenizer gives back",
     "exact": "whether the file, read back, decodes to the text; if not, the exit status is 1",
     "accuracy": "share of the tokens that decode right, from 0 to 1",
     "steps_median": "optimiser steps of a chunk, the median",
@@ -24,7 +28,7 @@ ENCODE = {
 }
 
 DECODE = {
-    "text": "the decoded text",
+    "text": "the decoded text; bytes that are no UTF-8 stand in it as U+FFFD, and come out right without --json",
     "tokens": "number of its tokens",
     "forward_passes": "passes through the model; each chunk took part in exactly one",
     "seconds": "time of decoding, the model's loading not counted",
@@ -40,8 +44,13 @@ INSPECT = {
     "shared": "which vector all chunks share, or null",
     "chunks": "tokens of each chunk",
     "text": "the text: `sha256`, `bytes`, `characters`, `tokens`",
-    "exact": "whether every chunk decoded exactly when the file was made",
-    "chunks_exact": "the same for each chunk",
+    "exact": "whether the text came out exactly when the file was made",
+    "chunks_exact": "whether each chunk came out exactly from its vectors alone",
+    "stored": "numbers of the chunks that are stored as tokens; this and the next two only where there are any of them",
+    "patched": "tokens that patches set",
+    "edited": "bytes that edits drop and insert",
+    "bits": "bits of a number of each distinct vector; missing where all have 32",
+    "sizes": "bytes of the text in other forms: `plain`, `zstd` (level 19), `xz` (level 9), `arithmetic` (with this model)",
     "accuracy": "share of the tokens that decoded right",
     "min_margin": "least lead of a right token's logit over the best other one, or null",
     "steps": "optimiser steps of each chunk",
@@ -57,6 +66,9 @@ INSPECT = {
     "floats": "numbers in these vectors",
     "floats_per_token": "numbers divided by tokens",
     "bits_per_token": "bits of these numbers, divided by tokens",
+    "patch_bytes": "bytes of patches, stored chunks and edits",
+    "bits_per_character": "bits of vectors and patches, divided by characters",
+    "beside_bits_per_character": "the same for each of `sizes`",
     "file_bytes": "size of the file",
     "file_bits_per_character": "bits of the file divided by characters of the text",
 }
@@ -131,7 +143,7 @@ EXPLORE = {
 REPRODUCE = {
     "model": "the model, as it was named",
     "fingerprint": "hash of its weights",
-    "scale": "smoke or paper",
+    "scale": "smoke or paper; null with --from-rows",
     "experiments": "of each: `name`, `title`, `jobs`, `rows`, `seconds` of computing, `notes`, `tables` (lists of rows, by"
     " name) and `files`; without NAME `name`, `shows` and `smoke_seconds`, a stored forecast for"
     " the built-in model, whatever is given",
