@@ -18,40 +18,55 @@ from prototokens.engine.matrix import Tried
 from prototokens.errors import NotExactError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.patches import apply_edits, apply_patches
 from prototokens.solution import Solution
+from prototokens.source import as_bytes, as_text
 
 
 class DecodedText(NamedTuple):
     """A decoded file and what it took.
 
     Attributes:
-        text: what the vectors decode to.
+        content: the bytes that come out: vectors, patches and edits together.
         tokens: their number; `forward_passes`: passes through the model, each chunk in exactly one; `seconds`: wall clock.
         matches: whether it is the text that was encoded, by its SHA-256.
     """
 
-    text: str
+    content: bytes
     tokens: int
     forward_passes: int
     seconds: float
     matches: bool
 
+    @property
+    def text(self) -> str:
+        """The bytes as text; those that are no UTF-8 as U+FFFD."""
+        return as_text(self.content)
 
-def decode_text(lm: FrozenLM, encoded: EncodedText) -> DecodedText:
+
+def decode_text(lm: FrozenLM, encoded: EncodedText, any_model: bool = False) -> DecodedText:
     """Decode a file's content and compare it with the hash of the text it was made from.
+
+    Args:
+        any_model: decode with a model of other weights all the same; `matches` says whether the text came out.
 
     Raises:
         FileError: made for another model or tokenizer.
     """
-    encoded.check_model(lm)
+    encoded.check_model(lm, any_model)
     began = time.perf_counter()
-    ids, passes = decode_ids(lm, encoded.chunks())
-    flat = [token for chunk in ids for token in chunk]
+    decoded, passes = decode_ids(lm, encoded.chunks())
+    flat = [token for chunk in apply_patches(decoded, encoded.extras) for token in chunk]
     # All ids at once: a byte-level tokenizer may split a character between two chunks.
-    text = lm.decode(flat)
+    content = as_bytes(lm.decode(flat))
+    matches = True
+    try:
+        content = apply_edits(content, encoded.extras.edits)
+    except ValueError:  # the vectors gave a shorter text than the edits are for
+        matches = False
     seconds = time.perf_counter() - began
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return DecodedText(text, len(flat), passes, seconds, digest == encoded.header["text"]["sha256"])
+    matches = matches and hashlib.sha256(content).hexdigest() == encoded.header["text"]["sha256"]
+    return DecodedText(content, len(flat), passes, seconds, matches)
 
 
 class Verified(NamedTuple):
@@ -79,18 +94,25 @@ class _Row:
 
 
 def verify_text(
-    lm: FrozenLM, encoded: EncodedText, level: str = "strict", progress: Callable[[Tried], None] | None = None
+    lm: FrozenLM,
+    encoded: EncodedText,
+    level: str = "strict",
+    progress: Callable[[Tried], None] | None = None,
+    any_model: bool = False,
 ) -> Verified:
     """Decode a file's content in every way of a level, and compare each with the plain way, and that with the text's hash.
+
+    Positions that patches set right are not looked at: whatever the vectors give there, the text does not change.
 
     Raises:
         FileError: made for another model or tokenizer.
     """
-    matches = decode_text(lm, encoded).matches
+    matches = decode_text(lm, encoded, any_model).matches
     chunks = encoded.chunks()
     ids = decode_ids(lm, chunks).ids
     rows = [_Row(chunk.protos, chunk.layout, tuple(row)) for chunk, row in zip(chunks, ids, strict=True)]
-    return Verified(matches, certify(lm, rows, level, progress=progress)[0])
+    patched = [sorted(encoded.extras.patches.get(number, ())) for number in encoded.held()]
+    return Verified(matches, certify(lm, rows, level, patched, progress)[0])
 
 
 @overload

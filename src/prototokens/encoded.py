@@ -8,13 +8,11 @@ code to run.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +25,16 @@ from torch import Tensor
 from prototokens._version import __version__
 from prototokens.chunks import longest_target
 from prototokens.engine.certify import UNCERTIFIED, Certificate
+from prototokens.engine.grid import GRID_BITS, Grid
 from prototokens.errors import FileError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.header import FORMAT, read_header, write_header
 from prototokens.layout import Layout
+from prototokens.patches import Extras, pack, unpack
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
+from prototokens.source import as_bytes, as_text
+from prototokens.storage import check_declared, in_order, pack_codes, tensors_hash, unpack_codes, write_atomically
 
 SUFFIX = ".ptok"
 
@@ -51,44 +53,65 @@ class EncodedText:
 
     Attributes:
         vectors: the distinct vectors of all chunks, a shared one once.
-        slots: for each chunk, the rows of `vectors` that are its proto-tokens, e first.
+        slots: for each chunk, the rows of `vectors` that are its proto-tokens, e first; -1 in a chunk that is stored as tokens.
         header: what is recorded beside them; keys as in docs/file-format.md.
+        extras: what makes the text whole where vectors alone do not: patches, stored chunks, edits of the bytes.
+        scale: of each vector's grid, where vectors take few bits (`header["bits"]`); None where all are float32.
         path: the file it was loaded from, for messages; None where it was made here.
     """
 
     vectors: Float32[Tensor, "distinct d_model"]
     slots: Int64[Tensor, "chunks vectors"]
     header: dict[str, Any]
+    extras: Extras = field(default_factory=Extras)
+    scale: Float32[Tensor, "distinct"] | None = None
     path: Path | None = None
 
     @staticmethod
     def of(
         lm: FrozenLM,
-        text: str,
+        text: str | bytes,
         solutions: Sequence[Solution],
         *,
         recipe: Recipe,
         share: int | None = None,
         row_steps: int | None = None,
         certificate: Certificate = UNCERTIFIED,
+        extras: Extras | None = None,
+        bits: Sequence[int] | None = None,
+        grids: Sequence[Grid | None] | None = None,
+        least: float | None = None,
+        sizes: dict[str, int] | None = None,
     ) -> EncodedText:
         """Put solved chunks together.
 
         Args:
-            text: the whole text; the ids of the solutions, one after another, decode to it.
+            text: the whole text, or its bytes; the ids of the solutions, one after another, decode to it, but for edits.
             share: number of the vector that all chunks share, if any.
             row_steps: forward and backward passes spent in all; by default those of the solutions alone.
             certificate: what was tried with them.
+            extras: patches, stored chunks and edits that the text needs.
+            bits: of the numbers of each chunk's vectors (`storage.WIDTHS`); by default all are float32.
+            grids: of the chunks whose vectors lie on one.
+            least: least margin of the positions that no patch sets; by default of all.
+            sizes: of the text in other forms, in bytes (`sizes.sizes_of`).
         """
         if not solutions:
             raise UsageError("there are no chunks to put together")
-        vectors, slots = _table([solution.protos for solution in solutions], share)
-        raw = text.encode("utf-8", "surrogatepass")
-        flags = [solution.exact for solution in solutions]
-        margin = min(solution.margin for solution in solutions)
+        extras = extras or Extras()
+        held = [number not in extras.stored for number in range(len(solutions))]
+        kept = [solution for solution, is_held in zip(solutions, held, strict=True) if is_held]
+        vectors, slots = _table([solution.protos for solution in kept], held, share, solutions[0].protos.shape)
+        scale, widths = None, None
+        if bits is not None:
+            scale, widths = _grid_table(bits, grids or [None] * len(solutions), held, slots, len(vectors))
+        raw = as_bytes(text)
+        flags = [solution.exact and is_held for solution, is_held in zip(solutions, held, strict=True)]
+        margin = min((solution.margin for solution in kept), default=math.inf) if least is None else least
         tokens = sum(solution.length for solution in solutions)
+        repaired = {*extras.patches, *extras.stored}
         header = {
-            "format": FORMAT,
+            "format": FORMAT if extras or widths else 1,
             "model": {
                 "name": lm.name,
                 "revision": lm.revision,
@@ -104,12 +127,12 @@ class EncodedText:
             "text": {
                 "sha256": hashlib.sha256(raw).hexdigest(),
                 "bytes": len(raw),
-                "characters": len(text),
+                "characters": len(as_text(raw)),
                 "tokens": tokens,
             },
-            "exact": all(flags),
+            "exact": all(flag or number in repaired for number, flag in enumerate(flags)),
             "chunks_exact": flags,
-            "accuracy": sum(solution.correct for solution in solutions) / tokens,
+            "accuracy": sum(solution.correct for solution in kept) / tokens,
             "min_margin": margin if math.isfinite(margin) else None,
             "steps": [solution.steps for solution in solutions],
             "row_steps": sum(solution.row_steps for solution in solutions) if row_steps is None else row_steps,
@@ -119,7 +142,15 @@ class EncodedText:
             "certificate": certificate.as_dict(),
             "versions": versions(),
         }
-        return EncodedText(vectors, slots, header)
+        if extras:
+            header |= {
+                "stored": sorted(extras.stored),
+                "patched": extras.patched,
+                "edited": sum(edit.drop + len(edit.insert) for edit in extras.edits),
+            }
+        header |= {"bits": widths} if widths else {}
+        header |= {"sizes": sizes} if sizes else {}
+        return EncodedText(vectors, slots, header, extras, scale)
 
     @property
     def layout(self) -> Layout:
@@ -127,51 +158,82 @@ class EncodedText:
 
     @property
     def exact(self) -> bool:
-        """Whether every chunk decoded exactly when the file was made."""
+        """Whether the text was given back exactly when the file was made, by the vectors and, where there are any, patches."""
         return self.header["exact"]
 
     @property
     def certified(self) -> bool:
-        """Whether a certificate was made, and everything that it tried came out right."""
-        tried = self.header.get("certificate", {}).get("tried", [])
-        return bool(tried) and self.exact and all(one["wrong"] == 0 for one in tried)
+        """Whether the margins were asked for and reached, and everything that the certificate tried came out right."""
+        certificate = self.header.get("certificate", {})
+        tried = certificate.get("tried", [])
+        if not tried or not self.exact or any(one["wrong"] for one in tried):
+            return False
+        asked, shift, least = (certificate.get(name) for name in ("threshold", "shift", "least_margin"))
+        return None in (asked, shift, least) or least >= asked - shift
+
+    @property
+    def bits(self) -> int:
+        """Bits of all vectors in the file, the scales of their grids among them."""
+        widths, d_model = self.header.get("bits", [32] * len(self.vectors)), self.vectors.shape[1]
+        return sum(width * d_model + 32 * (width in GRID_BITS) for width in widths)
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of patches, stored chunks and edits in the file."""
+        return len(pack(self.extras, len(self.header["chunks"]))) if self.extras else 0
 
     def chunks(self) -> list[Chunk]:
-        """The chunks in order, ready to decode."""
+        """The chunks that vectors hold, in order, ready to decode; without those that are stored as tokens."""
         layout = self.layout
-        lengths = self.header["chunks"]
-        return [Chunk(self.vectors[slots], layout, length) for slots, length in zip(self.slots, lengths, strict=True)]
+        return [Chunk(self.vectors[self.slots[number]], layout, self.header["chunks"][number]) for number in self.held()]
 
-    def check_model(self, lm: FrozenLM) -> None:
+    def held(self) -> list[int]:
+        """The numbers of the chunks that vectors hold: all but those that are stored as tokens."""
+        return [number for number in range(len(self.header["chunks"])) if number not in self.extras.stored]
+
+    def check_model(self, lm: FrozenLM, any_model: bool = False) -> None:
         """Refuse a model that is not the one the vectors were fitted to.
+
+        Args:
+            any_model: let other weights and another tokenizer pass; that the text comes out is then for its hash to say.
 
         Raises:
             FileError: another model, or another tokenizer.
         """
         made_for, this = self.header["model"], self.path or "the encoded text"
-        if made_for["fingerprint"] != lm.fingerprint:
+        if not any_model and made_for["fingerprint"] != lm.fingerprint:
             raise FileError(
                 f"{this} was made for the model {made_for['name']!r} (fingerprint {made_for['fingerprint'][:12]!r}), and"
                 f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: vectors mean nothing to other weights;"
                 f" {'that model has changed since' if made_for['name'] == lm.name else 'name the model they were made for'}"
             )
-        if self.header["tokenizer"] != lm.tokenizer_hash:
+        if not any_model and self.header["tokenizer"] != lm.tokenizer_hash:
             raise FileError(
                 f"{this} was made with another tokenizer than that of {lm.name!r} (hash {self.header['tokenizer'][:12]!r}"
                 f" against {lm.tokenizer_hash[:12]!r}): the ids would be read as other text"
             )
-        longest, most = max(self.header["chunks"]), longest_target(lm, self.layout)
+        held = [self.header["chunks"][number] for number in self.held()]
+        longest, most = max(held, default=1), longest_target(lm, self.layout)
         if made_for["d_model"] != lm.d_model or longest > most:
             raise FileError(
                 f"{this} is damaged: it holds vectors of width {made_for['d_model']} and chunks of up to {longest} tokens, and"
                 f" {lm.name!r} takes width {lm.d_model} and at most {most} tokens"
             )
+        if max(self.extras.tokens(), default=0) >= lm.vocab_size:
+            raise FileError(f"{this} is damaged: it patches in tokens that {lm.name!r} does not have")
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        tensors = {"vectors": self.vectors.contiguous(), "slots": self.slots.to(torch.int32).contiguous()}
-        header = {**self.header, "tensors_sha256": _tensors_hash(tensors)}
-        return _in_order(save(tensors, metadata=write_header(header)))
+        tensors = {"slots": self.slots.to(torch.int32).contiguous()}
+        if self.scale is None:
+            tensors["vectors"] = self.vectors.contiguous()
+        else:
+            tensors |= {"codes": pack_codes(self.vectors, self.scale, self.header["bits"]), "scale": self.scale.contiguous()}
+        if self.extras:
+            packed = pack(self.extras, len(self.header["chunks"]))
+            tensors["patches"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
+        header = {**self.header, "tensors_sha256": tensors_hash(tensors)}
+        return in_order(save(tensors, metadata=write_header(header)))
 
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write the file beside its place and rename it there, so that a kill leaves the old file or the new one.
@@ -199,22 +261,28 @@ class EncodedText:
                 raise FileError(_no_file(path))
             with safe_open(path, "pt") as handle:
                 header = read_header(handle.metadata() or {}, path)
-                _check_declared(handle, header, path)
-                tensors = {"vectors": handle.get_tensor("vectors"), "slots": handle.get_tensor("slots")}
+                check_declared(handle, header, path)
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}
         except OSError as error:
             raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
         except (SafetensorError, ValueError, MemoryError) as error:
             raise FileError(
                 f"{path} is not a whole {SUFFIX} file ({_first_line(error)}): it is truncated, altered or not one"
             ) from error
-        if header.get("tensors_sha256") != _tensors_hash(tensors):
+        if header.get("tensors_sha256") != tensors_hash(tensors):
             raise FileError(f"{path} is damaged: its vectors are not the ones that were saved")
-        if not tensors["vectors"].isfinite().all():
+        scale = tensors.get("scale")
+        if scale is None:
+            vectors = tensors["vectors"]
+        else:
+            vectors = unpack_codes(tensors["codes"], scale, header["bits"], header["model"]["d_model"])
+        if not vectors.isfinite().all():
             raise FileError(f"{path} holds numbers that are not finite: no text can be decoded from it")
-        slots = tensors["slots"].to(torch.int64)
-        if int(slots.min()) < 0 or int(slots.max()) >= tensors["vectors"].shape[0]:
+        slots, extras = tensors["slots"].to(torch.int64), _extras(header, tensors, path)
+        used = slots[[number not in extras.stored for number in range(len(slots))]]
+        if used.numel() and (int(used.min()) < 0 or int(used.max()) >= vectors.shape[0]):
             raise FileError(f"{path} is damaged: a chunk names a vector that is not there")
-        return EncodedText(tensors["vectors"], slots, header, path)
+        return EncodedText(vectors, slots, header, extras, scale, path)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write the file and a card into a folder (`hub.save_pretrained`)."""
@@ -250,76 +318,50 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside, flush to the disk, rename.
+def _table(protos: list[Tensor], held: list[bool], share: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Distinct vectors of the chunks that are held, `shape` each, and, for every chunk, where they stand: -1 for the others."""
+    count, (width, d_model) = len(protos), shape
+    if share is None:
+        table, slots = torch.cat([torch.empty(0, d_model), *protos]), torch.arange(count * width).view(count, width)
+    else:
+        own = [number for number in range(width) if number != share]
+        shared = [chunk[share : share + 1] for chunk in protos[:1]]
+        table = torch.cat([torch.empty(0, d_model), *shared, *(chunk[own] for chunk in protos)])
+        slots = torch.zeros(count, width, dtype=torch.int64)
+        slots[:, own] = 1 + torch.arange(count * len(own)).view(count, len(own))
+    everywhere = torch.full((len(held), width), -1)
+    everywhere[torch.tensor(held)] = slots
+    return table, everywhere
+
+
+def _grid_table(
+    bits: Sequence[int], grids: Sequence[Grid | None], held: list[bool], slots: Tensor, distinct: int
+) -> tuple[Tensor, list[int]]:
+    """The scale of each distinct vector, 0 for those on no grid, and its number of bits."""
+    scale, widths = torch.zeros(distinct), [32] * distinct
+    for width, grid, is_held, places in zip(bits, grids, held, slots.tolist(), strict=True):
+        if is_held:
+            for vector, place in enumerate(places):
+                widths[place] = width
+                scale[place] = 0.0 if grid is None else grid.scale[vector]
+    return scale, widths
+
+
+def _extras(header: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Extras:
+    """Patches, stored chunks and edits of a file.
 
     Raises:
-        FileError: the place cannot be written; what was there stays.
+        FileError: they are damaged.
     """
-    beside = None
+    stored = header.get("stored", [])
+    if "patches" not in tensors:
+        if stored:
+            raise FileError(f"{path} is damaged: chunks are stored as tokens, and there are none")
+        return Extras()
     try:
-        place = Path(os.path.realpath(path))  # of a link, the file that it names is written, and the link stays
-        descriptor, beside = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)
-        os.replace(beside, place)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FileError(f"{path} could not be written ({reason}): what was there before is untouched") from error
-    finally:
-        if beside is not None and os.path.exists(beside):
-            os.unlink(beside)
-
-
-def _in_order(content: bytes) -> bytes:
-    """A safetensors file with the keys of its header in order: the same fit gives the same file."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
-    return len(header).to_bytes(8, "little") + header + content[start:]
-
-
-def _table(protos: list[Tensor], share: int | None) -> tuple[Tensor, Tensor]:
-    """Distinct vectors and, for each chunk, where they stand."""
-    width = protos[0].shape[0]
-    if share is None:
-        return torch.cat(protos), torch.arange(len(protos) * width).view(len(protos), width)
-    own = [number for number in range(width) if number != share]
-    table = torch.cat([protos[0][share : share + 1], *(chunk[own] for chunk in protos)])
-    slots = torch.zeros(len(protos), width, dtype=torch.int64)
-    slots[:, own] = 1 + torch.arange(len(protos) * len(own)).view(len(protos), len(own))
-    return table, slots
-
-
-def _tensors_hash(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _check_declared(handle: Any, header: dict[str, Any], path: Path) -> None:
-    """Names, kinds and shapes of the tensors, before any is read."""
-    if sorted(handle.keys()) != ["slots", "vectors"]:
-        raise FileError(
-            f"{path} is damaged: it should hold the tensors 'vectors' and 'slots', and holds {sorted(handle.keys())}"
-        )
-    vectors, slots = handle.get_slice("vectors"), handle.get_slice("slots")
-    expected = [len(header["chunks"]), Layout.named(header["layout"]).vectors]
-    if vectors.get_dtype() != "F32" or slots.get_dtype() != "I32":
-        raise FileError(f"{path} is damaged: its tensors are of other kinds than float32 and int32")
-    shape = vectors.get_shape()
-    if len(shape) != 2 or shape[0] < 1 or shape[1] != header["model"]["d_model"]:
-        raise FileError(f"{path} is damaged: its vectors have shape {shape}, not [any, {header['model']['d_model']}]")
-    if slots.get_shape() != expected:
-        raise FileError(f"{path} is damaged: its slots have shape {slots.get_shape()}, not {expected}")
+        return unpack(tensors["patches"].numpy().tobytes(), header["chunks"], stored, header["text"]["bytes"])
+    except ValueError as error:
+        raise FileError(f"{path} is damaged: {error}") from error
 
 
 def _no_file(path: Path) -> str:

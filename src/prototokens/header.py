@@ -11,10 +11,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from prototokens.engine.grid import WIDTHS
 from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
 
-FORMAT = 1
+FORMAT = 2  # what is written; 1 where a file has nothing of what came with 2: patches, stored chunks, edits, few bits
 MOST_TOKENS_A_CHUNK = 1 << 20
 
 
@@ -77,6 +78,23 @@ def _sound(header: dict[str, Any]) -> bool:
         and sum(lengths) == text["tokens"]
         and _known(header["layout"])
         and _certificate_sound(header.get("certificate", {}))
+        and _additions_sound(header)
+    )
+
+
+def _additions_sound(header: dict[str, Any]) -> bool:
+    """Whether what came with format 2 is of the right kind: a file of format 1 has none of it."""
+    stored, bits, sizes = header.get("stored", []), header.get("bits", [32]), header.get("sizes", {})
+    counts = [header.get("patched", 0), header.get("edited", 0)]
+    return (
+        isinstance(stored, list)
+        and all(type(number) is int and 0 <= number < len(header["chunks"]) for number in stored)
+        and len(set(stored)) == len(stored)
+        and isinstance(bits, list)
+        and all(type(width) is int and width in WIDTHS for width in bits)
+        and isinstance(sizes, dict)
+        and all(type(count) is int and count >= 0 for count in [*counts, *sizes.values()])
+        and (header["format"] >= 2 or not {"stored", "bits", "patched", "edited"} & header.keys())
     )
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from prototokens.encoded import write_atomically
 from prototokens.encoding import Kept, Span
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
+from prototokens.storage import write_atomically
 
 
 def partial_path(output: Path) -> Path:
@@ -22,9 +22,9 @@ def partial_path(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
-def partial_key(lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int) -> str:
+def partial_key(lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int, start: str = "random") -> str:
     """Hash of all that solved spans depend on: of another text, model or recipe they are worth nothing."""
-    parts = [lm.fingerprint, str(lm.dtype), layout.name, recipe.as_dict(), seed, ids]
+    parts = [lm.fingerprint, str(lm.dtype), layout.name, recipe.as_dict(), seed, ids, start]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

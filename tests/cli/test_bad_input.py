@@ -69,6 +69,18 @@ def test_odd_texts_come_back(encode, decode, target, text):
     assert decode(target).out == raw
 
 
+def test_bytes_that_are_no_text_come_back_and_are_said(encode, decode, target, tmp_path):
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    ran = encode(tmp_path / "latin.txt")
+    assert ran.status == 0
+    assert "1 of 4 bytes are no UTF-8 text" in ran.err
+    assert decode(tmp_path / "latin.ptok").out == b"caf\xe9"
+    assert encode("--text", "ab\udce9", "-o", target).status == 0  # an argument that is no UTF-8, as Python hands it on
+    assert decode(target).out == b"ab\xe9"
+    assert encode("-", "-o", target, "--force", stdin=b"\xff\xfe").status == 0
+    assert decode(target).out == b"\xff\xfe"
+
+
 @pytest.mark.usefixtures("no_model")
 class TestText:
     def test_empty(self, encode, target, tmp_path):
@@ -76,12 +88,6 @@ class TestText:
         assert refused(encode("--text", "", "-o", target), "the text is empty")
         assert refused(encode(tmp_path / "empty.txt"), "the text is empty")
         assert refused(encode("-", "-o", target, stdin=b""), "the text is empty")
-
-    def test_not_utf8(self, encode, target, tmp_path):
-        (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
-        assert refused(encode(tmp_path / "latin.txt"), "latin.txt", "UTF-8", "0xe9", "offset 3")
-        assert refused(encode("-", "-o", target, stdin=b"\xff\xfe"), "standard input", "UTF-8")
-        assert list(tmp_path.iterdir()) == [tmp_path / "latin.txt"]
 
     def test_folder(self, encode, tmp_path):
         (tmp_path / "sub").mkdir()
@@ -173,9 +179,6 @@ class TestModel:
         over = encode("--text", "hi", "-o", target, "--chunk-length", 128, "--layout", "free")
         assert refused(over, "128", "from 1 to 127")
 
-    def test_lone_surrogate(self, encode, target):
-        assert refused(encode("--text", "ab\udce9", "-o", target), "surrogate", "character 2")
-
     def test_no_such_folder(self, run, target):
         assert refused(run("encode", "--text", "hi", "-o", target, "--model", "./nowhere"), "no folder './nowhere'")
         assert refused(run("models", "./nowhere"), "no folder './nowhere'")
@@ -203,6 +206,10 @@ class TestUsage:
     def test_unknown_names(self, encode, target):
         assert refused(encode("--text", "hi", "-o", target, "--layout", "tiled:0"), "tiled:0", "paper")
         assert refused(encode("--text", "hi", "-o", target, "--recipe", "slow"), "slow", "fast")
+        assert refused(encode("--text", "hi", "-o", target, "--bits", "9"), "bits must be one of 1, 2", "'auto', not 9")
+        assert refused(encode("--text", "hi", "-o", target, "--bits", "few"), "not 'few'")
+        assert refused(encode("--text", "hi", "-o", target, "--inexact", "drop"), "--inexact")
+        assert refused(encode("--text", "hi", "-o", target, "--start", "./nowhere"), "nowhere is no encoder's folder")
 
     def test_numbers_out_of_range(self, encode, target):
         for option, value in [("--chunk-length", 0), ("--rows", 0), ("--steps", -1), ("--max-tokens", 0), ("--seed", "x")]:

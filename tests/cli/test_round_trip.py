@@ -14,7 +14,7 @@ TEXT = "Call me Ishmael. Some years ago"
 ENCODE_KEYS = {
     "output", "model", "layout", "tokens", "chunks", "vectors", "floats", "bytes", "exact", "accuracy", "steps_median",
     "row_steps", "seconds", "min_margin", "certified", "forecast_exact", "forecast_steps",
-    "forecast_row_steps", "forecast_seconds",
+    "forecast_row_steps", "forecast_seconds", "bits", "patched", "stored", "edited",
 }  # fmt: skip
 DECODE_KEYS = {"text", "tokens", "forward_passes", "seconds", "tokens_per_second", "matches"}
 
@@ -158,7 +158,7 @@ def test_a_shared_vector_is_stored_once(encode, decode, run, tmp_path):
 
 def test_vectors_that_are_not_exact_are_saved_and_said_to_be_so(encode, decode, run, tmp_path):
     path = tmp_path / "x.ptok"
-    made = encode("--text", TEXT, "-o", path, "--steps", 0, "--json")
+    made = encode("--text", TEXT, "-o", path, "--steps", 0, "--inexact", "keep", "--json")
     assert made.status == 1
     assert made.json["exact"] is False
     assert made.json["accuracy"] < 1
@@ -173,6 +173,37 @@ def test_vectors_that_are_not_exact_are_saved_and_said_to_be_so(encode, decode, 
     assert (told.status, told.json["matches"]) == (1, False)
     assert "exact  no" in run("inspect", path).out.decode()
     assert "warning" in decode(path, "--quiet").err
+
+
+def test_what_vectors_do_not_hold_is_in_the_file_and_said(encode, decode, run, tmp_path):
+    path = tmp_path / "x.ptok"
+    made = encode("--text", TEXT, "-o", path, "--steps", 0, "--json")
+    assert made.status == 0
+    assert (made.json["exact"], made.json["accuracy"] < 1) == (True, True)
+    assert made.json["stored"] + made.json["patched"] >= round((1 - made.json["accuracy"]) * len(TEXT))
+    assert made.json["steps_median"] == 0
+    assert (decode(path).status, decode(path).out) == (0, TEXT.encode())
+    shown = run("inspect", path, "--json").json
+    assert shown["patch_bytes"] > 0
+    assert shown["beside_bits_per_character"]["plain"] == 8
+    for_people = run("inspect", path).out.decode()
+    assert "stored as their" in for_people
+    assert "xz -9" in for_people
+    told = encode("--text", TEXT, "-o", path, "--steps", 0, "--force").err
+    assert "tokens stored as they are" in told
+
+
+def test_few_bits_make_a_smaller_file_with_the_same_text(encode, decode, run, tmp_path):
+    few, all_of_them = tmp_path / "few.ptok", tmp_path / "all.ptok"
+    made = encode("--text", TEXT, "-o", few, "--bits", "auto", "--json").json
+    whole = encode("--text", TEXT, "-o", all_of_them, "--json").json
+    assert (made["exact"], whole["exact"], whole["bits"]) == (True, True, 32)
+    assert made["bits"] < 9
+    assert made["bytes"] < whole["bytes"]
+    assert decode(few).out == TEXT.encode()
+    shown = run("inspect", few, "--json").json
+    # No compressor: the coder that knows the model takes a small part of it.
+    assert shown["bits_per_character"] > 5 * shown["beside_bits_per_character"]["arithmetic"] > 0
 
 
 class Terminal(io.StringIO):
@@ -234,7 +265,7 @@ class TestVerify:
 
     def test_another_text_does_not(self, encode, run, folder, tmp_path):
         path = tmp_path / "x.ptok"
-        encode("--text", TEXT, "-o", path, "--steps", 0, "--certify", "none")
+        encode("--text", TEXT, "-o", path, "--steps", 0, "--inexact", "keep", "--certify", "none")
         found = self.verify(run, folder, path, "--quick", "--json")
         assert (found.status, found.json["passed"], found.json["matches"]) == (1, False, False)
         assert "not verified: the text differs" in found.err

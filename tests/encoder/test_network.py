@@ -44,7 +44,7 @@ def test_vectors_begin_on_the_scale_of_the_embeddings(tiny_llama):
     table = tiny_llama.embedding_weight
     vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device)).detach()
     spread = (vectors - table.mean(0)) / table.std(0)
-    assert 0.5 < float(spread.square().mean().sqrt()) < 2.0
+    assert 0.5 < spread.square().mean().sqrt().item() < 2.0
     torch.testing.assert_close(network.mean, table.float().mean(0))
 
 

@@ -1,5 +1,7 @@
 """Where fits begin: at random, at an encoder's vectors, or by what has been proved."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -67,7 +69,7 @@ def test_auto_takes_it_where_it_has_proved_to_save_time(at_hand, tiny_llama):
     """Up to 4 tokens here; at 5 it was slower, and beyond that nothing was tried."""
     begun = begin(tiny_llama, TEXTS, "tiled:2", "auto")
     assert [start is not None for start in begun.starts] == [True, True, False]
-    assert "2 of 3 chunks from the encoder" in begun.words
+    assert "2 of 3 chunks start from the encoder" in begun.words
     everything = begin(tiny_llama, [[1, 2, 3, 4, 5]], "tiled:2", "auto")
     assert everything.starts == [None]
 
@@ -133,3 +135,53 @@ def test_a_damaged_encoder_among_those_that_ship_is_said(at_hand, tiny_llama):
     (starts.SHIPPED / "one" / "encoder.safetensors").write_bytes(b"")
     with pytest.raises(FileError, match="damaged"):
         begin(tiny_llama, TEXTS, "tiled:2", "auto")
+
+
+class TestEncode:
+    """Texts of any length: cut for the encoder, begun there, and exact whatever it gives."""
+
+    TEXT = "Call me Ishmael."
+
+    def test_one_that_is_insisted_on_cuts_the_text(self, at_hand, tiny_llama):
+        told = []
+        encoded = pt.encode(tiny_llama, self.TEXT, start="encoder", said=told.append)
+        assert encoded.exact
+        assert encoded.header["layout"] == "tiled:2"
+        assert max(encoded.header["chunks"]) <= 6
+        assert pt.decode(tiny_llama, encoded) == self.TEXT
+        assert len(told) == 1
+        assert str(starts.SHIPPED) in told[0]
+
+    def test_without_a_step_it_is_the_encoders_word_and_patches(self, at_hand, tiny_llama):
+        encoded = pt.encode(tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe.named("fast", steps=0))
+        assert set(encoded.header["steps"]) == {0}
+        assert encoded.header["chunks"] == [6, 6, 4]
+        assert encoded.header["patched"] + sum(len(ids) for ids in encoded.extras.stored.values()) > 0
+        assert pt.decode(tiny_llama, encoded) == self.TEXT
+        rough = pt.encode(tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe.named("fast", steps=0), inexact="keep")
+        assert not rough.exact
+        vectors = torch.cat(at_hand.vectors(tiny_llama, _cut(tiny_llama.encode(self.TEXT), rough.header["chunks"])))
+        torch.testing.assert_close(rough.vectors, vectors)
+
+    def test_auto_leaves_the_plan_alone(self, at_hand, tiny_llama):
+        told = []
+        encoded = pt.encode(tiny_llama, self.TEXT, layout="tiled:2", chunk_length=4, said=told.append)
+        assert encoded.exact
+        assert "4 of 4 chunks start from the encoder" in told[0]
+        pt.encode(tiny_llama, self.TEXT, layout="tiled:2", chunk_length=5, said=told.append)
+        assert "1 of 4 chunks start from the encoder" in told[1]
+
+    def test_what_cannot_be_is_refused(self, at_hand, tiny_llama, tiny_neox):
+        with pytest.raises(UsageError, match="and layout 'paper': train one"):
+            pt.encode(tiny_llama, self.TEXT, start="encoder", layout="paper")
+        with pytest.raises(UsageError, match="there is no encoder for 'tiny-gpt_neox'"):
+            pt.encode(tiny_neox, self.TEXT, start="encoder")
+        with pytest.raises(FileError, match="fingerprint"):
+            pt.encode(tiny_neox, self.TEXT, start=at_hand)
+        with pytest.raises(TextError, match="trained for 1 to 6"):
+            pt.encode(tiny_llama, self.TEXT, start=at_hand, chunk_length=7)
+
+
+def _cut(ids, lengths):
+    places = [sum(lengths[:number]) for number in range(len(lengths) + 1)]
+    return [ids[start:end] for start, end in itertools.pairwise(places)]

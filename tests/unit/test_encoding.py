@@ -81,12 +81,18 @@ def test_a_chunk_that_fails_is_halved(tiny_llama, fits):
 
 def test_a_token_that_fails_is_tried_again_and_then_given_up(tiny_llama, fits):
     fits.spoil = wrong
-    encoded = pt.encode(tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0))
+    encoded = pt.encode(tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0), inexact="halve")
     assert len(fits) == encoding.MOST_HALVINGS + 1
     assert [len(targets) for targets in fits] == [2] + [3] * encoding.MOST_HALVINGS
     assert encoded.header["chunks"] == [1, 1, 1]
-    assert not encoded.exact
     assert encoded.header["row_steps"] == 2 + 3 * encoding.MOST_HALVINGS
+    assert encoded.header["stored"] == [0, 1, 2]  # what vectors do not hold stands in the file
+    assert pt.decode(tiny_llama, encoded) == "abc"
+
+
+def test_what_is_not_exact_and_not_patched_is_refused(tiny_llama):
+    encoded = pt.encode(tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0), inexact="keep")
+    assert not encoded.exact
     with pytest.raises(NotExactError) as refusal:
         pt.decode(tiny_llama, encoded)
     assert len(refusal.value.text) >= 1
@@ -111,7 +117,9 @@ def test_a_fit_that_is_wrongly_called_exact_is_found_by_decoding(tiny_llama, fit
 
 def test_accuracy_is_that_of_the_decoded_text(tiny_llama, fits):
     fits.spoil = lambda solution: replace(solution, protos=torch.zeros_like(solution.protos))
-    encoded = pt.encode(tiny_llama, "abcd", layout="paper", chunk_length=2, share="m", recipe=pt.Recipe(steps=5))
+    encoded = pt.encode(
+        tiny_llama, "abcd", layout="paper", chunk_length=2, share="m", recipe=pt.Recipe(steps=5), inexact="keep"
+    )
     ids = [token for chunk in pt.decode_ids(tiny_llama, encoded.chunks()).ids for token in chunk]
     right = [a == b for a, b in zip(ids, tiny_llama.encode("abcd"), strict=True)]
     assert encoded.header["accuracy"] == sum(right) / 4 < 1

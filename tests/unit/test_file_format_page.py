@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,15 @@ import prototokens as pt
 from prototokens.errors import FileError
 
 PAGE = Path(__file__).parents[2] / "docs" / "file-format.md"
-KINDS = {"slots": ("I32", "<i4", "torch.int32"), "vectors": ("F32", "<f4", "torch.float32")}
+KINDS = {
+    "codes": ("U8", "u1", "torch.uint8"),
+    "patches": ("U8", "u1", "torch.uint8"),
+    "scale": ("F32", "<f4", "torch.float32"),
+    "slots": ("I32", "<i4", "torch.int32"),
+    "vectors": ("F32", "<f4", "torch.float32"),
+}
 TEXT = "Grüße, sea"
+SECOND = {"stored", "patched", "edited", "bits"}  # keys that came with format 2
 
 
 def is_integer(value):
@@ -56,7 +64,7 @@ def read(raw):
     outer, data = json.loads(raw[8 : 8 + length].decode("utf-8")), raw[8 + length :]
     metadata = outer.pop("__metadata__")
     assert sorted(metadata) == ["prototokens", "sha256"]
-    assert sorted(outer) == sorted(KINDS)
+    assert outer.keys() <= KINDS.keys()
     tensors, spans = {}, []
     for name, declared in outer.items():
         begin, end = declared["data_offsets"]
@@ -64,7 +72,8 @@ def read(raw):
         tensors[name] = np.frombuffer(data[begin:end], KINDS[name][1]).reshape(declared["shape"])
         spans.append((begin, end))
     spans.sort()
-    assert [spans[0][0], spans[0][1], spans[1][1]] == [0, spans[1][0], len(data)]  # no gaps, nothing behind the last
+    # No gaps, nothing before the first or behind the last.
+    assert [0, *(end for _, end in spans)] == [*(begin for begin, _ in spans), len(data)]
     return metadata["prototokens"], metadata["sha256"], tensors
 
 
@@ -85,9 +94,9 @@ def write(header, tensors, order=("slots", "vectors")):
 
 def tensors_hash(tensors):
     digest = hashlib.sha256()
-    for name in ("slots", "vectors"):
-        rows, columns = tensors[name].shape
-        digest.update(f"{name} {KINDS[name][2]} ({rows}, {columns})\n".encode("ascii"))
+    for name in sorted(tensors):
+        sizes = ", ".join(map(str, tensors[name].shape)) + "," * (tensors[name].ndim == 1)
+        digest.update(f"{name} {KINDS[name][2]} ({sizes})\n".encode("ascii"))
         digest.update(tensors[name].astype(KINDS[name][1]).tobytes())
     return digest.hexdigest()
 
@@ -104,7 +113,8 @@ def leaves(value, before=""):
 def made(request, tiny_llama):
     """A file as the package makes it: (what was encoded, its bytes)."""
     options = {"layout": "paper", "share": "m"} if request.param == "shared m" else {"layout": "tiled:2"}
-    encoded = pt.encode(tiny_llama, TEXT, chunk_length=5, recipe=pt.Recipe.named("fast", steps=60), **options)
+    recipe = pt.Recipe.named("fast", steps=60)
+    encoded = pt.encode(tiny_llama, TEXT, chunk_length=5, recipe=recipe, inexact="keep", **options)
     return encoded, encoded.to_bytes()
 
 
@@ -123,7 +133,7 @@ def test_both_hashes_come_out_as_the_page_says(made):
 
 def test_the_headers_keys_are_those_of_the_pages_table_and_of_their_types(made):
     header, table = leaves(json.loads(read(made[1])[0])), table_of_the_page()
-    assert sorted(header) == sorted(table)
+    assert sorted(header) == sorted(table.keys() - (SECOND if header["format"] == 1 else set()))
     wrong = {key: value for key, value in header.items() if not TYPES[table[key]](value)}
     assert not wrong
 
@@ -194,9 +204,9 @@ def test_the_first_fault_in_the_pages_order_is_the_one_that_is_told(made, tmp_pa
             pt.EncodedText.load(path)
         return str(raised.value)
 
-    faulty = {**good, "format": 2, "chunks": [*good["chunks"], 1]}
+    faulty = {**good, "format": 3, "chunks": [*good["chunks"], 1]}
     assert "not a whole .ptok file" in told(write(faulty, bad)[:-1])
-    assert "format 2" in told(write(faulty, bad).replace(b"recipe", b"rezept"))  # its hash is wrong too
+    assert "format 3" in told(write(faulty, bad).replace(b"recipe", b"rezept"))  # its hash is wrong too
     faulty["format"] = 1
     assert "not the one that was saved" in told(write(faulty, bad).replace(b"recipe", b"rezept"))
     assert "lacks what decoding needs" in told(write(faulty, bad))
@@ -206,3 +216,74 @@ def test_the_first_fault_in_the_pages_order_is_the_one_that_is_told(made, tmp_pa
     assert "its vectors are not the ones" in told(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "not finite" in told(whole)
     assert "names a vector that is not there" in told(write(good, {**bad, "vectors": tensors["vectors"]}))
+
+
+def numbers_of(raw):
+    """The numbers in unpacked patches, by the page: an iterator, and `raw` beside it for insertions."""
+    place = 0
+
+    def number():
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = raw[place]
+            place, value, shift = place + 1, value | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                return value
+
+    def stretch(count):
+        nonlocal place
+        place += count
+        return raw[place - count : place]
+
+    return number, stretch, lambda: place == len(raw)
+
+
+def test_few_bits_patches_and_edits_are_read_by_the_page(tiny_llama):
+    """A file with all that came with format 2, against what the package reads from it."""
+    raw = "Call me \xe9Ishmael, some".encode("latin-1")
+    encoded = pt.encode(
+        tiny_llama, raw, layout="tiled:2", chunk_length=6, bits=4, inexact="patch", recipe=pt.Recipe.named("fast", steps=40)
+    )
+    text, digest, tensors = read(encoded.to_bytes())
+    header = json.loads(text)
+    assert header["format"] == 2
+    assert (hashlib.sha256(text.encode()).hexdigest(), header["tensors_sha256"]) == (digest, tensors_hash(tensors))
+    table = table_of_the_page()
+    assert sorted(leaves(header)) == sorted(table)
+    assert not {key: value for key, value in leaves(header).items() if not TYPES[table[key]](value)}
+
+    bits, vectors, at = header["bits"], [], 0
+    for width, scale in zip(bits, tensors["scale"], strict=True):
+        size = -(-width * header["model"]["d_model"] // 8)
+        part, at = tensors["codes"][at : at + size], at + size
+        if width > 8:
+            vectors.append(np.frombuffer(part.tobytes(), {16: "<f2", 32: "<f4"}[width]).astype(np.float32))
+            continue
+        flags = [int(byte) >> shift & 1 for byte in part for shift in range(8)]
+        codes = [sum(flags[width * i + j] << j for j in range(width)) for i in range(header["model"]["d_model"])]
+        vectors.append(np.array([2 * code + 1 - 2**width for code in codes], np.float32) * scale)
+    assert at == len(tensors["codes"])
+    assert np.array_equal(np.array(vectors), encoded.vectors.numpy())
+    assert {4, 32} == set(bits)
+
+    number, stretch, ended = numbers_of(zlib.decompress(tensors["patches"].tobytes(), -15))
+    patches, stored, edits = {}, {}, []
+    for chunk, length in enumerate(header["chunks"]):
+        if chunk in header["stored"]:
+            stored[chunk] = [number() for _ in range(length)]
+            assert (tensors["slots"][chunk] == -1).all()
+            continue
+        place = -1
+        for _ in range(number()):
+            place += 1 + number()
+            patches.setdefault(chunk, {})[place] = number()
+    while not ended():
+        keep, drop, count = number(), number(), number()
+        edits.append((keep, drop, stretch(count)))
+    assert patches == encoded.extras.patches
+    assert stored == encoded.extras.stored
+    assert edits == [tuple(edit) for edit in encoded.extras.edits]
+    assert edits
+    assert patches
+    assert stored

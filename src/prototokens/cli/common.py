@@ -52,6 +52,11 @@ def model_options(command: Callable) -> Callable:
     return command
 
 
+def any_model_option(command: Callable) -> Callable:
+    words = "Decode with a model of other weights than the file was made for: its hash still tells whether the text comes out."
+    return click.option("--any-model", is_flag=True, help=words)(command)
+
+
 def seed_option(command: Callable) -> Callable:
     words = "Of the random starts: the same seed gives the same vectors."
     return click.option("--seed", type=int, default=0, show_default=True, help=words)(command)
@@ -65,12 +70,16 @@ def load_model(model: str | None, revision: str | None, device: str | None, dtyp
 
 
 def load_model_of(
-    encoded: EncodedText, file: Path, model: str | None, revision: str | None, device: str | None, dtype: str
-) -> FrozenLM:
+    encoded: EncodedText, file: Path, model: str | None, revision: str | None, device: str | None, dtype: str,
+    any_model: bool = False,
+) -> FrozenLM:  # fmt: skip
     """The model that a file was made with: what the user names, or the built-in.
 
     A file's word is not enough to open a path or the network. Its dtype is taken, and its revision where the model is named as
     in the file; a folder, or a copy under another name, has none or its own.
+
+    Args:
+        any_model: let a model of other weights pass.
 
     Raises:
         FileError: it was made with another model than the built-in one, and none is named, or the wrong one.
@@ -82,30 +91,40 @@ def load_model_of(
     if dtype == "auto" and made_for["dtype"] in DTYPES:
         dtype = made_for["dtype"]
     lm = load_model(name, revision or (made_for["revision"] if name == made_for["name"] else None), device, dtype)
-    encoded.check_model(lm)
+    encoded.check_model(lm, any_model)
     return lm
 
 
-def read_text(source: str | None, text: str | None) -> str:
-    """The text of a file argument, of `-` (standard input) or of --text.
+def read_bytes(source: str | None, text: str | None) -> bytes:
+    """What is in a file argument, in `-` (standard input) or in --text.
 
     Raises:
         UsageError: none of them, or two.
-        TextError: the file is not there, cannot be read, or is not UTF-8.
+        TextError: the file is not there, or cannot be read.
     """
     if (source is None) == (text is None):
         raise UsageError("give either a file (or - for standard input) or --text")
     if text is not None:
-        return text
+        return os.fsencode(text)  # an argument that is no UTF-8 is what it was
     assert source is not None
     try:
-        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except IsADirectoryError as error:
         raise TextError(f"{source} is a folder, and a text file was expected") from error
     except FileNotFoundError as error:
         raise TextError(f"{source} does not exist") from error
     except (OSError, ValueError) as error:
         raise TextError(f"{source} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def read_text(source: str | None, text: str | None) -> str:
+    """The text in a file argument, in `-` (standard input) or in --text.
+
+    Raises:
+        UsageError: none of them, or two.
+        TextError: the file is not there, cannot be read, or is not UTF-8.
+    """
+    raw = read_bytes(source, text)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from prototokens.cli import common
-from prototokens.errors import FileError
-
-if TYPE_CHECKING:
-    from prototokens.encoded import EncodedText
-    from prototokens.frozen_lm import FrozenLM
 
 
 @click.command(short_help="Print the text that a file holds.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the text there instead of standard output.")
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
+@common.any_model_option
 @common.model_options
 @common.output_options
 def decode(
-    file: Path, output: Path | None, force: bool, model: str | None, revision: str | None, device: str | None, dtype: str,
+    file: Path, output: Path | None, force: bool, any_model: bool,
+    model: str | None, revision: str | None, device: str | None, dtype: str,
     as_json: bool, quiet: bool, debug: bool,
 ) -> int:  # fmt: skip
     """Print the text that a file holds: every chunk from one forward pass.
@@ -31,15 +27,16 @@ def decode(
     differs is printed with a warning, and the exit status is 1.
     """
     from prototokens.decoding import decode_text
-    from prototokens.encoded import EncodedText, write_atomically
+    from prototokens.encoded import EncodedText
+    from prototokens.storage import write_atomically
 
     if output is not None:
         common.check_output(output, force)
     encoded = EncodedText.load(file)
-    lm = model_for(encoded, file, model, revision, device, dtype)
-    decoded = decode_text(lm, encoded)
+    lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
+    decoded = decode_text(lm, encoded, any_model)
     if output is not None:
-        write_atomically(output, decoded.text.encode("utf-8", "surrogatepass"))
+        write_atomically(output, decoded.content)
     if as_json:
         rate = round(decoded.tokens / decoded.seconds, 1)
         seconds = round(decoded.seconds, 4)
@@ -54,36 +51,7 @@ def decode(
             }
         )
     elif output is None:
-        click.echo(decoded.text.encode("utf-8", "surrogatepass"), nl=False)
+        click.echo(decoded.content, nl=False)
     if not decoded.matches:
         click.echo(f"prototokens: warning: the text of {file} differs from the one that was encoded", err=True)
     return 0 if decoded.matches else 1
-
-
-def model_for(
-    encoded: EncodedText, file: Path, model: str | None, revision: str | None, device: str | None, dtype: str
-) -> FrozenLM:
-    """The model that a file needs, as far as the user allows it to be loaded."""
-    name = _model(encoded, model, file)
-    dtype = _dtype(encoded) if dtype == "auto" else dtype
-    return common.load_model(name, revision or _revision(encoded, name), device, dtype)
-
-
-def _model(encoded: EncodedText, model: str | None, file: Path) -> str:
-    """The model to load: what the user names, or the built-in. A file's word is not enough to open a path or the network."""
-    name = encoded.header["model"]["name"]
-    if model is None and name != "builtin":
-        raise FileError(f"{file} was made for the model {name!r}: name it with --model to decode")
-    return model or "builtin"
-
-
-def _revision(encoded: EncodedText, name: str) -> str | None:
-    """The one in the file, where the model is named as there; a folder, or a copy under another name, has none or its own."""
-    made_for = encoded.header["model"]
-    return made_for["revision"] if name == made_for["name"] else None
-
-
-def _dtype(encoded: EncodedText) -> str:
-    """What the vectors were fitted in."""
-    dtype = encoded.header["model"]["dtype"]
-    return dtype if dtype in common.DTYPES else "auto"

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from prototokens.cli import common
-from prototokens.errors import Interrupted, TextError, UsageError
+from prototokens.errors import FileError, Interrupted, TextError, UsageError
 
 if TYPE_CHECKING:
     from prototokens.chunks import ChunkPlan
     from prototokens.encoded import EncodedText
+    from prototokens.encoder.encoder import Encoder
     from prototokens.encoding import Kept
     from prototokens.engine.progress import Progress
     from prototokens.frozen_lm import FrozenLM
     from prototokens.recipe import Recipe
+    from prototokens.source import Source
 
 SAVE_EVERY = 30.0  # seconds between saves of what is solved, so that even a killed run is taken up again
 EXAMPLES = """\b
@@ -31,6 +33,7 @@ Examples:
   prototokens encode --text "Call me Ishmael." -o call.ptok
   cat notes.txt | prototokens encode - -o notes.ptok --json
 """
+HELPED = {"patched": "tokens patched", "stored": "tokens stored as they are", "edited": "bytes edited"}
 # More than a usual text has: a stretch of so many for each allowed token tells that a text is too long.
 CHARACTERS_A_TOKEN = 8
 
@@ -59,6 +62,11 @@ CHARACTERS_A_TOKEN = 8
 @click.option("--recipe", default="fast", show_default=True, help="How vectors are fitted: fast, or paper (as published).")
 @click.option("--steps", type=click.IntRange(min=0), help="Most optimiser steps for a chunk.", show_default="the recipe's")
 @click.option(
+    "--start", default="auto", show_default=True, metavar="auto|random|encoder|FOLDER",
+    help="Where vectors begin: at random; at what the model's encoder gives for the text; auto: that, where it has proved to"
+    " save time; or an encoder's folder (train-encoder). With --steps 0 they stay there: one pass, no fit.",
+)  # fmt: skip
+@click.option(
     "--share", type=click.Choice(["e", "m"]),
     help="One vector for all chunks, in layouts of two: e with --layout free, m with --layout paper or free.",
 )  # fmt: skip
@@ -70,27 +78,38 @@ CHARACTERS_A_TOKEN = 8
     help="Fit until other batch shapes, kernels and dtypes decode the same, and try them: the most different ones, or all.",
 )  # fmt: skip
 @click.option(
+    "--inexact", type=click.Choice(["halve", "patch", "keep"]), show_default="halve; patch with --steps 0",
+    help="A chunk that is not exact within its steps is cut in two and tried again, its wrong tokens are put into the file, or"
+    " it stays as it is. What halves do not hold in the end is patched.",
+)  # fmt: skip
+@click.option(
+    "--bits", metavar="1-8|16|32|auto", default="32", show_default=True,
+    help="Bits of each number of the vectors in the file; auto finds the fewest that stay exact, for each chunk.",
+)  # fmt: skip
+@click.option(
     "--max-tokens", type=click.IntRange(min=1), default=100_000, show_default=True, help="Refuse longer texts: fits take time."
 )
 @common.model_options
 @common.seed_option
 @common.output_options
 def encode(
-    source: str | None, text: str | None, output: Path | None, force: bool, max_tokens: int,
+    source: str | None, text: str | None, output: Path | None, force: bool, max_tokens: int, bits: str, start: str,
     layout: str, vectors: str | None, chunk_length: int | None, recipe: str, steps: int | None,
     model: str | None, revision: str | None, device: str | None, dtype: str,
     as_json: bool, quiet: bool, debug: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Turn a text into vectors, exactly, and save them.
 
-    The text is a file, - for standard input, or --text. Any length: a long one is cut into chunks that are fitted side by side,
-    and a chunk that does not become exact is halved and tried again. The result is read back from the file and decoded before
-    it is called exact. Stopped with Ctrl-C, it keeps what is solved in OUTPUT.partial, and the same command goes on from there.
+    The text is a file, - for standard input, or --text; bytes that are no text come back too. Any length: a long one is cut
+    into chunks that are fitted side by side, and a chunk that does not become exact is halved and tried again. The result is
+    read back from the file and decoded before it is called exact. Stopped with Ctrl-C, it keeps what is solved in
+    OUTPUT.partial, and the same command goes on from there.
     """
+    options |= {"bits": _bits(bits), "start": _start("random" if options["share"] and start == "auto" else start)}
     output, content = _output_and_text(output, source, text, force)
     if not content:
         raise TextError("the text is empty: there is nothing to encode")
-    from prototokens.chunks import plan_chunks
+    from prototokens.encoder.starts import plan_from
     from prototokens.encoding import certified_recipe
     from prototokens.layout import Layout
     from prototokens.recipe import Recipe
@@ -99,8 +118,8 @@ def encode(
     arrangement = layout if layout == "auto" else Layout.named(layout)
     lm = common.load_model(model, revision, device, dtype)
     chosen = certified_recipe(lm, chosen, options["certify"])
-    ids = _ids(lm, content, max_tokens)
-    plan = plan_chunks(lm, ids, arrangement, chunk_length, _vectors(vectors), chosen)
+    ids = _source(lm, content, max_tokens, quiet).ids
+    plan = plan_from(lm, ids, options["start"], arrangement, chunk_length, _vectors(vectors), chosen)
     result = _encode(lm, content, ids, plan, chosen, output, quiet, **options)
     if as_json:
         common.print_json(result)
@@ -124,16 +143,39 @@ def _vectors(given: str | None) -> int | Literal["auto"] | None:
     return int(given)
 
 
-def _output_and_text(output: Path | None, source: str | None, text: str | None, force: bool) -> tuple[Path, str]:
+def _start(given: str) -> str | Encoder:
+    """The start's name, or the encoder in the folder that is given.
+
+    Raises:
+        FileError: no such name, and no encoder there.
+    """
+    from prototokens.encoder.encoder import Encoder
+    from prototokens.encoder.starts import NAMES
+
+    return given if given in NAMES else Encoder.load(Path(given))
+
+
+def _bits(given: str) -> int | Literal["auto"]:
+    """The number of bits, or auto.
+
+    Raises:
+        UsageError: no such number.
+    """
+    from prototokens.engine.quantise import check_bits
+
+    return check_bits(int(given) if given.isdecimal() else given)
+
+
+def _output_and_text(output: Path | None, source: str | None, text: str | None, force: bool) -> tuple[Path, bytes]:
     """Where to write, found writable, and what to encode."""
     if output is not None:
         # Before the text: nobody should type one to be told that there is no place for it.
         common.check_output(output, force)
-        content = common.read_text(source, text)
+        content = common.read_bytes(source, text)
         if source not in (None, "-") and output.exists() and os.path.samefile(source, output):
             raise UsageError(f"{output} is the text itself, which the vectors would replace: name another output")
         return output, content
-    content = common.read_text(source, text)
+    content = common.read_bytes(source, text)
     if source in (None, "-"):
         raise UsageError("name the file to write with -o: there is no input file to name it after")
     output = Path(source).with_suffix(".ptok")
@@ -143,29 +185,33 @@ def _output_and_text(output: Path | None, source: str | None, text: str | None, 
     return output, content
 
 
-def _ids(lm: FrozenLM, text: str, most: int) -> list[int]:
-    """The ids of the text, unless they are too many; of a text far too long, only the first part is looked at.
+def _source(lm: FrozenLM, content: bytes, most: int, quiet: bool) -> Source:
+    """The text and its ids, unless they are too many; of a text far too long, only the first part is looked at.
 
     Raises:
-        TextError: more tokens than allowed, or not a text that this model can hold.
+        TextError: more tokens than allowed, or not one.
     """
-    from prototokens.encoding import text_ids
+    from prototokens.source import read_source
 
-    head = text[: CHARACTERS_A_TOKEN * most]
-    ids = lm.encode(head) if len(head) < len(text) else []
+    head = content[: CHARACTERS_A_TOKEN * most]
+    ids = lm.encode(head.decode("utf-8", "replace")) if len(head) < len(content) else []
     if len(ids) <= most:
-        head, ids = text, text_ids(lm, text)
-    if len(ids) > most:
-        count = f"{len(ids):,}" if head is text else f"about {len(ids) * len(text) // len(head):,}"
-        raise TextError(
-            f"the text has {count} tokens, more than the {most:,} of --max-tokens: a fit of that size takes hours on a CPU;"
-            " pass a larger --max-tokens to insist, or a shorter text"
-        )
-    return ids
+        source = read_source(lm, content)
+        head, ids = content, source.ids
+        if len(ids) <= most:
+            if source.edited and not quiet:
+                why = "are no UTF-8 text, or are changed by the tokenizer,"
+                click.echo(f"{source.edited:,} of {len(content):,} bytes {why} and are stored as they are", err=True)
+            return source
+    count = f"{len(ids):,}" if head is content else f"about {len(ids) * len(content) // len(head):,}"
+    raise TextError(
+        f"the text has {count} tokens, more than the {most:,} of --max-tokens: a fit of that size takes hours on a CPU;"
+        " pass a larger --max-tokens to insist, or a shorter text"
+    )
 
 
 def _encode(
-    lm: FrozenLM, text: str, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, **options: Any
+    lm: FrozenLM, text: bytes, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, **options: Any
 ) -> dict[str, Any]:
     """Encode, save, read back and decode; returns what --json prints."""
     from prototokens.decoding import decode_text
@@ -190,6 +236,10 @@ def _encode(
         "vectors": encoded.vectors.shape[0],
         "floats": encoded.vectors.numel(),
         "bytes": output.stat().st_size,
+        "bits": encoded.bits / encoded.vectors.numel() if encoded.vectors.numel() else 32.0,
+        "patched": header.get("patched", 0),
+        "stored": sum(header["chunks"][number] for number in header.get("stored", [])),
+        "edited": header.get("edited", 0),
         "exact": encoded.exact and decoded.matches,
         "accuracy": header["accuracy"],
         "steps_median": _median(header["steps"]),
@@ -205,7 +255,7 @@ def _encode(
 
 
 def _fit_and_save(
-    lm: FrozenLM, text: str, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, pace: float | None,
+    lm: FrozenLM, text: bytes, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, pace: float | None,
     **options: Any,
 ) -> EncodedText:  # fmt: skip
     """Encode and save; what is solved is kept beside the output until it is whole, and taken up from there.
@@ -216,7 +266,8 @@ def _fit_and_save(
     from prototokens.encoding import encode as encode_text
     from prototokens.partial import load_partial, partial_key, partial_path, save_partial
 
-    beside, key = partial_path(output), partial_key(lm, ids, plan.layout, recipe, options["seed"])
+    start = options["start"] if isinstance(options["start"], str) else str(options["start"].path)
+    beside, key = partial_path(output), partial_key(lm, ids, plan.layout, recipe, options["seed"], start)
     # Chunks that share a vector are solved together or not at all: there is nothing to keep of them.
     kept = {} if options["share"] else load_partial(beside, key, plan.layout, ids)
     if not quiet:
@@ -233,13 +284,19 @@ def _fit_and_save(
         if show:
             show(now)
         if kept and time.monotonic() - saved > SAVE_EVERY:
-            save_partial(beside, key, kept)
+            try:
+                save_partial(beside, key, kept)
+            except FileError as error:  # a disk that is full now may have room when the output is written
+                click.echo(f"prototokens: warning: what is solved could not be kept on the way: {error}", err=True)
             saved = time.monotonic()
 
     try:
         forecast = None if plan.forecast is None else plan.forecast.row_steps / len(plan.lengths)
         with _sigterm_as_ctrl_c(), common.fit_progress(quiet, forecast) as show:
-            encoded = encode_text(lm, text, plan=plan, recipe=recipe, kept=kept, progress=partial(keep, show), **options)
+            encoded = encode_text(
+                lm, text, plan=plan, recipe=recipe, kept=kept, progress=partial(keep, show),
+                said=None if quiet else partial(click.echo, err=True), **options,
+            )  # fmt: skip
             encoded.save(output)
     except KeyboardInterrupt:
         if not kept:
@@ -281,6 +338,8 @@ def _summarise(result: dict[str, Any]) -> None:
         err=True,
     )
     exact = "exact, read back from the file" if result["exact"] else "NOT exact"
+    helped = [f"{result[what]:,} {words}" for what, words in HELPED.items() if result[what]]
+    exact += f" with {' and '.join(helped)}" if helped else ""
     margin = "" if result["min_margin"] is None else f", least margin {result['min_margin']:.2f}"
     if result["certified"] != "none":
         exact += f", certified ({result['certified']})"

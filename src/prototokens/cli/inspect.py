@@ -9,6 +9,9 @@ import click
 
 from prototokens.cli import common
 
+# Of a file that has no such things, and of earlier versions.
+ABSENT = {"stored": [], "patched": 0, "edited": 0, "bits": None, "sizes": {}, "certificate": {}}
+
 
 @click.command(short_help="Show what is inside a file.")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -19,17 +22,21 @@ def inspect(file: Path, as_json: bool, quiet: bool, debug: bool) -> int:
 
     encoded = EncodedText.load(file)
     header, tokens = encoded.header, encoded.header["text"]["tokens"]
+    characters = header["text"]["characters"]
     size = file.stat().st_size
     figures = {
         "vectors": encoded.vectors.shape[0],
         "floats": encoded.vectors.numel(),
         "floats_per_token": encoded.vectors.numel() / tokens,
-        "bits_per_token": 8 * encoded.vectors.numel() * encoded.vectors.element_size() / tokens,
+        "bits_per_token": encoded.bits / tokens,
+        "patch_bytes": encoded.patch_bytes,
+        "bits_per_character": (encoded.bits + 8 * encoded.patch_bytes) / characters,
+        "beside_bits_per_character": {name: 8 * count / characters for name, count in header.get("sizes", {}).items()},
         "file_bytes": size,
-        "file_bits_per_character": 8 * size / header["text"]["characters"],
+        "file_bits_per_character": 8 * size / characters,
     }
     if as_json:
-        common.print_json({**header, **figures})
+        common.print_json({**ABSENT, **header, **figures})
     else:
         _show(file, header, figures)
     return 0
@@ -49,7 +56,10 @@ def _show(file: Path, header: dict[str, Any], figures: dict[str, Any]) -> None:
         "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout {header['layout']}",
         "vectors": f"{figures['vectors']}, {figures['floats']:,} numbers: {figures['floats_per_token']:.2f} numbers and"
         f" {figures['bits_per_token']:.0f} bits a token",
-        "size": f"{figures['file_bits_per_character']:.1f} bits a character in all (plain text: 8; this is no compressor)",
+        "size": f"{figures['bits_per_character']:.1f} bits a character in vectors and patches,"
+        f" {figures['file_bits_per_character']:.1f} in the file",
+        "beside": _beside(figures["beside_bits_per_character"]),
+        "helped": _helped(header, figures),
         "exact": f"{'yes' if header['exact'] else 'no'}, accuracy {header['accuracy']:.4f}{margin}",
         "certified": _certificate(header.get("certificate", {})),
         "made": f"recipe {header['recipe']['name']}, {header['row_steps']:,} row-steps,"
@@ -58,6 +68,21 @@ def _show(file: Path, header: dict[str, Any], figures: dict[str, Any]) -> None:
     for name, value in lines.items():
         # A header is anybody's word: nothing in it may steer the terminal.
         click.echo(f"{name:>9}  " + "".join(letter if letter.isprintable() else "?" for letter in value))
+
+
+def _beside(sizes: dict[str, float]) -> str:
+    """What other ways of storing the text take: these vectors are no compressor."""
+    names = {"plain": "plain", "zstd": "zstd -19", "xz": "xz -9", "arithmetic": "arithmetic coding with this model"}
+    return ", ".join(f"{size:.2f} {names.get(name, name)}" for name, size in sizes.items()) or "not measured by who made it"
+
+
+def _helped(header: dict[str, Any], figures: dict[str, Any]) -> str:
+    """What came out of patches, not of vectors."""
+    patched, stored, edited = (header.get(name, ABSENT[name]) for name in ("patched", "stored", "edited"))
+    told = [f"{patched:,} tokens patched"] * bool(patched)
+    told += [f"{len(stored):,} chunks stored as their {sum(header['chunks'][one] for one in stored):,} tokens"] * bool(stored)
+    told += [f"{edited:,} bytes edited"] * bool(edited)
+    return f"{', '.join(told)}: {figures['patch_bytes']:,} bytes" if told else "by nothing: all of it comes out of the vectors"
 
 
 def _certificate(certificate: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from prototokens.cli import common
-from prototokens.cli.decode import model_for
 
 if TYPE_CHECKING:
     from prototokens.engine.matrix import Tried
@@ -17,10 +16,11 @@ if TYPE_CHECKING:
 @click.command(short_help="Decode a file in every way that there is.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--quick", is_flag=True, help="The few ways that differ most, as encode tries them, in place of all.")
+@common.any_model_option
 @common.model_options
 @common.output_options
 def verify(
-    file: Path, quick: bool, model: str | None, revision: str | None, device: str | None, dtype: str,
+    file: Path, quick: bool, any_model: bool, model: str | None, revision: str | None, device: str | None, dtype: str,
     as_json: bool, quiet: bool, debug: bool,
 ) -> int:  # fmt: skip
     """Decode a file again under other batch sizes, paddings, dtypes, attention kernels and threads, and compiled.
@@ -32,9 +32,9 @@ def verify(
     from prototokens.encoded import EncodedText
 
     encoded = EncodedText.load(file)
-    lm = model_for(encoded, file, model, revision, device, dtype)
+    lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
     show = None if as_json or quiet else _show
-    found = verify_text(lm, encoded, "standard" if quick else "strict", progress=show)
+    found = verify_text(lm, encoded, "standard" if quick else "strict", show, any_model)
     certificate = found.certificate.as_dict()
     if as_json:
         common.print_json({"file": str(file), "passed": found.passed, "matches": found.matches, **certificate})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
+from prototokens.chunks import ChunkPlan, plan_chunks
 from prototokens.encoder.encoder import CONFIG, Encoder
 from prototokens.encoder.proof import proved
 from prototokens.encoder.through import Decoder
@@ -16,6 +17,7 @@ from prototokens.engine.rows import Target
 from prototokens.errors import FileError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
 SHIPPED = Path(__file__).parents[1] / "builtin" / "encoder"
@@ -51,6 +53,34 @@ def shipped(lm: FrozenLM, layout: Layout | None = None, folder: Path | None = No
     return None
 
 
+def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> Encoder | None:
+    """The encoder that a start insists on; None: it insists on none.
+
+    Args:
+        start: `random`, `auto`, `encoder`, or an encoder.
+        layout: that it has to be for; by default any.
+
+    Raises:
+        UsageError: no such start, no encoder for this model and layout, or one of another layout.
+        FileError: an encoder of another model.
+    """
+    if isinstance(start, Encoder):
+        start.check(lm, layout)
+        return start
+    if start not in NAMES:
+        raise UsageError(f"start {start!r} is none of {', '.join(NAMES)}")
+    if start != "encoder":
+        return None
+    encoder = shipped(lm, layout)
+    if encoder is None:
+        what = "" if layout is None else f" and layout {layout.name!r}"
+        raise UsageError(
+            f"there is no encoder for {lm.name!r}{what}: train one with prototokens train-encoder and give it as the start, or"
+            " start at random"
+        )
+    return encoder
+
+
 def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: str | Encoder = "auto") -> Begun:
     """Starts for targets, texts or ids.
 
@@ -65,26 +95,46 @@ def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: 
     """
     layout = Layout.named(layout)
     ids = [lm.encode(target) if isinstance(target, str) else list(target) for target in targets]
-    if isinstance(start, Encoder):
-        start.check(lm, layout)
-        return Begun([Start(protos) for protos in start.vectors(lm, ids)], f"starts from {start.path or 'an encoder'}")
-    if start not in NAMES:
-        raise UsageError(f"start {start!r} is none of {', '.join(NAMES)}")
-    encoder = None if start == "random" else shipped(lm, layout)
-    if start == "encoder":
-        if encoder is None:
-            raise UsageError(
-                f"there is no encoder for {lm.name!r} and layout {layout.name!r}: train one with prototokens train-encoder and"
-                " give it as the start, or start at random"
-            )
-        return begin(lm, ids, layout, encoder)
+    encoder = chosen(lm, start, layout)
+    if encoder is not None:
+        return Begun([Start(protos) for protos in encoder.vectors(lm, ids)], f"starts from {encoder.path or 'an encoder'}")
     none: list[Start | None] = [None] * len(targets)
+    if start == "random":
+        return Begun(none, "random starts")
+    encoder = shipped(lm, layout)
     if encoder is None:
-        return Begun(none, "random starts" if start == "random" else "random starts: no encoder for this model and layout")
+        return Begun(none, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
     able = [number for number, one in enumerate(ids) if one and proved(encoder, len(one))]
     for number, protos in zip(able, encoder.vectors(lm, [ids[number] for number in able]), strict=True):
         none[number] = Start(protos)
-    return Begun(none, f"starts of {len(able)} of {len(targets)} chunks from the encoder, which saves time there")
+    if not able:
+        return Begun(none, "random starts: the encoder has not proved to save time at these lengths")
+    return Begun(none, f"{len(able)} of {len(targets)} chunks start from the encoder, which saves time there; others at random")
+
+
+def plan_from(
+    lm: FrozenLM,
+    ids: list[int],
+    start: str | Encoder = "auto",
+    layout: str | Layout = "auto",
+    length: int | None = None,
+    vectors: int | Literal["auto"] | None = None,
+    recipe: str | Recipe = "fast",
+) -> ChunkPlan:
+    """The plan of `plan_chunks`; where the start insists on an encoder, its layout, and chunks that it was trained for.
+
+    Args:
+        start: as `begin` takes it; the rest as `plan_chunks` does.
+
+    Raises:
+        UsageError: as `chosen` and `plan_chunks`.
+    """
+    named = Layout.named(layout) if layout != "auto" else None
+    encoder = chosen(lm, start, named)
+    if encoder is not None and ids:
+        layout = named or (encoder.layout if vectors is None else layout)
+        length = length or max(chunk_lengths(encoder, len(ids)))
+    return plan_chunks(lm, ids, layout, length, vectors, recipe)
 
 
 def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> list[Solution]:

@@ -1,0 +1,147 @@
+"""Vectors of few bits: rounded to a grid, and moved along it until they are exact again.
+
+The capacity of vectors in bits is what this finds: how few bits a number of them may have while the text still comes out. A
+chunk's solution is rounded to the nearest grid of a width (`engine.grid`); where that breaks it, a short fit from there, scored
+on the grid at every step, mends it. Rounded and scored are the same numbers, so what is exact here is exact in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float32
+from torch import Tensor
+
+from prototokens.engine.fit import fit
+from prototokens.engine.grid import GRID_BITS, WIDTHS, Grid, Start, nearest_grid
+from prototokens.engine.progress import Progress
+from prototokens.errors import UsageError
+from prototokens.frozen_lm import FrozenLM
+from prototokens.recipe import Recipe
+from prototokens.solution import Solution
+
+POLISH_STEPS = 300
+POLISH_RATE = 0.3  # factor on the recipe's learning rate: the way is short
+
+
+class Quantised(NamedTuple):
+    """A chunk's vectors in few bits.
+
+    Attributes:
+        solution: with the rounded vectors.
+        bits: of each of their numbers.
+        grid: that they lie on; None for 16 and 32 bits.
+        row_steps: forward and backward passes spent on rounding them, failed tries among them.
+    """
+
+    solution: Solution
+    bits: int
+    grid: Grid | None = None
+    row_steps: int = 0
+
+
+def check_bits(bits: int | str) -> int | Literal["auto"]:
+    """The bits themselves.
+
+    Raises:
+        UsageError: no such number.
+    """
+    if bits == "auto" or (isinstance(bits, int) and bits in WIDTHS):
+        return bits  # pyright: ignore[reportReturnType]
+    raise UsageError(f"bits must be one of {', '.join(map(str, WIDTHS))} or 'auto', not {bits!r}")
+
+
+def quantise(
+    lm: FrozenLM,
+    solutions: Sequence[Solution],
+    bits: int | Literal["auto"],
+    recipe: Recipe,
+    *,
+    share: str | None = None,
+    rows: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> list[Quantised]:
+    """Round each solution's vectors to the fewest bits, from `bits` upward, in which it stays exact.
+
+    Args:
+        bits: of a number; `auto` looks for the fewest by halving the range from 1 to 8.
+        recipe: whose margin has to be reached; its other values but the steps and the rate serve as they are.
+        share: as in `fit`: rows that share a vector are rounded together.
+
+    Returns:
+        For each solution, its vectors rounded; one that is not exact to begin with stays as it is, in 32 bits.
+
+    Raises:
+        UsageError: no such number of bits.
+    """
+    found = [Quantised(solution, 32) for solution in solutions]
+    exact = [number for number, solution in enumerate(solutions) if solution.exact]
+    if check_bits(bits) == 32 or not exact or (share and len(exact) < len(solutions)):
+        return found
+    polish = replace(recipe, steps=POLISH_STEPS, restarts=0, lr=POLISH_RATE * recipe.lr)
+    first = -1 if bits == "auto" else WIDTHS.index(int(bits)) - 1
+    searches = [_Search(members, first, len(WIDTHS) - 1) for members in ([exact] if share else [[number] for number in exact])]
+    while waiting := [search for search in searches if search.high - search.low > 1]:
+        tries = {search: (search.low + search.high) // 2 if bits == "auto" else search.low + 1 for search in waiting}
+        widths = {number: WIDTHS[place] for search, place in tries.items() for number in search.members}
+        rounded = _round(lm, {number: solutions[number] for number in widths}, widths, polish, share, rows, progress)
+        for search, place in tries.items():
+            serves = all(rounded[number].solution.margin > polish.margin for number in search.members)
+            search.high, search.low = (place, search.low) if serves else (search.high, place)
+            for number in search.members:
+                spent = found[number].row_steps + rounded[number].row_steps
+                found[number] = (rounded[number] if serves else found[number])._replace(row_steps=spent)
+    return found
+
+
+@dataclass(eq=False)
+class _Search:
+    """The range that is left for chunks that are rounded together.
+
+    Attributes:
+        low: place in WIDTHS of the widest that is known to fail.
+        high: place of the narrowest that is known to serve.
+    """
+
+    members: list[int]
+    low: int
+    high: int
+
+
+def _round(
+    lm: FrozenLM,
+    solutions: dict[int, Solution],
+    widths: dict[int, int],
+    polish: Recipe,
+    share: str | None,
+    rows: int | None,
+    progress: Callable[[Progress], None] | None,
+) -> dict[int, Quantised]:
+    """Each solution in its width, mended where it is a grid; margins are as reached, good or not."""
+    rounded: dict[int, Quantised] = {}
+    for on_grids in (True, False):
+        part = [number for number in solutions if (widths[number] in GRID_BITS) == on_grids]
+        if not part:
+            continue
+        starts = [_start(solutions[number].protos, widths[number]) for number in part]
+        moved = fit(
+            lm,
+            [solutions[number].ids for number in part],
+            layout=solutions[part[0]].layout,
+            recipe=polish if on_grids else replace(polish, steps=0),
+            share=share,
+            starts=starts,
+            rows=rows,
+            progress=progress,
+        )
+        for number, start, one in zip(part, starts, moved, strict=True):
+            before = solutions[number]
+            whole = replace(one, steps=before.steps, row_steps=before.row_steps, restarts=before.restarts, seed=before.seed)
+            rounded[number] = Quantised(whole, widths[number], start.grid, one.row_steps)
+    return rounded
+
+
+def _start(protos: Float32[Tensor, "vectors d_model"], bits: int) -> Start:
+    return Start(protos, nearest_grid(protos, bits)) if bits in GRID_BITS else Start(protos.half().float())

@@ -1,0 +1,148 @@
+"""The tensors of a `.ptok` file as bytes: vectors of few bits packed, shapes found sound before anything is read, and writing.
+
+What they mean is `encoded`'s; docs/file-format.md describes them byte by byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from prototokens.engine.grid import GRID_BITS, levels_of, values_of
+from prototokens.errors import FileError
+from prototokens.layout import Layout
+
+
+def row_bytes(bits: int, d_model: int) -> int:
+    """Bytes of one vector."""
+    return -(-bits * d_model // 8)
+
+
+def pack_codes(
+    vectors: Float32[Tensor, "distinct d_model"], scale: Float32[Tensor, "distinct"], bits: Sequence[int]
+) -> UInt8[Tensor, "bytes"]:
+    """Vectors one after another, each in its own number of bits and filled up to a whole byte.
+
+    Args:
+        scale: of each vector's grid; not looked at for vectors of 16 and 32 bits.
+    """
+    packed = []
+    for vector, width, one in zip(vectors, bits, scale, strict=True):
+        if width in GRID_BITS:
+            codes = levels_of(vector[None], one[None], torch.tensor([2.0**width]))[0].numpy().astype(np.uint8)
+            packed.append(np.packbits(np.unpackbits(codes[:, None], axis=1, bitorder="little")[:, :width], bitorder="little"))
+        else:
+            packed.append(vector.numpy().astype("<f2" if width == 16 else "<f4").view(np.uint8))
+    return torch.from_numpy(np.concatenate(packed)) if packed else torch.empty(0, dtype=torch.uint8)
+
+
+def unpack_codes(
+    codes: UInt8[Tensor, "bytes"], scale: Float32[Tensor, "distinct"], bits: Sequence[int], d_model: int
+) -> Float32[Tensor, "distinct d_model"]:
+    """The vectors that `pack_codes` packed."""
+    raw, vectors, at = codes.numpy(), torch.empty(len(bits), d_model), 0
+    for number, width in enumerate(bits):
+        part = raw[at : at + row_bytes(width, d_model)]
+        at += len(part)
+        if width in GRID_BITS:
+            flags = np.unpackbits(part, count=width * d_model, bitorder="little").reshape(d_model, width)
+            levels = np.packbits(flags, axis=1, bitorder="little")[:, 0]
+            one = values_of(torch.from_numpy(levels.astype(np.int64))[None], scale[number, None], torch.tensor([2.0**width]))
+            vectors[number] = one[0]
+        else:
+            vectors[number] = torch.from_numpy(part.view("<f2" if width == 16 else "<f4").astype(np.float32))
+    return vectors
+
+
+def tensors_hash(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, kinds, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_declared(handle: Any, header: dict[str, Any], path: Path) -> None:
+    """Names, kinds and shapes of the tensors, before any is read.
+
+    Raises:
+        FileError: they are not what the header needs.
+    """
+    d_model, bits = header["model"]["d_model"], header.get("bits")
+    shapes: dict[str, tuple[str, list[int] | None]] = {
+        "slots": ("I32", [len(header["chunks"]), Layout.named(header["layout"]).vectors])
+    }
+    if bits is None:
+        shapes["vectors"] = ("F32", None)
+    else:
+        shapes["codes"] = ("U8", [sum(row_bytes(width, d_model) for width in bits)])
+        shapes["scale"] = ("F32", [len(bits)])
+    if "patches" in handle.keys():
+        shapes["patches"] = ("U8", None)
+    if sorted(handle.keys()) != sorted(shapes):
+        raise FileError(
+            f"{path} is damaged: it should hold the tensors {' and '.join(map(repr, sorted(shapes, reverse=True)))}, and holds"
+            f" {sorted(handle.keys())}"
+        )
+    for name, (kind, expected) in shapes.items():
+        part = handle.get_slice(name)
+        shape, words = part.get_shape(), {"F32": "float32", "I32": "int32", "U8": "bytes"}[kind]
+        if part.get_dtype() != kind:
+            raise FileError(f"{path} is damaged: its tensor {name!r} is of another kind than {words}")
+        if name == "vectors":
+            least = 0 if header.get("stored") else 1
+            if len(shape) != 2 or shape[0] < least or shape[1] != d_model:
+                raise FileError(f"{path} is damaged: its vectors have shape {shape}, not [any, {d_model}]")
+        elif name == "patches":
+            if len(shape) != 1:
+                raise FileError(f"{path} is damaged: its patches have shape {shape}, not [any]")
+        elif shape != expected:
+            raise FileError(
+                f"{path} is damaged: its {name} {'have' if name[-1] == 's' else 'has'} shape {shape}, not {expected}"
+            )
+
+
+def in_order(content: bytes) -> bytes:
+    """A safetensors file with the keys of its header in order: the same fit gives the same file."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + content[start:]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside, flush to the disk, rename.
+
+    Raises:
+        FileError: the place cannot be written; what was there stays.
+    """
+    beside = None
+    try:
+        place = Path(os.path.realpath(path))  # of a link, the file that it names is written, and the link stays
+        descriptor, beside = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(beside, 0o666 & ~umask)
+        os.replace(beside, place)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(f"{path} could not be written ({reason}): what was there before is untouched") from error
+    finally:
+        if beside is not None and os.path.exists(beside):
+            os.unlink(beside)
