@@ -80,19 +80,21 @@ def quantise(
     exact = [number for number, solution in enumerate(solutions) if solution.exact]
     if check_bits(bits) == 32 or not exact or (share and len(exact) < len(solutions)):
         return found
-    polish = replace(recipe, steps=POLISH_STEPS, restarts=0, lr=POLISH_RATE * recipe.lr)
+    polish = polish_recipe(recipe)
     first = -1 if bits == "auto" else WIDTHS.index(int(bits)) - 1
     searches = [_Search(members, first, len(WIDTHS) - 1) for members in ([exact] if share else [[number] for number in exact])]
     while waiting := [search for search in searches if search.high - search.low > 1]:
         tries = {search: (search.low + search.high) // 2 if bits == "auto" else search.low + 1 for search in waiting}
         widths = {number: WIDTHS[place] for search, place in tries.items() for number in search.members}
-        rounded = _round(lm, {number: solutions[number] for number in widths}, widths, polish, share, rows, progress)
+        part = [solutions[number] for number in widths]
+        options = {"share": share, "rows": rows, "progress": progress}
+        tried = dict(zip(widths, rounded(lm, part, list(widths.values()), polish, **options), strict=True))
         for search, place in tries.items():
-            serves = all(rounded[number].solution.margin > polish.margin for number in search.members)
+            serves = all(tried[number].solution.margin > polish.margin for number in search.members)
             search.high, search.low = (place, search.low) if serves else (search.high, place)
             for number in search.members:
-                spent = found[number].row_steps + rounded[number].row_steps
-                found[number] = (rounded[number] if serves else found[number])._replace(row_steps=spent)
+                spent = found[number].row_steps + tried[number].row_steps
+                found[number] = (tried[number] if serves else found[number])._replace(row_steps=spent)
     return found
 
 
@@ -110,19 +112,26 @@ class _Search:
     high: int
 
 
-def _round(
+def rounded(
     lm: FrozenLM,
-    solutions: dict[int, Solution],
-    widths: dict[int, int],
-    polish: Recipe,
-    share: str | None,
-    rows: int | None,
-    progress: Callable[[Progress], None] | None,
-) -> dict[int, Quantised]:
-    """Each solution in its width, mended where it is a grid; margins are as reached, good or not."""
-    rounded: dict[int, Quantised] = {}
+    solutions: Sequence[Solution],
+    widths: Sequence[int],
+    recipe: Recipe,
+    *,
+    share: str | None = None,
+    rows: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> list[Quantised]:
+    """Each solution in so many bits, exact or not: rounded, and moved along its grid for at most `recipe.steps` steps.
+
+    Args:
+        widths: bits of each solution's numbers, among `WIDTHS`; with 16 and 32 nothing is moved.
+        recipe: of the steps (`polish_recipe`); one without steps rounds and no more.
+        share: as in `fit`.
+    """
+    found: dict[int, Quantised] = {}
     for on_grids in (True, False):
-        part = [number for number in solutions if (widths[number] in GRID_BITS) == on_grids]
+        part = [number for number, width in enumerate(widths) if (width in GRID_BITS) == on_grids]
         if not part:
             continue
         starts = [_start(solutions[number].protos, widths[number]) for number in part]
@@ -130,7 +139,7 @@ def _round(
             lm,
             [solutions[number].ids for number in part],
             layout=solutions[part[0]].layout,
-            recipe=polish if on_grids else replace(polish, steps=0),
+            recipe=recipe if on_grids else replace(recipe, steps=0),
             share=share,
             starts=starts,
             rows=rows,
@@ -139,8 +148,13 @@ def _round(
         for number, start, one in zip(part, starts, moved, strict=True):
             before = solutions[number]
             whole = replace(one, steps=before.steps, row_steps=before.row_steps, restarts=before.restarts, seed=before.seed)
-            rounded[number] = Quantised(whole, widths[number], start.grid, one.row_steps)
-    return rounded
+            found[number] = Quantised(whole, widths[number], start.grid, one.row_steps)
+    return [found[number] for number in range(len(solutions))]
+
+
+def polish_recipe(recipe: Recipe) -> Recipe:
+    """How rounded vectors are mended: with the margin of a recipe, in few and short steps."""
+    return replace(recipe, steps=POLISH_STEPS, restarts=0, lr=POLISH_RATE * recipe.lr)
 
 
 def _start(protos: Float32[Tensor, "vectors d_model"], bits: int) -> Start:
