@@ -23,7 +23,7 @@ from pages import put_between
 from prototokens.encoded import EncodedText
 from prototokens.encoding import certified_recipe
 from prototokens.engine.certify import cells_of, threshold
-from prototokens.engine.matrix import Tried, margins, run_cells
+from prototokens.engine.matrix import margins, run_cells
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
@@ -60,10 +60,12 @@ def measure(lm: pt.FrozenLM, chunks: dict[int, list[int]], base: dict, recipe: p
     solved = [(number, one) for number, one in zip(chunks, fitted, strict=True) if one.exact]
     saved = from_file(lm, [one for _, one in solved], recipe) if solved else []
     own = margins(lm, saved) if saved else []
-    tried: list[Tried] = [one for one in run_cells(lm, saved, cells_of(lm, "strict")) if one.margins is not None]
-    wrong = {number: [one.cell.describe() for one in tried if bool((one.margins[place] <= 0).any())]
-             for place, (number, _) in enumerate(solved)}  # fmt: skip
-    least = {number: min(float(one.margins[place].min()) for one in tried) for place, (number, _) in enumerate(solved)}
+    cells = run_cells(lm, saved, cells_of(lm, "strict"))
+    tried = [(one.cell.describe(), one.margins) for one in cells if one.margins is not None]
+    wrong = {
+        number: [cell for cell, found in tried if bool((found[place] <= 0).any())] for place, (number, _) in enumerate(solved)
+    }
+    least = {number: min(float(found[place].min()) for _, found in tried) for place, (number, _) in enumerate(solved)}
     kept = {number: float(own[place].min()) for place, (number, _) in enumerate(solved)}
     for number, one in zip(chunks, fitted, strict=True):
         outcome = {"solved": one.exact, "steps": one.steps, "row_steps": one.row_steps}

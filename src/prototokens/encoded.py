@@ -178,14 +178,31 @@ class EncodedText:
         return sum(width * d_model + 32 * (width in GRID_BITS) for width in widths)
 
     @property
+    def set_right(self) -> int:
+        """Tokens that come out of patches and stored chunks, not of vectors."""
+        return self.extras.patched + sum(map(len, self.extras.stored.values()))
+
+    @property
     def patch_bytes(self) -> int:
         """Bytes of patches, stored chunks and edits in the file."""
         return len(pack(self.extras, len(self.header["chunks"]))) if self.extras else 0
 
     def chunks(self) -> list[Chunk]:
         """The chunks that vectors hold, in order, ready to decode; without those that are stored as tokens."""
-        layout = self.layout
-        return [Chunk(self.vectors[self.slots[number]], layout, self.header["chunks"][number]) for number in self.held()]
+        return [self.chunk(number + 1) for number in self.held()]
+
+    def chunk(self, number: int) -> Chunk:
+        """A chunk by its number, from 1.
+
+        Raises:
+            UsageError: there is none of that number, or no vectors hold it.
+        """
+        count = len(self.header["chunks"])
+        if not 1 <= number <= count:
+            raise UsageError(f"there is no chunk {number}: the chunks of this text are numbered from 1 to {count}")
+        if number - 1 in self.extras.stored:
+            raise UsageError(f"chunk {number} is stored as its tokens: there are no vectors to look at")
+        return Chunk(self.vectors[self.slots[number - 1]], self.layout, self.header["chunks"][number - 1])
 
     def held(self) -> list[int]:
         """The numbers of the chunks that vectors hold: all but those that are stored as tokens."""

@@ -56,7 +56,7 @@ def test_one_token_alone(run, folder, encode, tmp_path):
     ("arguments", "sentence"),
     [
         (["-o", "x.jpeg"], "x.jpeg is of no known kind: name the picture .png, .svg or .pdf"),
-        (["--chunk", "3"], "has 2 chunks: there is no chunk 3"),
+        (["--chunk", "3"], "there is no chunk 3: the chunks of this text are numbered from 1 to 2"),
         (["-o", "nowhere/x.png"], "does not exist"),
         (["--model", "builtin"], "was made for the model"),
         ([], "was made for the model"),

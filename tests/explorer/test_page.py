@@ -12,7 +12,7 @@ import prototokens as pt
 from prototokens.encoded import Chunk, EncodedText
 from prototokens.errors import FileError, ModelError, UsageError
 from prototokens.explorer import show
-from prototokens.explorer.work import Desk, Settings, chunk_of, from_shelf, put_on_shelf, read, tokens_of, told
+from prototokens.explorer.work import Desk, Settings, all_tokens, chunk_of, from_shelf, put_on_shelf, read, tokens_of, told
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'prototokens[explorer]'")
 
@@ -179,6 +179,21 @@ def test_what_is_read_of_vectors(tiny_llama):
     assert [token.right for token in tokens] == [False, *[True] * 7]
     assert tokens[0].margin < 0 < tokens[1].margin
     assert "".join(token.text for token in tokens_of(tiny_llama, solution)) == "Call me."
+
+
+def test_tokens_from_patches_are_told_from_those_of_vectors(tiny_llama):
+    text = "Call me Ishmael."
+    recipe = pt.Recipe.named("fast", steps=25)
+    encoded = pt.encode(tiny_llama, text, layout="tiled:2", chunk_length=4, recipe=recipe, inexact="patch")
+    tokens = all_tokens(tiny_llama, encoded, tiny_llama.encode(text))
+    assert "".join(token.text for token in tokens) == text
+    assert sum(token.patched for token in tokens) == encoded.set_right > 0
+    assert all(token.patched or token.right for token in tokens)
+    assert "from a patch" in show.text(tokens)
+    stored = next(iter(encoded.extras.stored), None)
+    if stored is not None:
+        with pytest.raises(UsageError, match="stored as its tokens"):
+            chunk_of(encoded, stored + 1)
 
 
 def test_the_shelf_keeps_the_newest_by_different_names(tiny_llama):

@@ -37,15 +37,14 @@ def trace(
         if output.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{output} is of no known kind: name the picture .png, .svg or .pdf")
         common.check_output(output, force)
-    from prototokens.encoded import EncodedText, write_atomically
+    from prototokens.encoded import EncodedText
     from prototokens.measure.inside import look
+    from prototokens.storage import write_atomically
 
     encoded = EncodedText.load(file)
-    chunks = encoded.chunks()
-    if chunk > len(chunks):
-        raise UsageError(f"{file} has {len(chunks)} chunk{'s' * (len(chunks) > 1)}: there is no chunk {chunk}")
+    held = encoded.chunk(chunk)
     lm = common.load_model_of(encoded, file, model, revision, device, dtype)
-    inside = look(lm, chunks[chunk - 1])
+    inside = look(lm, held)
     if output is not None:
         write_atomically(output, _draw(lm, inside, output.suffix.lower()))
     result = _figures(inside, [lm.decode([token]) for token in inside.ids.tolist()], chunk, output)

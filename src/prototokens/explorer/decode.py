@@ -15,7 +15,7 @@ from prototokens.engine.fit import fit
 from prototokens.engine.inputs import Cramming
 from prototokens.errors import FileError, UsageError
 from prototokens.explorer import show
-from prototokens.explorer.work import LINE, Desk, Kept, from_shelf, put_on_shelf, tokens_of, told
+from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, from_shelf, put_on_shelf, told
 from prototokens.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 
@@ -46,7 +46,8 @@ def tab(desk: Desk, shelf: gr.State) -> None:
             return {text: "", track: "", start: gr.Button(visible=False)}
         encoded, lm = _load(path), desk.model(model)
         decoded = decode_text(lm, encoded)
-        tokens = [token for chunk in encoded.chunks() for token in tokens_of(lm, chunk)]
+        tokens = all_tokens(lm, encoded)
+        margins = [token.margin for token in tokens if token.margin is not None]
         verdict = "the text that was encoded, by its SHA-256" if decoded.matches else "NOT the text that was encoded"
         passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes > 1)}"
         figures = {
@@ -55,7 +56,8 @@ def tab(desk: Desk, shelf: gr.State) -> None:
             "vectors": str(len(encoded.vectors)),
             "layout": encoded.layout.name,
             "ms": f"{decoded.seconds * 1000:.0f}",
-            "least margin": f"{min(token.margin or 0.0 for token in tokens):.2f}",
+            "least margin": f"{min(margins):.2f}" if margins else "-",
+            "tokens from patches": f"{encoded.set_right:,}",
         }
         shelved = put_on_shelf(kept, lm, encoded, decoded.text)
         return {
@@ -71,7 +73,9 @@ def tab(desk: Desk, shelf: gr.State) -> None:
     def race(kept: list[Kept], title: str | None) -> dict[Any, Any]:
         chosen = from_shelf(kept, title)
         lm = desk.model(chosen.model)
-        chunk = chosen.encoded.chunks()[0]
+        if not chosen.encoded.held():
+            raise UsageError("no chunk of this text is held by vectors: there is nothing to race")
+        chunk = chosen.encoded.chunk(chosen.encoded.held()[0] + 1)
         if chunk.length > RACE_TOKENS:
             raise UsageError(
                 f"the first chunk has {chunk.length} tokens, and the counterpart is fitted for {RACE_TOKENS} at most:"

@@ -17,7 +17,7 @@ from prototokens.encoding import Kept as Solved
 from prototokens.encoding import Span, encode, text_ids
 from prototokens.engine.progress import Progress
 from prototokens.explorer import pictures, show
-from prototokens.explorer.work import LINE, Desk, Kept, put_on_shelf, read, tokens_of, told
+from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, put_on_shelf, read, told
 from prototokens.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.samples import short
@@ -180,6 +180,7 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int) -> s
     """What a fit gave: exact or not, decoded from the vectors; its numbers, its tokens, and the first chunk's vectors."""
     decoded, header = decode_text(lm, encoded), encoded.header
     verdict = "exact" if decoded.matches else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
+    verdict += f", with {encoded.set_right:,} of the tokens from patches" if encoded.set_right else ""
     passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes > 1)}"
     figures = {
         "tokens": f"{decoded.tokens:,}",
@@ -189,17 +190,16 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int) -> s
         "least margin": "-" if header["min_margin"] is None else f"{header['min_margin']:.2f}",
         "bytes of the file": f"{size:,}",
     }
-    tokens: list[show.Token] = []
-    for chunk in encoded.chunks():
-        tokens += tokens_of(lm, chunk, ids[len(tokens) : len(tokens) + chunk.length])
-    first = encoded.chunks()[0].protos
-    names = [pictures.name_of(number, len(first)) for number in range(len(first))]
-    return (
-        show.judged(f"{verdict}; decoded from the vectors in {passes}, {decoded.seconds * 1000:.0f} ms", decoded.matches)
+    shown = (
+        show.judged(f"{verdict}; decoded from the file in {passes}, {decoded.seconds * 1000:.0f} ms", decoded.matches)
         + show.facts(figures)
-        + show.text(tokens)
-        + show.picture(pictures.vectors(first, names), "the vectors of the first chunk as coloured cells")
+        + show.text(all_tokens(lm, encoded, ids))
     )
+    if not encoded.held():
+        return shown + show.note("no chunk is held by vectors: there are none to draw")
+    first = encoded.chunk(encoded.held()[0] + 1).protos
+    names = [pictures.name_of(number, len(first)) for number in range(len(first))]
+    return shown + show.picture(pictures.vectors(first, names), "the vectors of the first chunk as coloured cells")
 
 
 def _thinned(values: list[float], most: int = 200) -> list[float]:

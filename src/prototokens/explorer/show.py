@@ -20,6 +20,7 @@ CSS = """
 .pt-token { border-radius: 4px; padding: 2px 0; box-shadow: inset 0 0 0 0.5px rgba(127,127,127,.28); }
 .pt-right { background: rgba(34,160,80,.26); }
 .pt-wrong { background: rgba(214,60,60,.26); text-decoration: underline wavy rgba(214,60,60,.9) 1px; }
+.pt-patched { background: rgba(130,80,223,.16); border-bottom: 2px dotted rgba(130,80,223,.8); }
 .pt-wait { opacity: .45; }
 .pt-facts { display: flex; flex-wrap: wrap; gap: 6px 22px; margin: 0 0 8px; }
 .pt-facts div { min-width: 84px; }
@@ -55,11 +56,13 @@ class Token(NamedTuple):
         text: its text.
         margin: of its logit, or None where it is not known.
         right: whether it is the target's; None where that is not known.
+        patched: whether the file says it, and not the vectors.
     """
 
     text: str
     margin: float | None = None
     right: bool | None = None
+    patched: bool = False
 
 
 def problem(sentence: str) -> str:
@@ -93,6 +96,8 @@ def text(tokens: Sequence[Token], by_margin: bool = False) -> str:
 def _token(number: int, token: Token, by_margin: bool) -> str:
     shown = escape(token.text).replace("\n", "¶\n") or "∅"
     margin = "" if token.margin is None else f", margin {token.margin:.2f}"
+    if token.patched:
+        return f'<span class="pt-token pt-patched" title="token {number}, from a patch">{shown}</span>'
     title = f'title="token {number}{margin}"'
     if by_margin and token.margin is not None:
         reach = max(0.0, min(1.0, token.margin / STRONG))

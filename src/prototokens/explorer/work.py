@@ -203,6 +203,24 @@ def tokens_of(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None 
     ]
 
 
+def all_tokens(lm: FrozenLM, encoded: EncodedText, ids: list[int] | None = None) -> list[show.Token]:
+    """The tokens of a whole text: from vectors, from patches, and of chunks that are stored as they are.
+
+    Args:
+        ids: of the text, where they are known.
+    """
+    tokens: list[show.Token] = []
+    for number, length in enumerate(encoded.header["chunks"]):
+        own = None if ids is None else ids[len(tokens) : len(tokens) + length]
+        stored, patch = encoded.extras.stored.get(number), encoded.extras.patches.get(number, {})
+        if stored is not None:
+            tokens += [show.Token(lm.decode([token]), patched=True) for token in stored]
+            continue
+        for place, token in enumerate(tokens_of(lm, encoded.chunk(number + 1), own)):
+            tokens.append(show.Token(lm.decode([patch[place]]), patched=True) if place in patch else token)
+    return tokens
+
+
 def put_on_shelf(shelf: list[Kept], lm: FrozenLM, encoded: EncodedText, text: str) -> list[Kept]:
     """The shelf with one more, newest first."""
     title = " ".join(text.split())[:48] or "(blank)"
@@ -227,9 +245,6 @@ def chunk_of(encoded: EncodedText, number: float | None) -> Chunk:
     """A chunk by its number, from 1.
 
     Raises:
-        UsageError: there is no such chunk.
+        UsageError: there is none, or no vectors hold it.
     """
-    chunks = encoded.chunks()
-    if number is None or not 1 <= int(number) <= len(chunks):
-        raise UsageError(f"the chunks of this text are numbered from 1 to {len(chunks)}")
-    return chunks[int(number) - 1]
+    return encoded.chunk(0 if number is None else int(number))
