@@ -10,18 +10,17 @@ solution is decoded by `prototokens.decode_ids` before it is counted; the table 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import math
 import random
 import re
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import builtin_data
 import prototokens as pt
+from fit_rows import about, fit_rows
+from row_files import RowFile
 
 KEY = ("fingerprint", "dtype", "layout", "recipe", "seed", "length", "ids_sha256")
 
@@ -40,58 +39,6 @@ def passages(sources: list[str], column: str, count: int, seed: int) -> list[str
         start = choose.choice(starts)
         found.append(text[start : start + 1500])
     return found
-
-
-def measure(lm: pt.FrozenLM, texts: list[str], length: int, args: argparse.Namespace, note: dict) -> None:
-    """Fit the passages of one length that have no row yet, and append their rows."""
-    recipe = pt.Recipe.named(args.recipe, steps=args.steps)
-    targets, rows = [], []
-    for number, text in enumerate(texts):
-        ids = lm.encode(text)[:length]
-        row = {
-            "model": lm.name, **note, "fingerprint": lm.fingerprint, "dtype": str(lm.dtype).removeprefix("torch."),
-            "layout": args.layout, "recipe": recipe.as_dict(), "seed": args.seed, "length": length,
-            "ids_sha256": hashlib.sha256(json.dumps(ids).encode()).hexdigest(), "passage": number,
-        }  # fmt: skip
-        if len(ids) == length and key(row) not in done(args.rows):
-            targets.append(ids)
-            rows.append(row)
-    began = time.monotonic()
-
-    def write(order: int, solution: pt.Solution) -> None:
-        outcome = {
-            "exact": pt.decode_ids(lm, [solution]).ids[0] == list(solution.ids),
-            "correct": solution.correct,
-            "steps": solution.steps,
-            "row_steps": solution.row_steps,
-            "margin": round(solution.margin, 5),
-            "nats": round(float(lm.surprisal(list(solution.ids)).sum()), 4),
-            "floats": solution.protos.numel(),
-            "seconds_since_start": round(time.monotonic() - began, 1),
-        }
-        with args.rows.open("a") as out:
-            out.write(json.dumps({**rows[order], **outcome}) + "\n")
-
-    pt.fit(lm, targets, layout=args.layout, recipe=recipe, seed=args.seed, finished=write)
-
-
-def key(row: dict) -> str:
-    return json.dumps([row[name] for name in KEY], sort_keys=True)
-
-
-def all_rows(path: Path) -> list[dict]:
-    """The rows of the file; a torn last line is left out, and said."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            print(f"a torn line in {path} is left out", file=sys.stderr)
-    return rows
-
-
-def done(path: Path) -> set[str]:
-    return {key(row) for row in all_rows(path)}
 
 
 def table(rows: list[dict]) -> str:
@@ -128,16 +75,20 @@ def main() -> None:
     parser.add_argument("--snapshots", action="store_true", help="the models are training snapshots, named by tokens: 0.5M")
     parser.add_argument("--rows", type=Path, required=True, help="the JSON-lines file to append to")
     args = parser.parse_args()
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    rows = RowFile(args.rows, KEY)
+    recipe = pt.Recipe.named(args.recipe, steps=args.steps)
     texts = passages(args.texts, args.column, args.passages, args.seed)
     for model in args.model:
         lm = pt.FrozenLM.from_pretrained(model)
         lm.name = Path(model).name
         note = {"tokens_seen": round(float(lm.name.removesuffix("M")) * 1e6)} if args.snapshots else {}
         for length in args.lengths:
-            measure(lm, texts, length, args, note)
+            cut = [(number, lm.encode(text)[:length]) for number, text in enumerate(texts)]
+            whole = [(number, ids) for number, ids in cut if len(ids) == length]
+            jobs = [(ids, about(lm, ids, args.layout, recipe, args.seed, passage=number, **note)) for number, ids in whole]
+            fit_rows(lm, jobs, rows)
             print(f"{lm.name}: {length} tokens done", file=sys.stderr, flush=True)
-    print(table(all_rows(args.rows)))
+    print(table(rows.rows))
 
 
 if __name__ == "__main__":

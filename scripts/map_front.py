@@ -12,7 +12,6 @@ are not tried. `--estimate` tells what the whole map costs by the forecast, and 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import statistics
@@ -21,13 +20,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-
 import prototokens as pt
+from fit_rows import about, fit_rows
 from pages import put_between
 from prototokens.forecast import Forecaster
 from prototokens.lab.texts import Texts
 from prototokens.layout import tiled
+from row_files import Row, RowFile, read_rows
 
 KEY = ("fingerprint", "dtype", "layout", "recipe", "seed", "source", "length", "ids_sha256")
 TRIAL = 2
@@ -38,63 +37,18 @@ MARKS = {  # between which the page's tables are written
 }
 
 
-def jobs(lm: pt.FrozenLM, texts: Texts, args: argparse.Namespace, repeated: int, length: int) -> list[tuple[list[int], dict]]:
+def jobs(lm: pt.FrozenLM, texts: Texts, args: argparse.Namespace, repeated: int, length: int) -> list[tuple[list[int], Row]]:
     """The passages of one cell, each with what is known of its row before the fit."""
-    recipe = pt.Recipe.named(args.recipe, steps=args.steps).as_dict()
-    made = []
-    for passage in texts.passages(args.passages, length):
-        row = {
-            "model": lm.name, "fingerprint": lm.fingerprint, "dtype": str(lm.dtype).removeprefix("torch."),
-            "layout": tiled(repeated).name, "recipe": json.loads(json.dumps(recipe)), "seed": args.seed, "length": length,
-            "source": texts.source.split("/")[-1], "passage": passage.id,
-            "ids_sha256": hashlib.sha256(json.dumps(list(passage.ids)).encode()).hexdigest(),
-        }  # fmt: skip
-        made.append((list(passage.ids), row))
-    return made
-
-
-def measure(lm: pt.FrozenLM, cell: list[tuple[list[int], dict]], path: Path) -> None:
-    """Fit these passages side by side, and append a row for each as it ends."""
-    latest: list[pt.Progress] = []
-
-    def write(order: int, solution: pt.Solution) -> None:
-        nats = lm.surprisal(list(solution.ids)).double()
-        now = latest[-1]
-        outcome = {
-            "exact": pt.decode_ids(lm, [solution]).ids[0] == list(solution.ids),
-            "correct": solution.correct,
-            "steps": solution.steps,
-            "row_steps": solution.row_steps,
-            "margin": round(solution.margin, 5),
-            "nats": round(float(nats.sum()), 4),
-            "nats_max": round(float(nats.max()), 4),
-            "nats_sd": round(float(nats.std(correction=0)), 4),
-            "vectors": solution.protos.shape[0],
-            "floats": solution.protos.numel(),
-            "vocabulary": lm.vocab_size,
-            # Of the time of the rows that ran side by side, the part that fell to this one.
-            "seconds": round(solution.row_steps * now.seconds / now.row_steps, 3),
-            "threads": torch.get_num_threads(),
-            "versions": {"prototokens": pt.__version__, "torch": torch.__version__},
-        }
-        with path.open("a") as out:
-            out.write(json.dumps({**cell[order][1], **outcome}) + "\n")
-
-    first = cell[0][1]
-    pt.fit(
-        lm,
-        [ids for ids, _ in cell],
-        layout=first["layout"],
-        recipe=pt.Recipe.from_dict(first["recipe"]),
-        seed=first["seed"],
-        progress=lambda now: latest.__setitem__(slice(None), [now]),
-        finished=write,
-    )
+    recipe, source = pt.Recipe.named(args.recipe, steps=args.steps), texts.source.split("/")[-1]
+    return [
+        (ids := list(one.ids), about(lm, ids, tiled(repeated).name, recipe, args.seed, source=source, passage=one.id))
+        for one in texts.passages(args.passages, length)
+    ]
 
 
 def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
     """Every cell that is not done, shortest first for each number of vectors."""
-    texts = Texts(lm, [args.texts], args.seed)
+    texts, rows = Texts(lm, [args.texts], args.seed), RowFile(args.rows, KEY)
     estimate = {"cells": 0, "row_steps": 0.0, "position_steps": 0.0}
     for repeated in args.repeated:
         for length in args.lengths:
@@ -107,12 +61,10 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
                     break
                 continue
             for part in (cell[:TRIAL], cell):
-                done = {key(row): row for row in all_rows(args.rows)}
-                if part := [(ids, row) for ids, row in part if key(row) not in done]:
-                    measure(lm, part, args.rows)
-                if not exact_of(cell, args.rows):
+                fit_rows(lm, part, rows)
+                if not exact_of(cell, rows):
                     break
-            exact = exact_of(cell, args.rows)
+            exact = exact_of(cell, rows)
             words = f"{lm.name}, {repeated} repeated, {length} tokens: {exact} exact ({time.monotonic() - began:.0f} s)"
             print(words, file=sys.stderr, flush=True)
             if not exact:
@@ -121,7 +73,7 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
         print(json.dumps({"model": lm.name, **{name: round(value) for name, value in estimate.items()}}))
 
 
-def _estimate(lm: pt.FrozenLM, cell: list[tuple[list[int], dict]], total: dict[str, float]) -> bool:
+def _estimate(lm: pt.FrozenLM, cell: list[tuple[list[int], Row]], total: dict[str, float]) -> bool:
     """Add what the forecast expects of a cell, finished or not; returns whether longer ones are worth a trial."""
     recipe = pt.Recipe.from_dict(cell[0][1]["recipe"])
     expect = Forecaster.of(lm, recipe)
@@ -134,33 +86,10 @@ def _estimate(lm: pt.FrozenLM, cell: list[tuple[list[int], dict]], total: dict[s
     return hopeful
 
 
-def exact_of(cell: list[tuple[list[int], dict]], path: Path) -> int:
+def exact_of(cell: list[tuple[list[int], Row]], rows: RowFile) -> int:
     """How many passages of a cell have an exact row."""
-    wanted = {key(row) for _, row in cell}
-    return sum(row["exact"] for row in all_rows(path) if key(row) in wanted)
-
-
-def key(row: dict) -> str:
-    return json.dumps([row[name] for name in KEY], sort_keys=True)
-
-
-def all_rows(path: Path) -> list[dict]:
-    """The rows of the file, each once; a line that a kill cut off is left out, and said."""
-    rows: dict[str, dict] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            print(f"a torn line in {path} is left out", file=sys.stderr)
-            continue
-        rows.setdefault(key(row), row)
-    return list(rows.values())
-
-
-def mend(path: Path) -> None:
-    """End a line that a kill cut off, so that the next row does not run into it."""
-    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-        path.write_bytes(content + b"\n")
+    wanted = {rows.key_of(row) for _, row in cell}
+    return sum(row["exact"] for row in rows.rows if rows.key_of(row) in wanted)
 
 
 Cell = tuple[int, int]
@@ -291,10 +220,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("docs/images/front.svg"))
     args = parser.parse_args()
     if args.report:
-        report([row for path in args.report for row in all_rows(path)], args.page, args.picture)
+        report([row for path in args.report for row in read_rows(path)], args.page, args.picture)
         return
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
-    mend(args.rows)
     lm = pt.FrozenLM.from_pretrained(args.model, dtype=args.dtype, device=args.device)
     lm.name = Path(args.model).name
     run(lm, args)

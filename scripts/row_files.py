@@ -23,16 +23,16 @@ class RowFile:
         self.path, self.key = path, tuple(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.rows = read_rows(path)
-        self._done = {self._key(row) for row in self.rows}
+        self._done = {self.key_of(row) for row in self.rows}
 
     def done(self, row: Row) -> bool:
         """Whether there is a row of this measurement."""
-        return self._key(row) in self._done
+        return self.key_of(row) in self._done
 
     def append(self, row: Row) -> None:
         """Add a row, behind a torn last line, if there is one, and not in it."""
         self.rows.append(row)
-        self._done.add(self._key(row))
+        self._done.add(self.key_of(row))
         with self.path.open("ab+") as out:
             if out.tell():
                 out.seek(-1, 2)
@@ -41,7 +41,8 @@ class RowFile:
                 torn = False
             out.write((b"\n" if torn else b"") + json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
-    def _key(self, row: Row) -> str:
+    def key_of(self, row: Row) -> str:
+        """Which measurement a row is."""
         return json.dumps([row.get(name) for name in self.key], sort_keys=True)
 
 

@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import map_front
+import row_files
 
 PAGE = f"Before.\n\n{map_front.MARKS['front'][0]}\nold\n{map_front.MARKS['front'][1]}\n\nBetween.\n\n" + "\n".join(
     [*map_front.MARKS["forecast"], "", "After.", ""]
@@ -25,7 +26,7 @@ def mapped(tiny_folder, tmp_path, monkeypatch):
         arguments += ["--passages", passages, "--steps", steps, "--rows", path, "--dtype", "float32", *more]
         monkeypatch.setattr(sys, "argv", ["map_front.py", *map(str, arguments)])
         map_front.main()
-        return map_front.all_rows(path)
+        return row_files.read_rows(path)
 
     run.path = path
     return run
@@ -49,10 +50,10 @@ def test_killed_and_started_again_it_does_what_is_left(mapped, capsys):
     lines = mapped.path.read_text().splitlines(keepends=True)
     mapped.path.write_text("".join(lines[:5]) + lines[5][:40])  # killed while it wrote
     again = mapped()
-    assert "a torn line" in capsys.readouterr().err
+    assert "is torn and left out" in capsys.readouterr().err
     assert [row["ids_sha256"] for row in again[:5]] == [row["ids_sha256"] for row in whole[:5]]
     timeless = [{key: value for key, value in row.items() if key != "seconds"} for row in (*whole, *again)]
-    by_key = [sorted(map_front.key(row) for row in rows) for rows in (whole, again)]
+    by_key = [sorted(json.dumps([row[name] for name in map_front.KEY]) for row in rows) for rows in (whole, again)]
     assert by_key[0] == by_key[1]
     assert sorted(map(json.dumps, timeless[: len(whole)])) == sorted(map(json.dumps, timeless[len(whole) :]))
     before = mapped.path.read_bytes()
