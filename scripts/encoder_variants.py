@@ -42,6 +42,8 @@ def variants(lm: pt.FrozenLM, steps: int, solutions: Path) -> dict[str, Variant]
         "frozen trunk, attention pooling": (replace(BASE, depths=trunk, layers=1), {}),
         "frozen trunk and as many blocks": (replace(BASE, depths=trunk), {}),
         "trunk with adapters, attention pooling": (replace(BASE, depths=trunk, layers=1, rank=16), {}),
+        "a direct map of each place, 64 numbers": (replace(BASE, direct=64), {}),
+        "a direct map of each place, 256 numbers": (replace(BASE, direct=256), {}),
         "e predicted, m's learned": (replace(BASE, predict="e"), {}),
         "curriculum from short to long": (BASE, {"curriculum": steps // 2, "shortest": 2}),
         "every text of full length": (BASE, {"full": 1.0}),

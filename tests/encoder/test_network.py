@@ -1,5 +1,7 @@
 """The network and its way through the frozen decoder, against slow and obvious references."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -11,6 +13,7 @@ from prototokens.errors import UsageError
 from prototokens.layout import Layout
 
 SHAPE = Shape(layout="tiled:2", max_length=9, width=16, layers=2, heads=2, feed_forward=24)
+direct_or_not = pytest.mark.parametrize("direct", [0, 8], ids=["queries", "a map of each place"])
 TEXTS = [(5, 6, 7, 8, 9, 1, 2), (3, 4), (200,), (9, 9, 9, 9)]
 
 
@@ -24,23 +27,26 @@ def lively(lm, shape=SHAPE):
     return network
 
 
-def test_a_texts_vectors_do_not_depend_on_its_company(tiny_llama):
-    network = lively(tiny_llama)
+@direct_or_not
+def test_a_texts_vectors_do_not_depend_on_its_company(tiny_llama, direct):
+    network = lively(tiny_llama, replace(SHAPE, direct=direct))
     together = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device))
     for number, ids in enumerate(TEXTS):
         alone = network.vectors(tiny_llama, *padded([ids], tiny_llama.device))
         torch.testing.assert_close(together[number], alone[0], rtol=1e-4, atol=1e-6)
 
 
-def test_every_token_and_its_place_is_heard(tiny_llama):
-    network = lively(tiny_llama)
+@direct_or_not
+def test_every_token_and_its_place_is_heard(tiny_llama, direct):
+    network = lively(tiny_llama, replace(SHAPE, direct=direct))
     told = network.vectors(tiny_llama, *padded([(1, 2, 3), (1, 2, 4), (2, 1, 3), (1, 2)], tiny_llama.device))
     distances = torch.cdist(told.flatten(1), told.flatten(1)) + torch.eye(4)
     assert distances.min() > 1e-4
 
 
-def test_vectors_begin_on_the_scale_of_the_embeddings(tiny_llama):
-    network = make_network(tiny_llama, SHAPE, 0)
+@direct_or_not
+def test_vectors_begin_on_the_scale_of_the_embeddings(tiny_llama, direct):
+    network = make_network(tiny_llama, replace(SHAPE, direct=direct), 0)
     table = tiny_llama.embedding_weight
     vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device)).detach()
     spread = (vectors - table.mean(0)) / table.std(0)
@@ -48,8 +54,9 @@ def test_vectors_begin_on_the_scale_of_the_embeddings(tiny_llama):
     torch.testing.assert_close(network.mean, table.float().mean(0))
 
 
-def test_with_e_alone_predicted_the_others_are_the_same_for_all_texts(tiny_llama):
-    network = lively(tiny_llama, Shape(**{**vars(SHAPE), "predict": "e"}))
+@direct_or_not
+def test_with_e_alone_predicted_the_others_are_the_same_for_all_texts(tiny_llama, direct):
+    network = lively(tiny_llama, replace(SHAPE, predict="e", direct=direct))
     vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device)).detach()
     assert not torch.equal(vectors[0, 0], vectors[1, 0])
     assert all(torch.equal(vectors[0, 1:], other[1:]) for other in vectors)

@@ -52,6 +52,10 @@ Examples:
 @click.option(
     "--rank", type=click.IntRange(min=0), default=0, show_default=True, help="Of low-rank adapters on the model as trunk."
 )
+@click.option(
+    "--direct", type=click.IntRange(min=0), default=0, show_default=True,
+    help="Numbers of each token that a map of its place's own carries to the vectors; 0: none.",
+)  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Optimiser steps.")
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Texts in each.")
 @click.option("--rate", type=float, default=0.003, show_default=True, help="Learning rate of AdamW.")
@@ -157,7 +161,7 @@ def _shape(options: dict[str, Any]) -> Shape:
         layout=layout,
         feed_forward=options["feed_forward"] or 4 * options["width"],
         depths=depths,
-        **{name: options[name] for name in ("max_length", "predict", "width", "layers", "heads", "rank")},
+        **{name: options[name] for name in ("max_length", "predict", "width", "layers", "heads", "rank", "direct")},
     )
 
 

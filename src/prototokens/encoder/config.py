@@ -30,6 +30,7 @@ class Shape:
         depths: what the blocks read: hidden states of the frozen model at these depths, side by side. 0 is the input
             embedding, so `(0,)` is an encoder from scratch, for which the model is not run at all.
         rank: of the low-rank adapters on the frozen model where it is run as trunk; 0: none.
+        direct: numbers of each token that a map of its place's own carries to the vectors directly; 0: only queries write them.
         d_model: width of the vectors; features: numbers that the blocks read for each token.
         adapted: the linear maps of the trunk that get adapters: name, inputs, outputs.
     """
@@ -43,6 +44,7 @@ class Shape:
     feed_forward: int = 1024
     depths: tuple[int, ...] = (0,)
     rank: int = 0
+    direct: int = 0
     d_model: int = 0
     features: int = 0
     adapted: tuple[tuple[str, int, int], ...] = ()
@@ -61,6 +63,7 @@ class Shape:
                 and min(self.depths) >= 0
                 and len(set(self.depths)) == len(self.depths),
                 "rank must not be negative": self.rank >= 0,
+                "direct must not be negative": self.direct >= 0,
                 "adapters (rank above 0) need a trunk: a depth above 0": self.rank == 0 or max(self.depths) > 0,
             },
         )

@@ -188,6 +188,7 @@ def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -
         shape = from_json(Shape, config["shape"])
         a_block = shape.width * (4 * shape.width + 2 * shape.feed_forward)
         around = shape.width * (shape.features + 2 * shape.max_length + shape.d_model) + shape.vectors * shape.d_model
+        around += shape.direct * (shape.width + shape.max_length * shape.vectors * shape.d_model)
         if min(shape.d_model, shape.features) < 1 or shape.layers * a_block + around > MOST_NUMBERS:
             raise FileError(f"{folder / CONFIG} is damaged: no encoder has the shape that it tells of")
         with torch.device("meta"):

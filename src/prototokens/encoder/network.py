@@ -118,6 +118,11 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList([Block(width, shape.heads, shape.feed_forward) for _ in range(shape.layers)])
         self.norm = nn.RMSNorm(width)
         self.write = nn.Linear(width, shape.d_model, bias=False)
+        if shape.direct:
+            self.narrow = nn.Linear(width, shape.direct, bias=False)
+            maps = torch.randn(shape.max_length, shape.direct, queries, shape.d_model)
+            # At first the vectors move by about a tenth of the embeddings' spread.
+            self.direct = nn.Parameter(0.1 * (shape.direct * shape.max_length) ** -0.5 * maps)
         # Where the vectors lie before a text is seen, in units of `std`: apart, so that no two begin alike.
         self.base = nn.Parameter(torch.randn(shape.vectors, shape.d_model))
         self.adapters = Adapters(shape.adapted, shape.rank) if shape.adapted else None
@@ -136,7 +141,12 @@ class Network(nn.Module):
         absent = functional.pad(places[None, :] >= lengths[:, None], (queries.shape[1], 0), value=False)
         for block in self.blocks:
             x = block(x, absent)
-        moved = self.write(self.norm(x[:, : queries.shape[1]])).float()
+        x = self.norm(x)
+        moved = self.write(x[:, : queries.shape[1]]).float()
+        if self.shape.direct:
+            told = self.narrow(x[:, queries.shape[1] :]).masked_fill(absent[:, queries.shape[1] :, None], 0)
+            maps = self.direct[:seq].to(told.dtype).flatten(0, 1).flatten(1)
+            moved = moved + (told.flatten(1) @ maps).float().view_as(moved)
         moved = functional.pad(moved, (0, 0, 0, self.shape.vectors - queries.shape[1]))
         return self.mean + self.std * (self.base + moved)
 
