@@ -17,9 +17,10 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub import errors as hub_errors
 
 from prototokens._version import __version__
-from prototokens.encoded import EncodedText, write_atomically
+from prototokens.encoded import EncodedText
 from prototokens.errors import FileError
 from prototokens.model_checks import one_line
+from prototokens.storage import write_atomically
 
 FILE = "text.ptok"
 CARD = "README.md"

@@ -7,8 +7,8 @@ import torch
 
 import prototokens as pt
 from prototokens.encoder import starts
-from prototokens.encoder.proof import prove, proved, saves
-from prototokens.encoder.starts import begin, chunk_lengths, raw, shipped
+from prototokens.encoder.proof import prove
+from prototokens.encoder.starts import begin, chunk_lengths, proved, raw, saves, shipped
 from prototokens.errors import FileError, TextError, UsageError
 
 TEXTS = [[5, 6, 7, 8], [3], [1, 2, 3, 4, 5, 6]]

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import prototokens as pt
-from prototokens.encoded import EncodedText, write_atomically
+from prototokens.encoded import EncodedText
 from prototokens.errors import FileError
+from prototokens.storage import write_atomically
 
 TEXT = "Call me Ishmael."
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prototokens.encoder.encoder import Encoder
-from prototokens.encoder.proof import saves
+from prototokens.encoder.starts import saves
 from prototokens.lab.plots import Panel, Series, draw_lines, panels
 from prototokens.lab.report import Table, save_figure
 

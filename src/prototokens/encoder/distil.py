@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from prototokens.encoded import write_atomically
 from prototokens.encoder.config import Training
 from prototokens.errors import FileError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.solution import Solution
+from prototokens.storage import write_atomically
 
 KIND = "prototokens solutions 1"
 

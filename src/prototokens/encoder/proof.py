@@ -55,18 +55,6 @@ def prove(
     }
 
 
-def saves(row: dict[str, Any]) -> bool:
-    """Whether a row of `prove` says that the encoder's start takes less time, and loses no text."""
-    random, encoder = row["random"], row["encoder"]
-    return encoder["seconds"] < random["seconds"] and encoder["exact"] >= random["exact"]
-
-
-def proved(encoder: Encoder, length: int) -> bool:
-    """Whether the encoder has proved that it saves time at this length: at the next longer one that was tried."""
-    rows = [row for row in encoder.config["proof"] if row["length"] >= length]
-    return length <= encoder.shape.max_length and bool(rows) and saves(min(rows, key=lambda row: row["length"]))
-
-
 def _summary(solutions: list[Solution], seconds: float) -> dict[str, Any]:
     steps = sorted(solution.steps for solution in solutions)
     return {

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from prototokens.chunks import ChunkPlan, plan_chunks
 from prototokens.encoder.encoder import CONFIG, Encoder
-from prototokens.encoder.proof import proved
 from prototokens.encoder.through import Decoder
 from prototokens.engine.grid import Start
 from prototokens.engine.rows import Target
@@ -79,6 +78,18 @@ def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> 
             " start at random"
         )
     return encoder
+
+
+def saves(row: dict[str, Any]) -> bool:
+    """Whether a row of `proof.prove` says that the encoder's start takes less time, and loses no text."""
+    random, encoder = row["random"], row["encoder"]
+    return encoder["seconds"] < random["seconds"] and encoder["exact"] >= random["exact"]
+
+
+def proved(encoder: Encoder, length: int) -> bool:
+    """Whether the encoder has proved that it saves time at this length: at the next longer one that was tried."""
+    rows = [row for row in encoder.config["proof"] if row["length"] >= length]
+    return length <= encoder.shape.max_length and bool(rows) and saves(min(rows, key=lambda row: row["length"]))
 
 
 def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: str | Encoder = "auto") -> Begun:
