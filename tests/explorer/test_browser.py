@@ -182,7 +182,7 @@ def test_encode_fills_in_and_gives_a_file(page):
     page.click("#encode-go")
     page.until("#encode-live", "tokens right")
     page.shot("encode-live")
-    done = page.until("#encode-live", "exact; decoded from the vectors in 1 forward pass")
+    done = page.until("#encode-live", "exact; decoded from the file in 1 forward pass")
     assert "NOT exact" not in done
     assert page.text("#encode-live .pt-text").replace("\n", "") == SENTENCE
     assert not page.all("#encode-live .pt-wrong")
@@ -323,7 +323,7 @@ def test_a_second_visitor_waits_in_a_line_that_is_seen(address, tmp_path):
         two.shot("queue")
         one.click("#encode-stop")
         one.until("#encode-live", "stopped")
-        two.until("#encode-live", "exact; decoded from the vectors")
+        two.until("#encode-live", "exact; decoded from the file")
     finally:
         one.close()
         two.close()
