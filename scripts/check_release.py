@@ -101,6 +101,10 @@ def main() -> int:
         run([prototokens, "decode", "chapter.ptok", "-o", "again.txt"], place)
         if (place / "again.txt").read_text(encoding="utf-8") != TEXT:
             sys.exit("the text did not come back from the wheel")
+        run([prototokens, "verify", "chapter.ptok", "--quick"], place)
+        run([prototokens, "encode", "chapter.txt", "-o", "small.ptok", "--bits", "4"], place)
+        if TEXT not in run([prototokens, "decode", "small.ptok"], place):
+            sys.exit("the text did not come back from few bits")
         run([prototokens, "trace", "chapter.ptok"], place)
         for arguments, extra in ((["explore"], "explorer"), (["trace", "chapter.ptok", "-o", "x.png"], "plots")):
             if f"prototokens[{extra}]" not in run([prototokens, *arguments], place, status=2):
@@ -111,7 +115,7 @@ def main() -> int:
         for path in (wheel, archive):
             shutil.copy(path, ROOT / "dist")
     print(
-        f"encode, inspect, decode, trace from the wheel, outside the tree: the text came back; {time.monotonic() - began:.0f} s"
+        f"encode, inspect, decode, verify, trace from the wheel, outside the tree: the text came back; {time.monotonic() - began:.0f} s"
     )
     return 0
 
