@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from prototokens.bench.peak import PeakMemory
 from prototokens.bench.serial import fit_serial
 from prototokens.devices import matrix_product_rate, wait
 from prototokens.engine.decode import decode_ids
@@ -26,7 +26,6 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
-
 
 SERIAL_PAPER = "serial, paper"  # the published way, which the others are compared with
 
@@ -45,7 +44,8 @@ class Tally:
 
     Attributes:
         tried: passages ended; `solved`: those of them that became exact; `row_steps`: forward and backward passes, per row.
-        seconds: wall clock of this way alone; `memory`: most bytes that the process held meanwhile.
+        seconds: wall clock of this way alone; `memory`: most bytes that the process held meanwhile, 0 where that is
+            unknown.
     """
 
     name: str
@@ -126,10 +126,10 @@ def _in_turn(ways: dict[str, Iterator[Outcome]], said: Callable[[Tally], None] |
     while running:
         for name, way in list(running.items()):
             tally, began = tallies[name], time.perf_counter()
-            with _PeakMemory() as memory:
+            with PeakMemory(torch.device("cpu")) as memory:
                 outcome = next(way, None)
             tally.seconds += time.perf_counter() - began
-            tally.memory = max(tally.memory, memory.peak)
+            tally.memory = max(tally.memory, memory.peak or 0)
             if outcome is None:
                 del running[name]
                 continue
@@ -209,30 +209,3 @@ def decoding_rates(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> di
         "autoregressive_single": greedy,
         "ratio_single": single / greedy,
     }
-
-
-class _PeakMemory:
-    """The most resident memory of this process within a block, looked at a hundred times a second (0 where unknown)."""
-
-    def __enter__(self) -> _PeakMemory:
-        self.peak, self._ended = self._now(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self.peak = max(self.peak, self._now())
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.01):
-            self.peak = max(self.peak, self._now())
-
-    @staticmethod
-    def _now() -> int:
-        try:
-            with open("/proc/self/statm", encoding="ascii") as pages:
-                return int(pages.read().split()[1]) * resource.getpagesize()
-        except OSError:
-            return 0
