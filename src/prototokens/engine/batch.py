@@ -283,10 +283,14 @@ class Batch:
         # Empty rows come last, and nothing is read from them.
         inputs = functional.pad(inputs, (0, 0, 0, 0, 0, self.height - len(inputs))).to(self.lm.dtype)
         read = self.lm.hidden_static(inputs).flatten(0, 1)[self.arranged.read]
-        scores = score(self.lm, read.detach(), self.targets, self.recipe.temperature)
+        scores = self._scores(read.detach(), self.targets)
         (gradient,) = torch.autograd.grad(read, protos, scores.gradient)
         self._record(scores)
         self._update(gradient)
+
+    def _scores(self, read: Tensor, targets: Tensor) -> Scores:
+        """What is fitted: a search for recipes puts another loss here."""
+        return score(self.lm, read, targets, self.recipe.temperature)
 
     def _record(self, scores: Scores) -> None:
         """Note, for each group, whether the vectors just scored are its best so far, and keep a copy where they are."""
