@@ -85,6 +85,17 @@ def test_padding_stays_within_room_and_context(compiled):
     assert len(batch) == batch.height == batch.room // (2 * BUCKET)
 
 
+def test_where_memory_ran_out_no_more_empty_rows_are_added_than_it_holds(compiled):
+    lm = compiled[0]
+    method = OneStep(pt.Layout.named("paper"))
+    batch = Batch(lm, pt.Recipe.named("fast"), method, deque(groups_of(lm, [[5] * 3] * 12, method, 0, None)), None)
+    batch.fill()
+    assert (len(batch), batch.height) == (12, 12)
+    for expected in (6, 3, 2, 1):
+        batch.back_off()
+        assert len(batch) == batch.height == expected
+
+
 def test_compiling_twice_is_compiling_once(compiled):
     body = compiled[0]._compiled
     compiled[0].compile()

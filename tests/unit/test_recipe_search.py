@@ -1,4 +1,4 @@
-"""The script that tries recipes: taken up again it does what is left, every row is decoded, and the page is made from rows alone."""
+"""The script that tries recipes: taken up again it does what is left, and the page is made from rows alone."""
 
 import json
 import sys

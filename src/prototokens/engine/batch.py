@@ -152,10 +152,10 @@ class Batch:
         count = len(self.groups)
         if count < 2:
             raise self._too_large(self.groups)
-        room, stay = max(1, self._positions(self.groups) // 2), (count + 1) // 2
+        stay = (count + 1) // 2
+        self.room = max(1, self._positions(self.groups) // 2)
         aside = [self._members([other == number for other in range(count)]) for number in reversed(range(stay, count))]
         self.leave([number < stay for number in range(count)])
-        self.room = room
         self.aside += aside
 
     def _positions(self, groups: list[Group]) -> int:
@@ -280,9 +280,9 @@ class Batch:
         self.scored = on_grid(self.vectors.now, self.vectors.scale, self.vectors.levels) if self.gridded else self.vectors.now
         protos = self.scored.clone().requires_grad_()
         inputs = self.arranged.inputs(protos[self.rows.slots])
-        # Empty rows come last, and nothing is read from them.
-        inputs = functional.pad(inputs, (0, 0, 0, 0, 0, self.height - len(inputs))).to(self.lm.dtype)
-        read = self.lm.hidden_static(inputs).flatten(0, 1)[self.arranged.read]
+        if self.height > len(inputs):  # empty rows come last, and nothing is read from them
+            inputs = functional.pad(inputs, (0, 0, 0, 0, 0, self.height - len(inputs)))
+        read = self.lm.hidden_static(inputs.to(self.lm.dtype)).flatten(0, 1)[self.arranged.read]
         scores = self._scores(read.detach(), self.targets)
         (gradient,) = torch.autograd.grad(read, protos, scores.gradient)
         self._record(scores)
