@@ -119,7 +119,7 @@ class FrozenLM:
             which, dtype = model_checks.probe(model, name, self.embed, self.hidden, list(heads))
         self.head = replace(heads[which], dtype=dtype)
         self.fingerprint = fingerprint or self.weights_hash()
-        self.compiled = False
+        self._compiled: Any = None
         self.tokenizer_hash = "" if tokenizer is None else _tokenizer_hash(tokenizer)
         self.vocab_size, self.hidden_size = self.head.weight.shape
         self.d_model: int = cast(Tensor, self._table.weight).shape[1]
@@ -190,20 +190,32 @@ class FrozenLM:
             return self._table(ids)
 
     def compile(self) -> None:
-        """Compile the body for the shapes it will meet (a minute for each new one): fits pad their rows to few shapes.
+        """Compile the body for fits, which then pad their rows to few shapes: about a minute for each, and faster steps.
 
-        The numbers it gives may differ in their last bits; the model's weights are the same.
+        All else, decoding among it, runs the body as it is; the compiled one's numbers may differ from its in their last bits.
         """
-        if not self.compiled:
+        if self._compiled is None:
             mode = "reduce-overhead" if self.device.type == "cuda" else None
-            self._body, self.compiled = torch.compile(self._body, dynamic=False, mode=mode), True
+            self._compiled = torch.compile(self._body, dynamic=False, mode=mode)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `compile` was called."""
+        return self._compiled is not None
 
     def hidden(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
         """Hidden states after the final norm. Differentiable with respect to the inputs.
 
         No attention mask: under causal attention, what stands to the right of a row's end cannot touch the row.
         """
-        return self._body(inputs_embeds=inputs_embeds.to(self.dtype), use_cache=False, return_dict=True).last_hidden_state
+        return self._through(self._body, inputs_embeds)
+
+    def hidden_static(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
+        """As `hidden`, by the compiled body where there is one, which is compiled anew for every shape that it meets."""
+        return self._through(self._body if self._compiled is None else self._compiled, inputs_embeds)
+
+    def _through(self, body: Any, inputs_embeds: Tensor) -> Tensor:
+        return body(inputs_embeds=inputs_embeds.to(self.dtype), use_cache=False, return_dict=True).last_hidden_state
 
     def logits(self, hidden: Float[Tensor, "*positions hidden"]) -> Float[Tensor, "*positions vocab"]:
         """Logits of hidden states, as the model itself gives them."""

@@ -112,7 +112,7 @@ def test_bench_fits_the_same_passages_four_ways(run, folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("abcdefgh" * 3)
     result = run("bench", text, "--model", folder, "--length", 3, "--passages", 2, "--steps", 300, "--json").json
-    assert set(result) == set(KEYS["bench"]) - {"shapes", "heads"}
+    assert set(result) == set(KEYS["bench"]) - {"shapes", "heads", "head_memory"}
     ways = {way["name"]: way for way in result["ways"]}
     assert sorted(ways) == ["engine, fast", "engine, paper", "serial, fast", "serial, paper"]
     assert all(way["tried"] == 2 and 2 <= way["row_steps"] <= 602 and way["seconds"] > 0 for way in ways.values())
@@ -135,6 +135,17 @@ def test_bench_measures_steps_by_shape_and_three_heads(run, folder, monkeypatch)
     heads = run("bench", "--what", "heads", "--model", folder, "--dtype", "float32", "--json").json["heads"]
     assert [row["way"] for row in heads] == ["chunked", "plain", "fused"]
     assert all(row["gradient_error"] < 1e-4 for row in heads)
+
+
+def test_bench_measures_the_memory_of_the_head(run, monkeypatch):
+    from prototokens.bench import head_memory
+
+    monkeypatch.setattr(head_memory, "LARGE", head_memory.Work(5000, 64, 4, 64))
+    rows = run("bench", "--what", "head-memory", "--json").json["head_memory"]
+    assert [row["way"] for row in rows] == ["chunked", "fused"]
+    assert all(row["logits_bytes"] == 4 * 256 * 5000 for row in rows)
+    assert all(row["peak_bytes"] is None or 0 < row["peak_bytes"] < 1e9 for row in rows)
+    assert run("bench", "--what", "head-memory").out.decode().startswith("chunked  4 rows of 64 tokens, 5,000 logits each")
 
 
 def test_bench_takes_a_named_source(run, folder):

@@ -4,12 +4,15 @@ from collections import deque
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import prototokens as pt
 from prototokens.engine import batch as batch_module
+from prototokens.engine import optimiser
 from prototokens.engine.batch import Batch
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.memory import bytes_per_position, free_bytes, is_out_of_memory
+from prototokens.engine.optimiser import bytes_per_vector
 from prototokens.engine.rows import groups_of
 from prototokens.errors import DeviceMemoryError
 
@@ -88,6 +91,139 @@ def test_what_a_position_costs_is_counted(tiny_llama):
     assert free_bytes(tiny_llama.device) > 1 << 20
 
 
+def test_matrices_are_counted_into_what_a_row_costs(tiny_llama, monkeypatch):
+    from prototokens.engine import memory
+
+    plain, whitened = (pt.Recipe.named("fast", whiten=whiten) for whiten in (False, True))
+    width = tiny_llama.d_model
+    assert bytes_per_vector(plain, width) == 16 * width
+    assert bytes_per_vector(whitened, width) == 16 * width + 8 * width**2
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 4_000_000)
+    activations = bytes_per_position(tiny_llama, 20)
+    method = OneStep(pt.Layout.named("tiled:4"))
+    for recipe in (plain, whitened):
+        waiting = deque(groups_of(tiny_llama, [[7] * 20], method, 0, None))
+        row = 20 * activations + 5 * bytes_per_vector(recipe, width)
+        assert Batch(tiny_llama, recipe, method, waiting, None).room == int(2_000_000 * 20 / row)
+
+
+def test_where_not_even_a_trial_fits_one_row_is_tried(tiny_llama, monkeypatch):
+    from prototokens.engine import memory
+
+    def too_large(lm, width):
+        raise RuntimeError(FAILURE)
+
+    monkeypatch.setattr(memory, "bytes_per_position", too_large)
+    assert memory.room(tiny_llama, 20) == 20
+    solutions = pt.fit(tiny_llama, TARGETS, recipe=pt.Recipe.named("fast", steps=2))
+    assert [one.row_steps for one in solutions] == [3] * len(TARGETS)
+
+
+class Scarce(TorchDispatchMode):
+    """Within it memory runs out at chosen operations, counted from the first; those that work in place take none."""
+
+    def __init__(self, *failing):
+        super().__init__()
+        self.failing, self.count, self.failed = set(failing), 0, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not func._schema.is_mutable:
+            self.count += 1
+            if self.count in self.failing:
+                self.failed.append(str(func))
+                raise RuntimeError(FAILURE)
+        return func(*args, **(kwargs or {}))
+
+
+def scarce_in(monkeypatch, *failing, methods=("step", "_enter")):
+    """Memory that runs out at these operations of all that a batch's methods do."""
+    scarce = Scarce(*failing)
+    for name in methods:
+        real = getattr(Batch, name)
+
+        def within(self, *arguments, real=real):
+            with scarce:
+                return real(self, *arguments)
+
+        monkeypatch.setattr(Batch, name, within)
+    return scarce
+
+
+def same(got, expected):
+    for one, other in zip(got, expected, strict=True):
+        assert (one.ids, one.steps, one.row_steps, one.correct) == (other.ids, other.steps, other.row_steps, other.correct)
+        torch.testing.assert_close(one.protos, other.protos, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+def test_memory_that_runs_out_within_a_step_changes_no_rows_way(tiny_llama, monkeypatch, whiten):
+    """At every place of it in turn, spread over runs: no gradient is counted twice, and none is lost."""
+    recipe = pt.Recipe.named("fast", steps=22, margin=1e3, whiten=whiten)
+    targets = TARGETS[:4]
+    expected = pt.fit(tiny_llama, targets, recipe=recipe)
+    with monkeypatch.context() as patch:
+        counted = scarce_in(patch, methods=("step",))
+        pt.fit(tiny_llama, targets, recipe=recipe)
+    a_step = counted.count // 23
+    failed = set()
+    for run in range(6):
+        with monkeypatch.context() as patch:
+            # Two failures, so that a batch of four shrinks to one row; in later steps the next places of a step.
+            first = a_step * (run + 1) + run * (a_step // 6)
+            scarce = scarce_in(patch, first, first + a_step + a_step // 2, methods=("step",))
+            same(pt.fit(tiny_llama, targets, recipe=recipe), expected)
+            assert len(scarce.failed) == 2
+            failed |= set(scarce.failed)
+    assert len(failed) > 5
+
+
+@pytest.mark.parametrize("name", ["fast", "paper"])
+def test_memory_that_runs_out_as_a_step_is_taken_counts_no_gradient_twice(tiny_llama, monkeypatch, name):
+    """The last operation that takes memory before the vectors move is among them."""
+    recipe = pt.Recipe.named(name, steps=8, margin=1e3)
+    expected = pt.fit(tiny_llama, TARGETS[:4], recipe=recipe)
+    real, calls = optimiser.move, []
+
+    def count(*arguments):
+        with Scarce() as mode:
+            real(*arguments)
+        calls.append(mode.count)
+
+    monkeypatch.setattr(batch_module, "move", count)
+    pt.fit(tiny_llama, TARGETS[:4], recipe=recipe)
+    for place in {*range(1, calls[0], 2), calls[0]}:
+        tried = []
+
+        def short_of(*arguments, place=place, tried=tried):
+            tried.append(None)
+            with Scarce(*[place] * (len(tried) == 1)):
+                real(*arguments)
+
+        monkeypatch.setattr(batch_module, "move", short_of)
+        same(pt.fit(tiny_llama, TARGETS[:4], recipe=recipe), expected)
+
+
+def test_memory_that_runs_out_as_rows_enter_loses_none(tiny_llama, monkeypatch):
+    """Wherever it happens while the first rows enter, and while later ones join those in work."""
+    recipe = pt.Recipe.named("fast", steps=6, margin=1e3)
+    targets = [*TARGETS, *TARGETS[::-1]]
+    expected = pt.fit(tiny_llama, targets, recipe=recipe, rows=4)
+    with monkeypatch.context() as patch:
+        entered = scarce_in(patch, methods=("_enter",))
+        pt.fit(tiny_llama, targets, recipe=recipe, rows=4)
+    for place in range(1, entered.count, 23):
+        with monkeypatch.context() as patch:
+            scarce = scarce_in(patch, place, methods=("_enter",))
+            same(pt.fit(tiny_llama, targets, recipe=recipe, rows=4), expected)
+            assert len(scarce.failed) == 1
+
+
+def test_memory_that_lets_no_row_in_is_said(tiny_llama, monkeypatch):
+    scarce_in(monkeypatch, *range(1, 100), methods=("_enter",))
+    with pytest.raises(DeviceMemoryError, match="with 1 rows of 20 positions alone"):
+        pt.fit(tiny_llama, TARGETS)
+
+
 def test_scarce_memory_makes_a_small_batch(tiny_llama, monkeypatch):
     from prototokens.engine import memory
 
@@ -125,12 +261,3 @@ def test_a_look_every_few_steps_finds_what_a_look_every_step_finds(tiny_llama, m
             assert one.steps == other.steps
             torch.testing.assert_close(one.protos, other.protos, rtol=1e-3, atol=1e-3)
         assert other.row_steps <= one.row_steps < other.row_steps + 7
-
-
-def test_compiled_widths_come_in_few_sizes(tiny_llama, monkeypatch):
-    monkeypatch.setattr(tiny_llama, "compiled", True)
-    method = OneStep(pt.Layout.named("paper"))
-    batch = Batch(tiny_llama, pt.Recipe.named("fast"), method, deque(groups_of(tiny_llama, TARGETS, method, 0, None)), None)
-    batch.fill()
-    assert batch.arranged is not None
-    assert batch.arranged.spread.shape[1] % batch_module.BUCKET == 0

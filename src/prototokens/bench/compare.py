@@ -1,27 +1,41 @@
 """Four ways over the same passages, in turn: serial and engine, each with the paper's recipe and with `fast`.
 
-Published code runs in float32, so the serial ways do; the engine runs in whatever dtype it takes by itself.
+Published code runs in float32, so the serial ways do; the engine runs in whatever dtype it takes by itself. Each
+passage begins at the same vectors in all ways of a recipe.
 """
 
 from __future__ import annotations
 
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from prototokens.bench.peak import PeakMemory
 from prototokens.bench.serial import fit_serial
 from prototokens.devices import matrix_product_rate, wait
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
+from prototokens.engine.inputs import OneStep
+from prototokens.engine.rows import Starts, groups_of
 from prototokens.frozen_lm import FrozenLM
+from prototokens.layout import Layout
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
+
+SERIAL_PAPER = "serial, paper"  # the published way, which the others are compared with
+
+
+class Outcome(NamedTuple):
+    """Passages that were ended, how many of them became exact, and the forward and backward passes they took, per row."""
+
+    tried: int
+    solved: int
+    row_steps: int
 
 
 @dataclass
@@ -30,7 +44,8 @@ class Tally:
 
     Attributes:
         tried: passages ended; `solved`: those of them that became exact; `row_steps`: forward and backward passes, per row.
-        seconds: wall clock of this way alone; `memory`: most bytes that the process held meanwhile.
+        seconds: wall clock of this way alone; `memory`: most bytes that the process held meanwhile, 0 where that is
+            unknown.
     """
 
     name: str
@@ -39,6 +54,11 @@ class Tally:
     row_steps: int = 0
     seconds: float = 0.0
     memory: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        self.tried += outcome.tried
+        self.solved += outcome.solved
+        self.row_steps += outcome.row_steps
 
     def figures(self, length: int, flops: float, peak: float) -> dict[str, Any]:
         """For the report: rates, and the share of the machine's measured matrix-product rate that the fits reached."""
@@ -74,37 +94,16 @@ def compare(
     """
     length = len(targets[0])
     paper, fast = Recipe.named("paper", steps=steps), Recipe.named("fast", steps=steps)
-    ways = {
-        "serial, paper": _serial(serial_lm, targets, paper, seconds),
-        "serial, fast": _serial(serial_lm, targets, fast, seconds),
-        "engine, paper": _engine(lm, targets, paper),
-        "engine, fast": _engine(lm, targets, fast),
-    }
-    tallies = {name: Tally(name) for name in ways}
-    running = dict(ways)
-    while running:
-        for name, way in list(running.items()):
-            tally, began = tallies[name], time.perf_counter()
-            with _PeakMemory() as memory:
-                outcome = next(way, None)
-            tally.seconds += time.perf_counter() - began
-            tally.memory = max(tally.memory, memory.peak)
-            if outcome is None:
-                del running[name]
-                continue
-            tried, solved, row_steps = outcome
-            tally.tried, tally.solved = tally.tried + tried, tally.solved + solved
-            tally.row_steps += row_steps
-            if said:
-                said(tally)
+    tallies = _in_turn(
+        {
+            SERIAL_PAPER: _serial(serial_lm, targets, paper, seconds),
+            "serial, fast": _serial(serial_lm, targets, fast, seconds),
+            "engine, paper": _engine(lm, targets, paper),
+            "engine, fast": _engine(lm, targets, fast),
+        },
+        said,
+    )
     peak, flops = matrix_product_rate(lm.device, lm.dtype), flops_per_position(lm)
-    figures = {name: tally.figures(length, flops, peak) for name, tally in tallies.items()}
-    base = figures["serial, paper"]
-    # A way that solved nothing at all has no rate to compare with; then one solved passage in its time is taken instead.
-    floor = base["solved_per_minute"] or 60 / max(base["seconds"], 1e-9)
-    for way in figures.values():
-        way["times_serial_paper"] = way["solved_per_minute"] / floor
-        way["row_steps_times_serial_paper"] = way["row_steps_per_second"] / base["row_steps_per_second"]
     return {
         "model": lm.name,
         "dtype": str(lm.dtype).removeprefix("torch."),
@@ -114,28 +113,66 @@ def compare(
         "passages": len(targets),
         "steps": steps,
         "peak_gflops": peak / 1e9,
-        "ways": list(figures.values()),
+        "ways": _beside_the_published([tally.figures(length, flops, peak) for tally in tallies]),
         "decoding": decoding_rates(lm, targets, fast),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     }
 
 
-def _serial(lm: FrozenLM, targets: list[list[int]], recipe: Recipe, seconds: float) -> Iterator[tuple[int, int, int]]:
-    """One passage at a time; yields (tried, solved, row-steps) after each."""
-    spent = 0.0
-    for number, ids in enumerate(targets):
+def _in_turn(ways: dict[str, Iterator[Outcome]], said: Callable[[Tally], None] | None) -> list[Tally]:
+    """One passage of each way after another, so that a machine that slows down slows them all."""
+    tallies = {name: Tally(name) for name in ways}
+    running = dict(ways)
+    while running:
+        for name, way in list(running.items()):
+            tally, began = tallies[name], time.perf_counter()
+            with PeakMemory(torch.device("cpu")) as memory:
+                outcome = next(way, None)
+            tally.seconds += time.perf_counter() - began
+            tally.memory = max(tally.memory, memory.peak or 0)
+            if outcome is None:
+                del running[name]
+                continue
+            tally.add(outcome)
+            if said:
+                said(tally)
+    return list(tallies.values())
+
+
+def _beside_the_published(ways: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The figures of each way, with how many times those of the published way they are."""
+    (base,) = (way for way in ways if way["name"] == SERIAL_PAPER)
+    # A way that solved nothing at all has no rate to compare with; then one solved passage in its time is taken instead.
+    floor = base["solved_per_minute"] or 60 / max(base["seconds"], 1e-9)
+    return [
+        {
+            **way,
+            "times_serial_paper": way["solved_per_minute"] / floor,
+            "row_steps_times_serial_paper": way["row_steps_per_second"] / base["row_steps_per_second"],
+        }
+        for way in ways
+    ]
+
+
+def _serial(lm: FrozenLM, targets: list[list[int]], recipe: Recipe, seconds: float) -> Iterator[Outcome]:
+    """One passage at a time, each from the start that the engine gives it."""
+    starts, spent = Starts(lm, recipe, 2), 0.0
+    seeds = list(range(len(targets)))
+    for group in groups_of(lm, targets, OneStep(Layout.named("paper")), seeds, None):
         began = time.perf_counter()
-        result = fit_serial(lm, ids, recipe, seed=number)
+        (row,) = group.rows
+        result = fit_serial(lm, list(row.ids), recipe, starts.draw(row, 0))
         spent += time.perf_counter() - began
-        yield 1, int(result.exact), result.steps + 1
+        yield Outcome(1, int(result.exact), result.steps + 1)
         if spent > seconds:
             return
 
 
-def _engine(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> Iterator[tuple[int, int, int]]:
+def _engine(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> Iterator[Outcome]:
     """All passages side by side; yields once."""
     solutions = fit(lm, targets, recipe=recipe, seed=list(range(len(targets))))
-    yield len(solutions), sum(solution.exact for solution in solutions), sum(solution.row_steps for solution in solutions)
+    exact, row_steps = (solution.exact for solution in solutions), (solution.row_steps for solution in solutions)
+    yield Outcome(len(solutions), sum(exact), sum(row_steps))
 
 
 def flops_per_position(lm: FrozenLM) -> float:
@@ -172,30 +209,3 @@ def decoding_rates(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> di
         "autoregressive_single": greedy,
         "ratio_single": single / greedy,
     }
-
-
-class _PeakMemory:
-    """The most resident memory of this process within a block, looked at a hundred times a second (0 where unknown)."""
-
-    def __enter__(self) -> _PeakMemory:
-        self.peak, self._ended = self._now(), threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self.peak = max(self.peak, self._now())
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.01):
-            self.peak = max(self.peak, self._now())
-
-    @staticmethod
-    def _now() -> int:
-        try:
-            with open("/proc/self/statm", encoding="ascii") as pages:
-                return int(pages.read().split()[1]) * resource.getpagesize()
-        except OSError:
-            return 0

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prototokens.bench.peak import PeakMemory
+from prototokens.devices import wait
 from prototokens.engine.head import score
-from prototokens.frozen_lm import FrozenLM
+from prototokens.frozen_lm import FrozenLM, Head
 
 
 class Slope(NamedTuple):
@@ -30,75 +32,83 @@ def chunked(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -
 
 def plain(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
     """The whole `[positions, vocabulary]` and autograd; loss and gradient alone."""
-    leaf = hidden.detach().requires_grad_()
-    loss = functional.cross_entropy(lm.logits(leaf).float() / temperature, targets, reduction="none")
-    (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-    return Slope(loss.detach(), gradient)
+    return _through_autograd(lm.head, hidden, targets, temperature)
 
 
 def fused(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
-    """`torch.nn.functional.linear_cross_entropy`; loss and gradient alone. The temperature goes into the hidden states."""
-    leaf = hidden.detach().requires_grad_()
-    loss = functional.linear_cross_entropy(leaf / temperature, lm.head.weight, targets, reduction="sum")
+    """`torch.nn.functional.linear_cross_entropy`; the sum of the loss, and the gradient. It knows no soft cap.
+
+    Scale and temperature go into the hidden states and the bias.
+    """
+    leaf, factor, bias = hidden.detach().requires_grad_(), lm.head.scale / temperature, lm.head.bias
+    loss = functional.linear_cross_entropy(
+        leaf * factor, lm.head.weight, targets, linear_bias=None if bias is None else bias * factor, reduction="sum"
+    )
     (gradient,) = torch.autograd.grad(loss, leaf)
+    return Slope(loss.detach(), gradient)
+
+
+def in_float64(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
+    """What all of them should come to: the head as it is defined, bias, scale and soft cap among it, in float64."""
+    head = lm.head
+    bias = None if head.bias is None else head.bias.double()
+    exact = Head(head.weight.double(), bias, head.softcap, head.scale)
+    return _through_autograd(exact, hidden.double(), targets, temperature)
+
+
+def _through_autograd(head: Head, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
+    leaf = hidden.detach().requires_grad_()
+    logits = head(leaf)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    loss = functional.cross_entropy(logits / temperature, targets, reduction="none")
+    (gradient,) = torch.autograd.grad(loss.sum(), leaf)
     return Slope(loss.detach(), gradient)
 
 
 WAYS: dict[str, Callable[[FrozenLM, Tensor, Tensor, float], Slope]] = {"chunked": chunked, "plain": plain, "fused": fused}
 
 
+def ways_of(lm: FrozenLM) -> list[str]:
+    """The ways that give this model's numbers."""
+    return [name for name in WAYS if name != "fused" or lm.head.softcap is None]
+
+
 def compare_heads(lm: FrozenLM, positions: int, temperature: float = 0.5, tries: int = 5) -> list[dict[str, Any]]:
     """Time, memory and error of each way, for hidden states of random direction and of the size that a final norm gives.
 
     Returns:
-        For each way: `way`, `milliseconds` (median), `peak_bytes` (on a GPU), `gradient_error`: the largest difference from
-        the gradient in float64, divided by the largest entry of that, on up to 256 positions.
+        For each way: `way`, `milliseconds` (median), `peak_bytes` (beside weights, hidden states and targets; on a GPU, else
+        None: `head_memory` measures it), `gradient_error`: the largest difference from the gradient in float64, divided by the
+        largest entry of that, on up to 256 positions.
     """
+    on_gpu = lm.device.type == "cuda"
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(positions, lm.hidden_size, generator=generator).to(lm.device, lm.dtype)
     targets = torch.randint(0, lm.vocab_size, (positions,), generator=generator).to(lm.device)
-    times: dict[str, list[float]] = {name: [] for name in WAYS}
-    peaks = dict.fromkeys(WAYS, 0)
+    names = ways_of(lm)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    peaks: dict[str, int | None] = dict.fromkeys(names)
     for _ in range(tries + 1):  # in turn, so that a machine that slows down slows them all
-        for name, way in WAYS.items():
-            seconds, peaks[name] = _measured(lm, lambda way=way: way(lm, hidden, targets, temperature))
-            times[name].append(seconds)
-    true = _in_float64(lm, hidden[:256], targets[:256], temperature)
+        for name in names:
+            with PeakMemory(lm.device) as memory:
+                wait(lm.device)
+                began = time.perf_counter()
+                WAYS[name](lm, hidden, targets, temperature)
+                wait(lm.device)
+                times[name].append(time.perf_counter() - began)
+            peaks[name] = memory.extra if on_gpu else None
+    true = in_float64(lm, hidden[:256], targets[:256], temperature).gradient
     return [
         {
             "way": name,
             "positions": positions,
             "vocabulary": lm.vocab_size,
             "milliseconds": 1e3 * sorted(times[name][1:])[tries // 2],
-            "peak_bytes": peaks[name] or None,
-            "gradient_error": _error(way(lm, hidden[:256], targets[:256], temperature).gradient, true),
+            "peak_bytes": peaks[name],
+            "gradient_error": _error(WAYS[name](lm, hidden[:256], targets[:256], temperature).gradient, true),
         }
-        for name, way in WAYS.items()
+        for name in names
     ]
-
-
-def _measured(lm: FrozenLM, work: Callable[[], object]) -> tuple[float, int]:
-    """Seconds, and on a GPU the most memory that the work took."""
-    on_gpu = lm.device.type == "cuda"
-    before = 0
-    if on_gpu:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    began = time.perf_counter()
-    work()
-    if on_gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, (torch.cuda.max_memory_allocated() - before) if on_gpu else 0
-
-
-def _in_float64(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    leaf = hidden.double().detach().requires_grad_()
-    logits = leaf @ lm.head.weight.double().T
-    if lm.head.bias is not None:
-        logits = logits + lm.head.bias.double()
-    loss = functional.cross_entropy(logits / temperature, targets, reduction="sum")
-    return torch.autograd.grad(loss, leaf)[0]
 
 
 def _error(ours: Tensor, true: Tensor) -> float:

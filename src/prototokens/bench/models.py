@@ -36,15 +36,15 @@ SHAPES = {
 }
 
 
-def random_model(name: str, dtype: torch.dtype, device: torch.device, context: int = 2048) -> FrozenLM:
-    """A model of a named shape with random weights, the same each time.
+def random_model(name: str | Shape, dtype: torch.dtype, device: torch.device, context: int = 2048) -> FrozenLM:
+    """A model of a shape, or of its name, with random weights, the same each time.
 
     Raises:
         UsageError: no such shape.
     """
-    if name not in SHAPES:
+    if isinstance(name, str) and name not in SHAPES:
         raise UsageError(f"there is no shape {name!r}: choose from {', '.join(SHAPES)}")
-    shape = SHAPES[name]
+    shape = SHAPES[name] if isinstance(name, str) else name
     common = {
         "hidden_size": shape.d_model, "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads,
         "intermediate_size": shape.feed_forward, "vocab_size": shape.vocab_size, "tie_word_embeddings": shape.tied,
@@ -58,4 +58,4 @@ def random_model(name: str, dtype: torch.dtype, device: torch.device, context: i
             model = GPTNeoXForCausalLM(GPTNeoXConfig(**common))
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
-    return FrozenLM(model, name=f"random:{name}", fingerprint="random weights")
+    return FrozenLM(model, name=f"random:{name if isinstance(name, str) else shape.family}", fingerprint="random weights")

@@ -10,15 +10,18 @@ from prototokens.cli import common
 from prototokens.errors import TextError, UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from prototokens.frozen_lm import FrozenLM
 
 
 @click.command(short_help="Compare this engine with the published way of fitting.")
 @click.argument("source", required=False, metavar="[FILE|-]")
 @click.option(
-    "--what", type=click.Choice(["fit", "shapes", "heads"]), default="fit", show_default=True,
+    "--what", type=click.Choice(["fit", "shapes", "heads", "head-memory"]), default="fit", show_default=True,
     help="fit: four ways to the same vectors; shapes: what a step costs by length, rows and width; heads: three ways from"
-    " hidden states to loss and gradient.",
+    " hidden states to loss and gradient; head-memory: the most memory that two of them take for 16 rows of 512 tokens, a"
+    " vocabulary of 128,256 and 2,048 numbers a position.",
 )  # fmt: skip
 @click.option("--texts", help="Passages of a source, as in reproduce, in place of FILE.")
 @click.option("--length", type=click.IntRange(min=2), default=16, show_default=True, help="Tokens of a passage.")
@@ -46,6 +49,8 @@ def bench(
         return _shapes(_models(random_shapes, model, revision, device, dtype), as_json, quiet)
     if what == "heads":
         return _heads(_models(random_shapes, model, revision, device, dtype), as_json)
+    if what == "head-memory":
+        return _head_memory(device, dtype, as_json)
     from prototokens.bench.compare import compare
 
     lm = common.load_model(model, revision, device, dtype)
@@ -87,14 +92,20 @@ def _models(shapes: tuple[str, ...], model: str | None, revision: str | None, de
     """Random models of the shapes asked for, in the dtype that pays here; without any, the model of the options."""
     if not shapes:
         return [common.load_model(model, revision, device, dtype)]
+    from prototokens.bench.models import random_model
+
+    place, chosen = _place(device, dtype)
+    return [random_model(shape, chosen, place) for shape in shapes]
+
+
+def _place(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
+    """Where random weights are put, and in which dtype: with `auto` the one that pays there."""
     import torch
 
-    from prototokens.bench.models import random_model
     from prototokens.devices import bfloat16_pays
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    chosen = ("bfloat16" if bfloat16_pays(place) else "float32") if dtype == "auto" else dtype
-    return [random_model(shape, getattr(torch, chosen), place) for shape in shapes]
+    return place, getattr(torch, ("bfloat16" if bfloat16_pays(place) else "float32") if dtype == "auto" else dtype)
 
 
 def _shapes(models: list[FrozenLM], as_json: bool, quiet: bool) -> int:
@@ -127,6 +138,23 @@ def _heads(models: list[FrozenLM], as_json: bool) -> int:
         click.echo(
             f"{row['model']:<22}{row['way']:<9}{row['positions']:>6} positions{row['vocabulary']:>8} tokens"
             f"{row['milliseconds']:>9.1f} ms  error {row['gradient_error']:.1e}"
+        )
+    return 0
+
+
+def _head_memory(device: str | None, dtype: str, as_json: bool) -> int:
+    from prototokens.bench.head_memory import head_memory
+
+    place, chosen = _place(device, dtype)
+    rows = head_memory(chosen, place)
+    if as_json:
+        common.print_json({"head_memory": rows})
+        return 0
+    for row in rows:
+        peak = "unknown" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f} MB"
+        click.echo(
+            f"{row['way']:<9}{row['rows']} rows of {row['tokens']} tokens, {row['vocabulary']:,} logits each"
+            f" ({row['logits_bytes'] / 1e6:,.0f} MB in all): {peak} at most, in {row['dtype']} on {row['device']}"
         )
     return 0
 

@@ -114,6 +114,9 @@ BENCH = {
     " `row_steps_per_second`, `gflops`, `share_of_peak`",
     "heads": "with --what heads, alone: for each way `milliseconds` (the median), `peak_bytes` (on a GPU, else null) and"
     " `gradient_error` against float64, for so many `positions` and a `vocabulary`",
+    "head_memory": "with --what head-memory, alone: for each way `peak_bytes` beside weights and hidden states, null where that"
+    " cannot be known, for `rows` of `tokens`, `vocabulary` and `d_model`, in a `dtype` on a `device`; and `logits_bytes`, of"
+    " all logits in float32",
 }
 
 TRACE = {

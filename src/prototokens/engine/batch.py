@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from prototokens.engine.grid import on_grid
 from prototokens.engine.head import Scores, score
 from prototokens.engine.inputs import Arranged, Method, arrange
-from prototokens.engine.memory import room
-from prototokens.engine.optimiser import move, side
+from prototokens.engine.memory import is_out_of_memory, room
+from prototokens.engine.optimiser import bytes_per_vector, move, side
 from prototokens.engine.rows import Group, Starts
 from prototokens.engine.state import Groups, Rows, Vectors
 from prototokens.errors import DeviceMemoryError
@@ -41,6 +44,17 @@ class Members(NamedTuple):
     state: Groups
 
 
+def _joined(work: Members, new: Members) -> Members:
+    """Groups behind the ones in work, numbered on from theirs."""
+    count, size = len(work.vectors.now), len(work.groups)
+    return Members(
+        [*work.groups, *new.groups],
+        work.vectors.joined(replace(new.vectors, group=new.vectors.group + size)),
+        work.rows.joined(replace(new.rows, group=new.rows.group + size, slots=new.rows.slots + count)),
+        work.state.joined(new.state),
+    )
+
+
 class Batch:
     """Groups side by side, with everything that a step needs.
 
@@ -55,8 +69,12 @@ class Batch:
         self.starts = Starts(lm, recipe, method.vectors)
         self.lr = recipe.lr * (self.starts.rms if recipe.lr_unit == "embeddings" else 1.0)
         self.aside: list[Members] = []
-        self.room = room(lm, max((group.positions for group in waiting), default=1))
+        self.total = sum(len(group.rows) for group in waiting)
+        # A row of `method.vectors`; those that are shared are counted for each.
+        kept = method.vectors * bytes_per_vector(recipe, lm.d_model)
+        self.room = room(lm, max((group.positions for group in waiting), default=1), kept)
         self.arranged: Arranged | None = None
+        self.targets: Tensor | None = None
         wide, flat = torch.empty(0, lm.d_model, device=lm.device), torch.empty(0, device=lm.device)
         whole, flag = flat.to(torch.int64), flat.to(torch.bool)
         self.groups: list[Group] = []
@@ -72,32 +90,58 @@ class Batch:
     # Entering and leaving
 
     def fill(self) -> bool:
-        """Let groups in while there is room, those set aside first; an empty batch takes any. Whether there is work."""
-        entering: list[Group] = []
-        count, widest = len(self), max((group.positions for group in self.groups), default=0)
-        resumed = False
-        while self.aside or self.waiting:
-            group = self.aside[-1].groups[0] if self.aside else self.waiting[0]
-            count, widest = count + len(group.rows), max(widest, group.positions)
-            fits = count * widest <= self.room and (self.most_rows is None or count <= self.most_rows)
-            if not fits and (self.groups or entering):
-                break
-            if self.aside:
-                self._join(self.aside.pop())
-                resumed = True
+        """Let groups in while there is room, those set aside first; an empty batch takes any. Whether there is work.
+
+        Where memory runs out, nothing has entered yet, and fewer are tried; beside groups in work, none until there is room.
+
+        Raises:
+            DeviceMemoryError: memory does not hold a single group.
+        """
+        while count := self._fitting():
+            try:
+                self._enter(count)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
             else:
-                entering.append(self.waiting.popleft())
-        if entering:
-            self._join(self._begin(entering))
-        if entering or resumed:
-            self._lay_out()
+                break
+            if count == 1 and not self.groups:
+                raise self._too_large(list(islice(self._line(), 1)))
+            self.room = self._positions(self.groups or list(islice(self._line(), (count + 1) // 2)))
         return bool(self.groups)
+
+    def _line(self) -> Iterator[Group]:
+        """The groups that are next: those set aside, the last one first, then those that wait."""
+        return chain((members.groups[0] for members in reversed(self.aside)), self.waiting)
+
+    def _fitting(self) -> int:
+        """How many of the line there is room for; an empty batch has room for one."""
+        rows, widest, count = len(self), max((group.positions for group in self.groups), default=0), 0
+        for group in self._line():
+            rows, widest = rows + len(group.rows), max(widest, group.positions)
+            fits = rows * self._width(widest) <= self.room and (self.most_rows is None or rows <= self.most_rows)
+            if not fits and (self.groups or count):
+                break
+            count += 1
+        return count
+
+    def _enter(self, count: int) -> None:
+        """Let the first of the line in; nothing has changed where this fails."""
+        resumed = min(count, len(self.aside))
+        entering = list(reversed(self.aside[len(self.aside) - resumed :]))
+        if count > resumed:
+            entering.append(self._begin(list(islice(self.waiting, count - resumed))))
+        work = Members(self.groups, self.vectors, self.rows, self.state)
+        for members in entering:
+            work = _joined(work, members)
+        self._take(work)
+        del self.aside[len(self.aside) - resumed :]
+        for _ in range(count - resumed):
+            self.waiting.popleft()
 
     def leave(self, stay: list[bool]) -> None:
         """Drop the groups that do not stay."""
-        kept = self._members(stay)
-        self.groups, self.vectors, self.rows, self.state = kept
-        self._lay_out()
+        self._take(self._members(stay))
 
     def back_off(self) -> None:
         """Halve the room, and set groups aside, with all their state, until the rest fits it.
@@ -107,15 +151,38 @@ class Batch:
         """
         count = len(self.groups)
         if count < 2:
-            widest = max(group.positions for group in self.groups)
-            raise DeviceMemoryError(
-                f"memory ran out on {self.lm.device} with {len(self)} rows of {widest} positions alone: take shorter chunks,"
-                " a smaller model or another dtype"
-            )
-        self.room = max(1, len(self) * max(group.positions for group in self.groups) // 2)
-        for number in reversed(range((count + 1) // 2, count)):
-            self.aside.append(self._members([other == number for other in range(count)]))
-        self.leave([number < (count + 1) // 2 for number in range(count)])
+            raise self._too_large(self.groups)
+        stay = (count + 1) // 2
+        self.room = max(1, self._positions(self.groups) // 2)
+        aside = [self._members([other == number for other in range(count)]) for number in reversed(range(stay, count))]
+        self.leave([number < stay for number in range(count)])
+        self.aside += aside
+
+    def _positions(self, groups: list[Group]) -> int:
+        """Input positions of these groups side by side, padding included."""
+        return sum(len(group.rows) for group in groups) * self._width(max(group.positions for group in groups))
+
+    def _width(self, widest: int) -> int:
+        """Positions of a row as it is laid out: a compiled body sees few different ones."""
+        if not self.lm.compiled:
+            return widest
+        return min(-(-widest // BUCKET) * BUCKET, self.lm.max_context or widest + BUCKET)
+
+    def _height(self, rows: int, width: int) -> int:
+        """Rows of a pass, empty ones among them: a compiled body sees a full batch, a quarter of it, and so on."""
+        if not self.lm.compiled:
+            return rows
+        size = max(rows, min(self.room // width, self.most_rows or self.total, self.total))
+        while (quarter := -(-size // 4)) >= rows and quarter < size:
+            size = quarter
+        return size
+
+    def _too_large(self, groups: list[Group]) -> DeviceMemoryError:
+        rows, widest = sum(len(group.rows) for group in groups), max(group.positions for group in groups)
+        return DeviceMemoryError(
+            f"memory ran out on {self.lm.device} with {rows} rows of {widest} positions alone: take shorter chunks,"
+            " a smaller model or another dtype"
+        )
 
     def _begin(self, groups: list[Group]) -> Members:
         """Groups at their starts, numbered from zero."""
@@ -184,65 +251,78 @@ class Batch:
         groups = [group for group, is_chosen in zip(self.groups, chosen, strict=True) if is_chosen]
         return Members(groups, vectors, rows, self.state.select(keep))
 
-    def _join(self, new: Members) -> None:
-        """Put groups behind the ones in work."""
-        count, size = self.vectors.now.shape[0], len(self.groups)
-        new.vectors.group, new.rows.group = new.vectors.group + size, new.rows.group + size
-        new.rows.slots = new.rows.slots + count
-        self.vectors.append(new.vectors)
-        self.rows.append(new.rows)
-        self.state.append(new.state)
-        self.groups = [*self.groups, *new.groups]
+    def _take(self, work: Members) -> None:
+        """Make these groups the ones in work, laid out; nothing has changed where this fails.
 
-    def _lay_out(self) -> None:
-        """What depends on who is in work: padded inputs, and the targets in the order of the rows."""
-        if not self.groups:
-            self.arranged = None
-            return
-        rows = [row for group in self.groups for row in group.rows]
-        width = max(len(row.plan.index) for row in rows)
-        if self.lm.compiled:
-            width = min(-(-width // BUCKET) * BUCKET, self.lm.max_context or width + BUCKET)
-        self.arranged = arrange(self.lm, [row.plan for row in rows], self.method.vectors, width)
-        self.targets = torch.tensor([token for row in rows for token in row.ids], device=self.lm.device)
+        What depends on who is in work: padded inputs, and the targets in the order of the rows.
+        """
+        arranged, targets, height = None, None, 0
+        rows = [row for group in work.groups for row in group.rows]
+        if rows:
+            width = self._width(max(len(row.plan.index) for row in rows))
+            height = self._height(len(rows), width)
+            arranged = arrange(self.lm, [row.plan for row in rows], self.method.vectors, width)
+            targets = torch.tensor([token for row in rows for token in row.ids], device=self.lm.device)
+        self.groups, self.vectors, self.rows, self.state = work
+        self.arranged, self.targets, self.height = arranged, targets, height
         self.gridded = any(row.start is not None and row.start.grid is not None for row in rows)
 
     # A step
 
     def step(self) -> None:
-        """Score the vectors, note what is the best so far, and move them."""
+        """Score the vectors, note what is the best so far, and move them.
+
+        Where memory runs out, the step has not been taken: what was noted by then would be noted again, and nothing has moved.
+        """
         assert self.arranged is not None
+        assert self.targets is not None
         # The gradient at what is scored moves what stands behind it: straight through the rounding, where there is one.
         self.scored = on_grid(self.vectors.now, self.vectors.scale, self.vectors.levels) if self.gridded else self.vectors.now
         protos = self.scored.clone().requires_grad_()
         inputs = self.arranged.inputs(protos[self.rows.slots])
-        read = self.lm.hidden(inputs.to(self.lm.dtype)).flatten(0, 1)[self.arranged.read]
-        scores = score(self.lm, read.detach(), self.targets, self.recipe.temperature)
+        if self.height > len(inputs):  # empty rows come last, and nothing is read from them
+            inputs = functional.pad(inputs, (0, 0, 0, 0, 0, self.height - len(inputs)))
+        read = self.lm.hidden_static(inputs.to(self.lm.dtype)).flatten(0, 1)[self.arranged.read]
+        scores = self._scores(read.detach(), self.targets)
         (gradient,) = torch.autograd.grad(read, protos, scores.gradient)
         self._record(scores)
         self._update(gradient)
 
+    def _scores(self, read: Tensor, targets: Tensor) -> Scores:
+        """What is fitted: a search for recipes puts another loss here."""
+        return score(self.lm, read, targets, self.recipe.temperature)
+
     def _record(self, scores: Scores) -> None:
         """Note, for each group, whether the vectors just scored are its best so far, and keep a copy where they are."""
         assert self.arranged is not None
-        rows, state, of_row = self.rows, self.state, self.arranged.row_of
+        rows, state, vectors, of_row = self.rows, self.state, self.vectors, self.arranged.row_of
         correct = torch.zeros_like(rows.correct).index_add_(0, of_row, scores.right.long())
         margin = torch.full_like(rows.margin, math.inf).scatter_reduce_(0, of_row, scores.margin, "amin")
         loss = torch.zeros_like(rows.margin).index_add_(0, of_row, scores.loss)
-        self.accuracy, self.loss = scores.right.float().mean(), scores.loss.mean()
         total = torch.zeros_like(state.correct).index_add_(0, rows.group, correct)
         least = torch.full_like(state.margin, math.inf).scatter_reduce_(0, rows.group, margin, "amin")
         finite = torch.zeros_like(state.margin).index_add_(0, rows.group, loss).isfinite()
+        going = ~self._ended()
         better = (total > state.correct) | ((total == state.correct) & (least > state.margin))
-        better &= finite & ~self._ended()
-        state.correct = torch.where(better, total, state.correct)
-        state.margin = torch.where(better, least, state.margin)
-        state.step = torch.where(better, state.age, state.step)
-        state.broken |= ~finite & ~self._ended()
-        state.solved |= better & (least > self.recipe.margin)
-        rows.correct = torch.where(better[rows.group], correct, rows.correct)
-        rows.margin = torch.where(better[rows.group], margin, rows.margin)
-        self.vectors.best = torch.where(better[self.vectors.group, None], self.scored, self.vectors.best)
+        better &= finite & going
+        new_state = replace(
+            state,
+            correct=torch.where(better, total, state.correct),
+            margin=torch.where(better, least, state.margin),
+            step=torch.where(better, state.age, state.step),
+            broken=state.broken | (~finite & going),
+            solved=state.solved | (better & (least > self.recipe.margin)),
+        )
+        of_better = better[rows.group]
+        new_rows = replace(
+            rows,
+            correct=torch.where(of_better, correct, rows.correct),
+            margin=torch.where(of_better, margin, rows.margin),
+        )
+        best = torch.where(better[vectors.group, None], self.scored, vectors.best)
+        self.accuracy, self.loss = scores.right.float().mean(), scores.loss.mean()
+        # All of it or, where memory ran out above, nothing.
+        self.state, self.rows, self.vectors = new_state, new_rows, replace(vectors, best=best)
 
     def _update(self, gradient: Tensor) -> None:
         ages = [group.age for group in self.groups for _ in range(group.distinct)]

@@ -123,13 +123,9 @@ def fit(
     steps_between_looks = LOOK_EVERY.get(lm.device.type, 1)
 
     while batch.fill():
-        try:
-            for _ in range(steps_between_looks):
-                batch.step()
-                row_steps += len(batch)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
+        taken, ran_out = _steps(batch, steps_between_looks)
+        row_steps += taken * len(batch)
+        if ran_out:
             batch.back_off()
             continue
         if progress:
@@ -150,3 +146,18 @@ def fit(
 
     assert len(solutions) == total
     return solutions[0] if single else [solutions[order] for order in range(total)]
+
+
+def _steps(batch: Batch, count: int) -> tuple[int, bool]:
+    """Take steps; returns how many were taken, and whether memory ran out in the next one.
+
+    The error is not kept: by its frames it would hold all that the step had made, and there is less memory than that.
+    """
+    for taken in range(count):
+        try:
+            batch.step()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return taken, True
+    return count, False

@@ -261,7 +261,7 @@ def _compiled(lm: FrozenLM) -> Callable[[Tensor], Tensor]:
 
 
 def _through(body: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
-    """From input vectors to hidden states by a body, as it is: `lm.hidden` may have been compiled, shape by shape."""
+    """From input vectors to hidden states by a body, as it is given."""
 
     def hidden(inputs: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
         return body(inputs_embeds=inputs, use_cache=False, return_dict=True).last_hidden_state

@@ -18,10 +18,20 @@ GAINFUL = {"cpu": 1024, "cuda": 1 << 16}
 SHARE = 0.5  # of the free memory that rows may take: the rest is for what is not kept, and for others
 
 
-def room(lm: FrozenLM, width: int) -> int:
-    """Input positions of one pass, padding included, for rows of this width."""
+def room(lm: FrozenLM, width: int, row_bytes: int = 0) -> int:
+    """Input positions of one pass, padding included, for rows of this width; where not even one can be tried, those of one.
+
+    Args:
+        row_bytes: what a row keeps between the passes.
+    """
     gainful = GAINFUL.get(lm.device.type, GAINFUL["cpu"])
-    return max(width, min(gainful, int(SHARE * free_bytes(lm.device) / bytes_per_position(lm, width))))
+    try:
+        each = bytes_per_position(lm, width) + row_bytes / width
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return width
+    return max(width, min(gainful, int(SHARE * free_bytes(lm.device) / each)))
 
 
 def bytes_per_position(lm: FrozenLM, width: int) -> float:

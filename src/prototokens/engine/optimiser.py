@@ -9,6 +9,7 @@ matrix of Duchi et al. 2011, with a memory that fades), and scaled to a root mea
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,8 +35,16 @@ def side(recipe: Recipe, d_model: int) -> int:
     return d_model if whitens(recipe, d_model) else 0
 
 
+def bytes_per_vector(recipe: Recipe, d_model: int) -> int:
+    """What a vector keeps between the steps: itself, two averages and its best, and two matrices where it is whitened."""
+    return 4 * (4 * d_model + 2 * side(recipe, d_model) ** 2)
+
+
 def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradient: Tensor) -> None:
     """One step of every vector, at the age and rate of its group.
+
+    Everything that takes memory comes first, and nothing is changed before all of it is there: where memory runs out, the step
+    can be taken again.
 
     Args:
         ages: `state.age` on the host, for each vector: so that nothing has to be read back from a GPU.
@@ -44,27 +53,50 @@ def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradi
     rate = state.rate
     if recipe.schedule == "cosine":
         rate = rate * (1 + torch.cos(math.pi * state.age / max(1, recipe.steps))) / 2
-    state.age = state.age + 1
-    age, rate = state.age[vectors.group, None], rate[vectors.group, None]
-    vectors.exp_avg.lerp_(gradient, 1 - fast)
+    older = state.age + 1
+    age, rate = older[vectors.group, None], rate[vectors.group, None]
+    average = vectors.exp_avg.lerp(gradient, 1 - fast)
+    square, roots = vectors.exp_avg_sq, None
     if whitens(recipe, gradient.shape[1]):
-        step = _whitened(recipe, vectors, ages, gradient)
+        roots = _new_roots(recipe, vectors, ages, gradient)
+        step = _whitened(recipe, vectors.root, roots, average)
     else:
-        vectors.exp_avg_sq.mul_(slow).addcmul_(gradient, gradient, value=1 - slow)
-        scale = vectors.exp_avg_sq.div(1 - slow**age).sqrt_().add_(1e-8)
-        step = vectors.exp_avg.div(1 - fast**age).div_(scale)
-    vectors.now = vectors.now - rate * (step + recipe.weight_decay * vectors.now)
+        square = (square * slow).addcmul_(gradient, gradient, value=1 - slow)
+        scale = square.div(1 - slow**age).sqrt_().add_(1e-8)
+        step = average.div(1 - fast**age).div_(scale)
+    now = vectors.now - rate * (step + recipe.weight_decay * vectors.now)
+    # From here on no memory is taken: the matrices, by far the largest, change in place.
+    if roots is not None:
+        vectors.root.index_copy_(0, *roots)
+    if whitens(recipe, gradient.shape[1]):
+        vectors.outer.mul_(slow).addcmul_(gradient[:, :, None], gradient[:, None, :], value=1 - slow)
+    vectors.now, vectors.exp_avg, vectors.exp_avg_sq, state.age = now, average, square, older
 
 
-def _whitened(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tensor) -> Tensor:
-    """Steps of root mean square `whiten_rate`, `[vectors, d_model]`."""
-    slow = recipe.betas[1]
-    vectors.outer.mul_(slow).baddbmm_(gradient[:, :, None], gradient[:, None, :], alpha=1 - slow)
+class _Roots(NamedTuple):
+    """New inverse roots: the numbers of their vectors, `[due]`, and the matrices, `[due, d_model, d_model]`."""
+
+    vectors: Tensor
+    values: Tensor
+
+
+def _new_roots(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tensor) -> _Roots | None:
+    """Roots of the matrices as this gradient makes them, of the vectors that are due for one."""
     due = [number for number, age in enumerate(ages) if age % REFRESH == 0]
-    if due:
-        floors = [max(FLOOR, FIRST_FLOOR * 0.1 ** (ages[number] // REFRESH)) for number in due]
-        vectors.root[due] = _inverse_root(vectors.outer[due], torch.tensor(floors, device=gradient.device))
-    whitened = (vectors.root @ vectors.exp_avg[:, :, None])[:, :, 0]
+    if not due:
+        return None
+    floors = [max(FLOOR, FIRST_FLOOR * 0.1 ** (ages[number] // REFRESH)) for number in due]
+    which = torch.tensor(due, device=gradient.device)
+    slow, slopes = recipe.betas[1], gradient[which]
+    outer = vectors.outer[which].mul_(slow).addcmul_(slopes[:, :, None], slopes[:, None, :], value=1 - slow)
+    return _Roots(which, _inverse_root(outer, torch.tensor(floors, device=gradient.device)))
+
+
+def _whitened(recipe: Recipe, root: Tensor, new: _Roots | None, average: Tensor) -> Tensor:
+    """Steps of root mean square `whiten_rate`, `[vectors, d_model]`, by each vector's root, or its new one where it has one."""
+    whitened = (root @ average[:, :, None])[:, :, 0]
+    if new is not None:
+        whitened[new.vectors] = (new.values @ average[new.vectors][:, :, None])[:, :, 0]
     size = whitened.square().mean(1, keepdim=True).sqrt_().clamp_min_(1e-12)
     return whitened / size * recipe.whiten_rate
 

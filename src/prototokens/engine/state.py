@@ -18,9 +18,9 @@ Kind = TypeVar("Kind", bound="State")
 class State:
     """Tensors that share their first axis."""
 
-    def append(self: Kind, new: Kind) -> None:
-        for field in fields(self):
-            setattr(self, field.name, torch.cat([getattr(self, field.name), getattr(new, field.name)]))
+    def joined(self: Kind, new: Kind) -> Kind:
+        """These entries and then the new ones, copied."""
+        return type(self)(*(torch.cat([getattr(self, field.name), getattr(new, field.name)]) for field in fields(self)))
 
     def select(self: Kind, keep: Tensor) -> Kind:
         """A copy of the entries where `keep` is true."""
