@@ -114,9 +114,8 @@ def main() -> int:
         (ROOT / "dist").mkdir(exist_ok=True)
         for path in (wheel, archive):
             shutil.copy(path, ROOT / "dist")
-    print(
-        f"encode, inspect, decode, verify, trace from the wheel, outside the tree: the text came back; {time.monotonic() - began:.0f} s"
-    )
+    seconds = time.monotonic() - began
+    print(f"encode, inspect, decode, verify, trace from the wheel, outside the tree: the text came back; {seconds:.0f} s")
     return 0
 
 

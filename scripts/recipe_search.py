@@ -12,8 +12,6 @@ steps do not depend on what else a machine does.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -25,13 +23,15 @@ import torch
 from torch import Tensor
 
 import prototokens as pt
-from map_front import all_rows, key, median_steps, mend
+from fit_rows import about
+from map_front import KEY, median_steps
 from pages import put_between
 from prototokens.engine.batch import Batch
 from prototokens.engine.head import Scores, score
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.rows import groups_of
 from prototokens.lab.texts import Texts
+from row_files import Row, RowFile, read_rows
 
 MARKS = ("<!-- the search: made by scripts/recipe_search.py -->", "<!-- end of the search -->")
 FALL = 300  # steps over which a temperature falls, by equal factors
@@ -276,31 +276,22 @@ def _by_gauss_newton(protos: Tensor, logits: Callable[[Tensor], Tensor], target:
 
 def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
     """Every trial of every length, but what is done."""
-    texts = Texts(lm, [args.texts], args.seed)
+    texts, rows = Texts(lm, [args.texts], args.seed), RowFile(args.rows, KEY)
     for length in args.lengths:
         passages = [list(passage.ids) for passage in texts.passages(args.passages, length)]
         for name in args.trials or TRIALS:
             trial = TRIALS[name]
             recipe = pt.Recipe.named("fast", steps=args.steps, **trial.changes)
             extra = {k: v for k, v in trial._asdict().items() if k != "changes" and v != Trial._field_defaults[k]}
-            rows = [
-                {
-                    "model": lm.name, "fingerprint": lm.fingerprint, "dtype": str(lm.dtype).removeprefix("torch."),
-                    "layout": "paper", "recipe": json.loads(json.dumps({**recipe.as_dict(), **extra})), "seed": args.seed,
-                    "source": texts.source.split("/")[-1], "length": length, "trial": name,
-                    "ids_sha256": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
-                }
-                for ids in passages
-            ]  # fmt: skip
-            done = {key(row) for row in all_rows(args.rows)}
-            left = [(ids, row) for ids, row in zip(passages, rows, strict=True) if key(row) not in done]
-            if left:
-                write = partial(_write, lm, args.rows, left)
-                fit_trial(lm, [ids for ids, _ in left], trial, recipe, args.seed, write)
+            known = {"source": texts.source.split("/")[-1], "trial": name}
+            jobs = [(ids, about(lm, ids, "paper", recipe, args.seed, **known)) for ids in passages]
+            jobs = [(ids, {**row, "recipe": {**row["recipe"], **extra}}) for ids, row in jobs]
+            if left := [(ids, row) for ids, row in jobs if not rows.done(row)]:
+                fit_trial(lm, [ids for ids, _ in left], trial, recipe, args.seed, partial(_write, lm, rows, left))
                 print(f"{lm.name}, {length} tokens, {name}: done", file=sys.stderr, flush=True)
 
 
-def _write(lm: pt.FrozenLM, path: Path, left: list[tuple[list[int], dict]], number: int, outcome: Outcome) -> None:
+def _write(lm: pt.FrozenLM, rows: RowFile, left: list[tuple[list[int], Row]], number: int, outcome: Outcome) -> None:
     """Append the row of a passage; exact is what reached the margin and is decoded."""
     (ids, row), solution = left[number], outcome.solution
     held = solution.margin > row["recipe"]["margin"]
@@ -309,8 +300,7 @@ def _write(lm: pt.FrozenLM, path: Path, left: list[tuple[list[int], dict]], numb
         "correct": solution.correct, "steps": outcome.steps, "row_steps": outcome.row_steps,
         "margin": round(solution.margin, 5), "floats": solution.protos.numel(),
     }  # fmt: skip
-    with path.open("a") as out:
-        out.write(json.dumps({**row, **result}) + "\n")
+    rows.append({**row, **result})
 
 
 def table(rows: list[dict]) -> list[str]:
@@ -349,10 +339,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/recipe.md"))
     args = parser.parse_args()
     if args.report:
-        put_between(args.page, {MARKS: "\n".join(table([row for path in args.report for row in all_rows(path)]))})
+        put_between(args.page, {MARKS: "\n".join(table([row for path in args.report for row in read_rows(path)]))})
         return
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
-    mend(args.rows)
     lm = pt.FrozenLM.from_pretrained(args.model, dtype=args.dtype, device=args.device)
     lm.name = Path(args.model).name
     run(lm, args)

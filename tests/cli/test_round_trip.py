@@ -9,6 +9,7 @@ import pytest
 from prototokens.cli import common
 from prototokens.cli.keys import KEYS
 from prototokens.encoded import EncodedText
+from prototokens.frozen_lm import FrozenLM
 
 TEXT = "Call me Ishmael. Some years ago"
 ENCODE_KEYS = {
@@ -204,6 +205,14 @@ def test_few_bits_make_a_smaller_file_with_the_same_text(encode, decode, run, tm
     shown = run("inspect", few, "--json").json
     # No compressor: the coder that knows the model takes a small part of it.
     assert shown["bits_per_character"] > 5 * shown["beside_bits_per_character"]["arithmetic"] > 0
+
+
+def test_compile_reaches_the_model(encode, decode, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(FrozenLM, "compile", lambda self: called.append(self.name))
+    assert encode("--text", TEXT, "-o", tmp_path / "x.ptok", "--compile").status == 0
+    assert len(called) == 1
+    assert decode(tmp_path / "x.ptok").out == TEXT.encode()
 
 
 class Terminal(io.StringIO):

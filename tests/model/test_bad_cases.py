@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from tests.conftest import SPREAD, make
 from transformers import PhiConfig, PhiForCausalLM
 
 import prototokens as pt
-from conftest import SPREAD, make
 from prototokens.engine import batch as batch_module
 from prototokens.engine import fit as fit_module
 from prototokens.engine.batch import MOST_BREAKS, RETRY_RATE, Batch

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import recipe_search
 from recipe_search import MARKS, TRIALS, Trial, fit_trial
+from row_files import read_rows
 
 TRIED = ["fast", "margin term 1, late", "race of 3 starts", "L-BFGS finish", "Gauss-Newton finish"]
 TARGETS = [[3, 1, 4], [9, 2, 6], [5, 3]]
@@ -28,7 +29,7 @@ def searched(tiny_folder, tmp_path, monkeypatch):
         arguments += ["--rows", path, "--dtype", "float32", *more, *(["--trials", *trials] if trials else [])]
         monkeypatch.setattr(sys, "argv", ["recipe_search.py", *map(str, arguments)])
         recipe_search.main()
-        return recipe_search.all_rows(path)
+        return read_rows(path)
 
     run.path = path
     return run

@@ -74,6 +74,10 @@ CHARACTERS_A_TOKEN = 8
     "--rows", type=click.IntRange(min=1), help="Chunks fitted side by side.", show_default="as many as fill the machine"
 )
 @click.option(
+    "--compile", "compiled", is_flag=True,
+    help="Compile the model for the fit: a minute or more at the start, faster steps; for long texts.",
+)  # fmt: skip
+@click.option(
     "--certify", type=click.Choice(["none", "standard", "strict"]), default="standard", show_default=True,
     help="Fit until other batch shapes, kernels and dtypes decode the same, and try them: the most different ones, or all.",
 )  # fmt: skip
@@ -94,7 +98,7 @@ CHARACTERS_A_TOKEN = 8
 @common.output_options
 def encode(
     source: str | None, text: str | None, output: Path | None, force: bool, max_tokens: int, bits: str, start: str,
-    layout: str, vectors: str | None, chunk_length: int | None, recipe: str, steps: int | None,
+    compiled: bool, layout: str, vectors: str | None, chunk_length: int | None, recipe: str, steps: int | None,
     model: str | None, revision: str | None, device: str | None, dtype: str,
     as_json: bool, quiet: bool, debug: bool, **options: Any,
 ) -> int:  # fmt: skip
@@ -117,6 +121,8 @@ def encode(
     chosen = Recipe.named(recipe, **({} if steps is None else {"steps": steps}))
     arrangement = layout if layout == "auto" else Layout.named(layout)
     lm = common.load_model(model, revision, device, dtype)
+    if compiled:
+        lm.compile()
     chosen = certified_recipe(lm, chosen, options["certify"])
     ids = _source(lm, content, max_tokens, quiet).ids
     plan = plan_from(lm, ids, options["start"], arrangement, chunk_length, _vectors(vectors), chosen)
