@@ -34,7 +34,15 @@ from prototokens.patches import Extras, pack, unpack
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 from prototokens.source import as_bytes, as_text
-from prototokens.storage import check_declared, in_order, pack_codes, tensors_hash, unpack_codes, write_atomically
+from prototokens.storage import (
+    check_declared,
+    check_header_length,
+    in_order,
+    pack_codes,
+    tensors_hash,
+    unpack_codes,
+    write_atomically,
+)
 
 SUFFIX = ".ptok"
 
@@ -276,6 +284,7 @@ class EncodedText:
         try:
             if not path.is_file():
                 raise FileError(_no_file(path))
+            check_header_length(path)
             with safe_open(path, "pt") as handle:
                 header = read_header(handle.metadata() or {}, path)
                 check_declared(handle, header, path)
@@ -388,4 +397,4 @@ def _no_file(path: Path) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

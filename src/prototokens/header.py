@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from prototokens.layout import Layout
 
 FORMAT = 2  # what is written; 1 where a file has nothing of what came with 2: patches, stored chunks, edits, few bits
 MOST_TOKENS_A_CHUNK = 1 << 20
+MOST_WIDTH = 1 << 20  # numbers of a vector
+MOST = 2**63  # of any number: what is larger can be neither counted nor divided
+LONGEST_WORD = 4096  # characters: the longest path of a folder
+COMMIT = re.compile("[0-9a-f]{6,64}")
 
 
 def write_header(header: dict[str, Any]) -> dict[str, str]:
@@ -40,7 +45,9 @@ def read_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileError(f"{path} is damaged: its header cannot be read") from error
     if type(version) is int and version > FORMAT:
-        raise FileError(f"{path} has format {version}, and this version reads up to {FORMAT}: install a newer prototokens")
+        raise FileError(
+            f"{path} has format {str(version)[:20]}, and this version reads up to {FORMAT}: install a newer prototokens"
+        )
     if metadata.get("sha256") != hashlib.sha256(text.encode()).hexdigest():
         raise FileError(f"{path} is damaged: its header is not the one that was saved")
     if not _sound(header):
@@ -68,10 +75,12 @@ def _sound(header: dict[str, Any]) -> bool:
     except (KeyError, TypeError):
         return False
     return (
-        all(type(count) is int and count >= 1 for count in counts)
-        and all(type(number) in (int, float) for number in numbers)
-        and all(isinstance(word, str) for word in words)
-        and (revision is None or isinstance(revision, str))
+        all(_is_count(count) and count >= 1 for count in counts)
+        and model["d_model"] <= MOST_WIDTH
+        and all(_is_number(number) for number in numbers)
+        and all(isinstance(word, str) and len(word) <= LONGEST_WORD for word in words)
+        # It is asked of the hub where the model is named as here: a commit, and neither a branch nor a path.
+        and (revision is None or (isinstance(revision, str) and COMMIT.fullmatch(revision) is not None))
         and isinstance(exact, bool)
         and bool(lengths)
         and all(length <= MOST_TOKENS_A_CHUNK for length in lengths)
@@ -93,7 +102,7 @@ def _additions_sound(header: dict[str, Any]) -> bool:
         and isinstance(bits, list)
         and all(type(width) is int and width in WIDTHS for width in bits)
         and isinstance(sizes, dict)
-        and all(type(count) is int and count >= 0 for count in [*counts, *sizes.values()])
+        and all(_is_count(count) for count in [*counts, *sizes.values()])
         and (header["format"] >= 2 or not {"stored", "bits", "patched", "edited"} & header.keys())
     )
 
@@ -109,9 +118,17 @@ def _certificate_sound(certificate: Any) -> bool:
     return (
         isinstance(tried, list)
         and isinstance(certificate.get("level", "none"), str)
-        and all(number is None or type(number) in (int, float) for number in numbers)
-        and all(type(count) is int and count >= 0 for count in counts)
+        and all(number is None or _is_number(number) for number in numbers)
+        and all(_is_count(count) for count in counts)
     )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < MOST
 
 
 def _known(layout: str) -> bool:

@@ -21,7 +21,7 @@ from prototokens.errors import UsageError
 ANCHOR = 6
 REACH = 48
 WIDEST = 5  # bytes of a number: seven bits each
-MOST_UNPACKED = 1 << 24  # bytes, whatever a file says: as Python's numbers they take forty times that at most
+MOST_UNPACKED = 1 << 21  # bytes, whatever a file says: of about a million tokens, and read in a second
 
 
 class Edit(NamedTuple):
@@ -192,6 +192,9 @@ class _Reader:
         return self.place == len(self.raw)
 
     def number(self) -> int:
+        if not self.done and (byte := self.raw[self.place]) < 0x80:  # most are so small, and there may be millions
+            self.place += 1
+            return byte
         value = 0
         for shift in range(0, 7 * WIDEST, 7):
             if self.done:

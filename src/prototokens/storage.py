@@ -19,8 +19,10 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from prototokens.engine.grid import GRID_BITS, levels_of, values_of
-from prototokens.errors import FileError
+from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
+
+MOST_HEADER = 1 << 24  # bytes: of a few million tokens; as Python's objects they take forty times that at most
 
 
 def row_bytes(bits: int, d_model: int) -> int:
@@ -74,6 +76,19 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def check_header_length(path: Path) -> None:
+    """Refuse a header too long to be read, from the length that the file states.
+
+    Raises:
+        ValueError: it is.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as handle:
+        stated = int.from_bytes(handle.read(8), "little")
+    if stated > MOST_HEADER:
+        raise ValueError(f"its header is said to have {stated:,} bytes, and {MOST_HEADER:,} are the most")
+
+
 def check_declared(handle: Any, header: dict[str, Any], path: Path) -> None:
     """Names, kinds and shapes of the tensors, before any is read.
 
@@ -89,12 +104,12 @@ def check_declared(handle: Any, header: dict[str, Any], path: Path) -> None:
     else:
         shapes["codes"] = ("U8", [sum(row_bytes(width, d_model) for width in bits)])
         shapes["scale"] = ("F32", [len(bits)])
-    if "patches" in handle.keys():
+    if "patches" in handle.keys() and header["format"] >= 2:
         shapes["patches"] = ("U8", None)
     if sorted(handle.keys()) != sorted(shapes):
         raise FileError(
             f"{path} is damaged: it should hold the tensors {' and '.join(map(repr, sorted(shapes, reverse=True)))}, and holds"
-            f" {sorted(handle.keys())}"
+            f" {_short(sorted(handle.keys()))}"
         )
     for name, (kind, expected) in shapes.items():
         part = handle.get_slice(name)
@@ -104,21 +119,33 @@ def check_declared(handle: Any, header: dict[str, Any], path: Path) -> None:
         if name == "vectors":
             least = 0 if header.get("stored") else 1
             if len(shape) != 2 or shape[0] < least or shape[1] != d_model:
-                raise FileError(f"{path} is damaged: its vectors have shape {shape}, not [any, {d_model}]")
+                raise FileError(f"{path} is damaged: its vectors have shape {_short(shape)}, not [any, {d_model}]")
         elif name == "patches":
             if len(shape) != 1:
-                raise FileError(f"{path} is damaged: its patches have shape {shape}, not [any]")
+                raise FileError(f"{path} is damaged: its patches have shape {_short(shape)}, not [any]")
         elif shape != expected:
             raise FileError(
-                f"{path} is damaged: its {name} {'have' if name[-1] == 's' else 'has'} shape {shape}, not {expected}"
+                f"{path} is damaged: its {name} {'have' if name[-1] == 's' else 'has'} shape {_short(shape)}, not {expected}"
             )
 
 
+def _short(values: list[Any]) -> str:
+    """As the message of an error takes it: a file may name a million things."""
+    text = str(values)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def in_order(content: bytes) -> bytes:
-    """A safetensors file with the keys of its header in order: the same fit gives the same file."""
+    """A safetensors file with the keys of its header in order: the same fit gives the same file.
+
+    Raises:
+        UsageError: a header longer than a reader takes.
+    """
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
+    if len(header) > MOST_HEADER:
+        raise UsageError(f"the file's header takes {len(header):,} bytes, and {MOST_HEADER:,} are the most: encode in parts")
     return len(header).to_bytes(8, "little") + header + content[start:]
 
 

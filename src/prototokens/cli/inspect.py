@@ -93,6 +93,8 @@ def _certificate(certificate: dict[str, Any]) -> str:
     wrong = sum(one["wrong"] > 0 for one in tried)
     radius, shift = certificate.get("noise_radius"), certificate.get("shift")
     told = [f"{len(tried)} ways of decoding tried, {wrong or 'none'} of them wrong"]
-    told += [f"margins moved by up to {shift:.3f} where that was measured"] * (shift is not None)
-    told += [f"noise of {radius:.1%} of the vectors' size withstood"] * (radius is not None)
+    if shift is not None:
+        told.append(f"margins moved by up to {shift:.3f} where that was measured")
+    if radius is not None:
+        told.append(f"noise of {radius:.1%} of the vectors' size withstood")
     return f"{certificate.get('level')}: {', '.join(told)}"
