@@ -88,6 +88,11 @@ def token_size(ids: Sequence[int]) -> int:
     return sum(len(_number(token)) for token in ids)
 
 
+def edits_size(edits: Sequence[Edit]) -> int:
+    """Bytes of edits before packing."""
+    return sum(len(_edit_bytes(edit)) for edit in edits)
+
+
 def pack(extras: Extras, chunks: int) -> bytes:
     """All of it in one stretch of bytes; `chunks` is the number of chunks of the file.
 
@@ -100,8 +105,7 @@ def pack(extras: Extras, chunks: int) -> bytes:
             raw += b"".join(map(_number, extras.stored[number]))
         else:
             raw += _patch_bytes(extras.patches.get(number, {}))
-    for edit in extras.edits:
-        raw += _number(edit.keep) + _number(edit.drop) + _number(len(edit.insert)) + edit.insert
+    raw += b"".join(map(_edit_bytes, extras.edits))
     if len(raw) > MOST_UNPACKED:
         raise UsageError(
             f"what vectors do not hold takes {len(raw):,} bytes, more than the {MOST_UNPACKED:,} that a file may have of it:"
@@ -159,6 +163,10 @@ def _read_patch(reader: _Reader, length: int) -> dict[int, int]:
             raise ValueError("a patch lies outside its chunk")
         patch[place] = reader.number()
     return patch
+
+
+def _edit_bytes(edit: Edit) -> bytes:
+    return _number(edit.keep) + _number(edit.drop) + _number(len(edit.insert)) + edit.insert
 
 
 def _read_edits(reader: _Reader, text_bytes: int) -> Iterator[Edit]:

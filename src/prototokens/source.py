@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from prototokens.errors import TextError
 from prototokens.frozen_lm import FrozenLM
-from prototokens.patches import Edit, edits_between
+from prototokens.patches import MOST_UNPACKED, Edit, edits_between, edits_size
 
 
 class Source(NamedTuple):
@@ -51,7 +51,7 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
     """Anything at all, as ids and edits.
 
     Raises:
-        TextError: nothing is given, or the tokenizer gives no token for it.
+        TextError: nothing is given, the tokenizer gives no token for it, or too much of it would be edits.
     """
     content = as_bytes(text)
     if not content:
@@ -61,4 +61,10 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
     if not ids:
         raise TextError(f"the tokenizer of {lm.name!r} gives no token for this text: use a model with a byte-level tokenizer")
     back = as_bytes(lm.decode(ids))
-    return Source(content, readable, ids, [] if back == content else edits_between(back, content))
+    source = Source(content, readable, ids, [] if back == content else edits_between(back, content))
+    if edits_size(source.edits) > MOST_UNPACKED // 2:  # the rest is for what vectors will not hold
+        raise TextError(
+            f"{source.edited:,} of {len(content):,} bytes are no UTF-8 text, or the tokenizer of {lm.name!r} changes them: stored as"
+            f" they are, they would take more than {MOST_UNPACKED // 2:,} bytes; encode it in parts"
+        )
+    return source

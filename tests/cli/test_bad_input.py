@@ -229,6 +229,17 @@ def test_a_file_of_another_model_is_refused(encode, run, target, folder, tmp_pat
     assert refused(other, target, "fingerprint", str(folder))
 
 
+def test_other_weights_are_tried_where_the_user_insists_and_the_hash_tells(encode, run, target, tmp_path, tiny_neox):
+    encode("--text", "hi there", "-o", target)
+    tiny_neox.model.save_pretrained(tmp_path / "other")
+    tiny_neox.tokenizer.save_pretrained(tmp_path / "other")
+    assert refused(run("decode", target, "--model", tmp_path / "other"), "fingerprint")
+    insisted = run("decode", target, "--model", tmp_path / "other", "--any-model")
+    assert insisted.status == 1
+    assert insisted.out != b"hi there"
+    assert "differs from the one that was encoded" in insisted.err
+
+
 def test_a_copy_of_the_model_serves_whatever_revision_the_file_names(encode, run, target, folder, monkeypatch):
     """Made from a hub model at a revision, decoded with a folder, which has none."""
     monkeypatch.setattr(FrozenLM, "__init__", _as_from_the_hub(FrozenLM.__init__))
