@@ -115,7 +115,7 @@ def main() -> None:
     lm, rows = pt.FrozenLM.from_pretrained(args.model), RowFile(args.rows, KEY)
     base = {
         "model": Path(lm.name).name, "fingerprint": lm.fingerprint, "dtype": str(lm.dtype).removeprefix("torch."),
-        "seed": args.seed, "texts": args.texts,
+        "seed": args.seed, "texts": args.texts.split("/")[-1],
     }  # fmt: skip
     for word in args.lengths:
         layout, length = word.rsplit("=", 1)

@@ -142,7 +142,8 @@ def main() -> None:
             base = {
                 "model": lm.name, "fingerprint": lm.fingerprint, "dtype": str(lm.dtype).removeprefix("torch."),
                 "layout": layout, "length": int(length), "rule": rule, "asked": recipe.margin, "seed": args.seed,
-                "shift": round(threshold(lm, "standard").shift, 5), "steps_allowed": args.steps, "texts": args.texts,
+                "shift": round(threshold(lm, "standard").shift, 5), "steps_allowed": args.steps,
+                "texts": args.texts.split("/")[-1],
             }  # fmt: skip
             left = [number for number in range(len(passages)) if not rows.done({**base, "chunk": number})]
             for first in range(0, len(left), AT_A_TIME):

@@ -64,7 +64,7 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
     source = Source(content, readable, ids, [] if back == content else edits_between(back, content))
     if edits_size(source.edits) > MOST_UNPACKED // 2:  # the rest is for what vectors will not hold
         raise TextError(
-            f"{source.edited:,} of {len(content):,} bytes are no UTF-8 text, or the tokenizer of {lm.name!r} changes them: stored as"
-            f" they are, they would take more than {MOST_UNPACKED // 2:,} bytes; encode it in parts"
+            f"{source.edited:,} of {len(content):,} bytes are no UTF-8 text, or are changed by this tokenizer: stored as they"
+            f" are, they would take more than {MOST_UNPACKED // 2:,} bytes; encode it in parts"
         )
     return source

@@ -171,7 +171,8 @@ def test_stopped_while_the_output_is_written(begin, tiny_llama, tmp_path, number
     process.wait_for(lambda: any(one.stat().st_size for one in path.parent.glob(".x.ptok.*")))
     _, err = process.send(number)
     assert "Traceback" not in err
-    assert path.read_bytes() == b"old"
+    # On a busy machine the signal may come late, when the new file is in its place.
+    assert path.read_bytes() == b"old" or holds(path, tiny_llama)
     if number != signal.SIGKILL:
         assert {one.name for one in path.parent.iterdir()} <= {path.name, f"{path.name}.partial"}
     assert begin().ended().status == 0

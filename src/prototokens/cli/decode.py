@@ -38,7 +38,7 @@ def decode(
     if output is not None:
         write_atomically(output, decoded.content)
     if as_json:
-        rate = round(decoded.tokens / decoded.seconds, 1)
+        rate = round(decoded.tokens / max(decoded.seconds, 1e-9), 1)
         seconds = round(decoded.seconds, 4)
         common.print_json(
             {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,8 @@ def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Ru
         raise FileError(f"{running.work} cannot be used ({error.strerror or error}): name another --work") from error
     reached = _run(trainer)
     assert lm.weights_hash() == before, "the frozen model has changed"
-    known = {"training": as_json(training), "trained": reached._asdict()}
+    named = replace(training, texts=_name(training.texts), held_out=_name(training.held_out))
+    known = {"training": as_json(named), "trained": reached._asdict()}
     Encoder.of(lm, trainer.network, **known).save(out)
     # What is measured is what ships: the weights as they are rounded in the file.
     encoder = Encoder.load(out)
