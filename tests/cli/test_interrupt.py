@@ -8,8 +8,16 @@ import time
 import pytest
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely. " * 8
-# As the command line, but what is solved is saved at every step, so that the test need not wait for it.
-COMMAND = "import sys, prototokens.cli as cli; sys.modules['prototokens.cli.encode'].SAVE_EVERY = 0.0; cli.main()"
+# As the command line, but what is solved is saved at every step, so that the test need not wait for it, and each save takes its
+# time: on a busy machine the fit would be over before the signal is sent.
+COMMAND = """
+import sys, time
+import prototokens.cli as cli, prototokens.partial as partial
+save = partial.save_partial
+partial.save_partial = lambda *given: (save(*given), time.sleep(0.2))
+sys.modules["prototokens.cli.encode"].SAVE_EVERY = 0.0
+cli.main()
+"""
 
 
 def start(folder, output):
