@@ -11,7 +11,6 @@ and moved along its grid by a short fit (exact then, and after how many steps?).
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from dataclasses import replace
@@ -24,7 +23,7 @@ from prototokens.engine.quantise import polish_recipe, rounded
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
-from row_files import RowFile, read_rows
+from row_files import RowFile, options, parsed, read_rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "quantised.md"
 MARKS = ("<!-- bits: made by scripts/bits_table.py -->", "<!-- end of the bits -->")
@@ -98,20 +97,13 @@ def share(part: list[dict], what: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="builtin")
-    parser.add_argument("--texts", help="a source, as reproduce takes it")
+    parser = options(str(__doc__), "results/bits/rows.jsonl", "docs/how-to/quantised.md")
     parser.add_argument("--passages", type=int, default=24)
     parser.add_argument("--lengths", nargs="+", default=["paper=16", "paper=32", "tiled:4=32"], help="LAYOUT=TOKENS")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", type=Path, default=Path("results/bits/rows.jsonl"))
-    parser.add_argument("--report", action="store_true", help="write the tables of docs/how-to/quantised.md from the rows")
-    args = parser.parse_args()
+    args = parsed(parser)
     if args.report:
         put_between(PAGE, {MARKS: report(read_rows(args.rows))})
         return
-    if not args.texts:
-        parser.error("--texts is needed where something is to be measured")
     lm, rows = pt.FrozenLM.from_pretrained(args.model), RowFile(args.rows, KEY)
     base = {
         "model": Path(lm.name).name, "fingerprint": lm.fingerprint, "dtype": str(lm.dtype).removeprefix("torch."),

@@ -11,7 +11,6 @@ margin, and the cells in which a token came out wrong.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import tempfile
@@ -27,7 +26,7 @@ from prototokens.engine.matrix import margins, run_cells
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
-from row_files import RowFile, read_rows
+from row_files import RowFile, options, parsed, read_rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 MARKS = ("<!-- certificate: made by scripts/certificate_study.py -->", "<!-- end of the certificate -->")
@@ -117,22 +116,15 @@ def upper(failed: int, tried: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="builtin")
-    parser.add_argument("--texts", help="a source, as reproduce takes it")
+    parser = options(str(__doc__), "results/certificate/rows.jsonl", "docs/reliability.md")
     parser.add_argument("--chunks", type=int, default=500)
     parser.add_argument("--lengths", nargs="+", default=["paper=16", "tiled:4=32"], help="of a chunk: LAYOUT=TOKENS")
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", type=Path, default=Path("results/certificate/rows.jsonl"))
-    parser.add_argument("--report", action="store_true", help="write the table of docs/reliability.md from the rows alone")
-    args = parser.parse_args()
+    args = parsed(parser)
     if args.report:
         put_between(PAGE, {MARKS: report(read_rows(args.rows))})
         return
-    if not args.texts:
-        parser.error("--texts is needed where something is to be measured")
     lm, rows = pt.FrozenLM.from_pretrained(args.model), RowFile(args.rows, KEY)
     for word in args.lengths:
         layout, length = word.rsplit("=", 1)

@@ -24,7 +24,7 @@ from prototokens.encoded import EncodedText
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
-from row_files import RowFile, read_rows
+from row_files import RowFile, options, parsed, read_rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 MARKS = ("<!-- long run: made by scripts/long_run.py -->", "<!-- end of the long run -->")
@@ -84,21 +84,14 @@ def report(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="builtin")
-    parser.add_argument("--texts", help="a source, as reproduce takes it")
+    parser = options(str(__doc__), "results/long-run/rows.jsonl", "docs/reliability.md")
     parser.add_argument("--chunks", type=int, default=2000)
     parser.add_argument("--each", type=int, default=40, help="chunks of a text")
     parser.add_argument("--length", type=int, default=16, help="tokens of a chunk")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", type=Path, default=Path("results/long-run/rows.jsonl"))
-    parser.add_argument("--report", action="store_true", help="write the table of docs/reliability.md from the rows alone")
-    args = parser.parse_args()
+    args = parsed(parser)
     if args.report:
         put_between(PAGE, {MARKS: report(read_rows(args.rows))})
         return
-    if not args.texts:
-        parser.error("--texts is needed where something is to be measured")
     measure(pt.FrozenLM.from_pretrained(args.model), args, RowFile(args.rows, ()))
 
 

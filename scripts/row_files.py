@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,31 @@ class RowFile:
     def key_of(self, row: Row) -> str:
         """Which measurement a row is."""
         return json.dumps([row.get(name) for name in self.key], sort_keys=True)
+
+
+def options(words: str, rows: str, page: str) -> argparse.ArgumentParser:
+    """The options that every script has that measures texts into rows and reports from rows alone.
+
+    Args:
+        words: the script's docstring.
+        rows: where rows go by default.
+        page: that `--report` writes to, for its help.
+    """
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="builtin")
+    parser.add_argument("--texts", help="a source, as reproduce takes it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path, default=Path(rows))
+    parser.add_argument("--report", action="store_true", help=f"write the tables of {page} from the rows alone")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments; what is to be measured needs texts."""
+    args = parser.parse_args()
+    if not args.report and not args.texts:
+        parser.error("--texts is needed where something is to be measured")
+    return args
 
 
 def read_rows(path: Path) -> list[Row]:

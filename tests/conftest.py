@@ -130,6 +130,15 @@ def any_lm(request):
     return request.getfixturevalue(f"tiny_{request.param}")
 
 
+@pytest.fixture(scope="session")
+def folder(tiny_llama, tmp_path_factory):
+    """A tiny Llama with a byte-level tokenizer: 32 wide, 128 positions, fits in milliseconds."""
+    place = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_llama.model.save_pretrained(place)
+    tiny_llama.tokenizer.save_pretrained(place)
+    return place
+
+
 @pytest.fixture
 def tiny_folder(tiny_llama, tmp_path):
     """The tiny Llama and its tokenizer, as `save_pretrained` writes them."""

@@ -22,15 +22,6 @@ class Ran(NamedTuple):
         return json.loads(self.out)
 
 
-@pytest.fixture(scope="session")
-def folder(tiny_llama, tmp_path_factory):
-    """A tiny Llama with a byte-level tokenizer: 32 wide, 128 positions, fits in milliseconds."""
-    place = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_llama.model.save_pretrained(place)
-    tiny_llama.tokenizer.save_pretrained(place)
-    return place
-
-
 @pytest.fixture
 def run(capfdbinary, monkeypatch):
     """Run a command: `run("encode", "book.txt")`, with `stdin=` bytes where it reads them."""

@@ -99,14 +99,6 @@ def begin_in(place, folder):
     return begin
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_llama, tmp_path_factory):
-    place = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_llama.model.save_pretrained(place)
-    tiny_llama.tokenizer.save_pretrained(place)
-    return place
-
-
 @pytest.fixture
 def begin(folder, tmp_path):
     return begin_in(tmp_path, folder)
