@@ -15,6 +15,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from prototokens.errors import UsageError
+from prototokens.numerals import whole_number
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class Layout:
         if name in NAMED:
             return NAMED[name]
         kind, _, number = name.partition(":")
-        if kind == "tiled" and number.isdecimal() and 1 <= int(number) <= 1024:
-            return tiled(int(number))
+        count = whole_number(number) or 0
+        if kind == "tiled" and 1 <= count <= 1024:
+            return tiled(count)
         known = ", ".join([*NAMED, "tiled:K with K from 1 to 1024"])
         raise UsageError(f"there is no layout {name!r}: choose one of {known}")
 

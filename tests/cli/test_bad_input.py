@@ -208,6 +208,9 @@ class TestUsage:
         assert refused(encode("--text", "hi", "-o", target, "--recipe", "slow"), "slow", "fast")
         assert refused(encode("--text", "hi", "-o", target, "--bits", "9"), "bits must be one of 1, 2", "'auto', not 9")
         assert refused(encode("--text", "hi", "-o", target, "--bits", "few"), "not 'few'")
+        digits = "8" * 5000  # more than Python reads as a number
+        assert refused(encode("--text", "hi", "-o", target, "--bits", digits), "bits must be one of 1, 2")
+        assert refused(encode("--text", "hi", "-o", target, "--vectors", digits), "--vectors takes a number of vectors")
         assert refused(encode("--text", "hi", "-o", target, "--inexact", "drop"), "--inexact")
         assert refused(encode("--text", "hi", "-o", target, "--start", "./nowhere"), "nowhere is no encoder's folder")
 

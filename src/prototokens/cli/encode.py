@@ -15,6 +15,7 @@ import click
 
 from prototokens.cli import common
 from prototokens.errors import FileError, Interrupted, TextError, UsageError
+from prototokens.numerals import whole_number
 
 if TYPE_CHECKING:
     from prototokens.chunks import ChunkPlan
@@ -110,6 +111,7 @@ def encode(
     OUTPUT.partial, and the same command goes on from there.
     """
     options |= {"bits": _bits(bits), "start": _start("random" if options["share"] and start == "auto" else start)}
+    count = _vectors(vectors)
     output, content = _output_and_text(output, source, text, force)
     if not content:
         raise TextError("the text is empty: there is nothing to encode")
@@ -125,7 +127,7 @@ def encode(
         lm.compile()
     chosen = certified_recipe(lm, chosen, options["certify"])
     ids = _source(lm, content, max_tokens, quiet).ids
-    plan = plan_from(lm, ids, options["start"], arrangement, chunk_length, _vectors(vectors), chosen)
+    plan = plan_from(lm, ids, options["start"], arrangement, chunk_length, count, chosen)
     result = _encode(lm, content, ids, plan, chosen, output, quiet, **options)
     if as_json:
         common.print_json(result)
@@ -144,9 +146,10 @@ def _vectors(given: str | None) -> int | Literal["auto"] | None:
     """
     if given is None or given == "auto":
         return given
-    if not given.isdecimal():
+    count = whole_number(given)
+    if count is None:
         raise UsageError(f"--vectors takes a number of vectors or auto, not {given!r}")
-    return int(given)
+    return count
 
 
 def _start(given: str) -> str | Encoder:
@@ -169,7 +172,8 @@ def _bits(given: str) -> int | Literal["auto"]:
     """
     from prototokens.engine.quantise import check_bits
 
-    return check_bits(int(given) if given.isdecimal() else given)
+    number = whole_number(given)
+    return check_bits(given if number is None else number)
 
 
 def _output_and_text(output: Path | None, source: str | None, text: str | None, force: bool) -> tuple[Path, bytes]:

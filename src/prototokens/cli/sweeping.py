@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prototokens.errors import Interrupted, UsageError
+from prototokens.numerals import whole_number
 
 if TYPE_CHECKING:
     from prototokens.lab.job import Config, Job, Row
@@ -62,10 +63,10 @@ def lengths_of(text: str | None) -> tuple[int, ...] | None:
     """
     if text is None:
         return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    lengths = {whole_number(part.strip()) or 0 for part in text.split(",")}
+    if 0 in lengths:
         raise UsageError(f"--lengths {text!r} is no list of whole numbers from 1 up, such as 8,16,32")
-    return tuple(sorted({int(part) for part in parts}))
+    return tuple(sorted(lengths))
 
 
 def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:

@@ -10,6 +10,7 @@ from prototokens.errors import UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.job import ModelFacts
 from prototokens.layout import Layout
+from prototokens.numerals import whole_number
 
 RANDOM = "random:"
 MEMORY = "memory:"
@@ -23,10 +24,10 @@ def method_of(layout: str) -> Method:
     """
     if not layout.startswith(MEMORY):
         return OneStep(Layout.named(layout))
-    count = layout.removeprefix(MEMORY)
-    if not count.isdecimal():
+    count = whole_number(layout.removeprefix(MEMORY))
+    if count is None:
         raise UsageError(f"layout {layout!r} is not memory:K with a number K")
-    return Cramming(int(count))
+    return Cramming(count)
 
 
 def positions(layout: str, length: int) -> int:

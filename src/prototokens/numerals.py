@@ -1,0 +1,10 @@
+"""Whole numbers that a user, or a file, writes as text."""
+
+from __future__ import annotations
+
+DIGITS = 9  # the longest that is read: nothing here counts further, and Python refuses to read thousands of digits
+
+
+def whole_number(text: str) -> int | None:
+    """The number that the text is; None where it is none, or has more than nine digits."""
+    return int(text) if text.isdecimal() and len(text) <= DIGITS else None
