@@ -7,10 +7,7 @@ code to run.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,18 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from prototokens._version import __version__
 from prototokens.chunks import longest_target
 from prototokens.engine.certify import UNCERTIFIED, Certificate
 from prototokens.engine.grid import GRID_BITS, Grid
 from prototokens.errors import FileError, UsageError
 from prototokens.frozen_lm import FrozenLM
-from prototokens.header import FORMAT, read_header, write_header
+from prototokens.header import FORMAT, make_header, read_header, write_header
 from prototokens.layout import Layout
 from prototokens.patches import Extras, pack, unpack
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
-from prototokens.source import as_bytes, as_text
+from prototokens.source import as_bytes
 from prototokens.storage import (
     check_declared,
     check_header_length,
@@ -113,51 +109,22 @@ class EncodedText:
         scale, widths = None, None
         if bits is not None:
             scale, widths = _grid_table(bits, grids or [None] * len(solutions), held, slots, len(vectors))
-        raw = as_bytes(text)
-        flags = [solution.exact and is_held for solution, is_held in zip(solutions, held, strict=True)]
-        margin = min((solution.margin for solution in kept), default=math.inf) if least is None else least
-        tokens = sum(solution.length for solution in solutions)
-        repaired = {*extras.patches, *extras.stored}
-        header = {
-            "format": FORMAT if extras or widths else 1,
-            "model": {
-                "name": lm.name,
-                "revision": lm.revision,
-                "fingerprint": lm.fingerprint,
-                "dtype": str(lm.dtype).removeprefix("torch."),
-                "d_model": lm.d_model,
-                "vocab_size": lm.vocab_size,
-            },
-            "tokenizer": lm.tokenizer_hash,
-            "layout": solutions[0].layout.name,
-            "shared": None if share is None else ("e" if share == 0 else f"m_{share}"),
-            "chunks": [solution.length for solution in solutions],
-            "text": {
-                "sha256": hashlib.sha256(raw).hexdigest(),
-                "bytes": len(raw),
-                "characters": len(as_text(raw)),
-                "tokens": tokens,
-            },
-            "exact": all(flag or number in repaired for number, flag in enumerate(flags)),
-            "chunks_exact": flags,
-            "accuracy": sum(solution.correct for solution in kept) / tokens,
-            "min_margin": margin if math.isfinite(margin) else None,
-            "steps": [solution.steps for solution in solutions],
-            "row_steps": sum(solution.row_steps for solution in solutions) if row_steps is None else row_steps,
-            "seeds": [solution.seed for solution in solutions],
-            "restarts": [solution.restarts for solution in solutions],
-            "recipe": recipe.as_dict(),
-            "certificate": certificate.as_dict(),
-            "versions": versions(),
-        }
-        if extras:
-            header |= {
-                "stored": sorted(extras.stored),
-                "patched": extras.patched,
-                "edited": sum(edit.drop + len(edit.insert) for edit in extras.edits),
-            }
-        header |= {"bits": widths} if widths else {}
-        header |= {"sizes": sizes} if sizes else {}
+        header = make_header(
+            lm,
+            as_bytes(text),
+            solutions,
+            recipe=recipe,
+            extras=extras,
+            certificate=certificate.as_dict(),
+            shared=None if share is None else ("e" if share == 0 else f"m_{share}"),
+            least=least,
+        )
+        if row_steps is not None:
+            header["row_steps"] = row_steps
+        if widths:
+            header |= {"format": FORMAT, "bits": widths}
+        if sizes:
+            header["sizes"] = sizes
         return EncodedText(vectors, slots, header, extras, scale)
 
     @property
@@ -328,20 +295,6 @@ class EncodedText:
         from prototokens import hub
 
         return hub.push_to_hub(self, repository, private=private, token=token)
-
-
-def versions() -> dict[str, str]:
-    """Of this package and of what the numbers depend on."""
-    import safetensors
-    import transformers
-
-    return {
-        "prototokens": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "safetensors": safetensors.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _table(protos: list[Tensor], held: list[bool], share: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

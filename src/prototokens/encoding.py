@@ -23,7 +23,7 @@ from prototokens.recipe import Recipe
 from prototokens.repair import repair
 from prototokens.sizes import sizes_of
 from prototokens.solution import Solution
-from prototokens.source import read_source
+from prototokens.source import Source, read_source
 
 INEXACT = ("halve", "patch", "keep")
 
@@ -40,7 +40,7 @@ Kept = dict[Span, Solution]
 
 def encode(
     lm: FrozenLM,
-    text: str | bytes,
+    text: str | bytes | Source,
     *,
     layout: str | Layout = "auto",
     chunk_length: int | None = None,
@@ -61,7 +61,8 @@ def encode(
     """Turn a text into vectors.
 
     Args:
-        text: or bytes, of any kind: what is no UTF-8, and what the tokenizer changes, is set right by edits in the file.
+        text: or bytes, of any kind: what is no UTF-8, and what the tokenizer changes, is set right by edits in the file; or
+            what `read_source` has made of it with this model.
         layout: an arrangement of every chunk, or `auto`.
         chunk_length: tokens of every chunk but the last; by default cut by the text's information (`plan_chunks`).
         vectors: of a chunk, in place of a layout; `auto` chooses their number by the forecast (`plan_chunks`).
@@ -91,7 +92,7 @@ def encode(
     """
     recipe = certified_recipe(lm, recipe, certify)
     inexact = _inexact(inexact, recipe)
-    source = read_source(lm, text)
+    source = text if isinstance(text, Source) else read_source(lm, text)
     start = "random" if share and start == "auto" else start
     plan = plan or plan_from(lm, source.ids, start, layout, chunk_length, vectors, recipe)
     if sum(plan.lengths) != len(source.ids):

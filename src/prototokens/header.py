@@ -1,6 +1,6 @@
-"""The JSON header of a `.ptok` file, read with suspicion: a file may come from anybody, damaged or made to hurt.
+"""The JSON header of a `.ptok` file: made of solved chunks, and read with suspicion.
 
-What it means is `encoded`'s; here it is only found sound or refused, in words.
+A file may come from anybody, damaged or made to hurt: a header is found sound or refused, in words.
 """
 
 from __future__ import annotations
@@ -9,12 +9,19 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prototokens.engine.grid import WIDTHS
 from prototokens.errors import FileError, UsageError
+from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.patches import Extras
+from prototokens.recipe import Recipe
+from prototokens.solution import Solution
+from prototokens.source import as_text
+from prototokens.versions import versions
 
 FORMAT = 2  # what is written; 1 where a file has nothing of what came with 2: patches, stored chunks, edits, few bits
 MOST_TOKENS_A_CHUNK = 1 << 20
@@ -22,6 +29,71 @@ MOST_WIDTH = 1 << 20  # numbers of a vector
 MOST = 2**63  # of any number: what is larger can be neither counted nor divided
 LONGEST_WORD = 4096  # characters: the longest path of a folder
 COMMIT = re.compile("[0-9a-f]{6,64}")
+
+
+def make_header(
+    lm: FrozenLM,
+    content: bytes,
+    solutions: Sequence[Solution],
+    *,
+    recipe: Recipe,
+    extras: Extras,
+    certificate: dict[str, Any],
+    shared: str | None = None,
+    least: float | None = None,
+) -> dict[str, Any]:
+    """What is recorded of solved chunks; keys as in docs/file-format.md.
+
+    Args:
+        content: the bytes of the whole text.
+        shared: the name of the vector that all chunks share.
+        least: least margin of the positions that no patch sets; by default of all that vectors hold.
+    """
+    held = [number not in extras.stored for number in range(len(solutions))]
+    kept = [solution for solution, is_held in zip(solutions, held, strict=True) if is_held]
+    flags = [solution.exact and is_held for solution, is_held in zip(solutions, held, strict=True)]
+    margin = min((solution.margin for solution in kept), default=math.inf) if least is None else least
+    tokens = sum(solution.length for solution in solutions)
+    repaired = {*extras.patches, *extras.stored}
+    header = {
+        "format": FORMAT if extras else 1,
+        "model": {
+            "name": lm.name,
+            "revision": lm.revision,
+            "fingerprint": lm.fingerprint,
+            "dtype": str(lm.dtype).removeprefix("torch."),
+            "d_model": lm.d_model,
+            "vocab_size": lm.vocab_size,
+        },
+        "tokenizer": lm.tokenizer_hash,
+        "layout": solutions[0].layout.name,
+        "shared": shared,
+        "chunks": [solution.length for solution in solutions],
+        "text": {
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+            "characters": len(as_text(content)),
+            "tokens": tokens,
+        },
+        "exact": all(flag or number in repaired for number, flag in enumerate(flags)),
+        "chunks_exact": flags,
+        "accuracy": sum(solution.correct for solution in kept) / tokens,
+        "min_margin": margin if math.isfinite(margin) else None,
+        "steps": [solution.steps for solution in solutions],
+        "row_steps": sum(solution.row_steps for solution in solutions),
+        "seeds": [solution.seed for solution in solutions],
+        "restarts": [solution.restarts for solution in solutions],
+        "recipe": recipe.as_dict(),
+        "certificate": certificate,
+        "versions": versions(),
+    }
+    if extras:
+        header |= {
+            "stored": sorted(extras.stored),
+            "patched": extras.patched,
+            "edited": sum(edit.drop + len(edit.insert) for edit in extras.edits),
+        }
+    return header
 
 
 def write_header(header: dict[str, Any]) -> dict[str, str]:

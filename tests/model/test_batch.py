@@ -1,5 +1,6 @@
 """Rows that enter, leave, and are set aside: nobody's way depends on it."""
 
+import gc
 from collections import deque
 
 import pytest
@@ -89,6 +90,19 @@ def test_what_a_position_costs_is_counted(tiny_llama):
     assert cost > 4 * config.hidden_size * config.num_hidden_layers
     assert cost < 1e5
     assert free_bytes(tiny_llama.device) > 1 << 20
+
+
+def test_nothing_is_left_in_memory_when_a_position_was_measured(tiny_llama):
+    """A graph that refers to itself is found by no garbage collector, and every fit would leave one."""
+
+    def tensors():
+        gc.collect()
+        return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
+
+    bytes_per_position(tiny_llama, 16)
+    before = tensors()
+    bytes_per_position(tiny_llama, 16)
+    assert tensors() == before
 
 
 def test_matrices_are_counted_into_what_a_row_costs(tiny_llama, monkeypatch):

@@ -17,6 +17,8 @@ WRITTEN = {
     ("tiled:3", 2): "e 1",
 }
 
+UNKNOWN = ["", "Paper", "tiled", "tiled:", "tiled:0", "tiled:-1", "tiled:1025", "tiled:1e2", "tiled:٣x", "tiled:" + "9" * 5000]
+
 
 @pytest.mark.parametrize(("name", "length"), WRITTEN)
 def test_index_is_the_written_arrangement(name, length):
@@ -48,7 +50,7 @@ def test_tiling_with_one_vector_is_the_papers_layout():
     assert Layout.named("tiled:1").index(6).tolist() == Layout.named("paper").index(6).tolist()
 
 
-@pytest.mark.parametrize("name", ["", "Paper", "tiled", "tiled:", "tiled:0", "tiled:-1", "tiled:1025", "tiled:1e2", "tiled:٣x", "tiled:" + "9" * 5000])
+@pytest.mark.parametrize("name", UNKNOWN)
 def test_unknown_names_are_refused_in_words(name):
     with pytest.raises(UsageError, match="choose one of one, halves"):
         Layout.named(name)

@@ -126,9 +126,9 @@ def encode(
     if compiled:
         lm.compile()
     chosen = certified_recipe(lm, chosen, options["certify"])
-    ids = _source(lm, content, max_tokens, quiet).ids
-    plan = plan_from(lm, ids, options["start"], arrangement, chunk_length, count, chosen)
-    result = _encode(lm, content, ids, plan, chosen, output, quiet, **options)
+    what = _source(lm, content, max_tokens, quiet)
+    plan = plan_from(lm, what.ids, options["start"], arrangement, chunk_length, count, chosen)
+    result = _encode(lm, what, plan, chosen, output, quiet, **options)
     if as_json:
         common.print_json(result)
     elif not quiet:
@@ -221,7 +221,7 @@ def _source(lm: FrozenLM, content: bytes, most: int, quiet: bool) -> Source:
 
 
 def _encode(
-    lm: FrozenLM, text: bytes, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, **options: Any
+    lm: FrozenLM, source: Source, plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, **options: Any
 ) -> dict[str, Any]:
     """Encode, save, read back and decode; returns what --json prints."""
     from prototokens.decoding import decode_text
@@ -230,9 +230,9 @@ def _encode(
 
     # A vector that all chunks share ties their fits together, and of that the forecast knows nothing.
     told = None if options["share"] else plan.forecast
-    pace = None if told is None or quiet else measured_pace(lm, ids, plan, recipe, options["rows"])
+    pace = None if told is None or quiet else measured_pace(lm, source.ids, plan, recipe, options["rows"])
     began = time.monotonic()
-    encoded = _fit_and_save(lm, text, ids, plan._replace(forecast=told), recipe, output, quiet, pace, **options)
+    encoded = _fit_and_save(lm, source, plan._replace(forecast=told), recipe, output, quiet, pace, **options)
     seconds = time.monotonic() - began
     # What counts is the file, as a user will read it.
     decoded = decode_text(lm, EncodedText.load(output))
@@ -265,7 +265,7 @@ def _encode(
 
 
 def _fit_and_save(
-    lm: FrozenLM, text: bytes, ids: list[int], plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, pace: float | None,
+    lm: FrozenLM, source: Source, plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, pace: float | None,
     **options: Any,
 ) -> EncodedText:  # fmt: skip
     """Encode and save; what is solved is kept beside the output until it is whole, and taken up from there.
@@ -276,6 +276,7 @@ def _fit_and_save(
     from prototokens.encoding import encode as encode_text
     from prototokens.partial import load_partial, partial_key, partial_path, save_partial
 
+    ids = source.ids
     start = options["start"] if isinstance(options["start"], str) else str(options["start"].path)
     beside, key = partial_path(output), partial_key(lm, ids, plan.layout, recipe, options["seed"], start)
     # Chunks that share a vector are solved together or not at all: there is nothing to keep of them.
@@ -304,7 +305,7 @@ def _fit_and_save(
         forecast = None if plan.forecast is None else plan.forecast.row_steps / len(plan.lengths)
         with _sigterm_as_ctrl_c(), common.fit_progress(quiet, forecast) as show:
             encoded = encode_text(
-                lm, text, plan=plan, recipe=recipe, kept=kept, progress=partial(keep, show),
+                lm, source, plan=plan, recipe=recipe, kept=kept, progress=partial(keep, show),
                 said=None if quiet else partial(click.echo, err=True), **options,
             )  # fmt: skip
             encoded.save(output)

@@ -22,7 +22,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from prototokens.devices import bfloat16_pays
-from prototokens.encoded import versions
 from prototokens.encoder.config import Shape, as_json, from_json
 from prototokens.encoder.network import Network
 from prototokens.encoder.through import padded
@@ -30,6 +29,7 @@ from prototokens.errors import FileError, TextError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 from prototokens.storage import write_atomically
+from prototokens.versions import versions
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "encoder.safetensors", "README.md"

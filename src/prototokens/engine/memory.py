@@ -36,19 +36,20 @@ def room(lm: FrozenLM, width: int, row_bytes: int = 0) -> int:
 
 def bytes_per_position(lm: FrozenLM, width: int) -> float:
     """What a forward pass of one row keeps for its backward pass, in bytes, divided by the row's positions."""
-    kept: dict[tuple[int, int], int] = {}
+    kept: dict[int, Tensor] = {}
     weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
 
-    def count(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> None:
+        # The storage is kept, so that no later tensor takes its place in memory, and the graph is not: one that holds what it
+        # has computed is never freed.
         place = tensor.untyped_storage().data_ptr()
         if place not in weights:
-            kept[place, tensor.untyped_storage().nbytes()] = tensor.untyped_storage().nbytes()
-        return tensor
+            kept[place] = tensor.detach()
 
     inputs = torch.zeros(1, width, lm.d_model, device=lm.device, dtype=lm.dtype, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), torch.enable_grad():
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing), torch.enable_grad():
         lm.hidden(inputs)
-    return max(1.0, sum(kept.values()) / width)
+    return max(1.0, sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / width)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from prototokens.encoded import versions
+from prototokens.versions import versions
 
 PACKAGE = Path(__file__).resolve().parents[1]
 GIT_SECONDS = 10
