@@ -47,6 +47,39 @@ def test_a_model_in_bfloat16_on_a_cpu_uses_it_and_gives_the_same_hidden_states()
     torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
 
 
+def test_a_mask_of_what_is_seen_is_done_here_too(monkeypatch):
+    torch.manual_seed(0)
+    module = torch.nn.Module()
+    module.num_key_value_groups = 1
+    query, key, value = (torch.randn(2, 4, 9, 8, dtype=torch.bfloat16) for _ in range(3))
+    mask = torch.ones(2, 1, 9, 9, dtype=torch.bool).tril()
+    causal, _ = attention.plain_attention(module, query, key, value, None)
+    window = mask & ~mask.tril(-4)
+    fused, _ = attention.sdpa_attention_forward(module, query, key, value, window)
+    monkeypatch.setattr(attention, "sdpa_attention_forward", None)
+    assert torch.equal(attention.plain_attention(module, query, key, value, mask)[0], causal)
+    torch.testing.assert_close(attention.plain_attention(module, query, key, value, window)[0], fused, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_it_is_used_too(monkeypatch):
+    """Whenever transformers is compiled it makes a mask, and with a mask came the slow kernel."""
+    lm, real, graphs = bfloat16_llama(), torch.compile, []
+
+    def keep(graph, _):
+        graphs.append(graph.print_readable(print_output=False))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda body, **_: real(body, backend=keep, dynamic=False))
+    torch._dynamo.reset()
+    lm.compile()
+    inputs = torch.randn(2, 20, lm.d_model)
+    torch.testing.assert_close(lm.hidden_static(inputs), lm.hidden(inputs))
+    torch._dynamo.reset()
+    assert graphs
+    assert not any("scaled_dot_product" in graph for graph in graphs)
+
+
 def test_float32_stays_with_the_fused_kernel(tiny_llama):
     assert tiny_llama.model.config._attn_implementation == "sdpa"
 
