@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from torch import Tensor
 
 from prototokens.engine.certify import UNCERTIFIED, Certificate, certify, threshold
 from prototokens.engine.decode import decode_ids
@@ -41,8 +42,9 @@ def repair(
     if not patches:
         certificate, _ = certify(lm, solutions, level)
         return Repaired(Extras({}, {}, list(edits)), certificate, min(solution.margin for solution in solutions))
-    weak = _weak(lm, solutions, level)
-    certificate, least = UNCERTIFIED, math.inf
+    found = margins(lm, solutions)
+    weak = _weak(lm, solutions, level, found)
+    certificate = UNCERTIFIED
     for _ in range(2):  # what fails a way of decoding is patched, and the certificate made anew
         stored = {number: list(one.ids) for number, one in enumerate(solutions) if _is_stored(one, weak[number])}
         held = [number for number in range(len(solutions)) if number not in stored]
@@ -52,18 +54,21 @@ def repair(
             break
         for number, more in zip(held, failing, strict=True):
             weak[number] |= more
-    for margin, patched in zip(margins(lm, rows) if rows else [], places, strict=True):
-        kept = [float(value) for place, value in enumerate(margin) if place not in set(patched)]
-        least = min(least, *kept) if kept else least
+    kept = [
+        value
+        for number, spots in zip(held, places, strict=True)
+        for place, value in enumerate(found[number].tolist())
+        if place not in spots
+    ]
     patch = {
         number: {place: solutions[number].ids[place] for place in spots}
         for number, spots in zip(held, places, strict=True)
         if spots
     }
-    return Repaired(Extras(patch, stored, list(edits)), certificate, least if math.isfinite(least) else None)
+    return Repaired(Extras(patch, stored, list(edits)), certificate, min(kept, default=None))
 
 
-def _weak(lm: FrozenLM, solutions: Sequence[Solution], level: str) -> list[set[int]]:
+def _weak(lm: FrozenLM, solutions: Sequence[Solution], level: str, found: Sequence[Tensor]) -> list[set[int]]:
     """For each row, the positions that are wrong or too narrow as the model itself decodes them."""
     asked = threshold(lm, level)
     floor = asked.margin - asked.shift
@@ -74,7 +79,7 @@ def _weak(lm: FrozenLM, solutions: Sequence[Solution], level: str) -> list[set[i
             for place, (token, got, value) in enumerate(zip(solution.ids, ids, margin.tolist(), strict=True))
             if got != token or not value > floor
         }
-        for solution, ids, margin in zip(solutions, decoded, margins(lm, solutions), strict=True)
+        for solution, ids, margin in zip(solutions, decoded, found, strict=True)
     ]
 
 
