@@ -14,7 +14,6 @@ the pictures and writes the tables of docs/encoder.md from the rows alone.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from prototokens.lab.plots import Panel, Series, lines
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table, save_figure
 from prototokens.lab.texts import Texts
+from row_files import RowFile, read_rows
 
 PLACES = [step / 10 for step in range(11)]
 RADII = [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0]
@@ -206,8 +206,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
     if args.report:
-        rows = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
-        report(rows, args.page, args.pictures)
+        report(read_rows(args.rows), args.page, args.pictures)
         return
     lm = pt.FrozenLM.from_pretrained(args.model, dtype=args.dtype)
     encoder = find(lm, args.encoder, args.layout)
@@ -224,8 +223,10 @@ def main() -> None:
         *domains(lm, encoder, sources, min(count, 64), args.length, args.seed),
     ]  # fmt: skip
     about = {"fingerprint": lm.fingerprint, "encoder": encoder.config["weights_sha256"], **stamp(lm.device)}
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
-    args.rows.write_text("".join(json.dumps({**row, **about}) + "\n" for row in rows), encoding="utf-8")
+    args.rows.unlink(missing_ok=True)  # one encoder's space, and not two in one picture
+    file = RowFile(args.rows, ())
+    for row in rows:
+        file.append({**row, **about})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ passage. The machine should do nothing else meanwhile. `--report` writes the tab
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from prototokens.encoder.starts import raw, shipped
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
+from row_files import RowFile, read_rows
 
 MARKS = {
     "fits": ("<!-- fits: made by scripts/encoder_speed.py -->", "<!-- end of the fits -->"),
@@ -140,18 +140,18 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/encoder.md"))
     args = parser.parse_args()
     if args.report:
-        report([json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()], args.page)
+        report(read_rows(args.rows), args.page)
         return
     lm = pt.FrozenLM.from_pretrained(args.model, dtype=args.dtype)
     encoder = find(lm, args.encoder, args.layout)
     found = fits(lm, encoder, args) if args.what == "fits" else raw_against_fits(lm, encoder, args)
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
     about = {
         "what": args.what, "layout": encoder.shape.layout, "fingerprint": lm.fingerprint, "source": args.texts.split("/")[-1],
         "encoder": encoder.config["weights_sha256"], "trained": encoder.config["trained"], **stamp(lm.device),
     }  # fmt: skip
-    with args.rows.open("a", encoding="utf-8") as out:
-        out.writelines(json.dumps({**about, **row}) + "\n" for row in found)
+    file = RowFile(args.rows, ())
+    for row in found:
+        file.append({**about, **row})
     if args.record and args.what == "fits" and encoder.path:
         encoder.config["proof"] = found
         encoder.save(encoder.path, write_card(encoder))

@@ -27,6 +27,7 @@ from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
 from prototokens.layout import tiled
+from row_files import RowFile, read_rows
 
 BASE = Shape(layout="tiled:4", max_length=16, width=256, layers=4, heads=4, feed_forward=1024)
 MARKS = ("<!-- variants: made by scripts/encoder_variants.py -->", "<!-- end of the variants -->")
@@ -71,12 +72,6 @@ def _one(lm: pt.FrozenLM):
     return torch.zeros(1, 1, dtype=torch.int64, device=lm.device)
 
 
-def key(row: dict) -> str:
-    """What determines a row, but for the run's own folders."""
-    training = {**row["training"], "solutions": bool(row["training"]["solutions"])}
-    return json.dumps([row["fingerprint"], row["shape"], training], sort_keys=True)
-
-
 def fit_teachers(lm: pt.FrozenLM, source: str, count: int, path: Path) -> None:
     """Fitted solutions of training texts, made once."""
     if path.exists():
@@ -89,7 +84,7 @@ def fit_teachers(lm: pt.FrozenLM, source: str, count: int, path: Path) -> None:
 def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
     solutions = args.work / "solutions.safetensors"
     args.work.mkdir(parents=True, exist_ok=True)
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    rows = RowFile(args.rows, ("fingerprint", "shape", "training"))
     dtype = "bfloat16" if bfloat16_pays(lm.device) else "float32"
     base = Training(
         texts=args.texts, held_out=args.held_out, steps=args.steps, rows=args.batch, seed=args.seed, pool=args.pool, dtype=dtype
@@ -102,7 +97,8 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
         row = json.loads(json.dumps(row))
         for source in ("texts", "held_out"):  # rows are published: no folders of this machine
             row["training"][source] = row["training"][source].split("/")[-1]
-        if key(row) in {key(done) for done in read(args.rows)}:
+        row["training"]["solutions"] = row["training"]["solutions"].split("/")[-1]
+        if rows.done(row):
             continue
         if training.solutions:
             fit_teachers(lm, args.texts, args.teachers, solutions)
@@ -115,15 +111,10 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
             "held_out": encoder.config["held_out"]["rows"],
             **stamp(lm.device),
         }
-        with args.rows.open("a", encoding="utf-8") as out:
-            out.write(json.dumps({**row, **found}) + "\n")
+        rows.append({**row, **found})
         last = found["held_out"][-1]
         words = f"{name}: {last['accuracy']:.1%} of the tokens, {last['exact']:.1%} of the texts at {last['length']} tokens"
         print(words, file=sys.stderr, flush=True)
-
-
-def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def report(rows: list[dict], page: Path) -> None:
@@ -161,7 +152,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/encoder.md"))
     args = parser.parse_args()
     if args.report:
-        report(read(args.rows), args.page)
+        report(read_rows(args.rows), args.page)
         return
     run(pt.FrozenLM.from_pretrained(args.model), args)
 
