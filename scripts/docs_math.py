@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from html import unescape
 from typing import Any
 
 from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+
+VARIANT = re.compile(r'<(m[ion]) mathvariant="(double-struck|script|bold|monospace)">(.*?)</\1>')
 
 
 def on_page_content(html: str, **_: Any) -> str:
@@ -18,5 +21,26 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def _formula(found: re.Match[str]) -> str:
     if found[2] == "(":
-        return convert(unescape(found[3]))
-    return f'<div class="formula">{convert(unescape(found[3]), display="block")}</div>'
+        return _letters(convert(unescape(found[3])))
+    return f'<div class="formula">{_letters(convert(unescape(found[3]), display="block"))}</div>'
+
+
+def _letters(mathml: str) -> str:
+    """Letters of a variant as the letters that Unicode has for it: browsers leave `mathvariant` out (MathML Core)."""
+    return VARIANT.sub(lambda found: f"<{found[1]}>{_in_variant(unescape(found[3]), found[2])}</{found[1]}>", mathml)
+
+
+def _in_variant(text: str, variant: str) -> str:
+    name = {"double-struck": "DOUBLE-STRUCK", "script": "SCRIPT", "bold": "BOLD", "monospace": "MONOSPACE"}[variant]
+    return "".join(_letter(letter, name) for letter in text)
+
+
+def _letter(letter: str, name: str) -> str:
+    """One letter or digit in a variant: in the block of mathematical letters, or, older ones, among the letter-like symbols."""
+    kind = unicodedata.name(letter, "").removeprefix("LATIN ").replace("LETTER ", "")
+    for full in (f"MATHEMATICAL {name} {kind}", f"{name} {kind}"):
+        try:
+            return unicodedata.lookup(full)
+        except KeyError:
+            continue
+    return letter

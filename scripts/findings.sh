@@ -34,6 +34,7 @@ case ${1:-} in
     evening) texts=6 steps=600 seeds=3 grid=4,8,16,22,32,45 ;;
     night) texts=24 steps=2000 seeds=6 grid=4,8,11,16,22,32,45,64 ;;
     draw)
+        [ -n "$(ls -d "$OUT"/*/ 2> /dev/null)" ] || fail "there are no rows in $OUT yet: run evening or night first"
         for folder in "$OUT"/*/; do
             "$PROTOTOKENS" reproduce all --from-rows --quiet --out "${folder%/}" > /dev/null
         done

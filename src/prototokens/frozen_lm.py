@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Float32, Int, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -157,7 +157,7 @@ class FrozenLM:
             model, tokenizer = _load(name, source, trust_remote_code)
             fingerprint = model_checks.state_hash(model)
             _cast(model, _auto_dtype(model.dtype, place) if wanted is None else wanted)
-            model.to(place)  # pyright: ignore[reportArgumentType]
+            cast(nn.Module, model).to(place)
         return cls(model, tokenizer, name=name, revision=source.revision, fingerprint=fingerprint)
 
     def __repr__(self) -> str:

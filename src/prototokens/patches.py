@@ -274,9 +274,10 @@ def _next_anchor(old: bytes, new: bytes, at: int, to: int) -> tuple[int, int]:
     for away in range(1, 2 * REACH + 1):
         for drop in range(max(0, away - REACH), min(away, REACH) + 1):
             insert = away - drop
-            ends = at + drop == len(old) and to + insert == len(new)
             piece = old[at + drop : at + drop + ANCHOR]
-            if ends or (len(piece) == ANCHOR and new.startswith(piece, to + insert)):
+            # Shorter than an anchor is only what is left of both.
+            long_enough = len(piece) == ANCHOR or len(piece) == len(new) - to - insert
+            if long_enough and new.startswith(piece, to + insert):
                 return drop, insert
     # A long foreign stretch: go on behind it, where the text that is there now is met again.
     piece = old[at : at + 4 * ANCHOR]

@@ -1,6 +1,6 @@
 """What is to be encoded, whatever it is: bytes, as a text that a tokenizer takes, and the edits that lead back.
 
-Most texts need no edits. They are needed where bytes are no UTF-8 (each that is none becomes U+FFFD), for lone surrogates, and
+Most texts need no edits. They are needed where bytes are no UTF-8 (the model is not given those), for lone surrogates, and
 where a tokenizer changes a text (white space at its ends, composed letters).
 """
 
@@ -56,7 +56,8 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
     content = as_bytes(text)
     if not content:
         raise TextError("the text is empty: there is nothing to encode")
-    readable = content.decode("utf-8", "replace")
+    # What is no text is left out, and not given as U+FFFD: models have hardly ever seen that, and vectors do not hold it.
+    readable = content.decode("utf-8", "ignore") or content.decode("utf-8", "replace")
     ids = lm.encode(readable)
     if not ids:
         raise TextError(f"the tokenizer of {lm.name!r} gives no token for this text: use a model with a byte-level tokenizer")

@@ -62,6 +62,14 @@ def patched(tiny_llama):
     return encoded
 
 
+def test_bytes_that_are_no_text_are_not_given_to_the_model(tiny_llama):
+    """U+FFFD in their place took three tokens each that the built-in model never saw, and no vectors held them."""
+    source = read_source(tiny_llama, b"caf\xe9 noir")
+    assert source.text == "caf noir"
+    assert source.edited == 1
+    assert read_source(tiny_llama, b"\xff\xfe").text == "\ufffd\ufffd"  # something has to be given
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.one_of(st.text(min_size=1), st.binary(min_size=1), st.text("a \n\r\t\0\u0301\u200d\U0001f9d1", min_size=1)))
 @example("<bos>in the text<eos>")

@@ -58,6 +58,11 @@ def test_few_differences_make_few_edits():
     assert sum(len(edit.insert) for edit in edits) <= 2 * changed
 
 
+def test_a_byte_near_the_end_takes_one_byte():
+    assert edits_between(b"caf noir", b"caf\xe9 noir") == [Edit(3, 0, b"\xe9")]
+    assert edits_between(b"ab", b"a\xff") == [Edit(1, 1, b"\xff")]
+
+
 def test_a_long_foreign_stretch_is_inserted_and_the_text_goes_on():
     text, foreign = bytes(range(256)) * 4, random.Random(0).randbytes(5000)
     (edit,) = edits_between(text, text[:500] + foreign + text[500:])

@@ -48,8 +48,10 @@ def check_bits(bits: int | str) -> int | Literal["auto"]:
     Raises:
         UsageError: no such number.
     """
-    if bits == "auto" or (isinstance(bits, int) and bits in WIDTHS):
-        return bits  # pyright: ignore[reportReturnType]
+    if bits == "auto":
+        return "auto"
+    if isinstance(bits, int) and bits in WIDTHS:
+        return bits
     raise UsageError(f"bits must be one of {', '.join(map(str, WIDTHS))} or 'auto', not {bits!r}")
 
 

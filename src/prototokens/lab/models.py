@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
+from torch import nn
 
 from prototokens.bench.compare import flops_per_position
 from prototokens.engine.inputs import Cramming, Method, OneStep
@@ -76,5 +79,5 @@ def _random(lm: FrozenLM, name: str) -> FrozenLM:
     fingerprint = reborn.fingerprint
     for parameter in reborn.model.parameters():
         parameter.data = parameter.data.to(lm.dtype)
-    reborn.model.to(lm.device)  # pyright: ignore[reportArgumentType]
+    cast(nn.Module, reborn.model).to(lm.device)
     return FrozenLM(reborn.model, lm.tokenizer, name=name, revision=lm.revision, fingerprint=fingerprint)

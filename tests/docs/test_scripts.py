@@ -1,0 +1,110 @@
+"""The scripts that pages name take the options given there, and the tables they made are those of the committed rows."""
+
+import argparse
+import glob
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.docs.test_pages import PAGES, ROOT, blocks
+
+SHARED = ("results/README.md",)
+PIPED = re.compile(r"\| (prototokens|od)\b")
+
+
+class Line(NamedTuple):
+    """A line of a shell block: the page it is on, and its words."""
+
+    page: str
+    words: list[str]
+
+    @property
+    def script(self):
+        return next((word for word in self.words if word.startswith("scripts/")), None)
+
+    @property
+    def options(self):
+        return self.words[self.words.index(self.script) + 1 :]
+
+
+def lines():
+    for page in [*PAGES, *(ROOT / name for name in SHARED)]:
+        for block in blocks(page):
+            if block.language in ("sh", "console"):
+                for line in block.content.replace("\\\n", " ").splitlines():
+                    yield Line(page.relative_to(ROOT).as_posix(), shlex.split(line.removeprefix("$ "), comments=True))
+
+
+OF_SCRIPTS = list({tuple(line.words): line for line in lines() if line.script and line.script.endswith(".py")}.values())
+REPORTS = [line for line in OF_SCRIPTS if "--report" in line.words]
+OF_PYTEST = [line for line in lines() if "pytest" in line.words]
+
+
+def shown(line):
+    return " ".join(line.words[line.words.index(line.script) :])
+
+
+def run(script, options, monkeypatch):
+    """As `python SCRIPT OPTIONS`, in this process."""
+    monkeypatch.setattr(sys, "argv", [str(script), *options])
+    monkeypatch.syspath_prepend(str(script.parent))
+    runpy.run_path(str(script), run_name="__main__")
+
+
+@pytest.mark.parametrize("line", OF_SCRIPTS, ids=shown)
+def test_a_script_takes_the_options_of_the_page(line, monkeypatch):
+    class TakenError(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(*given, **options):
+        parse(*given, **options)
+        raise TakenError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+    with pytest.raises(TakenError):
+        run(ROOT / line.script, line.options, monkeypatch)
+
+
+@pytest.mark.parametrize("line", REPORTS, ids=shown)
+def test_a_pages_tables_are_those_of_the_committed_rows(line, monkeypatch, tmp_path):
+    for folder in ("docs", "results", "scripts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    monkeypatch.chdir(tmp_path)
+    options = [found for word in line.options for found in (sorted(glob.glob(word)) or [word])]
+    if line.script == "scripts/encoder_space.py" and not Path("results/encoder/space.jsonl").exists():
+        pytest.skip("no rows of the encoder's space are committed yet")
+    run(tmp_path / line.script, options, monkeypatch)
+    for page in sorted((tmp_path / "docs").rglob("*.md")):
+        committed = ROOT / page.relative_to(tmp_path)
+        assert page.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8"), page.name
+
+
+@pytest.mark.parametrize("line", OF_PYTEST, ids=lambda line: " ".join(line.words))
+def test_the_tests_that_a_page_names_are_there(line):
+    (name,) = (word for word in line.words if word.startswith("tests/"))
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert all(word.partition("=")[0] in text for word in line.words if word.startswith("PROTOTOKENS_"))
+    if "-k" in line.words:
+        assert line.words[line.words.index("-k") + 1] in text
+
+
+def test_commands_in_a_pipe_do_what_they_say(tmp_path):
+    """`printf ... | prototokens encode -`, and what reads it back, in a real shell."""
+    page = ROOT / "docs" / "how-to" / "long-texts.md"
+    (block,) = (block.content for block in blocks(page) if PIPED.search(block.content))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-o", "pipefail", "-ec", block], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split()[1:6] == ["c", "a", "f", "351", "n"]
