@@ -1,4 +1,4 @@
-"""Draw how a text fills in during a fit: docs/images/filling-in.svg, from a real run.
+"""Draw how a text fills in during a fit: docs/images/filling-in.svg, and a narrow one for telephones, from a real run.
 
     python scripts/draw_filling_in.py
 
@@ -23,8 +23,7 @@ import prototokens as pt
 from prototokens import samples
 
 OUT = Path(__file__).parents[1] / "docs" / "images" / "filling-in.svg"
-WIDTH, EDGE = 760, 28  # of the picture, and its margin on every side
-TOKENS_LEFT = 122  # where the tokens begin, behind the step's number
+EDGE = 28  # margin on every side
 FONT, LETTER = 15.5, 9.4  # size of a token's letters, and the width each of them gets
 PAD, LINE, CHIP = 4, 32, 25  # beside a token's letters; from line to line; a chip's height
 GAP_IN_WORD, GAP = 3, 7  # between chips: inside a word, and where the token begins with a space
@@ -35,6 +34,28 @@ INK, MUTED, FAINT = "#1f2328", "#656d76", "#d8dee4"
 E_FILL, M_FILL, MODEL_FILL = "#5b3fd6", "#d9730d", "#24303f"
 # (chip, letters): of a wrong token, of a right one, and of a right one in the last row.
 WRONG, RIGHT, LAST = ("#f3f5f7", "#6e7781"), ("#dcf5e3", "#0b6b2c"), ("#1a7f37", "#ffffff")
+
+
+class Sheet(NamedTuple):
+    """What a picture is drawn on.
+
+    Attributes:
+        width: of the picture; `left`: where the tokens begin; `edge`: the margin.
+        most: moments that are drawn, at most.
+    """
+
+    width: int
+    left: int
+    edge: int
+    most: int
+
+    @property
+    def narrow(self) -> bool:
+        """Whether what is written beside the tokens stands above them."""
+        return self.left == self.edge
+
+
+WIDE, NARROW = Sheet(760, 122, EDGE, 99), Sheet(400, 16, 16, 5)
 
 
 class Moment(NamedTuple):
@@ -89,16 +110,16 @@ def cut(token: str, letters: int) -> str:
     return token if len(token) <= letters else token[: letters - 1] + "…"
 
 
-def places(target: Sequence[str]) -> list[tuple[float, int, int]]:
+def places(target: Sequence[str], sheet: Sheet) -> list[tuple[float, int, int]]:
     """For each token of the target: left edge of its chip, line, and room in letters. The same in every row of the picture."""
     found, x, line = [], 0.0, 0
     for token in target:
         letters = max(LEAST_LETTERS, len(shown(token)))
         width = letters * LETTER + 2 * PAD
         x += 0.0 if x == 0 else GAP if token.startswith((" ", "\n")) else GAP_IN_WORD
-        if x and TOKENS_LEFT + x + width > WIDTH - EDGE:
+        if x and sheet.left + x + width > sheet.width - sheet.edge:
             x, line = 0.0, line + 1
-        found.append((TOKENS_LEFT + x, line, letters))
+        found.append((sheet.left + x, line, letters))
         x += width
     return found
 
@@ -124,38 +145,55 @@ def chip(x: float, y: float, letters: int, token: str, colours: tuple[str, str])
     return box(x, y, width, CHIP, colours[0], 4) + letters_in
 
 
-def head(tokens: int) -> list[str]:
-    """The method: [e, m, m, ..., m] into the frozen model, the tokens out of it, and what the fit moves."""
-    bold = 'text-anchor="middle" font-weight="600"'
-    top, side = 54, 34
-    parts = [write(EDGE, 36, "in: two trained vectors, e and m", 14.5, MUTED)]
-    x = float(EDGE)
-    for name in ("e", "m", "m", "m", "…", "m"):
+def row_of_boxes(x: float, y: float, names: Sequence[str], side: float, gap: float) -> list[str]:
+    """Vectors e and m, or tokens t, one beside the other."""
+    parts = []
+    for name in names:
         width = 22 if name == "…" else side
-        if name != "…":
-            parts.append(box(x, top, side, side, E_FILL if name == "e" else M_FILL))
-        parts.append(write(x + width / 2, top + 23, name, 17, MUTED if name == "…" else "#ffffff", style=bold))
-        x += width + 5
-    model, out = 296, 560
+        fill = {"e": E_FILL, "m": M_FILL, "t": RIGHT[0]}.get(name)
+        if fill:
+            outline = f'stroke="{RIGHT[1]}" stroke-opacity="0.35"' if name == "t" else ""
+            parts.append(box(x, y, side, side, fill, 6, outline))
+        ink = MUTED if name == "…" else RIGHT[1] if name == "t" else "#ffffff"
+        parts.append(write(x + width / 2, y + 23, name, 17, ink, style='text-anchor="middle" font-weight="600"'))
+        x += width + gap
+    return parts
+
+
+def narrow_head(tokens: int, sheet: Sheet) -> list[str]:
+    """The method from top to bottom."""
+    middle, side = sheet.width / 2, 34
     arrow = f'stroke="{MUTED}" stroke-width="1.8" fill="none" marker-end="url(#tip)"'
-    middle = top + side / 2
-    parts += [
-        f'<path d="M{x + 5:.0f} {middle} H{model - 9}" {arrow}/>',
+    return [
+        write(sheet.edge, 32, "in: e and m, which the fit moves", 14.5, MUTED),
+        *row_of_boxes(middle - 109, 44, ("e", "m", "m", "m", "…", "m"), side, 5),
+        f'<path d="M{middle} 84 V99" {arrow}/>',
+        box(sheet.edge + 40, 104, sheet.width - 2 * sheet.edge - 80, 46, MODEL_FILL, 10),
+        write(middle, 133, "frozen language model, one pass", 16.5, "#ffffff", style=fixed_width(260)),
+        f'<path d="M{middle} 154 V169" {arrow}/>',
+        *row_of_boxes(middle - 89, 174, ("t", "t", "t", "…", "t"), side, 5),
+        write(sheet.width - sheet.edge, 196, f"{tokens} out", 14.5, MUTED, style='text-anchor="end"'),
+    ]
+
+
+def wide_head(tokens: int, sheet: Sheet) -> list[str]:
+    """The method: [e, m, m, ..., m] into the frozen model, the tokens out of it, and what the fit moves."""
+    top, side, model, out = 54, 34, 296, 560
+    arrow = f'stroke="{MUTED}" stroke-width="1.8" fill="none" marker-end="url(#tip)"'
+    middle, behind = top + side / 2, EDGE + 5 * side + 22 + 6 * 5
+    parts = [
+        write(EDGE, 36, "in: two trained vectors, e and m", 14.5, MUTED),
+        *row_of_boxes(EDGE, top, ("e", "m", "m", "m", "…", "m"), side, 5),
+        f'<path d="M{behind + 5:.0f} {middle} H{model - 9}" {arrow}/>',
         box(model, top - 14, 216, side + 28, MODEL_FILL, 10),
         write(model + 108, middle - 3, "frozen language model", 16.5, "#ffffff", style=fixed_width(184)),
         write(model + 108, middle + 17, "one forward pass", 14, "#c3ccd6", style=fixed_width(114)),
         f'<path d="M{model + 221} {middle} H{out - 9}" {arrow}/>',
-        write(WIDTH - EDGE, 36, f"out: all {tokens} tokens", 14.5, MUTED, style='text-anchor="end"'),
+        write(sheet.width - EDGE, 36, f"out: all {tokens} tokens", 14.5, MUTED, style='text-anchor="end"'),
+        *row_of_boxes(out, top, ("t", "t", "t", "…", "t"), side, 3),
     ]
-    x = float(out)
-    for name in ("t", "t", "t", "…", "t"):
-        width = 22 if name == "…" else side
-        if name != "…":
-            parts.append(box(x, top, side, side, RIGHT[0], 6, f'stroke="{RIGHT[1]}" stroke-opacity="0.35"'))
-        parts.append(write(x + width / 2, top + 23, name, 17, MUTED if name == "…" else RIGHT[1], style=bold))
-        x += width + (2 if name == "…" else 3)
     below = top + side
-    right, left = (out + WIDTH - EDGE) / 2, EDGE + side + 2.5
+    right, left = (out + sheet.width - EDGE) / 2, EDGE + side + 2.5
     parts += [
         f'<path d="M{right} {below + 8} V{below + 24} Q{right} {below + 34} {right - 10} {below + 34} H{left + 10}'
         f' Q{left} {below + 34} {left} {below + 24} V{below + 9}" {arrow} stroke-dasharray="5 4"/>',
@@ -165,7 +203,7 @@ def head(tokens: int) -> list[str]:
     return parts
 
 
-def draw(model: str, target: list[str], rows: list[tuple[int, list[str], list[bool]]]) -> str:
+def draw(model: str, target: list[str], rows: list[tuple[int, list[str], list[bool]]], sheet: Sheet) -> str:
     """The whole picture as SVG.
 
     Args:
@@ -173,33 +211,41 @@ def draw(model: str, target: list[str], rows: list[tuple[int, list[str], list[bo
         target: the tokens of the text.
         rows: for each moment its step, the decoded tokens, and which of them are right.
     """
-    spots = places(target)
-    height_of_row = (1 + max(line for _, line, _ in spots)) * LINE + 16
-    parts, y = head(len(target)), 166.0
+    if len(rows) > sheet.most:
+        kept = {math.ceil(number * (len(rows) - 1) / (sheet.most - 1)) for number in range(sheet.most)}
+        rows = [row for number, row in enumerate(rows) if number in kept]
+    spots, edge = places(target, sheet), sheet.edge
+    above = 28 if sheet.narrow else 0
+    height_of_row = (1 + max(line for _, line, _ in spots)) * LINE + 16 + above
+    parts, y = (narrow_head(len(target), sheet), 234.0) if sheet.narrow else (wide_head(len(target), sheet), 166.0)
     for number, (step, tokens, right) in enumerate(rows):
         last = number == len(rows) - 1
-        parts.append(f'<path d="M{EDGE} {y - 8:.1f} H{WIDTH - EDGE}" stroke="{FAINT}" stroke-width="1"/>')
-        parts.append(write(EDGE, y + 18, f"step {step:,}", 15.5, style='font-weight="600"'))
+        parts.append(f'<path d="M{edge} {y - 8:.1f} H{sheet.width - edge}" stroke="{FAINT}" stroke-width="1"/>')
+        parts.append(write(edge, y + 18, f"step {step:,}", 15.5, style='font-weight="600"'))
         counted = f"{sum(right)} of {len(target)}"
         # Beside the step's number there is room for one line of tokens only: then the count goes without saying.
-        if height_of_row > LINE + 16:
-            parts.append(write(EDGE, y + 18 + LINE, counted, 14.5, RIGHT[1] if last else MUTED))
+        ink = RIGHT[1] if last else MUTED
+        if sheet.narrow:
+            parts.append(write(sheet.width - edge, y + 18, counted, 14.5, ink, style='text-anchor="end"'))
+        elif height_of_row > LINE + 16:
+            parts.append(write(edge, y + 18 + LINE, counted, 14.5, ink))
         for (x, line, letters), token, good in zip(spots, tokens, right, strict=True):
             colours = WRONG if not good else LAST if last else RIGHT
-            parts.append(chip(x, y + line * LINE, letters, shown(token), colours))
+            parts.append(chip(x, y + above + line * LINE, letters, shown(token), colours))
         y += height_of_row
-    caption = f"A real run on the model “{model}”: {rows[-1][0]:,} steps; green tokens are right."
-    parts.append(write(EDGE, y + 10, caption, 14, MUTED))
-    height = math.ceil(y + 10 + EDGE * 0.8)
+    caption = "A real run" if sheet.narrow else f"A real run on the model “{model}”: {rows[-1][0]:,} steps"
+    caption += "; green tokens are right."
+    parts.append(write(edge, y + 10, caption, 13 if sheet.narrow else 14, MUTED))
+    width, height = sheet.width, math.ceil(y + 10 + EDGE * 0.8)
     described = f"Decoded text at {len(rows)} steps of a fit; at the last one it is: {''.join(target)}"
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">',
             "<title>A text fills in while two input vectors of a frozen language model are fitted</title>",
             f"<desc>{escape(described)}</desc>",
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="6.5" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
             f'<path d="M0.5 0.5 L7 4 L0.5 7.5" fill="none" stroke="{MUTED}" stroke-width="1.3"/></marker></defs>',
-            box(0.5, 0.5, WIDTH - 1, height - 1, "#ffffff", 14, f'stroke="{FAINT}"'),
+            box(0.5, 0.5, width - 1, height - 1, "#ffffff", 14, f'stroke="{FAINT}"'),
             *parts,
             "</svg>\n",
         ]
@@ -212,7 +258,7 @@ def main() -> None:
     parser.add_argument("--text", default=samples.short(), help="what to fit (default: the first sentence of the sample story)")
     parser.add_argument("--seed", type=int, default=0, help="of the start (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=7, help="moments to draw, at most (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=OUT, help="where the picture goes (default: docs/images/filling-in.svg)")
+    parser.add_argument("--out", type=Path, default=OUT, help="where it goes, and the narrow one beside it")
     args = parser.parse_args()
     if args.rows < 3:
         parser.error(f"--rows {args.rows}: at least 3 are needed")
@@ -224,7 +270,8 @@ def main() -> None:
         right = [got == wanted for got, wanted in zip(ids, solution.ids, strict=True)]
         rows.append((step, [lm.decode([token]) for token in ids], right))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(draw(Path(lm.name).name, target, rows), encoding="utf-8")
+    for sheet, place in ((WIDE, args.out), (NARROW, args.out.with_stem(args.out.stem + "-narrow"))):
+        place.write_text(draw(Path(lm.name).name, target, rows, sheet), encoding="utf-8")
     sys.stderr.write(f"{args.out}: {len(target)} tokens, steps {', '.join(str(moment.step) for moment in seen)}\n")
 
 

@@ -243,10 +243,11 @@ def test_the_table_of_layouts_holds_what_they_do():
         assert layout.scored(5).tolist() == list(range(len(places)))[0 if read == "all" else 1 :]
 
 
-def test_the_picture_is_whole_and_fetches_nothing():
-    picture = (ROOT / "docs" / "images" / "filling-in.svg").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("name", "width"), [("filling-in", 760), ("filling-in-narrow", 400)])
+def test_the_picture_is_whole_and_fetches_nothing(name, width):
+    picture = (ROOT / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8")
     tree = ElementTree.fromstring(picture)
-    assert tree.get("viewBox", "").startswith("0 0 760 ")
+    assert tree.get("viewBox", "").startswith(f"0 0 {width} ")
     assert not [key for element in tree.iter() for key in element.attrib if key.endswith("href")]
     sizes = [float(element.get("font-size", "0")) for element in tree.iter("{http://www.w3.org/2000/svg}text")]
     assert min(sizes) >= 13
