@@ -165,7 +165,7 @@ def _solve(work: _Work, lengths: list[int], kept: Kept, tries: int) -> tuple[lis
             recipe=work.recipe,
             seed=work.seed + attempt,
             share=work.share,
-            starts=begun.starts,
+            start=begun.starts,
             rows=work.rows,
             progress=work.progress,
             finished=keep,

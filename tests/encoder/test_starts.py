@@ -118,8 +118,6 @@ def test_starts_that_cannot_be_are_refused_in_words(at_hand, untrained, tiny_lla
         pt.fit(tiny_llama, [list(range(7))], layout="tiled:2", start="encoder")
     with pytest.raises(TextError, match="0 tokens"):
         pt.fit(tiny_llama, [[]], layout="tiled:2", start=untrained)
-    with pytest.raises(UsageError, match="either starts"):
-        pt.fit(tiny_llama, TEXTS, layout="tiled:2", start=untrained, starts=[None] * 3)
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 6, 7, 12, 13, 100])

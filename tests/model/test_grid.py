@@ -46,7 +46,7 @@ def test_a_vector_without_a_grid_stays_as_it_is():
 def test_a_fit_that_begins_at_a_solution_is_over_at_once(tiny_llama, solved):
     targets, solutions = solved
     assert all(one.exact for one in solutions)
-    again = pt.fit(tiny_llama, targets, layout="tiled:2", starts=[Start(one.protos) for one in solutions])
+    again = pt.fit(tiny_llama, targets, layout="tiled:2", start=[Start(one.protos) for one in solutions])
     for before, after in zip(solutions, again, strict=True):
         assert after.steps == 0
         assert torch.equal(after.protos, before.protos)
@@ -55,26 +55,26 @@ def test_a_fit_that_begins_at_a_solution_is_over_at_once(tiny_llama, solved):
 def test_a_fit_on_a_grid_gives_vectors_on_it(tiny_llama, solved):
     targets, solutions = solved
     starts = [Start(one.protos, nearest_grid(one.protos, 4)) for one in solutions]
-    polished = pt.fit(tiny_llama, targets, layout="tiled:2", starts=[starts[0], Start(solutions[1].protos)])
+    polished = pt.fit(tiny_llama, targets, layout="tiled:2", start=[starts[0], Start(solutions[1].protos)])
     assert all(one.exact for one in polished)
     assert torch.equal(on_grid(polished[0].protos, *starts[0].grid), polished[0].protos)
     assert len(polished[0].protos.unique()) <= 3 * 16
     assert torch.equal(polished[1].protos, solutions[1].protos)  # its neighbour is free
-    alone = pt.fit(tiny_llama, targets[:1], layout="tiled:2", starts=starts[:1])[0]
+    alone = pt.fit(tiny_llama, targets[:1], layout="tiled:2", start=starts[:1])[0]
     assert torch.equal(alone.protos, polished[0].protos)
 
 
 def test_steps_on_a_grid_make_right_what_rounding_broke(tiny_llama, solved):
     targets, solutions = solved
     starts = [Start(one.protos, nearest_grid(one.protos, 1)) for one in solutions]
-    rounded = pt.fit(tiny_llama, targets, layout="tiled:2", starts=starts, recipe=pt.Recipe(steps=0))
-    polished = pt.fit(tiny_llama, targets, layout="tiled:2", starts=starts)
+    rounded = pt.fit(tiny_llama, targets, layout="tiled:2", start=starts, recipe=pt.Recipe(steps=0))
+    polished = pt.fit(tiny_llama, targets, layout="tiled:2", start=starts)
     assert sum(one.correct for one in rounded) < sum(one.correct for one in polished) == 7
 
 
 def test_starts_that_do_not_fit_are_refused(tiny_llama, solved):
     targets, solutions = solved
     with pytest.raises(UsageError, match="1 starts for 2 targets"):
-        pt.fit(tiny_llama, targets, starts=[None])
+        pt.fit(tiny_llama, targets, start=[None])
     with pytest.raises(UsageError, match=r"shape \(3, 32\) was given, and \(2, 32\) is needed"):
-        pt.fit(tiny_llama, targets, starts=[Start(solutions[0].protos), None])
+        pt.fit(tiny_llama, targets, start=[Start(solutions[0].protos), None])

@@ -40,8 +40,8 @@ def prove(
         for way in WAYS if number % 2 == 0 else WAYS[::-1]:
             wait(lm.device)
             began = time.monotonic()
-            starts = [Start(protos) for protos in encoder.vectors(lm, part)] if way == "encoder" else None
-            found[way] += fit(lm, part, layout=encoder.layout, recipe=recipe, starts=starts)
+            starts = [Start(protos) for protos in encoder.vectors(lm, part)] if way == "encoder" else "random"
+            found[way] += fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
             wait(lm.device)
             spent[way] += time.monotonic() - began
         if said:

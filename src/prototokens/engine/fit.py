@@ -36,8 +36,7 @@ def fit(
     seed: int | Sequence[int] = ...,
     share: str | None = ...,
     method: Method | None = ...,
-    starts: Sequence[Start | None] | None = ...,
-    start: str | Encoder = ...,
+    start: str | Encoder | Sequence[Start | None] = ...,
     rows: int | None = ...,
     progress: Callable[[Progress], None] | None = ...,
     finished: Callable[[int, Solution], None] | None = ...,
@@ -52,8 +51,7 @@ def fit(
     seed: int | Sequence[int] = ...,
     share: str | None = ...,
     method: Method | None = ...,
-    starts: Sequence[Start | None] | None = ...,
-    start: str | Encoder = ...,
+    start: str | Encoder | Sequence[Start | None] = ...,
     rows: int | None = ...,
     progress: Callable[[Progress], None] | None = ...,
     finished: Callable[[int, Solution], None] | None = ...,
@@ -69,8 +67,7 @@ def fit(
     seed: int | Sequence[int] = 0,
     share: str | None = None,
     method: Method | None = None,
-    starts: Sequence[Start | None] | None = None,
-    start: str | Encoder = "random",
+    start: str | Encoder | Sequence[Start | None] = "random",
     rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     finished: Callable[[int, Solution], None] | None = None,
@@ -86,9 +83,9 @@ def fit(
         share: one e (or one m) for all targets; then they are solved together or not at all.
         method: how vectors and model are joined, if not by `layout` in one step: `engine.inputs.Cramming(K)`, the
             autoregressive counterpart; then `layout` is not looked at.
-        starts: vectors to begin from, for each target that has some (None: at random); one with a grid stays on it.
-        start: in their place, where all begin: `random`; `encoder`, the one that ships for this model and layout; `auto`, that
-            one where it has proved to save time; or an encoder (`encoder.starts`).
+        start: where the vectors begin: `random`; `encoder`, the one that ships for this model and layout; `auto`, that one
+            where it has proved to save time; an encoder (`encoder.starts`); or for each target vectors of its own (None:
+            at random), of which those with a grid stay on it.
         rows: most rows side by side; by default as many as fill the machine.
         progress: called after every step (on a GPU, every tenth).
         finished: called with the order and the solution of each target as it ends.
@@ -106,13 +103,8 @@ def fit(
     recipe = Recipe.named(recipe)
     method = method or OneStep(Layout.named(layout))
     single = isinstance(targets, str)
-    if start != "random":
-        from prototokens.encoder.starts import begin
-
-        if starts is not None:
-            raise UsageError("give either starts, for each target its own, or start, for all of them")
-        starts = begin(lm, [targets] if single else targets, method.layout, start).starts
-    groups = groups_of(lm, [targets] if single else targets, method, seed, share, starts)
+    given = [targets] if single else targets
+    groups = groups_of(lm, given, method, seed, share, _starts(lm, given, method, start))
     # Longest first: rows of like length run together, and no long one is left to run alone at the end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
     total = sum(len(group.rows) for group in groups)
@@ -161,3 +153,16 @@ def _steps(batch: Batch, count: int) -> tuple[int, bool]:
                 raise
             return taken, True
     return count, False
+
+
+def _starts(
+    lm: FrozenLM, targets: Sequence[Target], method: Method, start: str | Encoder | Sequence[Start | None]
+) -> Sequence[Start | None] | None:
+    """Vectors that each target begins from; None where all begin at random."""
+    if start == "random":
+        return None
+    if isinstance(start, Sequence) and not isinstance(start, str):
+        return start
+    from prototokens.encoder.starts import begin
+
+    return begin(lm, targets, method.layout, start).starts

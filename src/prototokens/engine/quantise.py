@@ -143,7 +143,7 @@ def rounded(
             layout=solutions[part[0]].layout,
             recipe=recipe if on_grids else replace(recipe, steps=0),
             share=share,
-            starts=starts,
+            start=starts,
             rows=rows,
             progress=progress,
         )
