@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hub_stand_in import TOKEN, stand_in
 from huggingface_hub import HfApi as hub_api
 from huggingface_hub import hf_hub_download as download
+from huggingface_hub import snapshot_download as snapshot
 
 import prototokens as pt
 from prototokens import hub
@@ -66,6 +69,26 @@ def test_an_encoded_text_goes_there_by_itself(encoded, tiny_llama, there, monkey
     commit = encoded.push_to_hub("me/itself", token=TOKEN).rpartition("/")[2]
     monkeypatch.setattr(hub, "hf_hub_download", lambda *names, **options: download(*names, **{**options, "endpoint": endpoint}))
     assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained("me/itself", revision=commit)) == TEXT
+
+
+def test_what_the_page_shows_of_the_hub_does_what_it_says(encoded, there, monkeypatch, tmp_path):
+    """The lines of docs/how-to/hub.md that need an account."""
+    endpoint, holds = there
+    at = {"endpoint": endpoint}
+    monkeypatch.setattr(hub, "HfApi", lambda **options: hub_api(**{**options, **at, "token": TOKEN}))
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *names, **options: download(*names, **{**options, **at}))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *names, **options: snapshot(*names, **{**options, **at}))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reproduced" / "builtin").mkdir(parents=True)
+    (tmp_path / "reproduced" / "builtin" / "rows.jsonl").write_text('{"experiment": "table1", "model": "a/b"}\n')
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "hub.md").read_text(encoding="utf-8")
+    lines = [block for block in re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "hub" in block]
+    names = {"encoded": encoded, "pt": pt, "hub": hub}
+    for block in lines:
+        exec(block, names)
+    assert len(lines) == 2
+    assert {("model", "me/calm"), ("dataset", "me/rows")} <= {created[:2] for created in holds.created}
+    assert (names["folder"] / "rows.jsonl").is_file()
 
 
 def test_results_to_the_hub_and_back(there, tmp_path):
