@@ -2,9 +2,11 @@
 
     python scripts/held_share.py --model builtin --texts books_val.parquet --lengths 16 32 48 --passages 50 \
         --recipe fast --rows results/held/rows.jsonl
+    python scripts/held_share.py --report
 
 Rows are appended as they are solved, and what is there already is not run again, so a killed run goes on where it was. Every
 solution is decoded by `prototokens.decode_ids` before it is counted; the table at the end is made from all rows of the file.
+`--report` writes the tables of results/README.md and the picture of capacity over pretraining from the committed rows alone.
 """
 
 from __future__ import annotations
@@ -17,11 +19,21 @@ import statistics
 import sys
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 import builtin_data
 import prototokens as pt
 from fit_rows import about, fit_rows
-from row_files import RowFile
+from pages import put_between
+from prototokens.lab.plots import Panel, Series, lines
+from prototokens.lab.report import save_figure
+from row_files import RowFile, read_rows
 
+RESULTS = Path(__file__).parents[1] / "results"
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "pretraining.svg"
+MARKS = {
+    name: (f"<!-- {name}: made by scripts/held_share.py -->", f"<!-- end of {name} -->") for name in ("held", "pretraining")
+}
 KEY = ("fingerprint", "dtype", "layout", "recipe", "seed", "length", "ids_sha256")
 
 
@@ -48,7 +60,7 @@ def table(rows: list[dict]) -> str:
         recipe = row["recipe"]
         name = (row.get("tokens_seen", row["model"]), recipe["name"], recipe["steps"], row["layout"], row["length"])
         groups.setdefault(name, []).append(row)
-    lines = ["| model | recipe | budget | layout | tokens | exact | median steps | 90th percentile | accuracy | bits a float |"]
+    lines = ["| model, or tokens seen | recipe | budget | layout | tokens | exact | median steps | 90th percentile | accuracy | bits a float |"]
     lines.append("|" + "---|" * 10)
     for name, group in sorted(groups.items(), key=lambda item: (str(item[0][0]).zfill(12), *item[0][1:])):
         steps = sorted(row["steps"] for row in group if row["exact"])
@@ -61,10 +73,31 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def report() -> None:
+    """Tables and picture, from the committed rows."""
+    rows = {name: read_rows(RESULTS / name / "rows.jsonl") for name in MARKS}
+    put_between(RESULTS / "README.md", {MARKS[name]: table(of_name) for name, of_name in rows.items()})
+    save_figure(over_training(rows["pretraining"]), PICTURE)
+
+
+def over_training(rows: list[dict]) -> Figure:
+    """Share of the passages that are held, against the tokens seen in training: a line for each length."""
+    groups: dict[int, dict[int, list[bool]]] = {}
+    for row in rows:
+        groups.setdefault(row["length"], {}).setdefault(row["tokens_seen"], []).append(row["exact"])
+    series = [
+        Series(f"{length} tokens", [statistics.mean(held) for _, held in sorted(seen.items())], sorted(seen))
+        for length, seen in sorted(groups.items())
+    ]
+    first = min(row["tokens_seen"] for row in rows if row["tokens_seen"])
+    title = f"Passages that two vectors hold, within {rows[0]['recipe']['steps']:,} steps"
+    return lines(Panel(title, "training tokens", "share exact", log_x_from=first, y_range=(0, 1)), series)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", default=["builtin"], help="models: 'builtin', folders or hub ids")
-    parser.add_argument("--texts", nargs="+", required=True, help="parquet or text files, folders, or hub:ID[@REVISION]")
+    parser.add_argument("--texts", nargs="+", help="parquet or text files, folders, or hub:ID[@REVISION]")
     parser.add_argument("--column", default="text", help="column that holds the text (default: text)")
     parser.add_argument("--lengths", nargs="+", type=int, default=[8, 16, 24, 32, 48], help="tokens of a passage")
     parser.add_argument("--passages", type=int, default=24)
@@ -73,8 +106,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--snapshots", action="store_true", help="the models are training snapshots, named by tokens: 0.5M")
-    parser.add_argument("--rows", type=Path, required=True, help="the JSON-lines file to append to")
+    parser.add_argument("--rows", type=Path, help="the JSON-lines file to append to")
+    parser.add_argument(
+        "--report", action="store_true", help="write tables and picture from committed rows alone"
+    )
     args = parser.parse_args()
+    if args.report:
+        report()
+        return
+    if not args.texts or not args.rows:
+        parser.error("--texts and --rows are needed where something is to be measured")
     rows = RowFile(args.rows, KEY)
     recipe = pt.Recipe.named(args.recipe, steps=args.steps)
     texts = passages(args.texts, args.column, args.passages, args.seed)
