@@ -60,8 +60,8 @@ def table(rows: list[dict]) -> str:
         recipe = row["recipe"]
         name = (row.get("tokens_seen", row["model"]), recipe["name"], recipe["steps"], row["layout"], row["length"])
         groups.setdefault(name, []).append(row)
-    lines = ["| model, or tokens seen | recipe | budget | layout | tokens | exact | median steps | 90th percentile | accuracy | bits a float |"]
-    lines.append("|" + "---|" * 10)
+    heads = ("model, or tokens seen", "recipe", "budget", "layout", "tokens", "exact", "median steps", "90th percentile")
+    lines = [f"| {' | '.join((*heads, 'accuracy', 'bits a float'))} |", "|" + "---|" * 10]
     for name, group in sorted(groups.items(), key=lambda item: (str(item[0][0]).zfill(12), *item[0][1:])):
         steps = sorted(row["steps"] for row in group if row["exact"])
         middle = f"{statistics.median(steps):.0f}" if steps else "-"
@@ -107,9 +107,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--snapshots", action="store_true", help="the models are training snapshots, named by tokens: 0.5M")
     parser.add_argument("--rows", type=Path, help="the JSON-lines file to append to")
-    parser.add_argument(
-        "--report", action="store_true", help="write tables and picture from committed rows alone"
-    )
+    parser.add_argument("--report", action="store_true", help="write tables and picture from committed rows alone")
     args = parser.parse_args()
     if args.report:
         report()
