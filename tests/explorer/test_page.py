@@ -59,8 +59,22 @@ def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, 
     for asked in ("gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/call/decode"):
         sent = {"data": data, "fn_index": 0, "session_hash": "x"}
         answer = ask("POST", f"{served}/{asked}", json=sent)
-        assert (answer.status_code, answer.text) == (403, "only a file that was sent up can be named")
-    assert ask("POST", f"{served}/gradio_api/queue/join", content=b'{"data": [' + b"0," * (3 << 20)).status_code == 413
+        assert (answer.status_code, answer.json()) == (403, {"detail": "only a file that was sent up can be named"})
+
+
+@pytest.mark.parametrize("size", [5 << 20, 12 << 20])
+def test_a_text_too_large_to_be_looked_at_is_refused_in_words_that_gradio_shows(served, size):
+    """Its page takes the sentence from the JSON member `detail`; anything else it calls an answer that it cannot read."""
+    answer = ask("POST", f"{served}/gradio_api/queue/join", json={"data": ["x" * size], "fn_index": 0, "session_hash": "x"})
+    assert answer.status_code == 413
+    assert answer.json() == {"detail": "the text is far longer than the 2,000 characters that this page takes"}
+
+
+def test_the_gate_lets_through_what_the_limit_on_texts_allows(served_page, tmp_path):
+    """Two texts of the longest that may be, in the characters that take most room; no model is loaded for them."""
+    with served_page("--max-characters", 500_000, cwd=tmp_path, clean=False) as address:
+        sent = {"data": ["\x01" * 500_000] * 2, "fn_index": 10_000, "session_hash": "x"}
+        assert ask("POST", f"{address}/gradio_api/queue/join", json=sent).status_code not in (403, 413)
 
 
 def test_an_upload_that_is_too_large(served):
@@ -279,6 +293,14 @@ def test_a_race_of_a_chunk(tiny_llama):
     assert said.count("pt-clock") == 2
     with pytest.raises(FileError, match=r"^none\.ptok does not exist"):
         _load("/tmp/where/it/is/kept/none.ptok")
+
+
+def test_a_text_that_is_named_like_an_encoded_one(tmp_path):
+    from prototokens.explorer.decode import _load
+
+    (tmp_path / "note.ptok").write_text("no proto-tokens are in here\n")
+    with pytest.raises(FileError, match=r"^note\.ptok is not a whole \.ptok file \(it does not begin as such a file does"):
+        _load(str(tmp_path / "note.ptok"))
 
 
 def test_a_port_that_is_taken():
