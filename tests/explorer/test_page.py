@@ -1,5 +1,7 @@
 """The page without a browser: what it refuses, what it never gives away, and how a fit is watched and stopped."""
 
+import asyncio
+import re
 import socket
 import sys
 import threading
@@ -259,6 +261,97 @@ def test_a_fit_ends_when_it_is_asked_to_and_when_nobody_watches(live):
     watching.close()
     assert not left.thread.is_alive()
     assert isinstance(left.outcome, Stopped)
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """Where a tab can be built. Gradio would leave event loops open: it makes one wherever it finds none that runs."""
+    import gradio as gr
+
+    loops = []
+    new = asyncio.new_event_loop
+    monkeypatch.setattr(asyncio, "new_event_loop", lambda: loops.append(new()) or loops[-1])
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        yield blocks
+    asyncio.set_event_loop(None)
+    for loop in loops:
+        loop.close()
+
+
+@pytest.fixture
+def encoder(tiny_folder, blocks):
+    """The tab Encode: its desk, and what its two buttons do, as dictionaries from elements' names to what they show."""
+    import gradio as gr
+
+    from prototokens.explorer import encode
+
+    desk = Desk(Settings(models=(str(tiny_folder),), dtype="float32", most_characters=100))
+    encode.tab(desk, gr.State([]))
+    handlers = {each.name: each.fn for each in blocks.fns.values()}
+    visitor = gr.Request(session_hash="a visitor")
+
+    def press(text, pressed, **recipe):
+        values = text, str(tiny_folder), "paper", "fast", 0, recipe.get("steps", 200), [], pressed, visitor
+        for update in handlers["run"](*values):
+            yield {component.elem_id: value for component, value in update.items()}
+
+    return desk, press, lambda pressed: handlers["halt"](pressed, visitor)
+
+
+def test_stop_while_a_text_waits_in_the_line_keeps_it_from_beginning(encoder):
+    desk, press, halt = encoder
+    assert "Stop is noted" in halt(2.0)
+    *_, last = press("Call me.", 1.0)
+    assert "stopped before it began" in last["encode-live"]
+    assert desk.loaded == {}
+    *_, last = press("Call me.", 3.0)
+    assert "exact; decoded" in last["encode-live"]
+
+
+def test_stop_while_the_model_loads(encoder, monkeypatch):
+    desk, press, halt = encoder
+    load = Desk.model
+
+    def slow(self, name):
+        halt(2.0)
+        return load(self, name)
+
+    monkeypatch.setattr(Desk, "model", slow)
+    *_, last = press("Call me.", 1.0)
+    assert "stopped before it began" in last["encode-live"]
+
+
+def test_a_refused_text_leaves_no_file_of_the_one_before_to_be_downloaded(encoder):
+    _, press, _ = encoder
+    updates = list(press("x" * 101, 1.0))
+    assert "the text has 101 characters" in updates[-1]["encode-said"]
+    assert [update["encode-download"].visible for update in updates if "encode-download" in update] == [False]
+
+
+def test_the_curves_stay_when_a_fit_has_ended_and_say_their_first_and_last_values(encoder):
+    _, press, _ = encoder
+    *_, last = press("Call me.", 1.0)
+    assert len(re.findall("<polyline", last["encode-live"])) == 2
+    assert re.search(r"loss, in nats: [\d.]+ at the first step, [\d.e-]+ at step \d+", last["encode-live"])
+
+
+def test_a_curve_has_a_scale_and_few_points():
+    drawn = show.curve([8.0, *[4.0] * 999, 0.5], "red", "loss")
+    assert "<i>8</i><i>0</i>" in drawn
+    assert "8 at the first step, 0.5 at step 1,001" in drawn
+    points = re.search('points="([^"]*)"', drawn)[1].split()
+    assert len(points) == 200
+    assert (points[0], points[-1]) == ("0.0,2.0", "400.0,58.2")
+    assert show.curve([1.0], "red", "loss") == ""
+
+
+def test_what_waits_in_the_line_says_so(blocks):
+    from prototokens.explorer import space
+
+    space.tab(Desk(Settings()))
+    assert {each.name: each.show_progress for each in blocks.fns.values()} == {
+        "run": "full", "walk": "minimal", "shake": "minimal", "swap": "minimal",
+    }  # fmt: skip
 
 
 def test_points_on_a_plane_keep_their_distances():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CSS = """
 @property --pt-clock { syntax: '<integer>'; inherits: false; initial-value: 0; }
 .gradio-container, .gradio-container > main { width: 100% !important; max-width: 1180px !important; margin: 0 auto !important; }
-.pt-text { white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, Menlo, Consolas, monospace;
+.pt-text { white-space: break-spaces; overflow-wrap: anywhere; font-family: ui-monospace, Menlo, Consolas, monospace;
   line-height: 1.9; font-size: 15px; padding: 10px 12px; border: 1px solid var(--border-color-primary); border-radius: 8px; }
 .pt-token { border-radius: 4px; padding: 2px 0; box-shadow: inset 0 0 0 0.5px rgba(127,127,127,.28); }
 .pt-right { background: rgba(34,160,80,.26); }
@@ -33,7 +33,10 @@ CSS = """
 .pt-picture { overflow-x: auto; } .pt-picture img { max-width: none; width: 100%; min-width: 620px; background: white;
   border-radius: 6px; }
 .pt-picture.pt-small img { min-width: 0; max-width: 560px; }
-.pt-curve { width: 100%; height: 64px; }
+.pt-curve { margin: 10px 0 0; } .pt-curve > div { display: flex; gap: 8px; height: 72px; margin: 2px 0 0; }
+.pt-curve svg { flex: 1; min-width: 0; height: 100%; border: solid rgba(127,127,127,.4); border-width: 0 0 1px 1px; }
+.pt-scale { display: flex; flex-direction: column; justify-content: space-between; align-items: flex-end; min-width: 34px;
+  font-size: 11px; line-height: 1; opacity: .75; font-variant-numeric: tabular-nums; } .pt-scale i { font-style: normal; }
 .pt-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; display: block; overflow-x: auto;
   border: none !important; }
 .pt-table td, .pt-table th { border: 1px solid var(--border-color-primary); padding: 4px 8px; text-align: right; }
@@ -111,16 +114,26 @@ def _token(number: int, token: Token, by_margin: bool) -> str:
 
 
 def curve(values: Sequence[float], colour: str, label: str) -> str:
-    """A line over the steps so far, from 0 to the largest value."""
+    """A line over the steps so far, on a scale from 0 to the largest value, with the first and the last value in words."""
     if len(values) < 2:
         return ""
-    top = max(values) or 1.0
-    points = " ".join(f"{400 * i / (len(values) - 1):.1f},{60 - 56 * value / top:.1f}" for i, value in enumerate(values))
+    top, drawn = max(values) or 1.0, _thinned(values)
+    points = " ".join(f"{400 * i / (len(drawn) - 1):.1f},{62 - 60 * value / top:.1f}" for i, value in enumerate(drawn))
+    words = f"{label}: {values[0]:.3g} at the first step, {values[-1]:.3g} at step {len(values):,}"
     return (
-        f'<svg class="pt-curve" viewBox="0 0 400 64" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
-        f'<polyline fill="none" stroke="{colour}" stroke-width="2" vector-effect="non-scaling-stroke" points="{points}"/></svg>'
-        f'<span class="pt-note">{escape(label)}</span>'
+        f'<div class="pt-curve"><span class="pt-note">{escape(words)}</span>'
+        f'<div><span class="pt-scale"><i>{top:.3g}</i><i>0</i></span>'
+        f'<svg viewBox="0 0 400 64" preserveAspectRatio="none" role="img" aria-label="{escape(words)}">'
+        f'<polyline fill="none" stroke="{colour}" stroke-width="2" vector-effect="non-scaling-stroke" points="{points}"/>'
+        "</svg></div></div>"
     )
+
+
+def _thinned(values: Sequence[float], most: int = 200) -> Sequence[float]:
+    """At most so many of the values, evenly spread, the last among them."""
+    if len(values) <= most:
+        return values
+    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
 def picture(figure: Figure, words: str, small: bool = False) -> str:
