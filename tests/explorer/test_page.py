@@ -119,7 +119,60 @@ def test_columns_of_numbers_sort_as_numbers():
     from prototokens.explorer.results import _kinds
 
     assert _kinds(["a", "b", "c"], [[1, "x", True], [2.5, "y", False]]) == ["number", "str", "str"]
+    assert _kinds(["a", "b"], [[1, None], [None, None], [10, None]]) == ["number", "str"]
     assert _kinds(["a"], []) == ["str"]
+
+
+def test_what_tells_rows_apart_stands_first_and_what_they_share_above_them():
+    from prototokens.explorer.results import _about, _arranged
+
+    heads = ["model", "fingerprint", "ids_sha256", "recipe.steps", "run.steps", "run.exact", "gap", "void"]
+    cells = [
+        ["builtin", "a" * 64, "b" * 64, 1, 100, True, "", ""],
+        ["builtin", "a" * 64, "c" * 64, 2, 200, True, 7, ""],
+        ["builtin", "a" * 64, "d" * 64, 1, 300, False, "", ""],
+    ]
+    table = _arranged(heads, cells, 3)
+    assert table.heads == ["run.exact", "run.steps", "recipe.steps", "gap", "ids_sha256"]
+    assert table.cells[0] == [True, 100, 1, None, "b" * 64]
+    assert table.alike == {"model": "builtin", "fingerprint": "aaaaaaaaaaaa…"}
+    said = unescape(_about("given/x.jsonl", table))
+    assert "given/x.jsonl: 3 rows." in said
+    assert "sort" in said
+    assert "All rows alike: model builtin; fingerprint aaaaaaaaaaaa…" in said
+    one = _arranged(heads[:2], [cells[0][:2]], 1)
+    assert (one.heads, one.alike) == (heads[:2], {})
+    assert _arranged(["a", "b"], [[1, 2], [3]], 2).cells == [[1, 2], [3, None]]
+
+
+def test_reports_beside_below_and_above(tmp_path):
+    from prototokens.explorer.results import _report
+
+    folder = tmp_path / "results"
+    for name in ("one", "two", "bare"):
+        (folder / name).mkdir(parents=True)
+    for place, words in (("README.md", "of all"), ("one/report.md", "of one"), ("two/report.md", "of two")):
+        (folder / place).write_text(words + "\n")
+    (tmp_path / "README.md").write_text("outside")
+    shown = {place: _report((folder,), folder / place / "rows.jsonl") for place in ("one", "bare", "")}
+    assert shown["one"] == "of one"
+    assert shown["bare"] == "of all"
+    assert [shown[""].index(words) for words in ("of all", "of one", "of two")] == sorted(
+        shown[""].index(words) for words in ("of all", "of one", "of two")
+    )
+    assert "`two/report.md`" in shown[""]
+
+
+def test_more_pictures_than_are_shown_are_counted(tmp_path):
+    from prototokens.explorer.results import _plots
+
+    for number in range(13):
+        (tmp_path / f"{number:02}.png").write_bytes(b"\x89PNG")
+    shown = _plots((tmp_path,), tmp_path / "rows.jsonl")
+    assert "12 of 13 pictures are shown" in shown
+    assert shown.count("<img") == 12
+    (tmp_path / "12.png").unlink()
+    assert "pictures are shown" not in _plots((tmp_path,), tmp_path / "rows.jsonl")
 
 
 def test_what_a_visitor_writes_is_never_markup():
@@ -309,7 +362,7 @@ def test_stop_while_a_text_waits_in_the_line_keeps_it_from_beginning(encoder):
 
 
 def test_stop_while_the_model_loads(encoder, monkeypatch):
-    desk, press, halt = encoder
+    _, press, halt = encoder
     load = Desk.model
 
     def slow(self, name):
@@ -404,3 +457,26 @@ def test_a_port_that_is_taken():
         taken.listen()
         with pytest.raises(UsageError, match="cannot be listened at"):
             listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_margins_have_a_legend_deeper_colours_in_the_dark_and_a_number_for_fingers_and_keys():
+    tokens = show.text([show.Token("a", 0.1), show.Token("b", 9.0)], by_margin=True)
+    assert 'tabindex="0" title="token 1, margin 0.10"' in tokens
+    assert ".pt-token:focus::after { content: attr(title)" in show.CSS
+    hues = re.findall("--pt-hue:([0-9,]+);--pt-deep:([0-9.]+)", tokens)
+    assert [hue for hue, _ in hues] == ["200,36,52", "9,105,218"]
+    assert set(hues[1:]) <= set(re.findall("--pt-hue:([0-9,]+);--pt-deep:([0-9.]+)", show.legend()))
+    assert "3 logits and more" in show.legend()
+    base, deep = re.search(r"\.dark \.pt-margin .*calc\(([\d.]+) \+ ([\d.]+)", show.CSS).groups()
+    assert float(base) >= 0.5
+    assert float(base) + float(deep) >= 0.8
+
+
+def test_what_is_wider_than_a_phone_can_be_moved_and_says_so():
+    assert "moves sideways" in show.image(b"x", "a wide one")
+    head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (3000).to_bytes(4, "big")
+    assert "min-width:1800px" in show.image(head, "one of many tokens")
+    assert "moves sideways" not in show.image(b"x", "a small one", small=True)
+    assert '<div class="pt-table" tabindex="0"><table>' in show.table(["", "a"], [["b", "c"]])
+    assert re.search(r"\.pt-table \{[^}]*overflow-x: auto", show.CSS)
+    assert re.search(r"\.pt-text \{[^}]*white-space: break-spaces", show.CSS)

@@ -192,11 +192,11 @@ def tab(desk: Desk, shelf: gr.State) -> None:
 
 
 def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curves: str) -> str:
-    """What a fit gave: exact or not, decoded from the vectors; its numbers, its tokens, its curves, the first chunk's vectors."""
+    """What a fit gave: exact or not, decoded from the vectors; its numbers, tokens and curves, the first chunk's vectors."""
     decoded, header = decode_text(lm, encoded), encoded.header
     verdict = "exact" if decoded.matches else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
     verdict += f", with {encoded.set_right:,} of the tokens from patches" if encoded.set_right else ""
-    passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes > 1)}"
+    passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes != 1)}"
     figures = {
         "tokens": f"{decoded.tokens:,}",
         "vectors": str(len(encoded.vectors)),

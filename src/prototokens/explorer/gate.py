@@ -75,7 +75,7 @@ def _refusal(status: int, sentence: str) -> JSONResponse:
 
 
 async def _body(receive: Receive, most: int) -> bytes | None:
-    """The whole of a request, or None where it has more bytes than `most`: those are read, as far as is sensible, and dropped."""
+    """The whole of a request, or None where it has more bytes than `most`: they are read and dropped, as far as is sensible."""
     body, seen = bytearray(), 0
     while True:
         message = await receive()
