@@ -224,15 +224,6 @@ def test_a_text_that_cannot_be_encoded(page, words, sentence):
     page.shot("encode-refused")
 
 
-def test_a_text_far_too_long_to_be_sent(page):
-    page.tab("Encode")
-    page.type("#encode-text", "x" * (5 << 20))
-    page.click("#encode-go")
-    page.until(".toast-wrap", "far longer than the 400 characters that this page takes")
-    page.type("#encode-text", SENTENCE)
-    page.driver.refresh()
-
-
 def test_a_model_that_cannot_be_loaded(page):
     page.tab("Encode")
     page.type("#encode-text", SENTENCE)

@@ -25,8 +25,8 @@ MOST_PICTURES = 12
 MOST_LETTERS = 20  # of a cell; a touch shows the whole
 # What a row is told by, in this order: it stands before the rest.
 FIRST = (
-    "what", "variant", "trial", "name", "recipe.name", "length", "tokens", "tokens_seen", "exact", "solved", "accuracy", "steps",
-    "correct", "margin", "layout", "bits", "rule", "text", "passage", "chunk", "row_steps", "seconds",
+    "what", "variant", "trial", "name", "recipe.name", "length", "tokens", "tokens_seen", "exact", "solved", "accuracy",
+    "steps", "correct", "margin", "layout", "bits", "rule", "text", "passage", "chunk", "row_steps", "seconds",
 )  # fmt: skip
 HASH = re.compile("[0-9a-f]{32,}")
 
