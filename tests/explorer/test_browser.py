@@ -239,7 +239,7 @@ def test_decode_shows_margins_and_a_race(page, ptok):
     page.one("#decode-file input[type=file]").send_keys(str(ptok))
     assert "1 forward pass" in page.until("#decode-text", "the text that was encoded, by its SHA-256")
     assert page.text("#decode-text .pt-text") == SENTENCE
-    page.driver.execute_script("arguments[0].focus()", page.one("#decode-text .pt-token"))
+    page.one("#decode-text .pt-token").click()
     shown = "return getComputedStyle(document.activeElement, '::after').content"
     assert "margin" in page.driver.execute_script(shown)
     page.click("#decode-race-go button, #decode-race-go")
