@@ -173,7 +173,7 @@ def _arranged(heads: list[str], cells: list[list[Any]], total: int) -> Table:
     return Table(kept, shown, alike, total)
 
 
-def _widths(table: Table) -> list[str]:
+def _widths(table: Table) -> list[str | int]:
     """As wide as the longest cell, or as the name with the three dots that stand beside it."""
     letters = [len(head) + 3 for head in table.heads]
     for row in table.cells[:100]:
