@@ -85,6 +85,9 @@ def check_header_length(path: Path) -> None:
     """
     with path.open("rb") as handle:
         stated = int.from_bytes(handle.read(8), "little")
+    if stated > MOST_HEADER and stated > path.stat().st_size:
+        # Of a text that was renamed, the first letters read as a number would say nothing to anybody.
+        raise ValueError("it does not begin as such a file does, with the length of a header")
     if stated > MOST_HEADER:
         raise ValueError(f"its header is said to have {stated:,} bytes, and {MOST_HEADER:,} are the most")
 

@@ -100,7 +100,7 @@ class Page:
             except webdriver.remote.webdriver.WebDriverException:
                 pass  # the page was being redrawn
             time.sleep(0.1)
-        self.shot("too-late")
+        self.shot("too-late", busy=True)
         pytest.fail("the page did not get there")
 
     def until(self, selector, pattern, seconds=PATIENCE):
@@ -155,8 +155,20 @@ class Page:
         self.driver.execute_script("arguments[0].dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))", option)
         time.sleep(0.4)
 
-    def shot(self, name):
-        """The whole page as a picture; nothing of it may be wider than the window."""
+    def rest(self):
+        """Wait until nothing is computed, no list is open, and what came last has faded in."""
+        busy = "[data-testid=status-tracker]:not(.hide), [role=option]"
+        self.wait(lambda: not any(each.is_displayed() for each in self.all(busy)))
+        time.sleep(0.6)
+
+    def shot(self, name, busy=False):
+        """The whole page as a picture; nothing of it may be wider than the window.
+
+        Args:
+            busy: as it is just now; by default once it is at rest.
+        """
+        if not busy:
+            self.rest()
         SHOTS.mkdir(parents=True, exist_ok=True)
         script = "return [document.documentElement.scrollWidth, document.documentElement.scrollHeight, window.innerWidth]"
         width, height, seen = self.driver.execute_script(script)
@@ -181,7 +193,8 @@ def test_encode_fills_in_and_gives_a_file(page):
     page.type("#encode-text", SENTENCE)
     page.click("#encode-go")
     page.until("#encode-live", "tokens right")
-    page.shot("encode-live")
+    page.wait(lambda: (m := re.search(r"(\d+)%\s+tokens right", page.text("#encode-live"))) is None or 30 <= int(m[1]) <= 90)
+    page.shot("encode-live", busy=True)  # of a fit that is half-way, unless it was too quick to be seen so
     done = page.until("#encode-live", "exact; decoded from the file in 1 forward pass")
     assert "NOT exact" not in done
     assert page.text("#encode-live .pt-text").replace("\n", "") == SENTENCE
@@ -226,7 +239,9 @@ def test_decode_shows_margins_and_a_race(page, ptok):
     page.one("#decode-file input[type=file]").send_keys(str(ptok))
     assert "1 forward pass" in page.until("#decode-text", "the text that was encoded, by its SHA-256")
     assert page.text("#decode-text .pt-text") == SENTENCE
-    assert "margin" in page.one("#decode-text .pt-token").get_attribute("title")
+    page.one("#decode-text .pt-token").click()
+    shown = "return getComputedStyle(document.activeElement, '::after').content"
+    assert "margin" in page.driver.execute_script(shown)
     page.click("#decode-race-go button, #decode-race-go")
     said = page.until("#decode-race", "times as long")
     assert "One step:" in said
@@ -283,7 +298,6 @@ def test_inside_draws_what_was_encoded(page, ptok):
     page.one("#inside-closer img[alt='attention of each position to e']")
     page.choose("#inside-vector", "m")
     page.one("#inside-closer img[alt='attention of each position to m']")
-    time.sleep(2)  # until the last picture has faded in
     page.shot("inside")
 
 
@@ -294,8 +308,11 @@ def test_results_are_tables_of_the_folder_alone(page):
     words = page.until("#results-rows", "solution.steps")
     assert "400" in words
     assert "Four texts." in page.until("#results-report", "A report")
-    page.one("#results-file input").click()
+    list_of_files = page.one("#results-file input")
+    list_of_files.click()
+    page.wait(lambda: page.all("[role=option]"))
     assert not any("out.jsonl" in (each.get_attribute("textContent") or "") for each in page.all("[role=option]"))
+    page.driver.execute_script("arguments[0].blur()", list_of_files)
     page.shot("results")
 
 
@@ -320,9 +337,13 @@ def test_a_second_visitor_waits_in_a_line_that_is_seen(address, tmp_path):
         two.type("#encode-text", "It was dark.")
         two.click("#encode-go")
         two.until("#encode-live", r"queue: \d+/\d+")
-        two.shot("queue")
+        two.shot("queue", busy=True)
+        two.click("#encode-stop")
+        two.until("#encode-said", "Stop is noted")
         one.click("#encode-stop")
-        one.until("#encode-live", "stopped")
+        one.until("#encode-live", "this is how far it got")
+        two.until("#encode-live", "stopped before it began")
+        two.click("#encode-go")
         two.until("#encode-live", "exact; decoded from the file")
     finally:
         one.close()

@@ -1,5 +1,7 @@
 """The page without a browser: what it refuses, what it never gives away, and how a fit is watched and stopped."""
 
+import asyncio
+import re
 import socket
 import sys
 import threading
@@ -59,8 +61,22 @@ def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, 
     for asked in ("gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/call/decode"):
         sent = {"data": data, "fn_index": 0, "session_hash": "x"}
         answer = ask("POST", f"{served}/{asked}", json=sent)
-        assert (answer.status_code, answer.text) == (403, "only a file that was sent up can be named")
-    assert ask("POST", f"{served}/gradio_api/queue/join", content=b'{"data": [' + b"0," * (3 << 20)).status_code == 413
+        assert (answer.status_code, answer.json()) == (403, {"detail": "only a file that was sent up can be named"})
+
+
+@pytest.mark.parametrize("size", [5 << 20, 12 << 20])
+def test_a_text_too_large_to_be_looked_at_is_refused_in_words_that_gradio_shows(served, size):
+    """Its page takes the sentence from the JSON member `detail`; anything else it calls an answer that it cannot read."""
+    answer = ask("POST", f"{served}/gradio_api/queue/join", json={"data": ["x" * size], "fn_index": 0, "session_hash": "x"})
+    assert answer.status_code == 413
+    assert answer.json() == {"detail": "the text is far longer than the 2,000 characters that this page takes"}
+
+
+def test_the_gate_lets_through_what_the_limit_on_texts_allows(served_page, tmp_path):
+    """Two texts of the longest that may be, in the characters that take most room; no model is loaded for them."""
+    with served_page("--max-characters", 500_000, cwd=tmp_path, clean=False) as address:
+        sent = {"data": ["\x01" * 500_000] * 2, "fn_index": 10_000, "session_hash": "x"}
+        assert ask("POST", f"{address}/gradio_api/queue/join", json=sent).status_code not in (403, 413)
 
 
 def test_an_upload_that_is_too_large(served):
@@ -103,7 +119,60 @@ def test_columns_of_numbers_sort_as_numbers():
     from prototokens.explorer.results import _kinds
 
     assert _kinds(["a", "b", "c"], [[1, "x", True], [2.5, "y", False]]) == ["number", "str", "str"]
+    assert _kinds(["a", "b"], [[1, None], [None, None], [10, None]]) == ["number", "str"]
     assert _kinds(["a"], []) == ["str"]
+
+
+def test_what_tells_rows_apart_stands_first_and_what_they_share_above_them():
+    from prototokens.explorer.results import _about, _arranged
+
+    heads = ["model", "fingerprint", "ids_sha256", "recipe.steps", "run.steps", "run.exact", "gap", "void"]
+    cells = [
+        ["builtin", "a" * 64, "b" * 64, 1, 100, True, "", ""],
+        ["builtin", "a" * 64, "c" * 64, 2, 200, True, 7, ""],
+        ["builtin", "a" * 64, "d" * 64, 1, 300, False, "", ""],
+    ]
+    table = _arranged(heads, cells, 3)
+    assert table.heads == ["run.exact", "run.steps", "recipe.steps", "gap", "ids_sha256"]
+    assert table.cells[0] == [True, 100, 1, None, "b" * 64]
+    assert table.alike == {"model": "builtin", "fingerprint": "aaaaaaaaaaaa…"}
+    said = unescape(_about("given/x.jsonl", table))
+    assert "given/x.jsonl: 3 rows." in said
+    assert "sort" in said
+    assert "All rows alike: model builtin; fingerprint aaaaaaaaaaaa…" in said
+    one = _arranged(heads[:2], [cells[0][:2]], 1)
+    assert (one.heads, one.alike) == (heads[:2], {})
+    assert _arranged(["a", "b"], [[1, 2], [3]], 2).cells == [[1, 2], [3, None]]
+
+
+def test_reports_beside_below_and_above(tmp_path):
+    from prototokens.explorer.results import _report
+
+    folder = tmp_path / "results"
+    for name in ("one", "two", "bare"):
+        (folder / name).mkdir(parents=True)
+    for place, words in (("README.md", "of all"), ("one/report.md", "of one"), ("two/report.md", "of two")):
+        (folder / place).write_text(words + "\n")
+    (tmp_path / "README.md").write_text("outside")
+    shown = {place: _report((folder,), folder / place / "rows.jsonl") for place in ("one", "bare", "")}
+    assert shown["one"] == "of one"
+    assert shown["bare"] == "of all"
+    assert [shown[""].index(words) for words in ("of all", "of one", "of two")] == sorted(
+        shown[""].index(words) for words in ("of all", "of one", "of two")
+    )
+    assert "`two/report.md`" in shown[""]
+
+
+def test_more_pictures_than_are_shown_are_counted(tmp_path):
+    from prototokens.explorer.results import _plots
+
+    for number in range(13):
+        (tmp_path / f"{number:02}.png").write_bytes(b"\x89PNG")
+    shown = _plots((tmp_path,), tmp_path / "rows.jsonl")
+    assert "12 of 13 pictures are shown" in shown
+    assert shown.count("<img") == 12
+    (tmp_path / "12.png").unlink()
+    assert "pictures are shown" not in _plots((tmp_path,), tmp_path / "rows.jsonl")
 
 
 def test_what_a_visitor_writes_is_never_markup():
@@ -247,6 +316,97 @@ def test_a_fit_ends_when_it_is_asked_to_and_when_nobody_watches(live):
     assert isinstance(left.outcome, Stopped)
 
 
+@pytest.fixture
+def blocks(monkeypatch):
+    """Where a tab can be built. Gradio would leave event loops open: it makes one wherever it finds none that runs."""
+    import gradio as gr
+
+    loops = []
+    new = asyncio.new_event_loop
+    monkeypatch.setattr(asyncio, "new_event_loop", lambda: loops.append(new()) or loops[-1])
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        yield blocks
+    asyncio.set_event_loop(None)
+    for loop in loops:
+        loop.close()
+
+
+@pytest.fixture
+def encoder(tiny_folder, blocks):
+    """The tab Encode: its desk, and what its two buttons do, as dictionaries from elements' names to what they show."""
+    import gradio as gr
+
+    from prototokens.explorer import encode
+
+    desk = Desk(Settings(models=(str(tiny_folder),), dtype="float32", most_characters=100))
+    encode.tab(desk, gr.State([]))
+    handlers = {each.name: each.fn for each in blocks.fns.values()}
+    visitor = gr.Request(session_hash="a visitor")
+
+    def press(text, pressed, **recipe):
+        values = text, str(tiny_folder), "paper", "fast", 0, recipe.get("steps", 200), [], pressed, visitor
+        for update in handlers["run"](*values):
+            yield {component.elem_id: value for component, value in update.items()}
+
+    return desk, press, lambda pressed: handlers["halt"](pressed, visitor)
+
+
+def test_stop_while_a_text_waits_in_the_line_keeps_it_from_beginning(encoder):
+    desk, press, halt = encoder
+    assert "Stop is noted" in halt(2.0)
+    *_, last = press("Call me.", 1.0)
+    assert "stopped before it began" in last["encode-live"]
+    assert desk.loaded == {}
+    *_, last = press("Call me.", 3.0)
+    assert "exact; decoded" in last["encode-live"]
+
+
+def test_stop_while_the_model_loads(encoder, monkeypatch):
+    _, press, halt = encoder
+    load = Desk.model
+
+    def slow(self, name):
+        halt(2.0)
+        return load(self, name)
+
+    monkeypatch.setattr(Desk, "model", slow)
+    *_, last = press("Call me.", 1.0)
+    assert "stopped before it began" in last["encode-live"]
+
+
+def test_a_refused_text_leaves_no_file_of_the_one_before_to_be_downloaded(encoder):
+    _, press, _ = encoder
+    updates = list(press("x" * 101, 1.0))
+    assert "the text has 101 characters" in updates[-1]["encode-said"]
+    assert [update["encode-download"].visible for update in updates if "encode-download" in update] == [False]
+
+
+def test_the_curves_stay_when_a_fit_has_ended_and_say_their_first_and_last_values(encoder):
+    _, press, _ = encoder
+    *_, last = press("Call me.", 1.0)
+    assert len(re.findall("<polyline", last["encode-live"])) == 2
+    assert re.search(r"loss, in nats: [\d.]+ at the first step, [\d.e-]+ at step \d+", last["encode-live"])
+
+
+def test_a_curve_has_a_scale_and_few_points():
+    drawn = show.curve([8.0, *[4.0] * 999, 0.5], "red", "loss")
+    assert "<i>8</i><i>0</i>" in drawn
+    assert "8 at the first step, 0.5 at step 1,001" in drawn
+    points = re.search('points="([^"]*)"', drawn)[1].split()
+    assert len(points) == 200
+    assert (points[0], points[-1]) == ("0.0,2.0", "400.0,58.2")
+    assert show.curve([1.0], "red", "loss") == ""
+
+
+def test_what_waits_in_the_line_says_so(blocks):
+    from prototokens.explorer import space
+
+    space.tab(Desk(Settings()))
+    assert {each.name: each.show_progress for each in blocks.fns.values()} == {
+        "run": "full", "walk": "minimal", "shake": "minimal", "swap": "minimal",
+    }  # fmt: skip
+
+
 def test_points_on_a_plane_keep_their_distances():
     from prototokens.explorer.space import _flattened
 
@@ -281,6 +441,14 @@ def test_a_race_of_a_chunk(tiny_llama):
         _load("/tmp/where/it/is/kept/none.ptok")
 
 
+def test_a_text_that_is_named_like_an_encoded_one(tmp_path):
+    from prototokens.explorer.decode import _load
+
+    (tmp_path / "note.ptok").write_text("no proto-tokens are in here\n")
+    with pytest.raises(FileError, match=r"^note\.ptok is not a whole \.ptok file \(it does not begin as such a file does"):
+        _load(str(tmp_path / "note.ptok"))
+
+
 def test_a_port_that_is_taken():
     from prototokens.explorer.page import listen
 
@@ -289,3 +457,26 @@ def test_a_port_that_is_taken():
         taken.listen()
         with pytest.raises(UsageError, match="cannot be listened at"):
             listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_margins_have_a_legend_deeper_colours_in_the_dark_and_a_number_for_fingers_and_keys():
+    tokens = show.text([show.Token("a", 0.1), show.Token("b", 9.0)], by_margin=True)
+    assert 'tabindex="0" title="token 1, margin 0.10"' in tokens
+    assert ".pt-token:focus::after { content: attr(title)" in show.CSS
+    hues = re.findall("--pt-hue:([0-9,]+);--pt-deep:([0-9.]+)", tokens)
+    assert [hue for hue, _ in hues] == ["200,36,52", "9,105,218"]
+    assert set(hues[1:]) <= set(re.findall("--pt-hue:([0-9,]+);--pt-deep:([0-9.]+)", show.legend()))
+    assert "3 logits and more" in show.legend()
+    base, deep = re.search(r"\.dark \.pt-margin .*calc\(([\d.]+) \+ ([\d.]+)", show.CSS).groups()
+    assert float(base) >= 0.5
+    assert float(base) + float(deep) >= 0.8
+
+
+def test_what_is_wider_than_a_phone_can_be_moved_and_says_so():
+    assert "moves sideways" in show.image(b"x", "a wide one")
+    head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (3000).to_bytes(4, "big")
+    assert "min-width:1800px" in show.image(head, "one of many tokens")
+    assert "moves sideways" not in show.image(b"x", "a small one", small=True)
+    assert '<div class="pt-table" tabindex="0"><table>' in show.table(["", "a"], [["b", "c"]])
+    assert re.search(r"\.pt-table \{[^}]*overflow-x: auto", show.CSS)
+    assert re.search(r"\.pt-text \{[^}]*white-space: break-spaces", show.CSS)

@@ -49,7 +49,7 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         tokens = all_tokens(lm, encoded)
         margins = [token.margin for token in tokens if token.margin is not None]
         verdict = "the text that was encoded, by its SHA-256" if decoded.matches else "NOT the text that was encoded"
-        passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes > 1)}"
+        passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes != 1)}"
         figures = {
             "tokens": f"{decoded.tokens:,}",
             "chunks": str(len(encoded.header["chunks"])),
@@ -62,7 +62,7 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         shelved = put_on_shelf(kept, lm, encoded, decoded.text)
         return {
             text: show.judged(f"{verdict}; {passes}", decoded.matches) + show.facts(figures) + show.text(tokens, by_margin=True)
-            + show.note("red: narrow margins; blue: wide ones; touch a token for its number"),
+            + (show.legend() if margins else ""),
             track: "",
             start: gr.Button(visible=True),
             shelf: shelved,

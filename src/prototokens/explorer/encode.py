@@ -25,6 +25,8 @@ from prototokens.samples import short
 LAYOUTS = ["auto", "paper", "free", "tiled:2", "tiled:4", "tiled:8"]
 EVERY = 0.25  # seconds from picture to picture
 MOST_SHOWN = 24  # chunks whose text is decoded for each picture
+# The time of the click goes with it: a request may wait in the line, and a Stop overtakes it.
+PRESSED = "(...given) => [...given.slice(0, -1), performance.now()]"
 
 
 class Stopped(Exception):
@@ -61,6 +63,13 @@ class LiveFit:
                 self.stop.set()
             self.thread.join()
 
+    def drawn(self) -> str:
+        """The curves so far."""
+        right, loss = self.curves
+        return show.curve(right, "#1a7f37", "share of tokens right, of the chunks at work") + show.curve(
+            loss, "#0969da", "loss, in nats"
+        )
+
     def _run(self, recipe: Recipe, seed: int) -> None:
         try:
             self.outcome = encode(
@@ -87,9 +96,7 @@ class LiveFit:
             "row-steps a second": f"{now.row_steps / max(now.seconds, 1e-9):,.0f}",
             "seconds": f"{now.seconds:.1f}",
         }
-        right = show.curve(_thinned(self.curves[0]), "#1a7f37", "share of tokens right, of the chunks at work")
-        loss = show.curve(_thinned(self.curves[1]), "#0969da", "loss")
-        frame = show.facts(figures) + show.text(tokens) + right + loss
+        frame = show.facts(figures) + show.text(tokens) + self.drawn()
         try:
             self.frames.put_nowait(frame)
         except Full:
@@ -138,18 +145,25 @@ def tab(desk: Desk, shelf: gr.State) -> None:
     live = gr.HTML(elem_id="encode-live", min_height=40)
     download = gr.DownloadButton("Download the .ptok", visible=False, elem_id="encode-download")
 
+    pressed = gr.Number(visible=False)
+
     @told(said, live)
     def run(
-        text: str, model: str, layout: str, recipe: str, seed: float, steps: float, kept: list[Kept], request: gr.Request
-    ) -> Iterator[dict[Any, Any]]:
-        desk.check_text(text)
+        text: str, model: str, layout: str, recipe: str, seed: float, steps: float, kept: list[Kept], pressed: float,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+        visitor = str(request.session_hash)
+        stopping = desk.begin(visitor, pressed)
+        # What was offered before is not of this text, be it refused or not.
         yield {live: show.note("loading the model, reading the text"), download: gr.DownloadButton(visible=False)}
-        lm = desk.model(model)
+        desk.check_text(text)
+        lm = None if stopping.is_set() else desk.model(model)
+        if lm is None or stopping.is_set():
+            yield {live: show.judged("stopped before it began", False)}
+            return
         ids = text_ids(lm, text)
         plan = plan_chunks(lm, ids, layout)
-        stopping = desk.stops[str(request.session_hash)] = Event()
-        chosen = Recipe.named(recipe, steps=int(steps))
-        fit = LiveFit(lm, text, ids, plan, chosen, int(seed), stopping)
+        fit = LiveFit(lm, text, ids, plan, Recipe.named(recipe, steps=int(steps)), int(seed), stopping)
         frame = ""
         for frame in fit.watch():
             yield {live: show.note(plan.describe()) + frame}
@@ -159,29 +173,30 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         if isinstance(fit.outcome, Exception):
             raise fit.outcome
         assert fit.outcome is not None
-        path = desk.file_of(str(request.session_hash))
+        path = desk.file_of(visitor)
         yield {
-            live: _outcome(lm, fit.outcome, ids, fit.outcome.save(path)),
+            live: _outcome(lm, fit.outcome, ids, fit.outcome.save(path), fit.drawn()),
             download: gr.DownloadButton(value=str(path), visible=True),
             shelf: put_on_shelf(kept, lm, fit.outcome, text),
         }
 
-    def halt(request: gr.Request) -> None:
-        desk.stop(str(request.session_hash))
+    def halt(pressed: float, request: gr.Request) -> str:
+        desk.stop(str(request.session_hash), pressed)
+        return show.note("Stop is noted: what runs ends at its next step, and what waits will not begin.")
 
     go.click(
-        run, [text, model, layout, recipe, seed, steps, shelf], [said, live, download, shelf], show_progress_on=live,
-        concurrency_limit=1, concurrency_id=LINE, api_visibility="private",
+        run, [text, model, layout, recipe, seed, steps, shelf, pressed], [said, live, download, shelf],
+        show_progress_on=live, js=PRESSED, concurrency_limit=1, concurrency_id=LINE, api_visibility="private",
     )  # fmt: skip
-    stop.click(halt, queue=False, show_progress="hidden", api_visibility="private")
+    stop.click(halt, pressed, said, js=PRESSED, queue=False, show_progress="hidden", api_visibility="private")
 
 
-def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int) -> str:
-    """What a fit gave: exact or not, decoded from the vectors; its numbers, its tokens, and the first chunk's vectors."""
+def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curves: str) -> str:
+    """What a fit gave: exact or not, decoded from the vectors; its numbers, tokens and curves, the first chunk's vectors."""
     decoded, header = decode_text(lm, encoded), encoded.header
     verdict = "exact" if decoded.matches else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
     verdict += f", with {encoded.set_right:,} of the tokens from patches" if encoded.set_right else ""
-    passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes > 1)}"
+    passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes != 1)}"
     figures = {
         "tokens": f"{decoded.tokens:,}",
         "vectors": str(len(encoded.vectors)),
@@ -194,16 +209,10 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int) -> s
         show.judged(f"{verdict}; decoded from the file in {passes}, {decoded.seconds * 1000:.0f} ms", decoded.matches)
         + show.facts(figures)
         + show.text(all_tokens(lm, encoded, ids))
+        + curves
     )
     if not encoded.held():
         return shown + show.note("no chunk is held by vectors: there are none to draw")
     first = encoded.chunk(encoded.held()[0] + 1).protos
     names = [pictures.name_of(number, len(first)) for number in range(len(first))]
     return shown + show.picture(pictures.vectors(first, names), "the vectors of the first chunk as coloured cells")
-
-
-def _thinned(values: list[float], most: int = 200) -> list[float]:
-    """At most so many of the values, evenly spread, the last among them."""
-    if len(values) <= most:
-        return values
-    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Whatever a page may ask for, the browser gets it from here or not at all.
@@ -20,14 +20,20 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; frame-ancestors 'self'"
 )
-MOST_ASKED = 4 << 20  # bytes of a request that is no upload
+MOST_ASKED = 4 << 20  # bytes of a request that is no upload, where texts are not let be longer
+MOST_DRAINED = 64 << 20  # bytes that are read of a request that is refused: a browser hears an answer only once it has sent
 
 
 class Gate:
-    """Refuses requests that name files which were not sent up, and tells browsers to fetch nothing from elsewhere."""
+    """Refuses requests that name files which were not sent up, and tells browsers to fetch nothing from elsewhere.
 
-    def __init__(self, inner: ASGIApp):
-        self.inner = inner
+    Args:
+        most_characters: of a text. A request holds two texts at most, of up to six bytes a character as JSON.
+    """
+
+    def __init__(self, inner: ASGIApp, most_characters: int = 0):
+        self.inner, self.most_characters = inner, most_characters
+        self.most_asked = MOST_ASKED + 12 * most_characters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
@@ -41,12 +47,14 @@ class Gate:
         if scope["type"] != "http" or scope["method"] != "POST" or _is_upload(scope):
             await self.inner(scope, receive, sent)
             return
-        body = await _body(receive)
+        body = await _body(receive, self.most_asked)
         if body is None:
-            await PlainTextResponse("the request is too large", 413)(scope, receive, sent)
+            await _refusal(413, f"the text is far longer than the {self.most_characters:,} characters that this page takes")(
+                scope, receive, sent
+            )
             return
         if not _names_uploads_alone(body):
-            await PlainTextResponse("only a file that was sent up can be named", 403)(scope, receive, sent)
+            await _refusal(403, "only a file that was sent up can be named")(scope, receive, sent)
             return
         given = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -61,18 +69,22 @@ def _is_upload(scope: Scope) -> bool:
     return Headers(scope=scope).get("content-type", "").startswith("multipart/form-data")
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole of a request, or None where it is too large."""
-    body = bytearray()
+def _refusal(status: int, sentence: str) -> JSONResponse:
+    """An answer whose sentence Gradio's page shows: it looks for it in JSON."""
+    return JSONResponse({"detail": sentence}, status)
+
+
+async def _body(receive: Receive, most: int) -> bytes | None:
+    """The whole of a request, or None where it has more bytes than `most`: they are read and dropped, as far as is sensible."""
+    body, seen = bytearray(), 0
     while True:
         message = await receive()
-        if message["type"] != "http.request":
-            return bytes(body)
-        body += message.get("body", b"")
-        if len(body) > MOST_ASKED:
-            return None
-        if not message.get("more_body"):
-            return bytes(body)
+        part = message.get("body", b"")
+        seen += len(part)
+        if seen <= most:
+            body += part
+        if seen > most + MOST_DRAINED or message["type"] != "http.request" or not message.get("more_body"):
+            return bytes(body) if seen <= most else None
 
 
 def _names_uploads_alone(body: bytes) -> bool:

@@ -62,7 +62,7 @@ def app(settings: Settings, host: str) -> FastAPI:
     theme = Default(primary_hue="violet", font=[Font(name) for name in fonts], font_mono=[Font(name) for name in mono])
     served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    served.add_middleware(Gate)
+    served.add_middleware(Gate, most_characters=settings.most_characters)
     if host in LOOPBACK:
         # A page elsewhere whose name is made to point here is not this page.
         served.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])

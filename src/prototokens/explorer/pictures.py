@@ -5,6 +5,7 @@ Matplotlib's figures without its global state: nothing is shown, and many can be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_LABELS = 64  # tokens written under a figure; beyond, nothing is
 MOST_WORDS = 32  # tokens in a row whose cells are written into
+NEAR = 13.0  # points between a place on a map and the middle of its label
 INK, FAINT = "#1f2328", "#6e7781"
 RIGHT = "#1a7f37"
 
@@ -56,7 +58,7 @@ def vectors(protos: Float[Tensor, "vectors d_model"], names: list[str]) -> Figur
     for number in range(1, count):
         axes.axhline(number * folds - 0.5, color="white", linewidth=2)
     axes.set_title(f"{count} vectors of {width} numbers, {folds} lines of 64 each", fontsize=10, color=INK, loc="left")
-    figure.colorbar(image, ax=axes, fraction=0.025, pad=0.01)
+    _bar(axes, image, "value")
     return figure
 
 
@@ -64,7 +66,7 @@ def attention_by_head(axes: Axes, inside: Inside, vector: int) -> None:
     """A cell a head: its attention to a vector, the mean over the positions that have something else to look at."""
     shares = inside.attention[..., min(vector, inside.attention.shape[-1] - 1)][:, :, 1:]
     mean = shares.mean(-1) if shares.shape[-1] else inside.attention[:, :, 0, min(vector, inside.attention.shape[-1] - 1)]
-    _heat(axes, mean, "viridis", 0, 1)
+    _heat(axes, mean, "viridis", (0, 1), "share")
     axes.set_title(f"attention to {name_of(vector, inside.attention.shape[-1])}, by layer and head", **_TITLE)
     axes.set_ylabel("layer", **_LABEL)
     axes.set_xlabel("head", **_LABEL)
@@ -78,7 +80,8 @@ def attention_by_position(
     """A row a layer (or, of one layer, a row a head): each position's attention to a vector."""
     shares = inside.attention[..., vector]
     rows = shares.mean(1) if layer is None else shares[layer]
-    _heat(axes, rows, "viridis", 0, 1)
+    _heat(axes, rows, "viridis", (0, 1), "share")
+    axes.set_ylabel("layer" if layer is None else "head", **_LABEL)
     what = "by layer, the mean of its heads" if layer is None else f"by head of layer {layer + 1}"
     axes.set_title(f"attention of each position to {name_of(vector, inside.attention.shape[-1])}, {what}", **_TITLE)
     axes.set_yticks(range(len(rows)), [str(number + 1) for number in range(len(rows))])
@@ -91,7 +94,7 @@ def lens(axes: Axes, inside: Inside, read: Callable[[int], str]) -> None:
     """What each depth decodes to, and how unlikely it holds the token that comes out at the end."""
     nats, rank, ids = inside.lens.nats, inside.lens.rank, inside.lens.ids
     most = max(1.0, float(nats.max()))
-    _heat(axes, nats, "magma_r", 0, most)
+    _heat(axes, nats, "magma_r", (0, most), "nats")
     words = ids.shape[1] <= MOST_WORDS
     for depth, position in ((depth, position) for depth in range(len(ids)) for position in range(ids.shape[1])):
         right, dark = bool(rank[depth, position] == 0), float(nats[depth, position]) > most / 2
@@ -118,7 +121,7 @@ def knocked_out(axes: Axes, inside: Inside, read: Callable[[int], str]) -> None:
     """E hidden from a block on: the final token's lead, blue where it is kept and red where it is lost."""
     margin = inside.knockout.margin
     reach = max(1.0, float(margin.abs().max()))
-    _heat(axes, margin, "RdBu", -reach, reach)
+    _heat(axes, margin, "RdBu", (-reach, reach), "logits")
     kept = (margin > 0).float().mean(1).tolist()
     names = ["none sees it", *(f"first {number}" for number in range(1, len(margin) - 1)), "all see it"]
     axes.set_title("e hidden from all but the first blocks: margin of each token, and the share that is kept", **_TITLE)
@@ -147,11 +150,18 @@ def _figure(width: float, height: float) -> Figure:
     return figure_class(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def _heat(axes: Axes, values: Tensor, colours: str, low: float, high: float) -> None:
+def _heat(axes: Axes, values: Tensor, colours: str, span: tuple[float, float], unit: str) -> None:
+    """Values as coloured cells, with a bar that says what the colours of the span stand for."""
+    low, high = span
     image = axes.imshow(values.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    _bar(axes, image, unit)
+    axes.tick_params(labelsize=8, colors=FAINT, length=0)
+
+
+def _bar(axes: Axes, image: Any, unit: str) -> None:
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.025, pad=0.01)
     bar.ax.tick_params(labelsize=8, colors=FAINT)
-    axes.tick_params(labelsize=8, colors=FAINT, length=0)
+    bar.set_label(unit, **_LABEL)
 
 
 def _token_axis(axes: Axes, tokens: list[str]) -> None:
@@ -181,16 +191,56 @@ def closer(inside: Inside, read: Callable[[int], str], vector: int, layer: int |
 
 
 def plane(points: Float[Tensor, "count 2"], names: list[str]) -> Figure:
-    """Points with their names, a colour for each first letter."""
+    """Points with their names, a colour for each first letter; names stand where they hide neither points nor each other."""
     figure = _figure(5.0, 4.0)
     axes = figure.add_subplot()
     letters = sorted({name[0] for name in names})
     for point, name in zip(points.tolist(), names, strict=True):
         number = letters.index(name[0])
         axes.plot(*point, marker="os^D"[number % 4], color=f"C{number}", markersize=8)
-        axes.annotate(name, point, xytext=(6, 6), textcoords="offset points", fontsize=9, color=INK)
     axes.set_title("distances between solutions, on a plane", **_TITLE)
     axes.tick_params(labelsize=8, colors=FAINT, length=0)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.2)
+    figure.draw_without_rendering()  # until then, nobody knows how many pixels lie between two points
+    at = torch.tensor(axes.transData.transform(points.tolist()) * 72 / figure.dpi)  # as labels are moved: in points
+    for name, point, away in zip(names, points.tolist(), _apart(at), strict=True):
+        line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6} if math.hypot(*away) > NEAR else None
+        axes.annotate(
+            name,
+            point,
+            xytext=away,
+            textcoords="offset points",
+            fontsize=9,
+            color=INK,
+            ha="center",
+            va="center",
+            arrowprops=line,
+        )
     return figure
+
+
+def _apart(at: Tensor) -> list[tuple[float, float]]:
+    """How far from each of the places a label stands, so that it is free of the places and of the labels before it.
+
+    Args:
+        at: [count, 2], in points; so what is given. A label is at most 16 wide and 10 high, a place 8 in both.
+    """
+    taken: list[tuple[Tensor, float, float]] = [(place, 12.0, 9.0) for place in at]
+    moved = []
+    for place in at:
+        ways = [
+            (far * math.cos(turn * math.pi / 6), far * math.sin(turn * math.pi / 6))
+            for far in (NEAR, 1.8 * NEAR, 2.6 * NEAR)
+            for turn in (1, 5, 11, 7, 0, 6, 3, 9, 2, 4, 8, 10)
+        ]
+        spots = [place + torch.tensor(way, dtype=at.dtype) for way in ways]
+        free = (
+            number
+            for number, spot in enumerate(spots)
+            if not any(abs(float((spot - x)[0])) < w and abs(float((spot - x)[1])) < h for x, w, h in taken)
+        )
+        best = next(free, 0)
+        taken.append((spots[best], 16.0, 10.0))
+        moved.append(ways[best])
+    return moved

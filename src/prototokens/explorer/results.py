@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -21,6 +22,29 @@ TABLES, PICTURES, REPORTS = (".jsonl", ".csv"), (".png",), (".md",)
 MOST_BYTES = 16 << 20
 MOST_ROWS = 5000
 MOST_PICTURES = 12
+MOST_LETTERS = 20  # of a cell; a touch shows the whole
+# What a row is told by, in this order: it stands before the rest.
+FIRST = (
+    "what", "variant", "trial", "name", "recipe.name", "length", "tokens", "tokens_seen", "exact", "solved", "accuracy",
+    "steps", "correct", "margin", "layout", "bits", "rule", "text", "passage", "chunk", "row_steps", "seconds",
+)  # fmt: skip
+HASH = re.compile("[0-9a-f]{32,}")
+
+
+class Table(NamedTuple):
+    """Rows as they are shown.
+
+    Attributes:
+        heads: of the columns.
+        cells: of each row; None where a row has nothing.
+        alike: what all rows have alike, by its name.
+        total: how many rows there are, shown or not.
+    """
+
+    heads: list[str]
+    cells: list[list[Any]]
+    alike: dict[str, str]
+    total: int
 
 
 def tab(desk: Desk) -> None:
@@ -36,8 +60,9 @@ def tab(desk: Desk) -> None:
     said = gr.HTML(elem_id="results-said")
     about = gr.HTML(elem_id="results-about")
     rows = gr.Dataframe(
-        interactive=False, elem_id="results-rows", max_height=460, show_search="filter", wrap=False, visible=False
-    )
+        interactive=False, elem_id="results-rows", max_height=460, show_search="filter", wrap=False, visible=False,
+        max_chars=MOST_LETTERS,
+    )  # fmt: skip
     report = gr.Markdown(elem_id="results-report")
     plots = gr.HTML(elem_id="results-plots")
 
@@ -46,14 +71,16 @@ def tab(desk: Desk) -> None:
         if not name:
             return {rows: gr.Dataframe(visible=False), about: "", report: "", plots: ""}
         path = _find(folders, name, TABLES)
-        heads, cells, total = _read(path)
-        shown = f"{total:,} rows" + (f", the first {MOST_ROWS:,} of them shown" if total > MOST_ROWS else "")
+        table = _arranged(*_read(path))
         return {
-            rows: gr.Dataframe({"headers": heads, "data": cells}, datatype=_kinds(heads, cells), visible=True),
-            about: show.note(f"{name}: {shown}"),
+            rows: gr.Dataframe(
+                {"headers": table.heads, "data": table.cells}, datatype=_kinds(table.heads, table.cells),
+                column_widths=_widths(table), visible=True,
+            ),
+            about: _about(name, table),
             report: _report(folders, path),
             plots: _plots(folders, path),
-        }
+        }  # fmt: skip
 
     def again() -> dict[str, Any]:
         return gr.Dropdown(_names(folders, TABLES))  # pyright: ignore[reportReturnType]
@@ -118,13 +145,13 @@ def _read(path: Path) -> tuple[list[str], list[list[Any]], int]:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with one value a cell: an object's members get cells of their own, a list stays as JSON."""
+    """A row with one value a cell: an object's members get cells of their own, a list stays as JSON, null leaves it empty."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, dict):
             flat.update({f"{key}.{inner}": each for inner, each in _flat(value).items()})
         else:
-            flat[key] = json.dumps(value) if isinstance(value, list) or value is None else value
+            flat[key] = json.dumps(value) if isinstance(value, list) else "" if value is None else value
     return flat
 
 
@@ -136,10 +163,57 @@ def _number(cell: str) -> Any:
         return cell
 
 
+def _arranged(heads: list[str], cells: list[list[Any]], total: int) -> Table:
+    """What tells rows apart first, hashes last, and what all have alike in no column at all; one row has nothing alike."""
+    columns = {head: [row[place] if place < len(row) else "" for row in cells] for place, head in enumerate(heads)}
+    same = {head for head, column in columns.items() if len(column) > 1 and len({*map(repr, column)}) == 1}
+    alike = {head: _shortened(str(columns[head][0])) for head in heads if head in same and columns[head][0] != ""}
+    kept = sorted((head for head in heads if head not in same), key=lambda head: _rank(head, columns[head]))
+    shown = [[None if (cell := columns[head][row]) == "" else cell for head in kept] for row in range(len(cells))]
+    return Table(kept, shown, alike, total)
+
+
+def _widths(table: Table) -> list[str | int]:
+    """As wide as the longest cell, or as the name with the three dots that stand beside it."""
+    letters = [len(head) + 3 for head in table.heads]
+    for row in table.cells[:100]:
+        letters = [max(most, min(MOST_LETTERS + 3, len(str(cell)))) for most, cell in zip(letters, row, strict=True)]
+    return [f"{9 * most + 20}px" for most in letters]
+
+
+def _rank(head: str, column: list[Any]) -> int:
+    """Where a column stands: those of `FIRST`, by their whole name or as what is measured; then the rest; then hashes."""
+    if any(isinstance(cell, str) and HASH.fullmatch(cell) for cell in column):
+        return len(FIRST) + 1
+    of_a_recipe, own = head.startswith("recipe."), head.rpartition(".")[2]
+    name = head if head in FIRST or of_a_recipe else own
+    return FIRST.index(name) if name in FIRST else len(FIRST)
+
+
+def _shortened(value: str) -> str:
+    """A hash by its beginning, anything else as it is."""
+    return f"{value[:12]}…" if HASH.fullmatch(value) else value
+
+
+def _about(name: str, table: Table) -> str:
+    """What stands above a table: its size, how it is sorted, and what all its rows have alike."""
+    shown = f", the first {MOST_ROWS:,} of them shown" if table.total > MOST_ROWS else ""
+    told = show.note(
+        f"{name}: {table.total:,} rows{shown}. The three dots in a column's head sort and filter by it;"
+        " a touch shows the whole of a cell that was cut."
+    )
+    if not table.alike:
+        return told
+    return told + show.note("All rows alike: " + "; ".join(f"{head} {value}" for head, value in table.alike.items()))
+
+
 def _kinds(heads: list[str], cells: list[list[Any]]) -> list[Any]:
-    """For each column, whether it holds numbers, and so sorts by them."""
-    columns = zip(*cells, strict=False) if cells else [()] * len(heads)
-    return ["number" if column and all(type(cell) in (int, float) for cell in column) else "str" for column in columns]
+    """For each column, whether it holds numbers, and so sorts by them; what a row lacks makes them no text."""
+    kinds = []
+    for place in range(len(heads)):
+        there = [row[place] for row in cells if row[place] is not None]
+        kinds.append("number" if there and all(type(cell) in (int, float) for cell in there) else "str")
+    return kinds
 
 
 def _beside(folders: tuple[Path, ...], path: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -148,14 +222,35 @@ def _beside(folders: tuple[Path, ...], path: Path, suffixes: tuple[str, ...]) ->
 
 
 def _report(folders: tuple[Path, ...], path: Path) -> str:
-    """The report beside the rows, its pictures left out: they are shown below it."""
-    for found in _beside(folders, path, REPORTS):
-        if found.name in ("report.md", "README.md") and found.stat().st_size <= MOST_BYTES:
-            lines = found.read_text(encoding="utf-8", errors="replace").splitlines()
-            return "\n".join(line for line in lines if not line.startswith("!["))
-    return ""
+    """The reports of the rows, their pictures left out: they are shown below.
+
+    They are those in the rows' folder and below it, each with its place where there are several; where there is none, those of
+    the nearest folder above that has one.
+    """
+    every = [found for found in _files(folders, REPORTS).values() if found.name in ("report.md", "README.md")]
+    every = [found for found in every if found.stat().st_size <= MOST_BYTES]
+    reports = [found for found in every if found.is_relative_to(path.parent)]
+    for above in path.parent.parents:
+        reports = reports or [found for found in every if found.parent == above]
+    if len(reports) == 1:
+        return _words(reports[0])
+    return "\n\n".join(f"`{_place(found, path)}`\n\n{_words(found)}" for found in reports)
+
+
+def _place(report: Path, rows: Path) -> str:
+    """Where a report lies, as seen from the rows."""
+    inside = report.is_relative_to(rows.parent)
+    return report.relative_to(rows.parent).as_posix() if inside else report.name
+
+
+def _words(report: Path) -> str:
+    lines = report.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("!["))
 
 
 def _plots(folders: tuple[Path, ...], path: Path) -> str:
-    found = [each for each in _beside(folders, path, PICTURES) if each.stat().st_size <= MOST_BYTES][:MOST_PICTURES]
-    return "".join(show.note(each.name) + show.image(each.read_bytes(), each.stem) for each in found)
+    """The pictures beside the rows; where there are more than are shown, that is said."""
+    found = [each for each in _beside(folders, path, PICTURES) if each.stat().st_size <= MOST_BYTES]
+    left = f"{MOST_PICTURES} of {len(found)} pictures are shown." if len(found) > MOST_PICTURES else ""
+    shown = "".join(show.note(each.name) + show.image(each.read_bytes(), each.stem) for each in found[:MOST_PICTURES])
+    return (show.note(left) if left else "") + shown

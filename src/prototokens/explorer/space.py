@@ -97,12 +97,12 @@ def tab(desk: Desk) -> None:
         return {mixed: _swapped(desk, _there(known), its_e, its_m)}
 
     line: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": LINE, "api_visibility": "private"}
-    moving = {**line, "trigger_mode": "always_last", "show_progress": "hidden"}
+    moving = {**line, "trigger_mode": "always_last", "show_progress": "minimal"}
     outputs = [said, found, overview, tools, place, noise, between, noisy, mixed]
     go.click(run, [first, second, model], outputs, show_progress_on=overview, **line)
-    gr.on([place.input, way.input], walk, [found, way, place], [said, between], **moving)
-    noise.input(shake, [found, noise], [said, noisy], **moving)
-    gr.on([its_e.input, its_m.input], swap, [found, its_e, its_m], [said, mixed], **moving)
+    gr.on([place.input, way.input], walk, [found, way, place], [said, between], show_progress_on=between, **moving)
+    noise.input(shake, [found, noise], [said, noisy], show_progress_on=noisy, **moving)
+    gr.on([its_e.input, its_m.input], swap, [found, its_e, its_m], [said, mixed], show_progress_on=mixed, **moving)
 
 
 def _walked(desk: Desk, known: Found, way: str, place: float) -> str:
