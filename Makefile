@@ -7,8 +7,8 @@ TORCH ?= torch==2.13.0
 # Threads of a test process. The models of the tests are tiny: a second thread gains nothing, and on a busy machine, where the two wait
 # for each other, it made the suite 16 times slower.
 THREADS ?= 1
-# Test processes side by side; 0 is this one alone. Each further one costs the import of torch, and disturbs the tests that measure time.
-WORKERS ?= 0
+# Test processes side by side, each with some of the tests; 0 is this one alone.
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin

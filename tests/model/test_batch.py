@@ -101,8 +101,9 @@ def test_nothing_is_left_in_memory_when_a_position_was_measured(tiny_llama):
 
     bytes_per_position(tiny_llama, 16)
     before = tensors()
-    bytes_per_position(tiny_llama, 16)
-    assert tensors() == before
+    for _ in range(5):
+        bytes_per_position(tiny_llama, 16)
+    assert tensors() <= before  # fewer: what earlier tests have left
 
 
 def test_matrices_are_counted_into_what_a_row_costs(tiny_llama, monkeypatch):

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hub_stand_in import TOKEN, stand_in
@@ -157,8 +159,10 @@ def test_what_is_not_there(encoded, there, name, options, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_that_refuses_or_is_not_there(encoded, there):
+def test_a_hub_that_refuses_or_is_not_there(encoded, there, monkeypatch):
     endpoint, _ = there
+    # Between its tries huggingface_hub waits for seconds.
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None, time=time.time))
     with pytest.raises(FileError) as refused:
         hub.push_to_hub(encoded, "me/ishmael", token="hf_wrong", endpoint=endpoint)
     assert "\n" not in str(refused.value)
