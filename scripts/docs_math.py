@@ -10,7 +10,6 @@ from typing import Any
 from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
-
 VARIANT = re.compile(r'<(m[ion]) mathvariant="(double-struck|script|bold|monospace)">(.*?)</\1>')
 
 
@@ -27,12 +26,11 @@ def _formula(found: re.Match[str]) -> str:
 
 def _letters(mathml: str) -> str:
     """Letters of a variant as the letters that Unicode has for it: browsers leave `mathvariant` out (MathML Core)."""
-    return VARIANT.sub(lambda found: f"<{found[1]}>{_in_variant(unescape(found[3]), found[2])}</{found[1]}>", mathml)
 
+    def written(found: re.Match[str]) -> str:
+        return f"<{found[1]}>{''.join(_letter(letter, found[2].upper()) for letter in unescape(found[3]))}</{found[1]}>"
 
-def _in_variant(text: str, variant: str) -> str:
-    name = {"double-struck": "DOUBLE-STRUCK", "script": "SCRIPT", "bold": "BOLD", "monospace": "MONOSPACE"}[variant]
-    return "".join(_letter(letter, name) for letter in text)
+    return VARIANT.sub(written, mathml)
 
 
 def _letter(letter: str, name: str) -> str:

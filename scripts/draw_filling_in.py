@@ -32,6 +32,8 @@ MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', 'Libe
 SANS = "-apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', Helvetica, Arial, sans-serif"
 INK, MUTED, FAINT = "#1f2328", "#656d76", "#d8dee4"
 E_FILL, M_FILL, MODEL_FILL = "#5b3fd6", "#d9730d", "#24303f"
+SIDE = 34  # of the box of a vector, or of a token that comes out
+ARROW = f'stroke="{MUTED}" stroke-width="1.8" fill="none" marker-end="url(#tip)"'
 # (chip, letters): of a wrong token, of a right one, and of a right one in the last row.
 WRONG, RIGHT, LAST = ("#f3f5f7", "#6e7781"), ("#dcf5e3", "#0b6b2c"), ("#1a7f37", "#ffffff")
 
@@ -145,15 +147,15 @@ def chip(x: float, y: float, letters: int, token: str, colours: tuple[str, str])
     return box(x, y, width, CHIP, colours[0], 4) + letters_in
 
 
-def row_of_boxes(x: float, y: float, names: Sequence[str], side: float, gap: float) -> list[str]:
+def row_of_boxes(x: float, y: float, names: Sequence[str], gap: float) -> list[str]:
     """Vectors e and m, or tokens t, one beside the other."""
     parts = []
     for name in names:
-        width = 22 if name == "…" else side
+        width = 22 if name == "…" else SIDE
         fill = {"e": E_FILL, "m": M_FILL, "t": RIGHT[0]}.get(name)
         if fill:
             outline = f'stroke="{RIGHT[1]}" stroke-opacity="0.35"' if name == "t" else ""
-            parts.append(box(x, y, side, side, fill, 6, outline))
+            parts.append(box(x, y, SIDE, SIDE, fill, 6, outline))
         ink = MUTED if name == "…" else RIGHT[1] if name == "t" else "#ffffff"
         parts.append(write(x + width / 2, y + 23, name, 17, ink, style='text-anchor="middle" font-weight="600"'))
         x += width + gap
@@ -162,41 +164,39 @@ def row_of_boxes(x: float, y: float, names: Sequence[str], side: float, gap: flo
 
 def narrow_head(tokens: int, sheet: Sheet) -> list[str]:
     """The method from top to bottom."""
-    middle, side = sheet.width / 2, 34
-    arrow = f'stroke="{MUTED}" stroke-width="1.8" fill="none" marker-end="url(#tip)"'
+    middle = sheet.width / 2
     return [
         write(sheet.edge, 32, "in: e and m, which the fit moves", 14.5, MUTED),
-        *row_of_boxes(middle - 109, 44, ("e", "m", "m", "m", "…", "m"), side, 5),
-        f'<path d="M{middle} 84 V99" {arrow}/>',
+        *row_of_boxes(middle - 109, 44, ("e", "m", "m", "m", "…", "m"), 5),
+        f'<path d="M{middle} 84 V99" {ARROW}/>',
         box(sheet.edge + 40, 104, sheet.width - 2 * sheet.edge - 80, 46, MODEL_FILL, 10),
         write(middle, 133, "frozen language model, one pass", 16.5, "#ffffff", style=fixed_width(260)),
-        f'<path d="M{middle} 154 V169" {arrow}/>',
-        *row_of_boxes(middle - 89, 174, ("t", "t", "t", "…", "t"), side, 5),
+        f'<path d="M{middle} 154 V169" {ARROW}/>',
+        *row_of_boxes(middle - 89, 174, ("t", "t", "t", "…", "t"), 5),
         write(sheet.width - sheet.edge, 196, f"{tokens} out", 14.5, MUTED, style='text-anchor="end"'),
     ]
 
 
 def wide_head(tokens: int, sheet: Sheet) -> list[str]:
     """The method: [e, m, m, ..., m] into the frozen model, the tokens out of it, and what the fit moves."""
-    top, side, model, out = 54, 34, 296, 560
-    arrow = f'stroke="{MUTED}" stroke-width="1.8" fill="none" marker-end="url(#tip)"'
-    middle, behind = top + side / 2, EDGE + 5 * side + 22 + 6 * 5
+    top, model, out = 54, 296, 560
+    middle, behind = top + SIDE / 2, EDGE + 5 * SIDE + 22 + 6 * 5
     parts = [
         write(EDGE, 36, "in: two trained vectors, e and m", 14.5, MUTED),
-        *row_of_boxes(EDGE, top, ("e", "m", "m", "m", "…", "m"), side, 5),
-        f'<path d="M{behind + 5:.0f} {middle} H{model - 9}" {arrow}/>',
-        box(model, top - 14, 216, side + 28, MODEL_FILL, 10),
+        *row_of_boxes(EDGE, top, ("e", "m", "m", "m", "…", "m"), 5),
+        f'<path d="M{behind + 5:.0f} {middle} H{model - 9}" {ARROW}/>',
+        box(model, top - 14, 216, SIDE + 28, MODEL_FILL, 10),
         write(model + 108, middle - 3, "frozen language model", 16.5, "#ffffff", style=fixed_width(184)),
         write(model + 108, middle + 17, "one forward pass", 14, "#c3ccd6", style=fixed_width(114)),
-        f'<path d="M{model + 221} {middle} H{out - 9}" {arrow}/>',
+        f'<path d="M{model + 221} {middle} H{out - 9}" {ARROW}/>',
         write(sheet.width - EDGE, 36, f"out: all {tokens} tokens", 14.5, MUTED, style='text-anchor="end"'),
-        *row_of_boxes(out, top, ("t", "t", "t", "…", "t"), side, 3),
+        *row_of_boxes(out, top, ("t", "t", "t", "…", "t"), 3),
     ]
-    below = top + side
-    right, left = (out + sheet.width - EDGE) / 2, EDGE + side + 2.5
+    below = top + SIDE
+    right, left = (out + sheet.width - EDGE) / 2, EDGE + SIDE + 2.5
     parts += [
         f'<path d="M{right} {below + 8} V{below + 24} Q{right} {below + 34} {right - 10} {below + 34} H{left + 10}'
-        f' Q{left} {below + 34} {left} {below + 24} V{below + 9}" {arrow} stroke-dasharray="5 4"/>',
+        f' Q{left} {below + 34} {left} {below + 24} V{below + 9}" {ARROW} stroke-dasharray="5 4"/>',
         box(270, below + 22, 268, 24, "#ffffff"),
         write(404, below + 39, "the fit moves e and m, nothing else", 14.5, INK, style=fixed_width(244)),
     ]

@@ -26,7 +26,7 @@ import prototokens as pt
 from fit_rows import about, fit_rows
 from pages import put_between
 from prototokens.lab.plots import Panel, Series, lines
-from prototokens.lab.report import save_figure
+from prototokens.lab.report import Table, save_figure
 from row_files import RowFile, read_rows
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -61,7 +61,7 @@ def table(rows: list[dict]) -> str:
         name = (row.get("tokens_seen", row["model"]), recipe["name"], recipe["steps"], row["layout"], row["length"])
         groups.setdefault(name, []).append(row)
     heads = ("model, or tokens seen", "recipe", "budget", "layout", "tokens", "exact", "median steps", "90th percentile")
-    lines = [f"| {' | '.join((*heads, 'accuracy', 'bits a float'))} |", "|" + "---|" * 10]
+    rows_of_cells = []
     for name, group in sorted(groups.items(), key=lambda item: (str(item[0][0]).zfill(12), *item[0][1:])):
         steps = sorted(row["steps"] for row in group if row["exact"])
         middle = f"{statistics.median(steps):.0f}" if steps else "-"
@@ -69,8 +69,8 @@ def table(rows: list[dict]) -> str:
         right = sum(row["correct"] for row in group) / sum(row["length"] for row in group)
         bits = statistics.mean(row["nats"] / 0.6931471805599453 / row["floats"] for row in group)
         cells = [*name, f"{len(steps)}/{len(group)}", middle, high, f"{right:.3f}", f"{bits:.3f}"]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+        rows_of_cells.append([str(cell) for cell in cells])
+    return Table("held", [*heads, "accuracy", "bits a float"], rows_of_cells).markdown()
 
 
 def report() -> None:

@@ -24,7 +24,7 @@ from prototokens.engine.certify import UNCERTIFIED, Certificate
 from prototokens.engine.grid import GRID_BITS, Grid
 from prototokens.errors import FileError, UsageError
 from prototokens.frozen_lm import FrozenLM
-from prototokens.header import FORMAT, make_header, read_header, write_header
+from prototokens.header import make_header, read_header, write_header
 from prototokens.layout import Layout
 from prototokens.patches import Extras, pack, unpack
 from prototokens.recipe import Recipe
@@ -117,14 +117,11 @@ class EncodedText:
             extras=extras,
             certificate=certificate.as_dict(),
             shared=None if share is None else ("e" if share == 0 else f"m_{share}"),
+            row_steps=row_steps,
+            bits=widths,
             least=least,
+            sizes=sizes,
         )
-        if row_steps is not None:
-            header["row_steps"] = row_steps
-        if widths:
-            header |= {"format": FORMAT, "bits": widths}
-        if sizes:
-            header["sizes"] = sizes
         return EncodedText(vectors, slots, header, extras, scale)
 
     @property

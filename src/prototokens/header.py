@@ -40,13 +40,18 @@ def make_header(
     extras: Extras,
     certificate: dict[str, Any],
     shared: str | None = None,
+    row_steps: int | None = None,
+    bits: Sequence[int] | None = None,
     least: float | None = None,
+    sizes: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """What is recorded of solved chunks; keys as in docs/file-format.md.
 
     Args:
         content: the bytes of the whole text.
         shared: the name of the vector that all chunks share.
+        bits: of the numbers of each distinct vector, where not all are float32.
+        row_steps, sizes: as `EncodedText.of` takes them.
         least: least margin of the positions that no patch sets; by default of all that vectors hold.
     """
     held = [number not in extras.stored for number in range(len(solutions))]
@@ -56,15 +61,8 @@ def make_header(
     tokens = sum(solution.length for solution in solutions)
     repaired = {*extras.patches, *extras.stored}
     header = {
-        "format": FORMAT if extras else 1,
-        "model": {
-            "name": lm.name,
-            "revision": lm.revision,
-            "fingerprint": lm.fingerprint,
-            "dtype": str(lm.dtype).removeprefix("torch."),
-            "d_model": lm.d_model,
-            "vocab_size": lm.vocab_size,
-        },
+        "format": FORMAT if extras or bits else 1,
+        "model": _model(lm),
         "tokenizer": lm.tokenizer_hash,
         "layout": solutions[0].layout.name,
         "shared": shared,
@@ -80,7 +78,7 @@ def make_header(
         "accuracy": sum(solution.correct for solution in kept) / tokens,
         "min_margin": margin if math.isfinite(margin) else None,
         "steps": [solution.steps for solution in solutions],
-        "row_steps": sum(solution.row_steps for solution in solutions),
+        "row_steps": sum(solution.row_steps for solution in solutions) if row_steps is None else row_steps,
         "seeds": [solution.seed for solution in solutions],
         "restarts": [solution.restarts for solution in solutions],
         "recipe": recipe.as_dict(),
@@ -93,7 +91,21 @@ def make_header(
             "patched": extras.patched,
             "edited": sum(edit.drop + len(edit.insert) for edit in extras.edits),
         }
+    header |= {"bits": list(bits)} if bits else {}
+    header |= {"sizes": sizes} if sizes else {}
     return header
+
+
+def _model(lm: FrozenLM) -> dict[str, Any]:
+    """Which model the vectors are for."""
+    return {
+        "name": lm.name,
+        "revision": lm.revision,
+        "fingerprint": lm.fingerprint,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "d_model": lm.d_model,
+        "vocab_size": lm.vocab_size,
+    }
 
 
 def write_header(header: dict[str, Any]) -> dict[str, str]:

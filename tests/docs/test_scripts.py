@@ -15,14 +15,12 @@ from typing import NamedTuple
 import pytest
 from tests.docs.test_pages import PAGES, ROOT, blocks
 
-SHARED = ("results/README.md",)
 PIPED = re.compile(r"\| (prototokens|od)\b")
 
 
 class Line(NamedTuple):
-    """A line of a shell block: the page it is on, and its words."""
+    """A line of a shell block, in words."""
 
-    page: str
     words: list[str]
 
     @property
@@ -35,11 +33,11 @@ class Line(NamedTuple):
 
 
 def lines():
-    for page in [*PAGES, *(ROOT / name for name in SHARED)]:
+    for page in [*PAGES, ROOT / "results" / "README.md"]:
         for block in blocks(page):
             if block.language in ("sh", "console"):
                 for line in block.content.replace("\\\n", " ").splitlines():
-                    yield Line(page.relative_to(ROOT).as_posix(), shlex.split(line.removeprefix("$ "), comments=True))
+                    yield Line(shlex.split(line.removeprefix("$ "), comments=True))
 
 
 OF_SCRIPTS = list({tuple(line.words): line for line in lines() if line.script and line.script.endswith(".py")}.values())

@@ -49,7 +49,7 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         tokens = all_tokens(lm, encoded)
         margins = [token.margin for token in tokens if token.margin is not None]
         verdict = "the text that was encoded, by its SHA-256" if decoded.matches else "NOT the text that was encoded"
-        passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes != 1)}"
+        passes = show.passes(decoded.forward_passes)
         figures = {
             "tokens": f"{decoded.tokens:,}",
             "chunks": str(len(encoded.header["chunks"])),

@@ -196,7 +196,7 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curv
     decoded, header = decode_text(lm, encoded), encoded.header
     verdict = "exact" if decoded.matches else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
     verdict += f", with {encoded.set_right:,} of the tokens from patches" if encoded.set_right else ""
-    passes = f"{decoded.forward_passes} forward pass{'es' * (decoded.forward_passes != 1)}"
+    passes = show.passes(decoded.forward_passes)
     figures = {
         "tokens": f"{decoded.tokens:,}",
         "vectors": str(len(encoded.vectors)),

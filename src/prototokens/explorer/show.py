@@ -141,6 +141,11 @@ def _colour(margin: float) -> str:
     return f"--pt-hue:{mixed};--pt-deep:{abs(2 * reach - 1):.2f}"
 
 
+def passes(count: int) -> str:
+    """So many passes through a model, in words."""
+    return f"{count} forward pass{'es' * (count != 1)}"
+
+
 def legend() -> str:
     """The colours of margins, from a token that is just decoded to one that leads by far."""
     steps = [STRONG * number / 12 for number in range(13)]
