@@ -31,7 +31,7 @@ if [ "${1:-}" = plan ]; then
 fi
 case ${1:-} in
     # texts of a source, steps of a fit, seeds, and the lengths of climbs
-    evening) texts=6 steps=600 seeds=3 grid=4,8,16,22,32,45 ;;
+    evening) texts=6 steps=600 seeds=3 grid=4,8,16,22,32,45,64 ;;
     night) texts=24 steps=2000 seeds=6 grid=4,8,11,16,22,32,45,64 ;;
     draw)
         [ -n "$(ls -d "$OUT"/*/ 2> /dev/null)" ] || fail "there are no rows in $OUT yet: run evening or night first"
