@@ -31,6 +31,7 @@ from transformers import (
 from prototokens import attention, model_checks
 from prototokens.devices import bfloat16_pays
 from prototokens.errors import ModelError, TextError, UsageError
+from prototokens.llama_body import LlamaBody, by_hand
 from prototokens.model_source import BUILTIN, Source, find, quiet
 
 # A window of text for `surprisal`: attention over a longer one costs more than the context beyond it is worth.
@@ -211,8 +212,18 @@ class FrozenLM:
         return self._through(self._body, inputs_embeds)
 
     def hidden_static(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
-        """As `hidden`, by the compiled body where there is one, which is compiled anew for every shape that it meets."""
+        """As `hidden`, for many passes with a gradient of rows of few shapes.
+
+        By the compiled body where there is one, which is compiled anew for every shape that it meets; else by the one by hand,
+        which gives the same bits and a cheaper gradient, where the model is of a kind that has one (`llama_body`).
+        """
+        if self._compiled is None and self._by_hand is not None and inputs_embeds.shape[1] <= attention.LONGEST:
+            return self._by_hand(inputs_embeds.to(self.dtype))
         return self._through(self._body if self._compiled is None else self._compiled, inputs_embeds)
+
+    @cached_property
+    def _by_hand(self) -> LlamaBody | None:
+        return by_hand(self._body, self.model.config.get_text_config())
 
     def _through(self, body: Any, inputs_embeds: Tensor) -> Tensor:
         return body(inputs_embeds=inputs_embeds.to(self.dtype), use_cache=False, return_dict=True).last_hidden_state

@@ -10,7 +10,7 @@ from experiment_runs import carried_out, cells, settings
 
 from prototokens.lab.experiments import figure6
 from prototokens.lab.experiments.figure6 import Pair
-from prototokens.lab.job import Passage
+from prototokens.lab.passages import Passage
 
 
 def test_tf_idf_by_hand():

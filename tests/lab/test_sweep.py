@@ -17,8 +17,9 @@ from prototokens.engine.fit import fit
 from prototokens.errors import FileError, ModelError, UsageError
 from prototokens.lab import drive as driving
 from prototokens.lab import experiments, models
-from prototokens.lab.job import Fit, Job, Passage
+from prototokens.lab.job import Fit, Job
 from prototokens.lab.kept import Kept
+from prototokens.lab.passages import Passage
 from prototokens.lab.records import Records
 from prototokens.lab.sweep import Local, sweep
 from prototokens.recipe import Recipe

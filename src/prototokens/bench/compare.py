@@ -18,9 +18,11 @@ import torch
 from prototokens.bench.peak import PeakMemory
 from prototokens.bench.serial import fit_serial
 from prototokens.devices import matrix_product_rate, wait
+from prototokens.engine.batch import BUCKET
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
 from prototokens.engine.inputs import OneStep
+from prototokens.engine.memory import room
 from prototokens.engine.rows import Starts, groups_of
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
@@ -84,7 +86,7 @@ def compare(
     """Run the four ways in turn until each has ended all passages or spent its seconds.
 
     Args:
-        lm: for the engine; `serial_lm`: the same model in float32.
+        lm: for the engine, compiled or not; `serial_lm`: the same model in float32.
         targets: passages of one length, in tokens.
         steps: budget of optimiser steps for each.
         seconds: after which a serial way starts no further passage; the engine's ways fit all passages at once and end.
@@ -94,6 +96,7 @@ def compare(
     """
     length = len(targets[0])
     paper, fast = Recipe.named("paper", steps=steps), Recipe.named("fast", steps=steps)
+    compiling = meet_shapes(lm, targets) if lm.compiled else None
     tallies = _in_turn(
         {
             SERIAL_PAPER: _serial(serial_lm, targets, paper, seconds),
@@ -109,6 +112,7 @@ def compare(
         "dtype": str(lm.dtype).removeprefix("torch."),
         "device": str(lm.device),
         "threads": torch.get_num_threads(),
+        "compile_seconds": compiling,
         "length": length,
         "passages": len(targets),
         "steps": steps,
@@ -117,6 +121,20 @@ def compare(
         "decoding": decoding_rates(lm, targets, fast),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     }
+
+
+def meet_shapes(lm: FrozenLM, targets: list[list[int]]) -> float:
+    """Run a compiled body once on every shape that a fit of these targets meets; returns the seconds.
+
+    A full batch, a quarter of it, and so on down to one row, as the engine lays them out.
+    """
+    began, width = time.perf_counter(), -(-len(targets[0]) // BUCKET) * BUCKET
+    rows = max(1, min(len(targets), room(lm, width) // width))
+    while True:
+        fit(lm, targets[:rows], recipe=Recipe.named("fast", steps=1))
+        if rows == 1:
+            return time.perf_counter() - began
+        rows = -(-rows // 4)
 
 
 def _in_turn(ways: dict[str, Iterator[Outcome]], said: Callable[[Tally], None] | None) -> list[Tally]:

@@ -32,12 +32,16 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds", type=float, default=30.0, show_default=True, help="After which a one-at-a-time way starts no further passage."
 )
+@click.option(
+    "--compile", "compiled", is_flag=True,
+    help="Compile the engine's body first, for the shapes it will meet: minutes, which are told and not counted.",
+)  # fmt: skip
 @click.option("--random", "random_shapes", multiple=True, help="For shapes and heads: a model of random weights (repeatable).")
 @common.model_options
 @common.output_options
 def bench(
     source: str | None, what: str, texts: str | None, length: int, passages: int, steps: int, seconds: float,
-    random_shapes: tuple[str, ...], model: str | None, revision: str | None, device: str | None, dtype: str,
+    compiled: bool, random_shapes: tuple[str, ...], model: str | None, revision: str | None, device: str | None, dtype: str,
     as_json: bool, quiet: bool, debug: bool,
 ) -> int:  # fmt: skip
     """Measure this engine on this machine, as it is now: compare ratios, not times.
@@ -56,6 +60,8 @@ def bench(
     lm = common.load_model(model, revision, device, dtype)
     serial = common.load_model(model, revision, device, "float32")
     targets = _targets(lm, source, texts, passages, length)
+    if compiled:
+        lm.compile()
 
     def said(tally: Any) -> None:
         if not quiet:
@@ -164,6 +170,7 @@ def _show(result: dict[str, Any]) -> None:
         f"{result['passages']} passages of {result['length']} tokens, {result['steps']} steps each at most; {result['model']};"
         f" engine in {result['dtype']} on {result['device']}, {result['threads']} threads,"
         f" peak {result['peak_gflops']:.0f} GFLOP/s"
+        + ("" if result["compile_seconds"] is None else f", compiled in {result['compile_seconds']:.0f} s beforehand")
     )
     click.echo(
         f"{'way':<16}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}{'times':>8}{'of peak':>9}"

@@ -101,6 +101,7 @@ BENCH = {
     "dtype": "what it computes in",
     "device": "where it runs",
     "threads": "processor threads of one operation",
+    "compile_seconds": "spent on compiling before the ways began; null where nothing is compiled",
     "length": "tokens of a passage",
     "passages": "how many there are",
     "steps": "most optimiser steps for a passage",

@@ -26,13 +26,13 @@ experiment, texts, recipe, layout and seed of the job, the model with its finger
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from prototokens.lab.methods import positions
+from prototokens.lab.passages import Passage, content_hash
 from prototokens.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -43,12 +43,6 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 SCALES = ("smoke", "paper")
-
-
-def content_hash(value: Any) -> str:
-    """SHA-256 of a JSON value, 32 hexadecimal digits of it: enough to tell apart any number of jobs."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -72,32 +66,6 @@ class ModelFacts:
     vocab_size: int
     max_context: int | None
     flops: float = 0.0
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A stretch of text that begins at a sentence, as ids of one model.
-
-    Attributes:
-        id: source and place, the same whenever the source is read again.
-        ids: the tokens to be held.
-        context: the tokens before them, where the source has any; empty otherwise.
-        source: what `--texts` said.
-    """
-
-    id: str
-    ids: tuple[int, ...]
-    context: tuple[int, ...] = ()
-    source: str = ""
-
-    @cached_property
-    def ids_hash(self) -> str:
-        """Hash of the ids: rows name a passage by it."""
-        return content_hash(self.ids)
-
-    def prefix(self, length: int) -> Passage:
-        """The same passage, cut to its first tokens."""
-        return Passage(self.id, self.ids[:length], self.context, self.source)
 
 
 @dataclass(frozen=True)
@@ -219,8 +187,6 @@ class Config:
 
     def lengths(self, grid: Sequence[int], layout: str = "paper") -> list[int]:
         """Those lengths of a grid, or of the user's in its place, that the model's context has room for."""
-        from prototokens.lab.models import positions
-
         most = self.model.max_context
         return [length for length in self.grid or grid if most is None or positions(layout, length) <= most]
 

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 
 from prototokens.errors import FileError
 from prototokens.lab.job import Fit, Fitted, ModelFacts
-from prototokens.lab.models import method_of
+from prototokens.lab.methods import method_of
 from prototokens.solution import Solution
 
 FIELDS = ("correct", "margin", "steps", "row_steps", "restarts", "seed", "failure")

@@ -8,34 +8,10 @@ import torch
 from torch import nn
 
 from prototokens.bench.compare import flops_per_position
-from prototokens.engine.inputs import Cramming, Method, OneStep
-from prototokens.errors import UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.job import ModelFacts
-from prototokens.layout import Layout
-from prototokens.numerals import whole_number
 
 RANDOM = "random:"
-MEMORY = "memory:"
-
-
-def method_of(layout: str) -> Method:
-    """How vectors and model are joined: by a layout in one step, or, for `memory:K`, by the autoregressive counterpart.
-
-    Raises:
-        UsageError: no such layout.
-    """
-    if not layout.startswith(MEMORY):
-        return OneStep(Layout.named(layout))
-    count = whole_number(layout.removeprefix(MEMORY))
-    if count is None:
-        raise UsageError(f"layout {layout!r} is not memory:K with a number K")
-    return Cramming(count)
-
-
-def positions(layout: str, length: int) -> int:
-    """Input positions of a target of `length` tokens."""
-    return method_of(layout).layout.positions(length)
 
 
 def load(name: str, revision: str | None = None, dtype: str = "auto", device: str | None = None) -> FrozenLM:

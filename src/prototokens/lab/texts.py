@@ -26,9 +26,9 @@ import torch
 
 from prototokens.errors import TextError, UsageError
 from prototokens.frozen_lm import FrozenLM
+from prototokens.lab.costs import Costs
 from prototokens.lab.documents import Document, documents
-from prototokens.lab.job import Passage
-from prototokens.lab.plan import Costs
+from prototokens.lab.passages import Passage
 
 DEFAULT = "sample"
 KINDS = (

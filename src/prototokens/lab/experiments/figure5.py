@@ -18,7 +18,8 @@ import torch
 
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
-from prototokens.lab.job import Config, Fit, Fitted, Job, Row, Run, content_hash
+from prototokens.lab.job import Config, Fit, Fitted, Job, Row, Run
+from prototokens.lab.passages import content_hash
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 from prototokens.measure.geometry import cosine_distances

@@ -22,7 +22,8 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.embedding import embedder
 from prototokens.lab.experiments import figure5
-from prototokens.lab.job import Config, Job, Passage, Row, Run
+from prototokens.lab.job import Config, Job, Row, Run
+from prototokens.lab.passages import Passage
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 from prototokens.measure.geometry import cosine_distances

@@ -17,7 +17,7 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.embedding import embedder
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
-from prototokens.lab.models import positions
+from prototokens.lab.methods import positions
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics, quality
 

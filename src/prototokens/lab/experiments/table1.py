@@ -11,7 +11,7 @@ import numpy as np
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
-from prototokens.lab.models import positions
+from prototokens.lab.methods import positions
 from prototokens.lab.report import Report, Table, spread
 from prototokens.measure import metrics
 

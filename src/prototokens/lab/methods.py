@@ -1,0 +1,29 @@
+"""The two methods that experiments compare, by name: a layout's in one step, and the autoregressive counterpart."""
+
+from __future__ import annotations
+
+from prototokens.engine.inputs import Cramming, Method, OneStep
+from prototokens.errors import UsageError
+from prototokens.layout import Layout
+from prototokens.numerals import whole_number
+
+MEMORY = "memory:"
+
+
+def method_of(layout: str) -> Method:
+    """How vectors and model are joined: by a layout in one step, or, for `memory:K`, by the autoregressive counterpart.
+
+    Raises:
+        UsageError: no such layout.
+    """
+    if not layout.startswith(MEMORY):
+        return OneStep(Layout.named(layout))
+    count = whole_number(layout.removeprefix(MEMORY))
+    if count is None:
+        raise UsageError(f"layout {layout!r} is not memory:K with a number K")
+    return Cramming(count)
+
+
+def positions(layout: str, length: int) -> int:
+    """Input positions of a target of `length` tokens."""
+    return method_of(layout).layout.positions(length)

@@ -1,0 +1,41 @@
+"""A passage: a stretch of text as ids of one model, with a name and a hash that stay the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of a JSON value, 32 hexadecimal digits of it: enough to tell apart any number of jobs."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of text that begins at a sentence, as ids of one model.
+
+    Attributes:
+        id: source and place, the same whenever the source is read again.
+        ids: the tokens to be held.
+        context: the tokens before them, where the source has any; empty otherwise.
+        source: what `--texts` said.
+    """
+
+    id: str
+    ids: tuple[int, ...]
+    context: tuple[int, ...] = ()
+    source: str = ""
+
+    @cached_property
+    def ids_hash(self) -> str:
+        """Hash of the ids: rows name a passage by it."""
+        return content_hash(self.ids)
+
+    def prefix(self, length: int) -> Passage:
+        """The same passage, cut to its first tokens."""
+        return Passage(self.id, self.ids[:length], self.context, self.source)
