@@ -59,7 +59,7 @@ class Layer:
     def linear(self, number: int, x: Tensor) -> Tensor:
         return functional.linear(x, self.weights[number], self.biases[number])
 
-    def forward(self, x: Tensor, rows: int, turn: tuple[Tensor, Tensor], hidden: Bool[Tensor, "seq seq"]) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, rows: int, turn: Sequence[Tensor], hidden: Bool[Tensor, "seq seq"]) -> tuple[Tensor, ...]:
         """What comes out, and what the way back needs."""
         positions, shape = x.shape[0], (rows, len(hidden), -1, self.head_dim)
         normed, inverse = self.norms[0].forward(x)
@@ -75,9 +75,7 @@ class Layer:
         out = middle + self.linear(6, open_gate * up)
         return out, x, inverse, query, key, value, shares, middle, inverse_middle, gate, up, open_gate
 
-    def backward(
-        self, slope: Float32[Tensor, "positions d_model"], saved: Sequence[Tensor], turn: tuple[Tensor, Tensor]
-    ) -> None:
+    def backward(self, slope: Float32[Tensor, "positions d_model"], saved: Sequence[Tensor], turn: Sequence[Tensor]) -> None:
         """Turn the slope with respect to what came out into the one with respect to x, in place."""
         x, inverse, query, key, value, shares, middle, inverse_middle, gate, up, open_gate = saved
         inner = slope.bfloat16() @ self.weights[6]
@@ -88,7 +86,7 @@ class Layer:
         rows, heads, seq, _ = query.shape
         mixed = (slope.bfloat16() @ self.weights[3]).view(rows, seq, heads, self.head_dim).transpose(1, 2).contiguous()
         to_value = self._gathered(shares.mT @ mixed)
-        to_scores = torch._softmax_backward_data(mixed @ self._repeated(value).mT, shares, -1, shares.dtype)
+        to_scores = torch.ops.aten._softmax_backward_data(mixed @ self._repeated(value).mT, shares, -1, shares.dtype)
         to_query = (to_scores @ self._repeated(key)).mul_(self.scaling)
         to_key = self._gathered(to_scores.mT @ query)
         turned = (_turned_back(to_query, *turn), _turned_back(to_key, *turn), to_value)
@@ -151,7 +149,7 @@ class _Through(torch.autograd.Function):
         *turn, hidden = body.turn(inputs)
         x, kept = inputs.reshape(-1, inputs.shape[-1]), []
         for layer in body.layers:
-            x, *saved = layer.forward(x, len(inputs), tuple(turn), hidden)
+            x, *saved = layer.forward(x, len(inputs), turn, hidden)
             kept += saved
         out, inverse = body.norm.forward(x)
         ctx.body, ctx.turn = body, turn
@@ -166,7 +164,7 @@ class _Through(torch.autograd.Function):
         ctx.body.norm.add_slope(slope.reshape(x.shape), x, inverse, at)
         count = len(kept) // len(ctx.body.layers)
         for number in reversed(range(len(ctx.body.layers))):
-            ctx.body.layers[number].backward(at, kept[number * count : (number + 1) * count], tuple(ctx.turn))
+            ctx.body.layers[number].backward(at, kept[number * count : (number + 1) * count], ctx.turn)
         return at.to(slope.dtype).view_as(slope), None
 
 
@@ -188,19 +186,21 @@ def by_hand(body: Any, config: Any) -> LlamaBody | None:
     Args:
         body: of a causal LM, as `model_checks.parts` finds it; `config`: the model's.
     """
+    if config._attn_implementation != PLAIN:  # which is so in bfloat16 on a CPU alone
+        return None
+    # A window that some layers see no further than: the mask that it takes is not made here.
+    if (getattr(config, "sliding_window", None) or LONGEST) < LONGEST:
+        return None
     try:
-        weight = next(iter(body.parameters()))
-        if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or config._attn_implementation != PLAIN:
-            return None
-        # A window that some layers see no further than: the mask that it takes is not made here.
-        if (getattr(config, "sliding_window", None) or LONGEST) < LONGEST:
-            return None
         made = LlamaBody(body)
         if {id(one) for one in body.parameters()} != _weights_of(body):
             return None
+    except AttributeError:  # another family: it has no such parts
+        return None
+    try:
         return made if _agrees(made, body, config.hidden_size) else None
-    except (AttributeError, TypeError, RuntimeError, StopIteration):
-        return None  # another family: it has no such parts, or they fit together in another way
+    except RuntimeError:  # its parts are of other sizes than this way of putting them together needs
+        return None
 
 
 def _weights_of(body: Any) -> set[int]:

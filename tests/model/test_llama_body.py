@@ -85,7 +85,8 @@ def test_long_rows_go_the_fused_kernels_way(monkeypatch):
 
 def test_a_part_that_it_does_not_know_is_not_left_out():
     lm = tiny("llama", {})
-    lm._body.layers[1].self_attn.register_parameter("sinks", torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16)))
+    part = lm._body.get_submodule("layers.1.self_attn")
+    part.register_parameter("sinks", torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16)))
     assert lm._by_hand is None
 
 
