@@ -23,6 +23,7 @@ from prototokens.devices import bfloat16_pays
 from prototokens.encoder.config import Shape, Training, as_json
 from prototokens.encoder.distil import save_solutions
 from prototokens.encoder.train import Running, train
+from prototokens.lab.passages import without_folders
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
@@ -96,7 +97,7 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
         row = {"variant": name, "fingerprint": lm.fingerprint, "shape": as_json(shape), "training": as_json(training)}
         row = json.loads(json.dumps(row))
         for source in ("texts", "held_out"):  # rows are published: no folders of this machine
-            row["training"][source] = row["training"][source].split("/")[-1]
+            row["training"][source] = without_folders(row["training"][source])
         row["training"]["solutions"] = row["training"]["solutions"].split("/")[-1]
         if rows.done(row):
             continue

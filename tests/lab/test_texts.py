@@ -10,6 +10,7 @@ import pytest
 
 from prototokens import samples
 from prototokens.errors import MissingExtraError, TextError, UsageError
+from prototokens.lab.passages import without_folders
 from prototokens.lab.texts import Texts
 
 STORY = (
@@ -59,7 +60,7 @@ def test_the_same_seed_gives_the_same_passages_and_fewer_are_the_first_of_more(t
     assert Texts(tiny_llama, [source]).passages(2, 9) == some[:2]
     assert [one.ids for one in Texts(tiny_llama, [source], seed=1).passages(4, 9)] != [one.ids for one in some]
     assert len({one.id for one in some}) == 4
-    assert {one.source for one in some} == {source}
+    assert {one.source for one in some} == {without_folders(source)}
     assert [one.ids_hash for one in some] == [one.ids_hash for one in Texts(tiny_llama, [source]).passages(4, 9)]
 
 

@@ -42,6 +42,7 @@ from prototokens.encoder.through import Decoder, padded
 from prototokens.errors import FileError, Interrupted, ModelError
 from prototokens.extras import need
 from prototokens.frozen_lm import FrozenLM
+from prototokens.lab.passages import without_folders
 from prototokens.lab.texts import Texts
 from prototokens.layout import Layout
 
@@ -154,14 +155,14 @@ def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Ru
         raise FileError(f"{running.work} cannot be used ({error.strerror or error}): name another --work") from error
     reached = _run(trainer)
     assert lm.weights_hash() == before, "the frozen model has changed"
-    named = replace(training, texts=_name(training.texts), held_out=_name(training.held_out))
+    named = replace(training, texts=without_folders(training.texts), held_out=without_folders(training.held_out))
     known = {"training": as_json(named), "trained": reached._asdict()}
     Encoder.of(lm, trainer.network, **known).save(out)
     # What is measured is what ships: the weights as they are rounded in the file.
     encoder = Encoder.load(out)
     lengths = lengths_of(encoder.shape.max_length)
     rows = by_length(trainer.decoder, lambda texts: encoder.batch(lm, texts), trainer.held_out, lengths)
-    encoder.config["held_out"] = {"source": _name(training.held_out or training.texts), "rows": rows}
+    encoder.config["held_out"] = {"source": without_folders(training.held_out or training.texts), "rows": rows}
     encoder.config["proof"] = _proofs(lm, encoder, trainer.held_out, running)
     draw(running.work / "log.jsonl", encoder, out / "held-out.svg")
     encoder.save(out, write_card(encoder))
@@ -229,9 +230,3 @@ def _proofs(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], runn
     part = texts[: running.texts_proved]
     lengths = sorted({min(length, encoder.shape.max_length) for length in running.prove_at}) if part else []
     return [prove(lm, encoder, [ids[:length] for ids in part], said=running.said) for length in lengths]
-
-
-def _name(source: str) -> str:
-    """A source without the folders of this machine."""
-    kind, colon, rest = source.partition(":")
-    return kind + colon + rest.split("/")[-1] if kind in ("file", "random-words") else source

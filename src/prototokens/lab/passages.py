@@ -15,6 +15,14 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def without_folders(source: str) -> str:
+    """What `--texts` said, for rows that are published: a file's own name, and nothing of where it lies on this machine."""
+    kind, colon, rest = source.partition(":")
+    if kind == "generated":
+        return kind + colon + without_folders(rest)
+    return kind + colon + rest.rstrip("/").split("/")[-1] if kind in ("file", "random-words") else source
+
+
 @dataclass(frozen=True)
 class Passage:
     """A stretch of text that begins at a sentence, as ids of one model.
@@ -23,7 +31,7 @@ class Passage:
         id: source and place, the same whenever the source is read again.
         ids: the tokens to be held.
         context: the tokens before them, where the source has any; empty otherwise.
-        source: what `--texts` said.
+        source: what `--texts` said, `without_folders`.
     """
 
     id: str

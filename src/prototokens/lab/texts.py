@@ -28,7 +28,7 @@ from prototokens.errors import TextError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.costs import Costs
 from prototokens.lab.documents import Document, documents
-from prototokens.lab.passages import Passage
+from prototokens.lab.passages import Passage, without_folders
 
 DEFAULT = "sample"
 KINDS = (
@@ -107,7 +107,7 @@ class Texts:
         numbered = [(head, number) for head in heads for number in range(each)]
         out = sampled(self.lm, [head.ids for head, _ in numbered], tokens, [f"{self.seed} {number}" for _, number in numbered])
         made = [
-            Passage(f"{head.id}~{number}", ids, head.ids, self.source)
+            Passage(f"{head.id}~{number}", ids, head.ids, without_folders(self.source))
             for (head, number), ids in zip(numbered, out, strict=True)
         ]
         return [made[start : start + each] for start in range(0, len(made), each)]
@@ -182,7 +182,7 @@ class Running:
         if len(ids) < tokens or len(before) < context:
             return None
         kept = tuple(before[len(before) - context :])
-        return Passage(f"{document.name}@{start}", tuple(ids[:tokens]), kept, self.source)
+        return Passage(f"{document.name}@{start}", tuple(ids[:tokens]), kept, without_folders(self.source))
 
 
 def _enough(lm: FrozenLM, tokens: int, cut) -> list[int]:
@@ -221,7 +221,8 @@ class RandomWords:
             while len(ids) < context + tokens:
                 words += draw.choices(self.words, k=64)
                 ids = self.lm.encode(" ".join(words))[:-8]  # the last word's ids may change with what follows
-            yield Passage(f"{self.name}#{number}", tuple(ids[context : context + tokens]), tuple(ids[:context]), self.source)
+            held, before = tuple(ids[context : context + tokens]), tuple(ids[:context])
+            yield Passage(f"{self.name}#{number}", held, before, without_folders(self.source))
             number += 1
 
 
@@ -258,7 +259,7 @@ class Generated:
                 return
             out = sampled(self.lm, [head.ids for head in some], tokens, [str(self.seed)] * len(some))
             for head, ids in zip(some, out, strict=True):
-                yield Passage(f"{head.id}~", ids, head.ids, self.source)
+                yield Passage(f"{head.id}~", ids, head.ids, without_folders(self.source))
 
 
 @torch.no_grad()
