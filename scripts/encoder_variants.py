@@ -82,6 +82,14 @@ def fit_teachers(lm: pt.FrozenLM, source: str, count: int, path: Path) -> None:
     save_solutions(path, lm, pt.fit(lm, texts, layout=BASE.layout))
 
 
+def share_pools(work: Path, place: Path) -> None:
+    """Let a training find the ids that an earlier one has made: reading a source again takes longer than a short training."""
+    place.mkdir(parents=True, exist_ok=True)
+    for made in work.glob("*/ids-*.npy"):
+        if not (place / made.name).exists():
+            (place / made.name).hardlink_to(made)
+
+
 def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
     solutions = args.work / "solutions.safetensors"
     args.work.mkdir(parents=True, exist_ok=True)
@@ -104,6 +112,7 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
         if training.solutions:
             fit_teachers(lm, args.texts, args.teachers, solutions)
         place = args.work / "".join(letter if letter.isalnum() else "-" for letter in name)
+        share_pools(args.work, place)
         running = Running(place, texts_measured=args.measured, texts_proved=0, measure_every=max(1, args.steps // 8))
         encoder = train(lm, shape, training, place / "encoder", running)
         found = {

@@ -205,21 +205,27 @@ class FrozenLM:
         return self._compiled is not None
 
     def hidden(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
-        """Hidden states after the final norm. Differentiable with respect to the inputs.
+        """Hidden states after the final norm, by the model's own body. Differentiable with respect to the inputs.
 
         No attention mask: under causal attention, what stands to the right of a row's end cannot touch the row.
         """
         return self._through(self._body, inputs_embeds)
 
-    def hidden_static(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
-        """As `hidden`, for many passes with a gradient of rows of few shapes.
+    def hidden_lean(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
+        """As `hidden`, to the bit, in less time where the model is of a kind that has a body by hand (`llama_body`).
 
-        By the compiled body where there is one, which is compiled anew for every shape that it meets; else by the one by hand,
-        which gives the same bits and a cheaper gradient, where the model is of a kind that has one (`llama_body`).
+        Nothing that hooks into the model's own modules sees it; it is differentiable once.
         """
-        if self._compiled is None and self._by_hand is not None and inputs_embeds.shape[1] <= attention.LONGEST:
-            return self._by_hand(inputs_embeds.to(self.dtype))
-        return self._through(self._body if self._compiled is None else self._compiled, inputs_embeds)
+        plain = self.model.config._attn_implementation == attention.PLAIN
+        if not plain or inputs_embeds.shape[1] > attention.LONGEST or self._by_hand is None:
+            return self.hidden(inputs_embeds)
+        return self._by_hand(inputs_embeds.to(self.dtype))
+
+    def hidden_static(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
+        """As `hidden_lean`, or by the compiled body where there is one, which is compiled anew for every shape it meets."""
+        if self._compiled is None:
+            return self.hidden_lean(inputs_embeds)
+        return self._through(self._compiled, inputs_embeds)
 
     @cached_property
     def _by_hand(self) -> LlamaBody | None:

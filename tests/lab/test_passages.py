@@ -2,7 +2,7 @@
 
 import pytest
 
-from prototokens.lab.passages import without_folders
+from prototokens.lab.passages import sources_of, without_folders
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,9 @@ from prototokens.lab.passages import without_folders
 def test_folders_stay_here(source, said):
     assert without_folders(source) == said
     assert without_folders(said) == said
+
+
+def test_sources_are_listed_by_kind_whatever_the_order_of_the_rows():
+    wanted = ["sample", "file:a.txt", "file:b.txt", "generated:file:a.txt", "random-words:w.txt", "random-tokens", "counting"]
+    rows = [{"source": source} for source in wanted]
+    assert sources_of(rows) == sources_of(reversed(rows)) == sources_of([*rows, *rows]) == wanted

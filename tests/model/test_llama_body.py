@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import prototokens as pt
+from prototokens import attention
 from prototokens.attention import LONGEST
 
 SIZES = {
@@ -49,7 +50,7 @@ def test_bits_and_gradients(name):
     assert lm._by_hand is not None
     for rows, seq in ((1, 1), (3, 7), (5, 40), (1, 130)):
         inputs = inputs_of(lm, rows, seq)
-        own, ours = lm.hidden(inputs), lm.hidden_static(inputs)
+        own, ours = lm.hidden(inputs), lm.hidden_lean(inputs)
         assert torch.equal(own, ours)
         slope = torch.randn(own.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
         wide = inputs.detach().float().requires_grad_()
@@ -67,7 +68,7 @@ def test_another_family_goes_its_own_way(name):
     lm = tiny(name, UNKNOWN[name])
     assert lm._by_hand is None
     inputs = inputs_of(lm, 2, 9)
-    assert torch.equal(lm.hidden(inputs), lm.hidden_static(inputs))
+    assert torch.equal(lm.hidden(inputs), lm.hidden_lean(inputs))
 
 
 def test_float32_goes_its_own_way(tiny_llama):
@@ -80,7 +81,16 @@ def test_long_rows_go_the_fused_kernels_way(monkeypatch):
     assert lm._by_hand is not None
     inputs = inputs_of(lm, 1, LONGEST + 1)
     monkeypatch.setattr(type(lm._by_hand), "__call__", lambda *_: pytest.fail("a row that is too long"))
-    assert torch.equal(lm.hidden(inputs), lm.hidden_static(inputs))
+    assert torch.equal(lm.hidden(inputs), lm.hidden_lean(inputs))
+
+
+def test_under_another_kernel_the_model_goes_its_own_way():
+    lm = tiny("llama", {})
+    inputs = inputs_of(lm, 2, 9)
+    plain = lm.hidden_lean(inputs)
+    with attention.fused(lm.model):
+        assert torch.equal(lm.hidden_lean(inputs), lm.hidden(inputs))
+        assert not torch.equal(lm.hidden_lean(inputs), plain)
 
 
 def test_a_part_that_it_does_not_know_is_not_left_out():

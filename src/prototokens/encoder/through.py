@@ -75,8 +75,7 @@ class Decoder:
         arranged = arrange(lm, [self._plan(len(ids)) for ids in texts], self.layout.vectors)
         targets = torch.tensor([token for ids in texts for token in ids], dtype=torch.int64, device=lm.device)
         with torch.set_grad_enabled(gradient), torch.autocast(lm.device.type, enabled=False):
-            through = lm.hidden_static if gradient else lm.hidden
-            hidden = through(arranged.inputs(protos.float()).to(lm.dtype)).flatten(0, 1)[arranged.read]
+            hidden = lm.hidden_lean(arranged.inputs(protos.float()).to(lm.dtype)).flatten(0, 1)[arranged.read]
             return Judged(hidden, score(lm, hidden.detach(), targets, temperature, gradient), arranged.row_of)
 
     def _plan(self, length: int) -> Plan:

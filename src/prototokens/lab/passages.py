@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,17 @@ def without_folders(source: str) -> str:
     if kind == "generated":
         return kind + colon + without_folders(rest)
     return kind + colon + rest.rstrip("/").split("/")[-1] if kind in ("file", "random-words") else source
+
+
+# Kinds of sources as reports list them: running text, what the model writes itself, what no one wrote.
+_ORDER = ("sample", "file", "hub", "generated", "random-words", "random-tokens")
+
+
+def sources_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The sources that rows name, in an order that does not depend on theirs: rows come in as they are done."""
+    found = {row["source"] for row in rows}
+    kinds = {source: source.partition(":")[0] for source in found}
+    return sorted(found, key=lambda source: (_ORDER.index(kinds[source]) if kinds[source] in _ORDER else len(_ORDER), source))
 
 
 @dataclass(frozen=True)

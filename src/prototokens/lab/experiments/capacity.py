@@ -14,6 +14,7 @@ import numpy as np
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
+from prototokens.lab.passages import sources_of
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 
@@ -35,7 +36,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
 def card(rows: list[Row]) -> dict[str, Any]:
     """The card as plain values: of each source and way, its figures."""
     found = []
-    for source in dict.fromkeys(row["source"] for row in rows):
+    for source in sources_of(rows):
         for layout in LAYOUTS:
             some = [row for row in rows if row["source"] == source and row["layout"] == layout]
             if some:

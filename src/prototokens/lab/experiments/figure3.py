@@ -16,6 +16,7 @@ from prototokens.engine.inputs import Cramming, arrange
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots
 from prototokens.lab.job import Config, Job, Row, Run
+from prototokens.lab.passages import sources_of
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 from prototokens.solution import Solution
@@ -67,7 +68,7 @@ def gains(lm: FrozenLM, solution: Solution) -> Row:
 
 
 def report(rows: list[Row]) -> Report:
-    sources = list(dict.fromkeys(row["source"] for row in rows))
+    sources = sources_of(rows)
     table, clouds = [], []
     for vectors in WAYS:
         for source in sources:

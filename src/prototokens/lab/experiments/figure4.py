@@ -17,6 +17,7 @@ from prototokens.engine.decode import decode_ids, generate_from
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
+from prototokens.lab.passages import sources_of
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 from prototokens.solution import Solution
@@ -74,7 +75,7 @@ def _wait(lm: FrozenLM) -> None:
 
 
 def report(rows: list[Row]) -> Report:
-    sources = list(dict.fromkeys(row["source"] for row in rows))
+    sources = sources_of(rows)
     table, clouds = [], []
     for source in sources:
         mine = {

@@ -22,6 +22,7 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.models import RANDOM
+from prototokens.lab.passages import sources_of
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 
@@ -112,7 +113,7 @@ def _short(rows: list[Row], places: list[int]) -> list[str]:
 
 
 def report(rows: list[Row]) -> Report:
-    sources = list(dict.fromkeys(row["source"] for row in rows))
+    sources = sources_of(rows)
     table, nats, tokens = [], [], []
     known = bool(rows) and all(row["tokens_seen"] is not None for row in rows)
     for source in sources:

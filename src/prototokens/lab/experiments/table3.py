@@ -14,6 +14,7 @@ import numpy as np
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
+from prototokens.lab.passages import sources_of
 from prototokens.lab.report import Report, Table, spread
 from prototokens.measure import metrics
 
@@ -36,7 +37,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
 
 
 def report(rows: list[Row]) -> Report:
-    sources = list(dict.fromkeys(row["source"] for row in rows))
+    sources = sources_of(rows)
     cells = {
         (source, shared): [row for row in rows if row["source"] == source and row["shared"] is shared]
         for source in sources
