@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +33,16 @@ def sources_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     found = {row["source"] for row in rows}
     kinds = {source: source.partition(":")[0] for source in found}
     return sorted(found, key=lambda source: (_ORDER.index(kinds[source]) if kinds[source] in _ORDER else len(_ORDER), source))
+
+
+def labels_of(sources: Sequence[str]) -> dict[str, str]:
+    """What pictures, which have little room, call sources: their kinds, or where two are of a kind, their names' ends too."""
+    kinds = {source: source.partition(":")[0] for source in sources}
+    twice = {kind for kind in kinds.values() if list(kinds.values()).count(kind) > 1}
+    return {
+        source: kind if kind not in twice else source if len(source) < 24 else f"{source[:10]}...{source[-10:]}"
+        for source, kind in kinds.items()
+    }
 
 
 @dataclass(frozen=True)

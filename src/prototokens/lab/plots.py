@@ -171,8 +171,8 @@ def draw_scatter(axes: Axes, series: Sequence[Series], rays: Sequence[float] = (
         if one.low is not None and one.high is not None:
             away = [np.subtract(one.y, one.low), np.subtract(one.high, one.y)]
             axes.errorbar(one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1)
-        # Smaller and smaller, so that points on one place show all of them.
-        size = max(10.0, 80 * 0.45**number)
+        # Each a little smaller than the one below it, so that points on one place show all of them.
+        size = max(20.0, 70 * 0.8**number)
         axes.scatter(one.x, one.y, s=size, edgecolors="white", linewidths=0.6, label=one.name or None, alpha=0.9, **look)
     every_x = [place for one in series for place in one.x] or [1.0]
     end = max(every_x) * 1.05

@@ -33,12 +33,19 @@ def _not_here(folder: Path, error: OSError) -> FileError:
     return FileError(f"rows cannot be kept in {folder} ({error.strerror}): name another folder with --out")
 
 
+def _published(name: str) -> str:
+    """A model's name for rows that are published: of a folder its own name, and nothing of where it lies on this machine."""
+    prefix, colon, plain = name.rpartition(":")
+    folder, at, revision = plain.partition("@")
+    return prefix + colon + (Path(folder).name if Path(folder).is_dir() else folder) + at + revision
+
+
 def describe(job: Job) -> Row:
     """What every row says of its job."""
     model = job.model
     return {
         "experiment": job.experiment,
-        "model": model.name,
+        "model": _published(model.name),
         "revision": model.revision,
         "fingerprint": model.fingerprint,
         "dtype": model.dtype,

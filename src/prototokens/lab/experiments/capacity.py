@@ -14,7 +14,7 @@ import numpy as np
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
-from prototokens.lab.passages import sources_of
+from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 
@@ -112,7 +112,7 @@ def _figure(name: str, found: list[dict[str, Any]]):
             )
         )
         tokens.append(plots.Series("", [one["c_tokens"] if one else math.nan for one in values]))
-    short = [source if len(source) < 20 else f"{source[:8]}...{source[-8:]}" for source in sources]
+    short = list(labels_of(sources).values())
     return plots.panels(
         [
             (

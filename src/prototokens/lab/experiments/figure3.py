@@ -16,7 +16,7 @@ from prototokens.engine.inputs import Cramming, arrange
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots
 from prototokens.lab.job import Config, Job, Row, Run
-from prototokens.lab.passages import sources_of
+from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 from prototokens.solution import Solution
@@ -77,7 +77,7 @@ def report(rows: list[Row]) -> Report:
                 continue
             one, other = ([pair[place]["nats"] for pair in pairs] for place in (0, 1))
             table.append(_line(source, vectors, pairs))
-            name = f"{vectors} trained" + (f", {source}" if len(sources) > 1 else "")
+            name = f"{vectors} trained" + (f", {labels_of(sources)[source]}" if len(sources) > 1 else "")
             clouds.append(plots.Series(name, one, other))
     panel = plots.Panel(TITLE, "H_LM token by token, nats", "H_LM in one step, nats")
     memory = [row for row in rows if row["way"] == "autoregressive" and row["held"]]

@@ -17,7 +17,7 @@ from prototokens.engine.decode import decode_ids, generate_from
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
-from prototokens.lab.passages import sources_of
+from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import Report, Table
 from prototokens.measure import metrics
 from prototokens.solution import Solution
@@ -92,7 +92,7 @@ def report(rows: list[Row]) -> Report:
         best = longest[0]["tokens_per_second"] / longest[1]["tokens_per_second"]
         lengths = [row["tokens"] for row in longest]
         table.append([source, len(pairs), *metrics.bootstrap(speeds[0]), *metrics.bootstrap(speeds[1]), *ratio, *lengths, best])
-        clouds.append(plots.Series(source if len(sources) > 1 else "", speeds[0], speeds[1]))
+        clouds.append(plots.Series(labels_of(sources)[source] if len(sources) > 1 else "", speeds[0], speeds[1]))
     lost = sum(not row["tokens"] for row in rows)
     same = bool(rows) and rows[0]["model"] in published.MODELS
     panel = plots.Panel(

@@ -14,7 +14,7 @@ import numpy as np
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
-from prototokens.lab.passages import sources_of
+from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import Report, Table, spread
 from prototokens.measure import metrics
 
@@ -94,5 +94,5 @@ def _figure(sources: list[str], cells: dict[tuple[str, bool], list[Row]]):
         series.append(
             plots.Series(name, [one.value for one in found], (), [one.low for one in found], [one.high for one in found])
         )
-    names = [source if len(source) < 24 else f"{source[:10]}...{source[-10:]}" for source in sources]
+    names = list(labels_of(sources).values())
     return plots.bars(plots.Panel("Information held by two vectors", "texts", "H_LM, nats"), names, series)
