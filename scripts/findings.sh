@@ -18,6 +18,7 @@
 set -eu
 PROTOTOKENS=${PROTOTOKENS:-.venv/bin/prototokens}
 OUT=${OUT:-results/experiments}
+PICTURES="table1/table1 figure3/figure3 quality/errors"
 
 fail() {
     echo "findings.sh: $*" >&2
@@ -37,6 +38,10 @@ case ${1:-} in
         [ -n "$(ls -d "$OUT"/*/ 2> /dev/null)" ] || fail "there are no rows in $OUT yet: run evening or night first"
         for folder in "$OUT"/*/; do
             "$PROTOTOKENS" reproduce all --from-rows --quiet --out "${folder%/}" > /dev/null
+        done
+        # The pictures that docs/findings.md shows.
+        for picture in $PICTURES; do
+            cp "$OUT/builtin/$picture.svg" "docs/images/${picture##*/}-builtin.svg"
         done
         exit ;;
     *) fail "evening, night or draw is expected (before the first two also plan)" ;;
