@@ -5,7 +5,8 @@
     python scripts/encoder_speed.py --report
 
 `fits` fits the same passages both ways, block by block with the order turned each time, the encoder's own pass counted:
-row-steps, texts solved a minute. `--record` writes these rows into the encoder's config and card, by which `auto` decides.
+row-steps, texts solved a minute. `--record` first looks for the rate at which fits go on from the encoder's vectors, on other
+passages, and writes both into the encoder's config and card, by which `auto` decides.
 `raw` encodes and decodes passages in one pass each, and fits a part of them (`--fitted`) for comparison; seconds are for one
 passage. The machine should do nothing else meanwhile. `--report` writes the tables of docs/encoder.md from the rows alone.
 """
@@ -22,7 +23,7 @@ from pages import put_between
 from prototokens.devices import wait
 from prototokens.encoder.card import write_card
 from prototokens.encoder.encoder import Encoder
-from prototokens.encoder.proof import prove
+from prototokens.encoder.proof import prove, tune
 from prototokens.encoder.starts import raw, shipped
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
@@ -45,11 +46,19 @@ def find(lm: pt.FrozenLM, folder: Path | None, layout: str) -> Encoder:
 
 def fits(lm: pt.FrozenLM, encoder: Encoder, args: argparse.Namespace) -> list[dict]:
     texts, rows = Texts(lm, [args.texts], args.seed), []
+    recipe = pt.Recipe.named(args.recipe, **({} if args.lr is None else {"lr": args.lr}))
+
+    def said(words: str) -> None:
+        print(words, file=sys.stderr, flush=True)
+
+    if args.record:
+        others = [one.ids for one in texts.passages(args.passages + args.tuned, max(args.lengths))][args.passages :]
+        found = [tune(lm, encoder, [ids[:length] for ids in others], recipe, said) for length in args.lengths]
+        encoder.config["rates"] = found
     for length in args.lengths:
         passages = [passage.ids for passage in texts.passages(args.passages, length)]
-        recipe = pt.Recipe.named(args.recipe, **({} if args.lr is None else {"lr": args.lr}))
-        row = prove(lm, encoder, passages, recipe, said=lambda words: print(words, file=sys.stderr, flush=True))
-        rows.append({**row, "lr": recipe.lr})
+        row = prove(lm, encoder, passages, recipe, said)
+        rows.append({**row, "lr": recipe.lr, "rate": encoder.rate(length)})
     return rows
 
 
@@ -93,7 +102,7 @@ def report(rows: list[dict], page: Path) -> None:
     """Both tables of the page."""
     columns = {
         "fits": (
-            "layout", "tokens", "texts", "recipe", "row-steps, random", "row-steps, encoder", "share", "exact, random",
+            "layout", "tokens", "texts", "recipe", "rate", "row-steps, random", "row-steps, encoder", "share", "exact, random",
             "exact, encoder", "solved a minute, random", "solved a minute, encoder", "times",
         ),
         "raw": (
@@ -106,7 +115,8 @@ def report(rows: list[dict], page: Path) -> None:
             one, other = row["random"], row["encoder"]
             pace = [60 * side["exact"] / side["seconds"] for side in (one, other)]
             cells["fits"].append([
-                row["layout"], row["length"], row["texts"], row["recipe"], one["row_steps"], other["row_steps"],
+                row["layout"], row["length"], row["texts"], row["recipe"], row.get("rate", 1.0), one["row_steps"],
+                other["row_steps"],
                 other["row_steps"] / one["row_steps"], one["exact"], other["exact"], *pace,
                 pace[1] / pace[0] if pace[0] else None,
             ])  # fmt: skip
@@ -130,6 +140,7 @@ def main() -> None:
     parser.add_argument("--texts", default="sample")
     parser.add_argument("--lengths", nargs="+", type=int, default=[8, 16, 32])
     parser.add_argument("--passages", type=int, default=128)
+    parser.add_argument("--tuned", type=int, default=32, help="with --record: passages on which the rate is chosen")
     parser.add_argument("--fitted", type=int, default=128, help="with raw: of the passages, how many are fitted too")
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--lr", type=float, help="in place of the recipe's, both ways")

@@ -97,6 +97,18 @@ def test_a_config_that_lacks_something_is_refused(folder, missing):
         Encoder.load(folder)
 
 
+@pytest.mark.parametrize("rates", [3, [1], [{"length": 4}], [{"length": 4, "rate": 0}], [{"length": "4", "rate": 0.1}]])
+def test_rates_that_cannot_be_are_refused(folder, rates):
+    rewrite(folder, lambda config: config.update(rates=rates))
+    with pytest.raises(FileError, match="damaged: its rates"):
+        Encoder.load(folder)
+
+
+def test_an_older_folder_without_rates_takes_the_recipes(folder):
+    rewrite(folder, lambda config: config.pop("rates", None))
+    assert Encoder.load(folder).rate(3) == 1.0
+
+
 def test_a_config_that_does_not_say_what_for_is_refused(folder):
     rewrite(folder, lambda config: config["model"].pop("fingerprint"))
     with pytest.raises(FileError, match="trained for"):

@@ -7,7 +7,7 @@ import torch
 
 import prototokens as pt
 from prototokens.encoder import starts
-from prototokens.encoder.proof import prove
+from prototokens.encoder.proof import RATES, prove, tune
 from prototokens.encoder.starts import begin, chunk_lengths, proved, raw, saves, shipped
 from prototokens.errors import FileError, TextError, UsageError
 
@@ -103,6 +103,23 @@ def test_a_proof_fits_every_text_both_ways(untrained, tiny_llama):
     assert row["random"]["exact"] == row["encoder"]["exact"] == row["texts"] == 3
     assert min(row[way]["row_steps"] for way in ("random", "encoder")) >= 3
     assert told[-1].startswith("3 tokens: 3 of 3")
+
+
+def test_a_rate_is_chosen_among_those_that_lose_no_text(untrained, tiny_llama):
+    row = tune(tiny_llama, untrained, [ids[:1] * 3 for ids in TEXTS], said=(told := []).append)
+    assert [one["rate"] for one in row["tried"]] == list(RATES)
+    assert len(told) == len(RATES)
+    most = max(one["exact"] for one in row["tried"])
+    cheapest = min((one for one in row["tried"] if one["exact"] == most), key=lambda one: one["row_steps"])
+    assert (row["rate"], row["length"], row["texts"]) == (cheapest["rate"], 3, 3)
+
+
+def test_fits_go_on_from_an_encoder_at_the_rate_that_was_found(at_hand, tiny_llama):
+    at_hand.config["rates"] = [{"length": 2, "rate": 0.5}, {"length": 4, "rate": 0.1}]
+    assert [at_hand.rate(length) for length in (1, 2, 3, 4, 5)] == [0.5, 0.5, 0.1, 0.1, 1.0]
+    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3]], "tiled:2", at_hand).starts] == [0.5, 0.5]
+    at_hand.save(starts.SHIPPED / "one")
+    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], "tiled:2").starts] == [0.5, 0.1]
 
 
 def test_starts_that_cannot_be_are_refused_in_words(at_hand, untrained, tiny_llama, tiny_neox):

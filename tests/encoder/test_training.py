@@ -131,6 +131,7 @@ def test_what_is_logged_and_kept(tiny_llama, training, running, tmp_path):
     assert encoder.config["trained"]["tokens"] == rows[-1]["tokens"]
     assert [row["length"] for row in encoder.config["proof"]] == [4, 6]
     assert all(row["encoder"]["row_steps"] > 0 for row in encoder.config["proof"])
+    assert [row["length"] for row in encoder.config["rates"]] == [4, 6]
     card = (tmp_path / "out" / "README.md").read_text()
     assert encoder.config["model"]["fingerprint"] in card
     assert (tmp_path / "out" / "held-out.svg").stat().st_size > 1000

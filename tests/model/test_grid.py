@@ -72,8 +72,28 @@ def test_steps_on_a_grid_make_right_what_rounding_broke(tiny_llama, solved):
     assert sum(one.correct for one in rounded) < sum(one.correct for one in polished) == 7
 
 
+def test_a_start_goes_at_its_own_rate_whatever_its_company(tiny_llama, solved):
+    """Steps of `fast` have the size of the rate, so a tenth of the rate goes a tenth of the way."""
+    targets, solutions = solved
+    recipe = pt.Recipe.named("fast", steps=1, margin=1e6)
+    seen = []
+    slow, quick = (Start(one.protos, rate=rate) for one, rate in zip(solutions, (0.1, 1.0), strict=True))
+    pt.fit(
+        tiny_llama,
+        targets,
+        layout="tiled:2",
+        start=[slow, quick],
+        recipe=recipe,
+        progress=lambda now: seen.append([now.vectors_of(order) for order in (0, 1)]),
+    )
+    moved = [(now - one.protos).square().mean().sqrt().item() for now, one in zip(seen[-1], solutions, strict=False)]
+    assert moved[0] == pytest.approx(moved[1] / 10, rel=1e-3)
+
+
 def test_starts_that_do_not_fit_are_refused(tiny_llama, solved):
     targets, solutions = solved
+    with pytest.raises(UsageError, match="share of the recipe's, above zero, not 0"):
+        pt.fit(tiny_llama, targets, layout="tiled:2", start=[Start(solutions[0].protos, rate=0.0), None])
     with pytest.raises(UsageError, match="1 starts for 2 targets"):
         pt.fit(tiny_llama, targets, start=[None])
     with pytest.raises(UsageError, match=r"shape \(3, 32\) was given, and \(2, 32\) is needed"):

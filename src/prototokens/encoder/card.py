@@ -69,7 +69,7 @@ def write_card(encoder: Encoder) -> str:
         facts=Table("facts", ("", ""), facts).markdown(),
         source=config["held_out"]["source"],
         raw=_raw(config["held_out"]["rows"]),
-        proof=_proof(config["proof"]),
+        proof=_proof(encoder),
     )
 
 
@@ -81,22 +81,26 @@ def _raw(rows: list[dict[str, Any]]) -> str:
     return Table("raw", columns, cells).markdown()
 
 
-def _proof(rows: list[dict[str, Any]]) -> str:
+def _proof(encoder: Encoder) -> str:
+    rows = encoder.config["proof"]
     if not rows:
         return "Not measured, so `auto` starts at random."
     columns = (
-        "tokens", "texts", "row-steps, random", "row-steps, encoder", "seconds, random", "seconds, encoder", "exact, random",
-        "exact, encoder", "auto takes",
+        "tokens", "texts", "rate from the encoder", "row-steps, random", "row-steps, encoder", "seconds, random",
+        "seconds, encoder", "exact, random", "exact, encoder", "auto takes",
     )  # fmt: skip
     cells = [
         (
-            row["length"], row["texts"], row["random"]["row_steps"], row["encoder"]["row_steps"],
-            f"{row['random']['seconds']:.1f}", f"{row['encoder']['seconds']:.1f}", row["random"]["exact"],
-            row["encoder"]["exact"], "the encoder" if saves(row) else "random",
+            row["length"], row["texts"], f"{encoder.rate(row['length']):g}", row["random"]["row_steps"],
+            row["encoder"]["row_steps"], f"{row['random']['seconds']:.1f}", f"{row['encoder']['seconds']:.1f}",
+            row["random"]["exact"], row["encoder"]["exact"], "the encoder" if saves(row) else "random",
         )
         for row in rows
     ]  # fmt: skip
-    words = "The same texts fitted from random starts and from the encoder's, in turn, its own pass counted:"
+    words = (
+        "The same texts fitted from random starts and from the encoder's, in turn, its own pass counted. The rate is a share of"
+        " the recipe's, chosen on other texts:"
+    )
     return f"{words}\n\n{Table('proof', columns, cells).markdown()}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ class Encoder:
     Attributes:
         network: float32, in evaluation mode.
         config: what `config.json` holds: `model` (`name`, `fingerprint`, `tokenizer`), `shape`, `training`, `trained`,
-            `held_out` (rows of `held_out.measure`), `proof` (rows of `proof.prove`), `versions`.
+            `held_out` (rows of `held_out.measure`), `rates` (rows of `proof.tune`; none in older ones), `proof` (rows of
+            `proof.prove`), `versions`.
         path: the folder it was read from.
     """
 
@@ -71,6 +73,11 @@ class Encoder:
     @property
     def layout(self) -> Layout:
         return Layout.named(self.shape.layout)
+
+    def rate(self, length: int) -> float:
+        """The share of a recipe's rate that fits of this length take from here: the one found for the next longer one tried."""
+        rows = [row for row in self.config.get("rates", []) if row["length"] >= length]
+        return min(rows, key=lambda row: row["length"])["rate"] if rows else 1.0
 
     def check(self, lm: FrozenLM, layout: Layout | None = None) -> None:
         """Refuse a model, or a layout, that it was not trained for.
@@ -177,10 +184,21 @@ def _config(folder: Path) -> dict[str, Any]:
     version = config.get("format") if isinstance(config, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise FileError(f"{place} has format {version}, and this version reads up to {FORMAT}: update prototokens")
+    rates = config.get("rates", []) if isinstance(config, dict) else []
+    if not isinstance(rates, list) or not all(_is_rate(row) for row in rates):
+        raise FileError(f"{place} is damaged: its rates are not shares of a recipe's")
     wrong = [name for name, kind in KEYS.items() if not isinstance(config, dict) or not isinstance(config.get(name), kind)]
     if wrong or not all(isinstance(config["model"].get(name), str) for name in ("name", "fingerprint", "tokenizer")):
         raise FileError(f"{place} is damaged, or of no encoder: it lacks {', '.join(wrong) or 'what it was trained for'}")
     return config
+
+
+def _is_rate(row: Any) -> bool:
+    """Whether a row of `rates` says what `Encoder.rate` reads."""
+    if not isinstance(row, dict) or not isinstance(row.get("length"), int):
+        return False
+    rate = row.get("rate")
+    return isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf
 
 
 def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Network:

@@ -8,6 +8,7 @@ from typing import Any
 
 from prototokens.devices import wait
 from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.starts import starts_of
 from prototokens.engine.fit import fit
 from prototokens.engine.grid import Start
 from prototokens.frozen_lm import FrozenLM
@@ -16,6 +17,35 @@ from prototokens.solution import Solution
 
 BLOCKS = 4  # the texts are fitted in so many parts, each both ways, the first way in turn: so both meet the same machine
 WAYS = ("random", "encoder")
+RATES = (1.0, 0.5, 0.3, 0.15, 0.08)  # shares of the recipe's that are tried from an encoder's vectors
+
+
+def tune(
+    lm: FrozenLM,
+    encoder: Encoder,
+    texts: Sequence[Sequence[int]],
+    recipe: str | Recipe = "fast",
+    said: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """The rate at which fits go from the encoder's vectors: that with the fewest row-steps of those with the most exact texts.
+
+    Args:
+        texts: of one length; others than those that the encoder is to be proved on.
+
+    Returns:
+        `length` in tokens, `texts`, `rate`; `tried`: each rate with its `row_steps` and how many were `exact`.
+    """
+    part, tried = [list(ids) for ids in texts], []
+    vectors = encoder.vectors(lm, part)
+    for rate in RATES:
+        starts = [Start(protos, rate=rate) for protos in vectors]
+        solutions = fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
+        exact, row_steps = sum(one.exact for one in solutions), sum(one.row_steps for one in solutions)
+        tried.append({"rate": rate, "row_steps": row_steps, "exact": exact})
+        if said:
+            said(f"{len(part[0])} tokens: at {rate:g} times the rate {row_steps} row-steps")
+    best = min(tried, key=lambda row: (-row["exact"], row["row_steps"]))
+    return {"length": len(part[0]), "texts": len(part), "rate": best["rate"], "tried": tried}
 
 
 def prove(
@@ -40,7 +70,7 @@ def prove(
         for way in WAYS if number % 2 == 0 else WAYS[::-1]:
             wait(lm.device)
             began = time.monotonic()
-            starts = [Start(protos) for protos in encoder.vectors(lm, part)] if way == "encoder" else "random"
+            starts = starts_of(lm, encoder, part) if way == "encoder" else "random"
             found[way] += fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
             wait(lm.device)
             spent[way] += time.monotonic() - began

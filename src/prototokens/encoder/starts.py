@@ -92,6 +92,16 @@ def proved(encoder: Encoder, length: int) -> bool:
     return length <= encoder.shape.max_length and bool(rows) and saves(min(rows, key=lambda row: row["length"]))
 
 
+def starts_of(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]]) -> list[Start]:
+    """Where fits of texts begin with an encoder, and at which rate.
+
+    Raises:
+        FileError, TextError: as `Encoder.vectors`.
+    """
+    vectors = encoder.vectors(lm, texts)
+    return [Start(protos, rate=encoder.rate(len(ids))) for protos, ids in zip(vectors, texts, strict=True)]
+
+
 def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: str | Encoder = "auto") -> Begun:
     """Starts for targets, texts or ids.
 
@@ -108,7 +118,7 @@ def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: 
     ids = [lm.encode(target) if isinstance(target, str) else list(target) for target in targets]
     encoder = chosen(lm, start, layout)
     if encoder is not None:
-        return Begun([Start(protos) for protos in encoder.vectors(lm, ids)], f"starts from {encoder.path or 'an encoder'}")
+        return Begun([*starts_of(lm, encoder, ids)], f"starts from {encoder.path or 'an encoder'}")
     none: list[Start | None] = [None] * len(targets)
     if start == "random":
         return Begun(none, "random starts")
@@ -116,8 +126,8 @@ def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: 
     if encoder is None:
         return Begun(none, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
     able = [number for number, one in enumerate(ids) if one and proved(encoder, len(one))]
-    for number, protos in zip(able, encoder.vectors(lm, [ids[number] for number in able]), strict=True):
-        none[number] = Start(protos)
+    for number, start_there in zip(able, starts_of(lm, encoder, [ids[number] for number in able]), strict=True):
+        none[number] = start_there
     if not able:
         return Begun(none, "random starts: the encoder has not proved to save time at these lengths")
     return Begun(none, f"{len(able)} of {len(targets)} chunks start from the encoder, which saves time there; others at random")

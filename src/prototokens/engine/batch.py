@@ -214,7 +214,7 @@ class Batch:
             return torch.full((size,), value, dtype=dtype, device=device)
 
         rows, size = len(of_row), len(groups)
-        rate = torch.tensor([self.lr * RETRY_RATE**group.breaks for group in groups], device=device)
+        rate = torch.tensor([self.lr * group.rate * RETRY_RATE**group.breaks for group in groups], device=device)
         return Members(
             groups,
             Vectors(

@@ -32,10 +32,17 @@ class Grid(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Vectors that a fit begins from, and the grid they are scored on, if any."""
+    """Vectors that a fit begins from.
+
+    Attributes:
+        grid: what they are scored on, if not as they are.
+        rate: of the attempt that begins there, as a share of the recipe's: from nearly right vectors smaller steps get there
+            sooner.
+    """
 
     protos: Float32[Tensor, "vectors d_model"]
     grid: Grid | None = None
+    rate: float = 1.0
 
 
 def levels_of(

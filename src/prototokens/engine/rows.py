@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -64,6 +65,12 @@ class Group:
     def positions(self) -> int:
         """Width of the group's widest row."""
         return max(len(row.plan.index) for row in self.rows)
+
+    @property
+    def rate(self) -> float:
+        """Share of the recipe's rate at which the next attempt goes: the least that a start asks for, if it begins there."""
+        first = self.restarts + self.breaks == 0
+        return min((row.start.rate for row in self.rows if first and row.start is not None), default=1.0)
 
 
 class Starts:
@@ -137,4 +144,6 @@ def _checked(starts: Sequence[Start | None] | None, count: int, shape: tuple[int
     for start in starts:
         if start is not None and tuple(start.protos.shape) != shape:
             raise UsageError(f"a start of shape {tuple(start.protos.shape)} was given, and {shape} is needed")
+        if start is not None and not 0 < start.rate < math.inf:
+            raise UsageError(f"a start's rate is a share of the recipe's, above zero, not {start.rate}")
     return starts
