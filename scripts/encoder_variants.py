@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 import prototokens as pt
 from pages import put_between
@@ -24,14 +27,18 @@ from prototokens.encoder.config import Shape, Training, as_json
 from prototokens.encoder.distil import save_solutions
 from prototokens.encoder.train import Running, train
 from prototokens.lab.passages import without_folders
+from prototokens.lab.plots import Panel, Series, draw_lines, panels
 from prototokens.lab.provenance import stamp
-from prototokens.lab.report import Table
+from prototokens.lab.report import Table, save_figure
 from prototokens.lab.texts import Texts
 from prototokens.layout import tiled
 from row_files import RowFile, read_rows
 
 BASE = Shape(layout="tiled:4", max_length=16, width=256, layers=4, heads=4, feed_forward=1024)
 MARKS = ("<!-- variants: made by scripts/encoder_variants.py -->", "<!-- end of the variants -->")
+SCALING_MARKS = ("<!-- scaling: made by scripts/encoder_variants.py -->", "<!-- end of scaling -->")
+FIRST = "from scratch, all vectors"
+GOAL = 0.09  # nats a token at which 99% of the tokens are right: what the shipped encoder has at 8 tokens
 Variant = tuple[Shape, dict]  # a shape, and changes to the training
 
 
@@ -40,7 +47,7 @@ def variants(lm: pt.FrozenLM, steps: int, solutions: Path) -> dict[str, Variant]
     deep = len(lm.model.base_model(inputs_embeds=lm.embed(_one(lm)), output_hidden_states=True).hidden_states) - 1
     trunk = tuple(sorted({0, deep // 2, deep}))
     found: dict[str, Variant] = {
-        "from scratch, all vectors": (BASE, {}),
+        FIRST: (BASE, {}),
         "frozen trunk, attention pooling": (replace(BASE, depths=trunk, layers=1), {}),
         "frozen trunk and as many blocks": (replace(BASE, depths=trunk), {}),
         "trunk with adapters, attention pooling": (replace(BASE, depths=trunk, layers=1, rank=16), {}),
@@ -139,7 +146,52 @@ def report(rows: list[dict], page: Path) -> None:
         for row in sorted(rows, key=lambda row: -row["held_out"][-1]["accuracy"])
         for last in row["held_out"][-1:]
     ]  # fmt: skip
-    put_between(page, {MARKS: Table("variants", columns, cells).markdown()})
+    made = {MARKS: Table("variants", columns, cells).markdown()}
+    if curves := scaling(rows):
+        picture = page.parent / "images" / "encoder-scaling.svg"
+        made[SCALING_MARKS] = laws(curves).markdown()
+        save_figure(draw(curves), picture)
+    put_between(page, made)
+
+
+def scaling(rows: list[dict]) -> dict[str, list[tuple[float, float, float]]]:
+    """What is varied -> (its amount, nats a token, accuracy) of each row that varies nothing else, least first."""
+    base = next((row for row in rows if row["variant"] == FIRST), None)
+    if base is None:
+        return {}
+    alike = [row for row in rows if row["variant"] == FIRST or row["variant"].startswith("scaling")]
+    kinds = {
+        "training tokens": [(row["trained"]["tokens"], row) for row in alike if row["shape"] == base["shape"]],
+        "parameters": [(row["parameters"], row) for row in alike if row["trained"]["step"] == base["trained"]["step"]],
+    }
+    return {
+        name: sorted((float(amount), row["held_out"][-1]["nats"], row["held_out"][-1]["accuracy"]) for amount, row in some)
+        for name, some in kinds.items()
+        if len(some) >= 3
+    }
+
+
+def laws(curves: dict[str, list[tuple[float, float, float]]]) -> Table:
+    """Nats as a power of what is varied, and how much of it the goal would take if the law went on."""
+    cells = []
+    for name, points in curves.items():
+        slope, level = np.polyfit(np.log([point[0] for point in points]), np.log([point[1] for point in points]), 1)
+        wanted = math.exp((math.log(GOAL) - level) / slope)
+        ends = [f"{points[place][0]:,.0f}: {points[place][2]:.1%}" for place in (0, -1)]
+        cells.append((name, len(points), *ends, f"{slope:.2f}", f"{wanted:.1e}"))
+    columns = ("what grows", "points", "least: accuracy", "most: accuracy", "nats go as its power", f"for {GOAL:g} nats, if so")
+    return Table("scaling", columns, cells)
+
+
+def draw(curves: dict[str, list[tuple[float, float, float]]]):
+    """Nats over what is varied, both logarithmic."""
+    return panels([
+        (
+            Panel(f"By {name}", name, "held-out nats a token", log_x=True, log_y=True),
+            lambda axes, points=points: draw_lines(axes, [Series("", [one[1] for one in points], [one[0] for one in points])]),
+        )
+        for name, points in curves.items()
+    ])  # fmt: skip
 
 
 def main() -> None:
