@@ -31,7 +31,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prototokens.lab.methods import positions
 from prototokens.lab.passages import Passage, content_hash
 from prototokens.recipe import Recipe
 
@@ -187,6 +186,8 @@ class Config:
 
     def lengths(self, grid: Sequence[int], layout: str = "paper") -> list[int]:
         """Those lengths of a grid, or of the user's in its place, that the model's context has room for."""
+        from prototokens.lab.methods import positions  # PyTorch with it, which the list of experiments does without
+
         most = self.model.max_context
         return [length for length in self.grid or grid if most is None or positions(layout, length) <= most]
 
