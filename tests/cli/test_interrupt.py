@@ -23,7 +23,9 @@ cli.main()
 def start(folder, output):
     arguments = ["encode", "--text", TEXT, "-o", output, "--model", folder, "--rows", 1]
     command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # In the background of a shell a process inherits that Ctrl-C is ignored, and the test is of one that is not.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heard)
 
 
 def stop(process, partial, number):
