@@ -146,7 +146,7 @@ def report(rows: list[dict], page: Path) -> None:
         for row in sorted(rows, key=lambda row: -row["held_out"][-1]["accuracy"])
         for last in row["held_out"][-1:]
     ]  # fmt: skip
-    made = {MARKS: Table("variants", columns, cells).markdown()}
+    made: dict[tuple[str, str], str] = {MARKS: Table("variants", columns, cells).markdown()}
     if curves := scaling(rows):
         picture = page.parent / "images" / "encoder-scaling.svg"
         made[SCALING_MARKS] = laws(curves).markdown()
