@@ -116,8 +116,7 @@ def report(rows: list[dict], page: Path) -> None:
             pace = [60 * side["exact"] / side["seconds"] for side in (one, other)]
             cells["fits"].append([
                 row["layout"], row["length"], row["texts"], row["recipe"], row.get("rate", 1.0), one["row_steps"],
-                other["row_steps"],
-                other["row_steps"] / one["row_steps"], one["exact"], other["exact"], *pace,
+                other["row_steps"], other["row_steps"] / one["row_steps"], one["exact"], other["exact"], *pace,
                 pace[1] / pace[0] if pace[0] else None,
             ])  # fmt: skip
         else:

@@ -18,7 +18,7 @@ import torch
 from prototokens.bench.peak import PeakMemory
 from prototokens.bench.serial import fit_serial
 from prototokens.devices import matrix_product_rate, wait
-from prototokens.engine.batch import BUCKET
+from prototokens.engine.batch import compiled_heights, compiled_width
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
 from prototokens.engine.inputs import OneStep
@@ -128,13 +128,10 @@ def meet_shapes(lm: FrozenLM, targets: list[list[int]]) -> float:
 
     A full batch, a quarter of it, and so on down to one row, as the engine lays them out.
     """
-    began, width = time.perf_counter(), -(-len(targets[0]) // BUCKET) * BUCKET
-    rows = max(1, min(len(targets), room(lm, width) // width))
-    while True:
+    began, width = time.perf_counter(), compiled_width(lm, len(targets[0]))
+    for rows in compiled_heights(max(1, min(len(targets), room(lm, width) // width))):
         fit(lm, targets[:rows], recipe=Recipe.named("fast", steps=1))
-        if rows == 1:
-            return time.perf_counter() - began
-        rows = -(-rows // 4)
+    return time.perf_counter() - began
 
 
 def _in_turn(ways: dict[str, Iterator[Outcome]], said: Callable[[Tally], None] | None) -> list[Tally]:

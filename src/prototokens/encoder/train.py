@@ -163,7 +163,7 @@ def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Ru
     lengths = lengths_of(encoder.shape.max_length)
     rows = by_length(trainer.decoder, lambda texts: encoder.batch(lm, texts), trainer.held_out, lengths)
     encoder.config["held_out"] = {"source": without_folders(training.held_out or training.texts), "rows": rows}
-    encoder.config["rates"], encoder.config["proof"] = _proofs(lm, encoder, trainer.held_out, running)
+    _prove(lm, encoder, trainer.held_out, running)
     draw(running.work / "log.jsonl", encoder, out / "held-out.svg")
     encoder.save(out, write_card(encoder))
     return Encoder.load(out)
@@ -226,13 +226,10 @@ def _noisy(protos: Tensor, training: Training, step: int, first: int) -> Tensor:
     return protos + training.noise * protos.detach().square().mean().sqrt() * drawn
 
 
-def _proofs(
-    lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], running: Running
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """At each length, the rate of fits from the encoder's vectors, and what they then save, on other texts where there are."""
+def _prove(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], running: Running) -> None:
+    """Note, for each length, the rate of fits from here and what they then save, on other texts where there are."""
     part = texts[: running.texts_proved]
     others = texts[running.texts_proved :][: max(1, running.texts_proved // 2)] or part
     lengths = sorted({min(length, encoder.shape.max_length) for length in running.prove_at}) if part else []
-    rates = [tune(lm, encoder, [ids[:length] for ids in others], said=running.said) for length in lengths]
-    encoder.config["rates"] = rates
-    return rates, [prove(lm, encoder, [ids[:length] for ids in part], said=running.said) for length in lengths]
+    encoder.config["rates"] = [tune(lm, encoder, [ids[:length] for ids in others], said=running.said) for length in lengths]
+    encoder.config["proof"] = [prove(lm, encoder, [ids[:length] for ids in part], said=running.said) for length in lengths]

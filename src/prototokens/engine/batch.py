@@ -44,6 +44,19 @@ class Members(NamedTuple):
     state: Groups
 
 
+def compiled_width(lm: FrozenLM, widest: int) -> int:
+    """Positions of a row, as a compiled body gets it whose widest row has so many."""
+    return min(-(-widest // BUCKET) * BUCKET, lm.max_context or widest + BUCKET)
+
+
+def compiled_heights(full: int) -> list[int]:
+    """Rows of the passes that a compiled body sees: a full batch, a quarter of it, and so on down to one."""
+    sizes = [full]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // 4))
+    return sizes
+
+
 def _joined(work: Members, new: Members) -> Members:
     """Groups behind the ones in work, numbered on from theirs."""
     count, size = len(work.vectors.now), len(work.groups)
@@ -164,18 +177,14 @@ class Batch:
 
     def _width(self, widest: int) -> int:
         """Positions of a row as it is laid out: a compiled body sees few different ones."""
-        if not self.lm.compiled:
-            return widest
-        return min(-(-widest // BUCKET) * BUCKET, self.lm.max_context or widest + BUCKET)
+        return compiled_width(self.lm, widest) if self.lm.compiled else widest
 
     def _height(self, rows: int, width: int) -> int:
         """Rows of a pass, empty ones among them: a compiled body sees a full batch, a quarter of it, and so on."""
         if not self.lm.compiled:
             return rows
-        size = max(rows, min(self.room // width, self.most_rows or self.total, self.total))
-        while (quarter := -(-size // 4)) >= rows and quarter < size:
-            size = quarter
-        return size
+        full = max(rows, min(self.room // width, self.most_rows or self.total, self.total))
+        return min(size for size in compiled_heights(full) if size >= rows)
 
     def _too_large(self, groups: list[Group]) -> DeviceMemoryError:
         rows, widest = sum(len(group.rows) for group in groups), max(group.positions for group in groups)
