@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -161,14 +161,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     beside = None
     try:
         place = Path(os.path.realpath(path))  # of a link, the file that it names is written, and the link stays
-        descriptor, beside = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        with os.fdopen(descriptor, "wb") as handle:
+        # The name is known before the file is there: Ctrl-C at any moment leaves none.
+        beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb") as handle:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)
         os.replace(beside, place)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
