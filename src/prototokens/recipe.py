@@ -28,6 +28,9 @@ class Recipe:
         margin: a row is solved once every true logit leads the next best by more than this.
         whiten: whether steps see how the numbers of a vector hang together (`engine.optimiser`), or are AdamW's own.
         whiten_rate: factor on the learning rate for whitened steps, whose root mean square is always 1.
+        whiten_power: of the matrix, with a minus, in whitened steps; 0.5 is full-matrix Adagrad's.
+        slow_below: nats a token, at the loss temperature: below them the rate falls as the loss does, to a tenth at most; 0:
+            it does not.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
     """
@@ -42,7 +45,9 @@ class Recipe:
     temperature: float = 0.5
     margin: float = 0.05
     whiten: bool = True
-    whiten_rate: float = 0.33
+    whiten_rate: float = 0.3
+    whiten_power: float = 0.45
+    slow_below: float = 1.0
     steps: int = 2000
     restarts: int = 0
 
@@ -52,6 +57,8 @@ class Recipe:
             "temperature must be above zero": self.temperature > 0 and math.isfinite(self.temperature),
             "margin must not be negative": self.margin >= 0 and math.isfinite(self.margin),
             "whiten_rate must be above zero": self.whiten_rate > 0 and math.isfinite(self.whiten_rate),
+            "whiten_power must lie between 0 and 1": 0 <= self.whiten_power <= 1,
+            "slow_below must not be negative": self.slow_below >= 0 and math.isfinite(self.slow_below),
             "steps must not be negative": self.steps >= 0,
             "restarts must not be negative": self.restarts >= 0,
             "betas must lie in [0, 1)": all(0 <= beta < 1 for beta in self.betas),
@@ -83,13 +90,16 @@ class Recipe:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
-        """From JSON, values unknown to this version left out."""
-        known = {field.name for field in fields(Recipe)}
+        """From JSON, values unknown to this version left out, and those that came later as they were before."""
+        values, known = BEFORE | values, {field.name for field in fields(Recipe)}
         kept: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known
         }
         return Recipe(**kept)
 
+
+# What files and rows mean that were written when recipes had no such values.
+BEFORE = {"whiten_power": 0.5, "slow_below": 0.0}
 
 NAMED = {
     # Published settings (arXiv 2505.21189, section 4): nothing of ours in it.
@@ -104,6 +114,7 @@ NAMED = {
         temperature=1.0,
         margin=0.0,
         whiten=False,
+        slow_below=0.0,
         steps=5000,
     ),
     "fast": Recipe(),

@@ -181,10 +181,10 @@ def test_memory_that_runs_out_within_a_step_changes_no_rows_way(tiny_llama, monk
         pt.fit(tiny_llama, targets, recipe=recipe)
     a_step = counted.count // 23
     failed = set()
-    for run in range(6):
+    for run in range(8):
         with monkeypatch.context() as patch:
             # Two failures, so that a batch of four shrinks to one row; in later steps the next places of a step.
-            first = a_step * (run + 1) + run * (a_step // 6)
+            first = a_step * (run + 1) + run * (a_step // 8)
             scarce = scarce_in(patch, first, first + a_step + a_step // 2, methods=("step",))
             same(pt.fit(tiny_llama, targets, recipe=recipe), expected)
             assert len(scarce.failed) == 2

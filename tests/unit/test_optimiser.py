@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prototokens.engine import optimiser
-from prototokens.engine.optimiser import _inverse_root, move, side, whitens
+from prototokens.engine.optimiser import _power, move, side, whitens
 from prototokens.engine.state import Groups, Vectors
 from prototokens.recipe import Recipe
 
@@ -26,25 +26,26 @@ def gradients(steps, count, width):
 
 
 def test_whitened_steps_are_those_of_the_definition(monkeypatch):
-    """C^(-1/2) a at a root mean square of 1, with C taken anew every third step."""
+    """C^(-p) a at a root mean square of 1, with C taken anew every third step, at a rate that falls with the loss."""
     monkeypatch.setattr(optimiser, "REFRESH", 3)
-    recipe = Recipe(whiten_rate=0.5, schedule="constant")
+    recipe = Recipe(whiten_rate=0.5, whiten_power=0.4, slow_below=2.0, schedule="constant")
     vectors, state = states(2, 5)
     fast, slow = recipe.betas
     mean = torch.zeros(2, 5, dtype=torch.float64)
     outer, where = torch.zeros(2, 5, 5, dtype=torch.float64), torch.ones(2, 5, dtype=torch.float64)
-    root = torch.zeros(0)
+    whitener = torch.zeros(0)
     for age, slope in enumerate(gradients(18, 2, 5)):
-        move(recipe, vectors, state, [age, age], slope)
+        loss = 4 * 0.8**age  # beyond which the rate does not fall, and below which no further
+        move(recipe, vectors, state, [age, age], slope, torch.full((2,), loss))
         g = slope.double()
         mean = fast * mean + (1 - fast) * g
         outer = slow * outer + (1 - slow) * g[:, :, None] * g[:, None, :]
         if age % 3 == 0:
             values, axes = torch.linalg.eigh(outer)
-            values = values.clamp_min(0) + max(1e-6, 0.1 * 0.1 ** (age // 3)) * values.mean(1, keepdim=True)
-            root = torch.stack([axes[i] @ torch.diag(values[i] ** -0.5) @ axes[i].T for i in range(2)])
-        step = (root @ mean[:, :, None])[:, :, 0]
-        where = where - 0.1 * 0.5 * step / step.square().mean(1, keepdim=True).sqrt()
+            values = values.clamp_min(0) + max(1e-5, 0.1 ** (age // 3)) * values.mean(1, keepdim=True)
+            whitener = torch.stack([axes[i] @ torch.diag(values[i] ** -0.4) @ axes[i].T for i in range(2)])
+        step = (whitener @ mean[:, :, None])[:, :, 0]
+        where = where - 0.1 * min(1, max(0.1, loss / 2)) * 0.5 * step / step.square().mean(1, keepdim=True).sqrt()
         torch.testing.assert_close(vectors.now.double(), where, rtol=1e-3, atol=1e-3)
 
 
@@ -55,20 +56,20 @@ def test_each_vector_goes_by_its_own_age():
     together, state = states(2, 4)
     alone = [states(1, 4) for _ in range(2)]
     for age, slope in enumerate(slopes):
-        move(recipe, together, state, [age, age + 7], slope)
+        move(recipe, together, state, [age, age + 7], slope, torch.ones(2))
         for place, shift in enumerate((0, 7)):
-            move(recipe, *alone[place], [age + shift], slope[place : place + 1])
+            move(recipe, *alone[place], [age + shift], slope[place : place + 1], torch.ones(1))
     for place in range(2):
         torch.testing.assert_close(together.now[place], alone[place][0].now[0])
-    assert not torch.equal(together.root[0], together.root[1])
+    assert not torch.equal(together.whitener[0], together.whitener[1])
 
 
 def test_a_matrix_that_is_not_finite_spoils_no_other():
     matrices = torch.stack([torch.full((3, 3), torch.nan), torch.diag(torch.tensor([1.0, 4.0, 9.0]))])
-    roots = _inverse_root(matrices, torch.full((2,), 1e-6))
+    roots = _power(matrices, torch.full((2,), 1e-6), -0.5)
     torch.testing.assert_close(roots[1], torch.diag(torch.tensor([1.0, 0.5, 1 / 3])), rtol=1e-4, atol=1e-4)
     assert roots.isfinite().all()
-    assert _inverse_root(torch.zeros(1, 3, 3), torch.full((1,), 1e-6)).isfinite().all()
+    assert _power(torch.zeros(1, 3, 3), torch.full((1,), 1e-6), -0.35).isfinite().all()
 
 
 @pytest.mark.parametrize(("whiten", "width", "expected"), [(False, 8, False), (True, 8, True), (True, 1025, False)])

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from prototokens.engine.optimiser import FIRST_FLOOR, FLOOR, REFRESH, whitens
+from prototokens.engine.optimiser import FIRST_FLOOR, FLOOR, REFRESH, SLOWEST, whitens
 from prototokens.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 
@@ -57,10 +57,13 @@ def fit_serial(lm: FrozenLM, ids: list[int], recipe: Recipe, start: Float32[Tens
             break
         loss = torch.nn.functional.cross_entropy(logits / recipe.temperature, target, reduction="sum")
         cosine = (1 + math.cos(math.pi * step / max(1, recipe.steps))) / 2
-        optimiser.param_groups[0]["lr"] = lr * (cosine if recipe.schedule == "cosine" else 1.0)
+        rate = lr * (cosine if recipe.schedule == "cosine" else 1.0)
+        nats = loss.item() / len(ids)
+        if recipe.slow_below > 0:
+            rate *= min(1.0, max(SLOWEST, nats / recipe.slow_below))
+        optimiser.param_groups[0]["lr"] = rate
         optimiser.zero_grad()
         loss.backward()
-        loss.item()
         optimiser.step()
     return SerialResult(exact, step, protos.detach().cpu())
 
@@ -76,7 +79,7 @@ def _right(logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"
 
 
 class Whitened(torch.optim.Optimizer):
-    """The step of `engine.optimiser`, a vector at a time: x - lr * whiten_rate * u / rms(u), with u = C^(-1/2) a.
+    """The step of `engine.optimiser`, a vector at a time: x - lr * whiten_rate * u / rms(u), with u = C^(-p) a.
 
     Args:
         protos: the vectors, each with a matrix of its own.
@@ -88,7 +91,7 @@ class Whitened(torch.optim.Optimizer):
         count, width = protos.shape
         self.average = torch.zeros_like(protos)
         self.outer = [torch.zeros(width, width, device=protos.device) for _ in range(count)]
-        self.root = list(self.outer)
+        self.whitener = list(self.outer)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -102,8 +105,8 @@ class Whitened(torch.optim.Optimizer):
                 values, axes = torch.linalg.eigh(self.outer[number])
                 values = values.clamp_min(0)
                 values = values + floor * values.mean() + torch.finfo(values.dtype).tiny
-                self.root[number] = axes @ torch.diag(values.rsqrt()) @ axes.T
-            step = self.root[number] @ self.average[number]
+                self.whitener[number] = axes @ torch.diag(values**-self.recipe.whiten_power) @ axes.T
+            step = self.whitener[number] @ self.average[number]
             step = step / step.square().mean().sqrt().clamp_min(1e-12) * self.recipe.whiten_rate
             protos[number] -= lr * (step + self.recipe.weight_decay * protos[number])
         self.taken += 1

@@ -2,8 +2,9 @@
 
 AdamW (Loshchilov & Hutter, arXiv 1711.05101) divides each number's averaged gradient by its own root mean square. Near the
 limit of what vectors hold the loss is a narrow valley across many numbers at once, and this is not enough. There the averaged
-gradient is multiplied by C^(-1/2), with C the running mean of g g^T, one matrix `[d_model, d_model]` for each vector (the full
-matrix of Duchi et al. 2011, with a memory that fades), and scaled to a root mean square of 1: measured in docs/recipe.md.
+gradient is multiplied by C^(-p), with C the running mean of g g^T, one matrix `[d_model, d_model]` for each vector (the full
+matrix of Duchi et al. 2011, with a memory that fades; theirs has p = 1/2), and scaled to a root mean square of 1. As such steps
+do not shrink by themselves, their rate falls with the loss. Measured in docs/recipe.md.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from torch import Tensor
 from prototokens.engine.state import Groups, Vectors
 from prototokens.recipe import Recipe
 
-REFRESH = 20  # steps between two new inverse roots of a vector's matrix: eigenvalues cost more than a small model's step
-FLOOR = 1e-6  # added to the eigenvalues, in units of their mean
+REFRESH = 20  # steps between two whitening matrices of a vector: eigenvalues cost more than a small model's step
+FLOOR = 1e-5  # added to the eigenvalues, in units of their mean
 # The floor of a row's first matrix. A few gradients span few directions, and in all others a low floor would make steps out of
-# rounding: it falls to a tenth with each new root.
-FIRST_FLOOR = 0.1
+# rounding: it falls to a tenth with each new one.
+FIRST_FLOOR = 1.0
+SLOWEST = 0.1  # share of the rate that is left at the least loss
 WIDEST = 1024  # beyond it the matrices take too much memory, and steps stay AdamW's
 
 
@@ -40,7 +42,7 @@ def bytes_per_vector(recipe: Recipe, d_model: int) -> int:
     return 4 * (4 * d_model + 2 * side(recipe, d_model) ** 2)
 
 
-def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradient: Tensor) -> None:
+def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradient: Tensor, loss: Tensor) -> None:
     """One step of every vector, at the age and rate of its group.
 
     Everything that takes memory comes first, and nothing is changed before all of it is there: where memory runs out, the step
@@ -48,40 +50,43 @@ def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradi
 
     Args:
         ages: `state.age` on the host, for each vector: so that nothing has to be read back from a GPU.
+        loss: of each group, in nats a token at the recipe's temperature.
     """
     fast, slow = recipe.betas
     rate = state.rate
     if recipe.schedule == "cosine":
         rate = rate * (1 + torch.cos(math.pi * state.age / max(1, recipe.steps))) / 2
+    if recipe.slow_below > 0:
+        rate = rate * (loss / recipe.slow_below).clamp(SLOWEST, 1)
     older = state.age + 1
     age, rate = older[vectors.group, None], rate[vectors.group, None]
     average = vectors.exp_avg.lerp(gradient, 1 - fast)
-    square, roots = vectors.exp_avg_sq, None
+    square, new = vectors.exp_avg_sq, None
     if whitens(recipe, gradient.shape[1]):
-        roots = _new_roots(recipe, vectors, ages, gradient)
-        step = _whitened(recipe, vectors.root, roots, average)
+        new = _new_whiteners(recipe, vectors, ages, gradient)
+        step = _whitened(recipe, vectors.whitener, new, average)
     else:
         square = (square * slow).addcmul_(gradient, gradient, value=1 - slow)
         scale = square.div(1 - slow**age).sqrt_().add_(1e-8)
         step = average.div(1 - fast**age).div_(scale)
     now = vectors.now - rate * (step + recipe.weight_decay * vectors.now)
     # From here on no memory is taken: the matrices, by far the largest, change in place.
-    if roots is not None:
-        vectors.root.index_copy_(0, *roots)
+    if new is not None:
+        vectors.whitener.index_copy_(0, *new)
     if whitens(recipe, gradient.shape[1]):
         vectors.outer.mul_(slow).addcmul_(gradient[:, :, None], gradient[:, None, :], value=1 - slow)
     vectors.now, vectors.exp_avg, vectors.exp_avg_sq, state.age = now, average, square, older
 
 
-class _Roots(NamedTuple):
-    """New inverse roots: the numbers of their vectors, `[due]`, and the matrices, `[due, d_model, d_model]`."""
+class _Whiteners(NamedTuple):
+    """New whitening matrices: the numbers of their vectors, `[due]`, and the matrices, `[due, d_model, d_model]`."""
 
     vectors: Tensor
     values: Tensor
 
 
-def _new_roots(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tensor) -> _Roots | None:
-    """Roots of the matrices as this gradient makes them, of the vectors that are due for one."""
+def _new_whiteners(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tensor) -> _Whiteners | None:
+    """C^(-p) with this gradient in C, of the vectors that are due for one."""
     due = [number for number, age in enumerate(ages) if age % REFRESH == 0]
     if not due:
         return None
@@ -89,22 +94,22 @@ def _new_roots(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: Tens
     which = torch.tensor(due, device=gradient.device)
     slow, slopes = recipe.betas[1], gradient[which]
     outer = vectors.outer[which].mul_(slow).addcmul_(slopes[:, :, None], slopes[:, None, :], value=1 - slow)
-    return _Roots(which, _inverse_root(outer, torch.tensor(floors, device=gradient.device)))
+    return _Whiteners(which, _power(outer, torch.tensor(floors, device=gradient.device), -recipe.whiten_power))
 
 
-def _whitened(recipe: Recipe, root: Tensor, new: _Roots | None, average: Tensor) -> Tensor:
-    """Steps of root mean square `whiten_rate`, `[vectors, d_model]`, by each vector's root, or its new one where it has one."""
-    whitened = (root @ average[:, :, None])[:, :, 0]
+def _whitened(recipe: Recipe, whitener: Tensor, new: _Whiteners | None, average: Tensor) -> Tensor:
+    """Steps of root mean square `whiten_rate`, `[vectors, d_model]`, by each vector's matrix, or its new one where it has one."""
+    whitened = (whitener @ average[:, :, None])[:, :, 0]
     if new is not None:
         whitened[new.vectors] = (new.values @ average[new.vectors][:, :, None])[:, :, 0]
     size = whitened.square().mean(1, keepdim=True).sqrt_().clamp_min_(1e-12)
     return whitened / size * recipe.whiten_rate
 
 
-def _inverse_root(matrices: Tensor, floors: Tensor) -> Tensor:
-    """C^(-1/2) of symmetric matrices `[count, d_model, d_model]`, with floors `[count]`; the identity for one not finite."""
+def _power(matrices: Tensor, floors: Tensor, power: float) -> Tensor:
+    """Of symmetric matrices `[count, d_model, d_model]`, with floors `[count]`; the identity for one not finite."""
     finite = matrices.isfinite().flatten(1).all(1)[:, None, None]
     values, axes = torch.linalg.eigh(torch.where(finite, matrices, torch.eye(matrices.shape[-1], device=matrices.device)))
     values = values.clamp_min(0)
     values = values + floors[:, None] * values.mean(1, keepdim=True) + torch.finfo(values.dtype).tiny
-    return (axes * values.rsqrt()[:, None, :]) @ axes.mT
+    return (axes * values.pow(power)[:, None, :]) @ axes.mT

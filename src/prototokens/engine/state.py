@@ -32,7 +32,7 @@ class Vectors(State):
     """State along the axis of distinct vectors: `[vectors, d_model]`, but `group`, `scale` and `levels` `[vectors]`.
 
     A vector with a `scale` above zero is scored on its grid (`engine.grid`).
-    `outer` and `root` are `[vectors, d_model, d_model]` where the recipe whitens, else empty (`engine.optimiser`).
+    `outer` (C) and `whitener` (C^(-p)) are `[vectors, d_model, d_model]` where the recipe whitens, else empty (`engine.optimiser`).
     """
 
     now: Tensor
@@ -43,7 +43,7 @@ class Vectors(State):
     scale: Tensor
     levels: Tensor
     outer: Tensor
-    root: Tensor
+    whitener: Tensor
 
 
 @dataclass
