@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("source", required=False, metavar="[FILE|-]")
 @click.option(
     "--what", type=click.Choice(["fit", "shapes", "heads", "head-memory"]), default="fit", show_default=True,
-    help="fit: four ways to the same vectors; shapes: what a step costs by length, rows and width; heads: three ways from"
+    help="fit: five ways to the same texts; shapes: what a step costs by length, rows and width; heads: three ways from"
     " hidden states to loss and gradient; head-memory: the most memory that two of them take for 16 rows of 512 tokens, a"
     " vocabulary of 128,256 and 2,048 numbers a position.",
 )  # fmt: skip
@@ -46,8 +46,8 @@ def bench(
 ) -> int:  # fmt: skip
     """Measure this engine on this machine, as it is now: compare ratios, not times.
 
-    By default the same passages are fitted four ways in one run, in turn: one at a time in float32 as published, and with this
-    engine, each with both recipes. They are cut from FILE, from --texts, or from the sample story.
+    By default the same passages are fitted five ways in one run: one at a time in float32 as published, and with this engine,
+    each with both recipes, and with this engine in more than two vectors. They are cut from FILE, from --texts, or from the sample story.
     """
     if what == "shapes":
         return _shapes(_models(random_shapes, model, revision, device, dtype), as_json, quiet)
@@ -173,12 +173,12 @@ def _show(result: dict[str, Any]) -> None:
         + ("" if result["compile_seconds"] is None else f", compiled in {result['compile_seconds']:.0f} s beforehand")
     )
     click.echo(
-        f"{'way':<16}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}{'times':>8}{'of peak':>9}"
+        f"{'way':<22}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}{'times':>8}{'of peak':>9}"
         f"{'memory':>9}"
     )
     for way in result["ways"]:
         click.echo(
-            f"{way['name']:<16}{way['tried']:>6}{way['solved']:>8}{way['solved_per_minute']:>10.1f}"
+            f"{way['name']:<22}{way['tried']:>6}{way['solved']:>8}{way['solved_per_minute']:>10.1f}"
             f"{way['times_serial_paper']:>8.1f}{way['row_steps_per_second']:>13.0f}{way['row_steps_times_serial_paper']:>8.1f}"
             f"{way['share_of_peak']:>9.0%}{way['memory'] / 1e6:>6,.0f} MB"
         )

@@ -98,7 +98,7 @@ def _new_whiteners(recipe: Recipe, vectors: Vectors, ages: list[int], gradient: 
 
 
 def _whitened(recipe: Recipe, whitener: Tensor, new: _Whiteners | None, average: Tensor) -> Tensor:
-    """Steps of root mean square `whiten_rate`, `[vectors, d_model]`, by each vector's matrix, or its new one where it has one."""
+    """Steps of root mean square `whiten_rate`, `[vectors, d_model]`, by each vector's matrix, the new one if there is one."""
     whitened = (whitener @ average[:, :, None])[:, :, 0]
     if new is not None:
         whitened[new.vectors] = (new.values @ average[new.vectors][:, :, None])[:, :, 0]

@@ -32,7 +32,7 @@ class Vectors(State):
     """State along the axis of distinct vectors: `[vectors, d_model]`, but `group`, `scale` and `levels` `[vectors]`.
 
     A vector with a `scale` above zero is scored on its grid (`engine.grid`).
-    `outer` (C) and `whitener` (C^(-p)) are `[vectors, d_model, d_model]` where the recipe whitens, else empty (`engine.optimiser`).
+    `outer` (C) and `whitener` (C^(-p)) are `[vectors, d_model, d_model]`, empty where the recipe does not whiten.
     """
 
     now: Tensor
