@@ -47,7 +47,8 @@ def bench(
     """Measure this engine on this machine, as it is now: compare ratios, not times.
 
     By default the same passages are fitted five ways in one run: one at a time in float32 as published, and with this engine,
-    each with both recipes, and with this engine in more than two vectors. They are cut from FILE, from --texts, or from the sample story.
+    each with both recipes, and with this engine in more than two vectors. They are cut from FILE, from --texts, or from the
+    sample story.
     """
     if what == "shapes":
         return _shapes(_models(random_shapes, model, revision, device, dtype), as_json, quiet)
