@@ -104,6 +104,13 @@ def test_rates_that_cannot_be_are_refused(folder, rates):
         Encoder.load(folder)
 
 
+@pytest.mark.parametrize("rows", [3, [1], [{"length": 4}], [{"length": 4, "accuracy": 1.5}], [{"accuracy": 0.1}]])
+def test_accuracies_that_cannot_be_are_refused(folder, rows):
+    rewrite(folder, lambda config: config["held_out"].update(rows=rows))
+    with pytest.raises(FileError, match="damaged: its held_out"):
+        Encoder.load(folder)
+
+
 def test_an_older_folder_without_rates_takes_the_recipes(folder):
     rewrite(folder, lambda config: config.pop("rates", None))
     assert Encoder.load(folder).rate(3) == 1.0

@@ -7,8 +7,11 @@ import torch
 
 import prototokens as pt
 from prototokens.encoder import starts
+from prototokens.encoder.config import Shape
+from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.network import make_network
 from prototokens.encoder.proof import RATES, prove, tune
-from prototokens.encoder.starts import begin, chunk_lengths, proved, raw, saves, shipped
+from prototokens.encoder.starts import begin, chunk_lengths, plan_from, proved, raw, saves, shipped
 from prototokens.errors import FileError, TextError, UsageError
 
 TEXTS = [[5, 6, 7, 8], [3], [1, 2, 3, 4, 5, 6]]
@@ -144,6 +147,27 @@ def test_long_texts_are_cut_into_few_chunks_of_like_length(tokens, untrained, ti
     assert 1 <= min(lengths) <= max(lengths) <= untrained.shape.max_length
     assert max(lengths) - min(lengths) <= 1
     assert len(lengths) == -(-tokens // 6)
+
+
+def test_what_no_step_will_mend_is_cut_where_the_encoder_is_nearly_always_right(untrained, tiny_llama):
+    ids = list(range(24))
+    untrained.config["held_out"] = {"rows": [held_out(2, 1.0), held_out(4, 0.96), held_out(6, 0.5)]}
+    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).lengths == [4] * 6
+    assert plan_from(tiny_llama, ids, untrained).lengths == [6] * 4
+    untrained.config["held_out"] = {"rows": [held_out(2, 0.9)]}  # nowhere: as long as it takes
+    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).lengths == [6] * 4
+
+
+def test_of_several_the_one_is_taken_that_is_right_more_often(at_hand, tiny_llama):
+    for name, layout, accuracy in (("two", "tiled:3", 0.7), ("zero", "tiled:4", 0.4)):
+        network = make_network(tiny_llama, Shape(layout=layout, max_length=6, width=16, layers=1, heads=2, feed_forward=32), 0)
+        rows = {"rows": [held_out(2, 1.0), held_out(6, accuracy)]}
+        Encoder.of(tiny_llama, network, held_out=rows).save(starts.SHIPPED / name)
+    assert [shipped(tiny_llama, layout).layout.name for layout in (None, pt.Layout.named("tiled:4"))] == ["tiled:3", "tiled:4"]
+
+
+def held_out(length, accuracy):
+    return {"length": length, "accuracy": accuracy, "exact": 0.0, "nats": 1.0, "texts": 8}
 
 
 def test_a_damaged_encoder_among_those_that_ship_is_said(at_hand, tiny_llama):

@@ -42,7 +42,7 @@ def test_whitened_steps_are_those_of_the_definition(monkeypatch):
         outer = slow * outer + (1 - slow) * g[:, :, None] * g[:, None, :]
         if age % 3 == 0:
             values, axes = torch.linalg.eigh(outer)
-            values = values.clamp_min(0) + max(1e-5, 0.1 ** (age // 3)) * values.mean(1, keepdim=True)
+            values = values.clamp_min(0) + max(1e-4, 10 * 0.1 ** (age // 3)) * values.mean(1, keepdim=True)
             whitener = torch.stack([axes[i] @ torch.diag(values[i] ** -0.4) @ axes[i].T for i in range(2)])
         step = (whitener @ mean[:, :, None])[:, :, 0]
         where = where - 0.1 * min(1, max(0.1, loss / 2)) * 0.5 * step / step.square().mean(1, keepdim=True).sqrt()

@@ -85,7 +85,7 @@ def compare(
     seconds: float,
     said: Callable[[Tally], None] | None = None,
 ) -> dict[str, Any]:
-    """Run the ways in turn until each has ended all passages or spent its seconds.
+    """Run the ways until each has ended all passages or spent its seconds: the engine's when the serial ones are half through.
 
     Args:
         lm: for the engine, compiled or not; `serial_lm`: the same model in float32.
@@ -103,10 +103,14 @@ def compare(
         {
             SERIAL_PAPER: _serial(serial_lm, targets, paper, seconds),
             "serial, fast": _serial(serial_lm, targets, fast, seconds),
+        },
+        {
             "engine, paper": _engine(lm, targets, paper),
             "engine, fast": _engine(lm, targets, fast),
             f"engine, fast, {DEFAULT_LAYOUT}": _engine(lm, targets, fast, DEFAULT_LAYOUT),
         },
+        len(targets),
+        seconds,
         said,
     )
     peak, flops = matrix_product_rate(lm.device, lm.dtype), flops_per_position(lm)
@@ -137,11 +141,23 @@ def meet_shapes(lm: FrozenLM, targets: list[list[int]]) -> float:
     return time.perf_counter() - began
 
 
-def _in_turn(ways: dict[str, Iterator[Outcome]], said: Callable[[Tally], None] | None) -> list[Tally]:
-    """One passage of each way after another, so that a machine that slows down slows them all."""
-    tallies = {name: Tally(name) for name in ways}
-    running = dict(ways)
-    while running:
+def _in_turn(
+    serial: dict[str, Iterator[Outcome]],
+    at_once: dict[str, Iterator[Outcome]],
+    passages: int,
+    seconds: float,
+    said: Callable[[Tally], None] | None,
+) -> list[Tally]:
+    """One passage of each way after another, so that a machine that slows down slows them all.
+
+    What takes all passages at once does so when the first of the others has spent half of its seconds or ended half of its
+    passages: of a machine that gets slower, or faster, it meets what the others meet in the mean.
+    """
+    tallies = {name: Tally(name) for name in (*serial, *at_once)}
+    running, first = dict(serial), tallies[next(iter(serial))]
+    while running or at_once:
+        if at_once and (first.seconds > seconds / 2 or first.tried >= passages / 2):
+            running, at_once = {**running, **at_once}, {}
         for name, way in list(running.items()):
             tally, began = tallies[name], time.perf_counter()
             with PeakMemory(torch.device("cpu")) as memory:

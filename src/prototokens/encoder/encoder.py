@@ -35,6 +35,7 @@ from prototokens.versions import versions
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "encoder.safetensors", "README.md"
 AT_A_TIME = 4096  # tokens of one pass
+NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that no step will mend
 MOST_NUMBERS = 1 << 31  # of a network that a file may ask for
 KEYS = {"format": int, "model": dict, "shape": dict, "weights_sha256": str, "held_out": dict, "proof": list}
 
@@ -78,6 +79,16 @@ class Encoder:
         """The share of a recipe's rate that fits of this length take from here: the one found for the next longer one tried."""
         rows = [row for row in self.config.get("rates", []) if row["length"] >= length]
         return min(rows, key=lambda row: row["length"])["rate"] if rows else 1.0
+
+    @property
+    def measured(self) -> list[tuple[int, float]]:
+        """Lengths of held-out texts, and the share of their tokens that its vectors give without a step; shortest first."""
+        return sorted((row["length"], row["accuracy"]) for row in self.config["held_out"].get("rows", []))
+
+    @property
+    def raw_length(self) -> int:
+        """The longest texts whose vectors give nearly all tokens without a step; the longest at all, if none do."""
+        return max((length for length, accuracy in self.measured if accuracy >= NEARLY_ALL), default=self.shape.max_length)
 
     def check(self, lm: FrozenLM, layout: Layout | None = None) -> None:
         """Refuse a model, or a layout, that it was not trained for.
@@ -185,20 +196,23 @@ def _config(folder: Path) -> dict[str, Any]:
     if isinstance(version, int) and version > FORMAT:
         raise FileError(f"{place} has format {version}, and this version reads up to {FORMAT}: update prototokens")
     rates = config.get("rates", []) if isinstance(config, dict) else []
-    if not isinstance(rates, list) or not all(_is_rate(row) for row in rates):
+    if not isinstance(rates, list) or not all(_tells(row, "rate") and row["rate"] > 0 for row in rates):
         raise FileError(f"{place} is damaged: its rates are not shares of a recipe's")
     wrong = [name for name, kind in KEYS.items() if not isinstance(config, dict) or not isinstance(config.get(name), kind)]
     if wrong or not all(isinstance(config["model"].get(name), str) for name in ("name", "fingerprint", "tokenizer")):
         raise FileError(f"{place} is damaged, or of no encoder: it lacks {', '.join(wrong) or 'what it was trained for'}")
+    measured = config["held_out"].get("rows", [])
+    if not isinstance(measured, list) or not all(_tells(row, "accuracy") and row["accuracy"] <= 1 for row in measured):
+        raise FileError(f"{place} is damaged: its held_out tells of no shares of tokens by length")
     return config
 
 
-def _is_rate(row: Any) -> bool:
-    """Whether a row of `rates` says what `Encoder.rate` reads."""
+def _tells(row: Any, name: str) -> bool:
+    """Whether a row tells for a length, in tokens, a number of that name, finite and not below zero."""
     if not isinstance(row, dict) or not isinstance(row.get("length"), int):
         return False
-    rate = row.get("rate")
-    return isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf
+    number = row.get(name)
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < math.inf
 
 
 def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Network:

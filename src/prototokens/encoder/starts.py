@@ -40,16 +40,18 @@ def shipped(lm: FrozenLM, layout: Layout | None = None, folder: Path | None = No
     """The encoder that ships with the package for this very model (by fingerprint), and this layout; None: there is none.
 
     Args:
+        layout: of its vectors; without one, of several encoders the one that has most of the tokens of its longest texts right.
         folder: an encoder's, or one that holds such folders; by default the package's.
     """
+    found: list[Encoder] = []
     for place in sorted((folder or SHIPPED).rglob(CONFIG)):
         encoder = Encoder.load(place.parent)
         try:
             encoder.check(lm, layout)
         except (FileError, UsageError):
             continue
-        return encoder
-    return None
+        found.append(encoder)
+    return max(found, key=lambda one: one.measured[-1][1] if one.measured else 0.0, default=None)
 
 
 def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> Encoder | None:
@@ -154,7 +156,9 @@ def plan_from(
     encoder = chosen(lm, start, named)
     if encoder is not None and ids:
         layout = named or (encoder.layout if vectors is None else layout)
-        length = length or max(chunk_lengths(encoder, len(ids)))
+        # What no step will mend is cut where the encoder is nearly always right.
+        longest = encoder.raw_length if Recipe.named(recipe).steps == 0 else encoder.shape.max_length
+        length = length or max(chunk_lengths(encoder, len(ids), longest))
     return plan_chunks(lm, ids, layout, length, vectors, recipe)
 
 
@@ -180,7 +184,11 @@ def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> lis
     return found
 
 
-def chunk_lengths(encoder: Encoder, tokens: int) -> list[int]:
-    """How a text of so many tokens is cut for an encoder: as few chunks as it takes, of lengths that differ by one at most."""
-    count = -(-tokens // encoder.shape.max_length)
+def chunk_lengths(encoder: Encoder, tokens: int, longest: int | None = None) -> list[int]:
+    """How a text of so many tokens is cut for an encoder: as few chunks as it takes, of lengths that differ by one at most.
+
+    Args:
+        longest: of a chunk; by default as long as the encoder takes.
+    """
+    count = -(-tokens // (longest or encoder.shape.max_length))
     return [tokens // count + (number < tokens % count) for number in range(count)]
