@@ -30,7 +30,7 @@ class Recipe:
         whiten_rate: factor on the learning rate for whitened steps, whose root mean square is always 1.
         whiten_power: of the matrix, with a minus, in whitened steps; 0.5 is full-matrix Adagrad's.
         slow_below: nats a token, at the loss temperature: below them the rate falls as the loss does, to a tenth at most; 0:
-            it does not.
+            it does not. Nor does it where a fit begins at vectors that were given.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
     """

@@ -16,7 +16,7 @@ def states(count, width, rate=0.1):
         torch.ones(count, width), flat, flat.clone(), flat.clone(), whole, flat[:, 0], flat[:, 0], matrices, matrices.clone()
     )
     flag = torch.zeros(count, dtype=torch.bool)
-    return vectors, Groups(whole * 0, torch.full((count,), rate), whole, flat[:, 0], whole, flag, flag)
+    return vectors, Groups(whole * 0, torch.full((count,), rate), whole, flat[:, 0], whole, flag, flag, flag)
 
 
 def gradients(steps, count, width):
@@ -47,6 +47,17 @@ def test_whitened_steps_are_those_of_the_definition(monkeypatch):
         step = (whitener @ mean[:, :, None])[:, :, 0]
         where = where - 0.1 * min(1, max(0.1, loss / 2)) * 0.5 * step / step.square().mean(1, keepdim=True).sqrt()
         torch.testing.assert_close(vectors.now.double(), where, rtol=1e-3, atol=1e-3)
+
+
+def test_the_rate_of_a_given_start_does_not_fall_with_the_loss():
+    recipe, slope = Recipe(slow_below=2.0, schedule="constant"), gradients(1, 1, 5)[0]
+    moved = []
+    for steady in (False, True):
+        vectors, state = states(1, 5)
+        state.steady = torch.tensor([steady])
+        move(recipe, vectors, state, [0], slope, torch.ones(1))
+        moved.append(1 - vectors.now)
+    torch.testing.assert_close(moved[1], 2 * moved[0])
 
 
 def test_each_vector_goes_by_its_own_age():

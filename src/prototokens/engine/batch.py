@@ -95,7 +95,7 @@ class Batch:
         matrices = torch.empty(0, self.side, self.side, device=lm.device)
         self.vectors = Vectors(wide, wide, wide, wide, whole, flat, flat, matrices, matrices)
         self.rows = Rows(whole.view(0, method.vectors), whole, whole, flat)
-        self.state = Groups(whole, flat, whole, flat, whole, flag, flag)
+        self.state = Groups(whole, flat, whole, flat, whole, flag, flag, flag)
 
     def __len__(self) -> int:
         return sum(len(group.rows) for group in self.groups)
@@ -246,6 +246,7 @@ class Batch:
                 all_of(size, 0),
                 all_of(size, 0, torch.bool),
                 all_of(size, 0, torch.bool),
+                torch.tensor([group.steady for group in groups], device=device),
             ),
         )
 

@@ -58,7 +58,7 @@ def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradi
     if recipe.schedule == "cosine":
         rate = rate * (1 + torch.cos(math.pi * state.age / max(1, recipe.steps))) / 2
     if recipe.slow_below > 0:
-        rate = rate * (loss / recipe.slow_below).clamp(SLOWEST, 1)
+        rate = rate * (loss / recipe.slow_below).clamp(SLOWEST, 1).where(~state.steady, 1)
     older = state.age + 1
     age, rate = older[vectors.group, None], rate[vectors.group, None]
     average = vectors.exp_avg.lerp(gradient, 1 - fast)

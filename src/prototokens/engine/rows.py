@@ -69,8 +69,12 @@ class Group:
     @property
     def rate(self) -> float:
         """Share of the recipe's rate at which the next attempt goes: the least that a start asks for, if it begins there."""
-        first = self.restarts + self.breaks == 0
-        return min((row.start.rate for row in self.rows if first and row.start is not None), default=1.0)
+        return min((row.start.rate for row in self.rows if self.steady and row.start is not None), default=1.0)
+
+    @property
+    def steady(self) -> bool:
+        """Whether the next attempt begins at vectors that were given: its loss is low from the first step on."""
+        return self.restarts + self.breaks == 0 and any(row.start is not None for row in self.rows)
 
 
 class Starts:

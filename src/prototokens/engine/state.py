@@ -58,7 +58,10 @@ class Rows(State):
 
 @dataclass
 class Groups(State):
-    """State along the axis of groups, `[groups]`: optimiser steps so far, the learning rate, and the best seen."""
+    """State along the axis of groups, `[groups]`: optimiser steps so far, the learning rate, the best seen, and `steady`.
+
+    `steady` are those whose rate does not fall with the loss: they began at vectors that were given.
+    """
 
     age: Tensor
     rate: Tensor
@@ -67,3 +70,4 @@ class Groups(State):
     step: Tensor
     solved: Tensor
     broken: Tensor
+    steady: Tensor
