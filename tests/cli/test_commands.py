@@ -108,13 +108,13 @@ def test_the_demonstration(run, folder, monkeypatch):
     assert json.loads(silent.out)["sentence_exact"] is True
 
 
-def test_bench_fits_the_same_passages_four_ways(run, folder, tmp_path):
+def test_bench_fits_the_same_passages_five_ways(run, folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("abcdefgh" * 3)
     result = run("bench", text, "--model", folder, "--length", 3, "--passages", 2, "--steps", 300, "--json").json
     assert set(result) == set(KEYS["bench"]) - {"shapes", "heads", "head_memory"}
     ways = {way["name"]: way for way in result["ways"]}
-    assert sorted(ways) == ["engine, fast", "engine, paper", "serial, fast", "serial, paper"]
+    assert sorted(ways) == ["engine, fast", "engine, fast, tiled:4", "engine, paper", "serial, fast", "serial, paper"]
     assert all(way["tried"] == 2 and 2 <= way["row_steps"] <= 602 and way["seconds"] > 0 for way in ways.values())
     assert ways["engine, fast"]["solved"] == ways["serial, fast"]["solved"] == 2
     assert result["decoding"]["one_step_single"] > 0
