@@ -1,4 +1,4 @@
-"""Train the encoders that ship with the package: one of five vectors (tiled:4), one of two (paper), for the built-in model.
+"""Train encoders for the built-in model: of nine vectors (tiled:8) and of five (tiled:4), which ship, and of two (paper).
 
     python scripts/train_encoder.py --data 'data/books_train-*.parquet' --held-out data/books_val.parquet --hours 8
     python scripts/train_encoder.py ... --only tiled:4 --out build/encoder
@@ -28,10 +28,14 @@ from prototokens.encoder.train import Running, Trainer
 TRIAL_STEPS = 6
 # For each layout, what is passed on to train-encoder: a first choice, of which encoder_variants.py is to judge.
 ENCODERS = {
+    "tiled:8": {
+        "max-length": 32, "width": 256, "layers": 4, "heads": 4, "rows": 64, "rate": 0.003, "matrix-rate": 0.02,
+        "curriculum": 2000,
+    },  # fmt: skip
     "tiled:4": {"max-length": 32, "width": 256, "layers": 4, "heads": 4, "rows": 128, "rate": 0.003, "matrix-rate": 0.02},
     "paper": {"max-length": 16, "width": 256, "layers": 4, "heads": 4, "rows": 128, "rate": 0.003, "matrix-rate": 0.02},
 }
-SHARES = {"tiled:4": 0.75, "paper": 0.25}  # of the hours
+SHARES = {"tiled:8": 0.45, "tiled:4": 0.4, "paper": 0.15}  # of the hours
 
 
 def one_folder(patterns: list[str], work: Path) -> str:
