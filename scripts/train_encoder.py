@@ -29,9 +29,15 @@ TRIAL_STEPS = 6
 # For each layout, what is passed on to train-encoder: a first choice, of which encoder_variants.py is to judge.
 ENCODERS = {
     "tiled:8": {
-        "max-length": 32, "width": 256, "layers": 4, "heads": 4, "rows": 64, "rate": 0.003, "matrix-rate": 0.02,
+        "max-length": 32,
+        "width": 256,
+        "layers": 4,
+        "heads": 4,
+        "rows": 64,
+        "rate": 0.003,
+        "matrix-rate": 0.02,
         "curriculum": 2000,
-    },  # fmt: skip
+    },
     "tiled:4": {"max-length": 32, "width": 256, "layers": 4, "heads": 4, "rows": 128, "rate": 0.003, "matrix-rate": 0.02},
     "paper": {"max-length": 16, "width": 256, "layers": 4, "heads": 4, "rows": 128, "rate": 0.003, "matrix-rate": 0.02},
 }
