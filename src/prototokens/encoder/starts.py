@@ -50,6 +50,8 @@ def shipped(lm: FrozenLM, layout: Layout | None = None, folder: Path | None = No
             encoder.check(lm, layout)
         except (FileError, UsageError):
             continue
+        if layout is not None:  # no other is looked for: each one that is read takes time
+            return encoder
         found.append(encoder)
     return max(found, key=lambda one: one.measured[-1][1] if one.measured else 0.0, default=None)
 

@@ -273,10 +273,8 @@ class Batch:
             height = self._height(len(rows), width)
             arranged = arrange(self.lm, [row.plan for row in rows], self.method.vectors, width)
             targets = torch.tensor([token for row in rows for token in row.ids], device=self.lm.device)
-        counts = [sum(len(row.ids) for row in group.rows) for group in work.groups]
-        tokens = torch.tensor(counts, device=self.lm.device)
         self.groups, self.vectors, self.rows, self.state = work
-        self.arranged, self.targets, self.tokens, self.height = arranged, targets, tokens, height
+        self.arranged, self.targets, self.height = arranged, targets, height
         self.gridded = any(row.start is not None and row.start.grid is not None for row in rows)
 
     # A step
@@ -333,7 +331,9 @@ class Batch:
         )
         best = torch.where(better[vectors.group, None], self.scored, vectors.best)
         self.accuracy, self.loss = scores.right.float().mean(), scores.loss.mean()
-        self.group_loss = torch.zeros_like(state.margin).index_add_(0, rows.group, loss) / self.tokens
+        self.group_loss = torch.zeros_like(state.margin).scatter_reduce_(
+            0, rows.group[of_row], scores.loss, "mean", include_self=False
+        )
         # All of it or, where memory ran out above, nothing.
         self.state, self.rows, self.vectors = new_state, new_rows, replace(vectors, best=best)
 
