@@ -1,4 +1,4 @@
-"""Vectors against steps: what a text costs with 1, 2, 4, 8 or 16 repeated vectors, by length. One row a passage.
+"""Vectors against steps: what a text costs in 2, 3, 5, 9 or 17 vectors, by length and arrangement. One row a passage.
 
     python scripts/map_front.py --texts file:books_val.parquet --rows results/front/rows.jsonl
     python scripts/map_front.py --report results/front/*.jsonl
@@ -25,11 +25,11 @@ from fit_rows import about, fit_rows
 from pages import put_between
 from prototokens.forecast import Forecaster
 from prototokens.lab.texts import Texts
-from prototokens.layout import tiled
 from row_files import Row, RowFile, read_rows
 
 KEY = ("fingerprint", "dtype", "layout", "recipe", "seed", "source", "length", "ids_sha256")
 TRIAL = 2
+LAYOUTS = ["paper", "mixed:2", "mixed:4", "mixed:8", "mixed:16"]
 FORECAST = Path(__file__).parents[1] / "src/prototokens/forecast.json"
 MARKS = {  # between which the page's tables are written
     "front": ("<!-- the front: made by scripts/map_front.py -->", "<!-- end of the front -->"),
@@ -37,25 +37,25 @@ MARKS = {  # between which the page's tables are written
 }
 
 
-def jobs(lm: pt.FrozenLM, texts: Texts, args: argparse.Namespace, repeated: int, length: int) -> list[tuple[list[int], Row]]:
+def jobs(lm: pt.FrozenLM, texts: Texts, args: argparse.Namespace, layout: str, length: int) -> list[tuple[list[int], Row]]:
     """The passages of one cell, each with what is known of its row before the fit."""
     recipe, source = pt.Recipe.named(args.recipe, steps=args.steps), texts.source.split("/")[-1]
     return [
-        (ids := list(one.ids), about(lm, ids, tiled(repeated).name, recipe, args.seed, source=source, passage=one.id))
+        (ids := list(one.ids), about(lm, ids, layout, recipe, args.seed, source=source, passage=one.id))
         for one in texts.passages(args.passages, length)
     ]
 
 
 def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
-    """Every cell that is not done, shortest first for each number of vectors."""
+    """Every cell that is not done, shortest first for each layout."""
     texts, rows = Texts(lm, [args.texts], args.seed), RowFile(args.rows, KEY)
     estimate = {"cells": 0, "row_steps": 0.0, "position_steps": 0.0}
-    for repeated in args.repeated:
+    for layout in [pt.Layout.named(name).name for name in args.layouts]:
         for length in args.lengths:
             if lm.max_context is not None and length > lm.max_context:
                 continue
             began = time.monotonic()
-            cell = jobs(lm, texts, args, repeated, length)
+            cell = jobs(lm, texts, args, layout, length)
             if args.estimate:
                 if not _estimate(lm, cell, estimate):
                     break
@@ -65,7 +65,7 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
                 if not exact_of(cell, rows):
                     break
             exact = exact_of(cell, rows)
-            words = f"{lm.name}, {repeated} repeated, {length} tokens: {exact} exact ({time.monotonic() - began:.0f} s)"
+            words = f"{lm.name}, {layout}, {length} tokens: {exact} exact ({time.monotonic() - began:.0f} s)"
             print(words, file=sys.stderr, flush=True)
             if not exact:
                 break
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device")
     parser.add_argument("--texts", default="sample", help="as the experiments take them: file:PATH, generated:SOURCE, ...")
-    parser.add_argument("--repeated", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="K of tiled:K; e comes on top")
+    parser.add_argument("--layouts", nargs="+", default=LAYOUTS, help="arrangements of the vectors")
     parser.add_argument("--lengths", nargs="+", type=int, default=[16, 32, 64, 128, 256, 512], help="tokens, rising")
     parser.add_argument("--passages", type=int, default=8)
     parser.add_argument("--recipe", default="fast")

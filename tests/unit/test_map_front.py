@@ -22,7 +22,7 @@ def mapped(tiny_folder, tmp_path, monkeypatch):
     path = tmp_path / "rows.jsonl"
 
     def run(*more, lengths=(2, 4), passages=3, steps=300):
-        arguments = ["--model", tiny_folder, "--texts", "random-tokens", "--repeated", 1, 3, "--lengths", *lengths]
+        arguments = ["--model", tiny_folder, "--texts", "random-tokens", "--layouts", "paper", "tiled:3", "--lengths", *lengths]
         arguments += ["--passages", passages, "--steps", steps, "--rows", path, "--dtype", "float32", *more]
         monkeypatch.setattr(sys, "argv", ["map_front.py", *map(str, arguments)])
         map_front.main()
