@@ -17,6 +17,12 @@ direct_or_not = pytest.mark.parametrize("direct", [0, 8], ids=["queries", "a map
 TEXTS = [(5, 6, 7, 8, 9, 1, 2), (3, 4), (200,), (9, 9, 9, 9)]
 
 
+def vectors_of(lm, network, texts):
+    """Of texts, before any refinement."""
+    ids, lengths = padded(texts, lm.device)
+    return network(states(lm, ids, network.shape.depths, network.adapters), lengths)
+
+
 def lively(lm, shape=SHAPE):
     """A network whose every part has a say, as in the middle of a training."""
     network = make_network(lm, shape, 0)
@@ -30,16 +36,16 @@ def lively(lm, shape=SHAPE):
 @direct_or_not
 def test_a_texts_vectors_do_not_depend_on_its_company(tiny_llama, direct):
     network = lively(tiny_llama, replace(SHAPE, direct=direct))
-    together = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device))
+    together = vectors_of(tiny_llama, network, TEXTS)
     for number, ids in enumerate(TEXTS):
-        alone = network.vectors(tiny_llama, *padded([ids], tiny_llama.device))
+        alone = vectors_of(tiny_llama, network, [ids])
         torch.testing.assert_close(together[number], alone[0], rtol=1e-4, atol=1e-6)
 
 
 @direct_or_not
 def test_every_token_and_its_place_is_heard(tiny_llama, direct):
     network = lively(tiny_llama, replace(SHAPE, direct=direct))
-    told = network.vectors(tiny_llama, *padded([(1, 2, 3), (1, 2, 4), (2, 1, 3), (1, 2)], tiny_llama.device))
+    told = vectors_of(tiny_llama, network, [(1, 2, 3), (1, 2, 4), (2, 1, 3), (1, 2)])
     distances = torch.cdist(told.flatten(1), told.flatten(1)) + torch.eye(4)
     assert distances.min() > 1e-4
 
@@ -48,7 +54,7 @@ def test_every_token_and_its_place_is_heard(tiny_llama, direct):
 def test_vectors_begin_on_the_scale_of_the_embeddings(tiny_llama, direct):
     network = make_network(tiny_llama, replace(SHAPE, direct=direct), 0)
     table = tiny_llama.embedding_weight
-    vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device)).detach()
+    vectors = vectors_of(tiny_llama, network, TEXTS).detach()
     spread = (vectors - table.mean(0)) / table.std(0)
     assert 0.5 < spread.square().mean().sqrt().item() < 2.0
     torch.testing.assert_close(network.mean, table.float().mean(0))
@@ -57,7 +63,7 @@ def test_vectors_begin_on_the_scale_of_the_embeddings(tiny_llama, direct):
 @direct_or_not
 def test_with_e_alone_predicted_the_others_are_the_same_for_all_texts(tiny_llama, direct):
     network = lively(tiny_llama, replace(SHAPE, predict="e", direct=direct))
-    vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device)).detach()
+    vectors = vectors_of(tiny_llama, network, TEXTS).detach()
     assert not torch.equal(vectors[0, 0], vectors[1, 0])
     assert all(torch.equal(vectors[0, 1:], other[1:]) for other in vectors)
 
@@ -66,7 +72,7 @@ def test_with_e_alone_predicted_the_others_are_the_same_for_all_texts(tiny_llama
 def test_loss_and_gradient_through_the_decoder_are_those_of_float64(tiny_llama, layout):
     layout = Layout.named(layout)
     network = lively(tiny_llama, Shape(**{**vars(SHAPE), "layout": layout.name}))
-    vectors = network.vectors(tiny_llama, *padded(TEXTS, tiny_llama.device)).detach().requires_grad_()
+    vectors = vectors_of(tiny_llama, network, TEXTS).detach().requires_grad_()
     judged = Decoder(tiny_llama, layout).judge(vectors, TEXTS, temperature=0.5, gradient=True)
     judged.backward(0.25)
     reference, total = vectors.detach().double().requires_grad_(), 0.0

@@ -43,7 +43,7 @@ Examples:
 )  # fmt: skip
 @click.option("--width", type=click.IntRange(min=1), default=256, show_default=True, help="Of the encoder's blocks.")
 @click.option("--layers", type=click.IntRange(min=1), default=4, show_default=True, help="How many blocks.")
-@click.option("--heads", type=click.IntRange(min=1), default=4, show_default=True, help="Heads of attention in each.")
+@click.option("--heads", type=click.IntRange(min=1), default=16, show_default=True, help="Heads of attention in each.")
 @click.option("--feed-forward", type=click.IntRange(min=1), help="Width of their feed-forward part.", show_default="4 widths")
 @click.option(
     "--depths", default="0", show_default=True, metavar="D,...",
@@ -56,6 +56,11 @@ Examples:
     "--direct", type=click.IntRange(min=0), default=0, show_default=True,
     help="Numbers of each token that a map of its place's own carries to the vectors; 0: none.",
 )  # fmt: skip
+@click.option(
+    "--refinements", type=click.IntRange(min=0), default=0, show_default=True,
+    help="How often the vectors are moved by what the model makes of them; each costs a pass of it, forward and back.",
+)  # fmt: skip
+@click.option("--refine-layers", type=click.IntRange(min=1), default=2, show_default=True, help="Blocks of each of them.")
 @click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True, help="Optimiser steps.")
 @click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Texts in each.")
 @click.option("--rate", type=float, default=0.003, show_default=True, help="Learning rate of AdamW.")
@@ -157,11 +162,12 @@ def _shape(options: dict[str, Any]) -> Shape:
         depths = tuple(int(part) for part in options["depths"].split(","))
     except ValueError as error:
         raise UsageError(f"depths {options['depths']!r} are no numbers with commas between them, such as 0,3,6") from error
+    plain = ("max_length", "predict", "width", "layers", "heads", "rank", "direct", "refinements", "refine_layers")
     return Shape(
         layout=layout,
         feed_forward=options["feed_forward"] or 4 * options["width"],
         depths=depths,
-        **{name: options[name] for name in ("max_length", "predict", "width", "layers", "heads", "rank", "direct")},
+        **{name: options[name] for name in plain},
     )
 
 

@@ -31,7 +31,9 @@ class Shape:
             embedding, so `(0,)` is an encoder from scratch, for which the model is not run at all.
         rank: of the low-rank adapters on the frozen model where it is run as trunk; 0: none.
         direct: numbers of each token that a map of its place's own carries to the vectors directly; 0: only queries write them.
-        d_model: width of the vectors; features: numbers that the blocks read for each token.
+        refinements: how often the vectors are moved by what the decoder makes of them (`refine`); each costs a pass of it
+            forward and back. refine_layers: blocks of each.
+        d_model: width of the vectors; hidden: of the decoder's last states; features: numbers that the blocks read for each token.
         adapted: the linear maps of the trunk that get adapters: name, inputs, outputs.
     """
 
@@ -40,12 +42,15 @@ class Shape:
     predict: str = "all"
     width: int = 256
     layers: int = 4
-    heads: int = 4
+    heads: int = 16
     feed_forward: int = 1024
     depths: tuple[int, ...] = (0,)
     rank: int = 0
     direct: int = 0
+    refinements: int = 0
+    refine_layers: int = 2
     d_model: int = 0
+    hidden: int = 0
     features: int = 0
     adapted: tuple[tuple[str, int, int], ...] = ()
 
@@ -64,6 +69,8 @@ class Shape:
                 and len(set(self.depths)) == len(self.depths),
                 "rank must not be negative": self.rank >= 0,
                 "direct must not be negative": self.direct >= 0,
+                "refinements must not be negative": self.refinements >= 0,
+                "refine_layers must be at least 1": self.refine_layers >= 1,
                 "adapters (rank above 0) need a trunk: a depth above 0": self.rank == 0 or max(self.depths) > 0,
             },
         )

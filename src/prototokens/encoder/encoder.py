@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,8 @@ from torch import Tensor
 from prototokens.devices import bfloat16_pays
 from prototokens.encoder.config import Shape, as_json, from_json
 from prototokens.encoder.network import Network
-from prototokens.encoder.through import padded
+from prototokens.encoder.refine import Encoded, encode
+from prototokens.encoder.through import Decoder
 from prototokens.errors import FileError, TextError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
@@ -38,6 +39,13 @@ AT_A_TIME = 4096  # tokens of one pass
 NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that no step will mend
 MOST_NUMBERS = 1 << 31  # of a network that a file may ask for
 KEYS = {"format": int, "model": dict, "shape": dict, "weights_sha256": str, "held_out": dict, "proof": list}
+
+
+class Encoding(NamedTuple):
+    """A text's vectors, float32, on the CPU; and the passes of the decoder, forward and back, that they took."""
+
+    protos: Float[Tensor, "vectors d_model"]
+    looks: int
 
 
 @dataclass(eq=False)
@@ -109,15 +117,29 @@ class Encoder:
                 " take its layout, or another encoder"
             )
 
-    @torch.no_grad()
     def vectors(self, lm: FrozenLM, targets: Sequence[Sequence[int]]) -> list[Float[Tensor, "vectors d_model"]]:
         """Vectors of texts, given as ids, many texts to a pass: float32, on the CPU.
 
         Raises:
+            FileError, TextError: as `encodings`.
+        """
+        return [protos for protos, _ in self.encodings(lm, targets)]
+
+    @torch.no_grad()
+    def encodings(self, lm: FrozenLM, targets: Sequence[Sequence[int]], refinements: int | None = None) -> list[Encoding]:
+        """Vectors of texts, given as ids, and the looks they took.
+
+        Args:
+            refinements: at most, which may be more than it was trained with; by default as many.
+
+        Raises:
+            UsageError: refinements asked of an encoder that was trained without.
             FileError: it was trained for another model.
             TextError: a text without tokens, or longer than it was trained for.
         """
         self.check(lm)
+        if refinements and not self.shape.refinements:
+            raise UsageError(f"{refinements} refinements asked for, and the encoder was trained without any")
         for number, ids in enumerate(targets):
             if not 1 <= len(ids) <= self.shape.max_length:
                 raise TextError(
@@ -128,20 +150,21 @@ class Encoder:
                 raise TextError(f"target {number + 1} of {len(targets)} has ids outside the vocabulary of {lm.vocab_size}")
         # Texts of a like length together: padding is work.
         order = sorted(range(len(targets)), key=lambda number: -len(targets[number]))
-        found: dict[int, Tensor] = {}
+        found: dict[int, Encoding] = {}
         while order:
             count = max(1, AT_A_TIME // len(targets[order[0]]))
             part, order = order[:count], order[count:]
-            protos = self.batch(lm, [targets[number] for number in part]).cpu()
-            found |= dict(zip(part, protos, strict=True))
+            encoded = self.batch(lm, [targets[number] for number in part], refinements)
+            for number, protos, looks in zip(part, encoded.protos.cpu(), encoded.looks.tolist(), strict=True):
+                found[number] = Encoding(protos, looks)
         return [found[number] for number in range(len(targets))]
 
-    def batch(self, lm: FrozenLM, texts: Sequence[Sequence[int]]) -> Float[Tensor, "rows vectors d_model"]:
-        """Vectors of texts in one pass, on the model's device; nothing is checked."""
+    @torch.no_grad()
+    def batch(self, lm: FrozenLM, texts: Sequence[Sequence[int]], refinements: int | None = None) -> Encoded:
+        """Vectors of texts together, on the model's device; nothing is checked."""
         self.network.to(lm.device)
-        ids, lengths = padded(texts, lm.device)
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=bfloat16_pays(lm.device)):
-            return self.network.vectors(lm, ids, lengths).float()
+            return encode(self.network, Decoder(lm, self.layout), texts, refinements)
 
     def save(self, folder: str | os.PathLike[str], card: str = "") -> None:
         """Write the folder, its config last: a folder that was cut off is refused, or has its old content.
@@ -222,7 +245,9 @@ def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -
         a_block = shape.width * (4 * shape.width + 2 * shape.feed_forward)
         around = shape.width * (shape.features + 2 * shape.max_length + shape.d_model) + shape.vectors * shape.d_model
         around += shape.direct * (shape.width + shape.max_length * shape.vectors * shape.d_model)
-        if min(shape.d_model, shape.features) < 1 or shape.layers * a_block + around > MOST_NUMBERS:
+        around += (shape.refinements > 0) * (shape.refine_layers * a_block + shape.width * (3 * shape.d_model + 2 * shape.hidden))
+        least = min(shape.d_model, shape.features, shape.hidden if shape.refinements else 1)
+        if least < 1 or shape.layers * a_block + around > MOST_NUMBERS:
             raise FileError(f"{folder / CONFIG} is damaged: no encoder has the shape that it tells of")
         with torch.device("meta"):
             network = Network(shape, torch.zeros(shape.d_model), torch.zeros(shape.d_model))

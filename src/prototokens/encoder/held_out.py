@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from prototokens.encoder.refine import Encoded, Texts
 from prototokens.encoder.through import Decoder
 
 GRID = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 AT_A_TIME = 64  # texts of one pass
-Texts = Sequence[Sequence[int]]
 
 
 def lengths_of(most: int) -> list[int]:
@@ -22,20 +20,23 @@ def lengths_of(most: int) -> list[int]:
 
 
 @torch.no_grad()
-def measure(decoder: Decoder, encode: Callable[[Texts], Float[Tensor, "rows vectors d_model"]], texts: Texts) -> dict[str, Any]:
+def measure(decoder: Decoder, encode: Callable[[Texts], Encoded], texts: Texts) -> dict[str, Any]:
     """One row: of texts of one length, encoded and decoded in one pass each.
 
     Args:
         encode: texts to vectors.
 
     Returns:
-        `length` in tokens, number of `texts`, token `accuracy` and `exact` share in [0, 1], `nats` a token.
+        `length` in tokens, number of `texts`, token `accuracy` and `exact` share in [0, 1], `nats` a token, mean number of
+        `looks` through the decoder that a text took.
     """
-    right = exact = count = 0
+    right = exact = count = looks = 0
     nats = 0.0
     for start in range(0, len(texts), AT_A_TIME):
         part = texts[start : start + AT_A_TIME]
-        judged = decoder.judge(encode(part), part)
+        encoded = encode(part)
+        looks += int(encoded.looks.sum())
+        judged = decoder.judge(encoded.protos, part)
         right += int(judged.scores.right.sum())
         exact += int(judged.exact(len(part)).sum())
         nats += float(judged.scores.loss.double().sum())
@@ -46,11 +47,12 @@ def measure(decoder: Decoder, encode: Callable[[Texts], Float[Tensor, "rows vect
         "accuracy": round(right / count, 5),
         "exact": round(exact / len(texts), 5),
         "nats": round(nats / count, 5),
+        "looks": round(looks / len(texts), 3),
     }
 
 
 def by_length(
-    decoder: Decoder, encode: Callable[[Texts], Float[Tensor, "rows vectors d_model"]], texts: Texts, lengths: Sequence[int]
+    decoder: Decoder, encode: Callable[[Texts], Encoded], texts: Texts, lengths: Sequence[int]
 ) -> list[dict[str, Any]]:
     """`measure` of the beginnings of the same texts, one row for each length."""
     return [measure(decoder, encode, [ids[:length] for ids in texts]) for length in lengths]

@@ -2,14 +2,16 @@
 
 Each token is what the frozen model says of it (its input embedding, or hidden states at some depths), and learned queries, one
 for each vector, stand among the tokens. Bidirectional blocks let all of them look at all others; what the queries have become
-is read as the vectors, on the scale of the model's input embeddings.
+is read as the vectors, on the scale of the model's input embeddings. Where there are refinements (`refine`), further blocks are
+told what the decoder makes of the vectors, and move them.
 """
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -22,6 +24,8 @@ from prototokens.errors import ModelError, UsageError
 from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
 
+# A gradient's size is told as its logarithm, and this is its smallest.
+FAINTEST = 1e-8
 # Of attention: queries and keys are normed, so nothing else could make it attend to one token alone.
 SHARPNESS = 2.0
 
@@ -42,7 +46,7 @@ def shape_for(lm: FrozenLM, shape: Shape) -> Shape:
     with torch.no_grad():
         features = states(lm, torch.zeros(1, 1, dtype=torch.int64, device=lm.device), shape.depths).shape[-1]
     maps = linear_maps(lm.model.base_model) if shape.rank else ()
-    return replace(shape, d_model=lm.d_model, features=features, adapted=maps)
+    return replace(shape, d_model=lm.d_model, hidden=lm.hidden_size, features=features, adapted=maps)
 
 
 def states(
@@ -95,18 +99,87 @@ class Block(nn.Module):
         return x + self.fall(functional.gelu(self.rise(self.norm_in(x))))
 
 
+class Seen(NamedTuple):
+    """What a look through the decoder tells of some vectors (`refine.look`).
+
+    Attributes:
+        slope: gradient of each text's loss with respect to its vectors.
+        error: of each token, the gradient with respect to the decoder's last state; zero behind a text's end.
+        hidden: that state, scaled to a root mean square of 1.
+    """
+
+    slope: Float[Tensor, "rows vectors d_model"]
+    error: Float[Tensor, "rows seq hidden"]
+    hidden: Float[Tensor, "rows seq hidden"]
+
+    def of(self, rows: Int64[Tensor, "some"], longest: int) -> Seen:
+        """Of some texts, the longest of which has so many tokens."""
+        return Seen(self.slope[rows], self.error[rows, :longest], self.hidden[rows, :longest])
+
+
+class Reading(NamedTuple):
+    """Where a network stands with some texts.
+
+    Attributes:
+        x: the states of queries and tokens.
+        absent: those behind a text's end.
+        moved: the vectors, in units of `std`, from `base`.
+    """
+
+    x: Float[Tensor, "rows seq width"]
+    absent: Bool[Tensor, "rows seq"]
+    moved: Float[Tensor, "rows queries d_model"]
+
+    def of(self, rows: Int64[Tensor, "some"], longest: int) -> Reading:
+        """Of some texts, the longest of which has so many tokens."""
+        end = self.moved.shape[1] + longest
+        return Reading(self.x[rows, :end], self.absent[rows, :end], self.moved[rows])
+
+
+class Refiner(nn.Module):
+    """A refinement: what the decoder says joins what the blocks know, and the vectors are moved. The same maps serve them all."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        width = shape.width
+        self.vectors = nn.Linear(2 * shape.d_model + 1, width)
+        self.tokens = nn.Linear(2 * shape.hidden, width)
+        self.blocks = nn.ModuleList([Block(width, shape.heads, shape.feed_forward) for _ in range(shape.refine_layers)])
+        self.norm = nn.RMSNorm(width)
+        self.write = nn.Linear(width, shape.d_model, bias=False)
+        nn.init.zeros_(self.write.weight)
+
+    def forward(self, reading: Reading, place: Tensor, slope: Tensor, tokens: Float[Tensor, "rows seq twice"]) -> Reading:
+        """Move the vectors.
+
+        Args:
+            place: of the vectors that are predicted, and `slope`: the gradient there, both in units of `std`.
+            tokens: what the decoder says of each token.
+        """
+        size = slope.square().mean((1, 2), keepdim=True).sqrt() + FAINTEST
+        told = torch.cat([slope / size, place, size.log().expand(-1, place.shape[1], 1)], -1)
+        x = reading.x + torch.cat([self.vectors(told), self.tokens(tokens)], 1).to(reading.x.dtype)
+        for block in self.blocks:
+            x = block(x, reading.absent)
+        moved = self.write(self.norm(x)[:, : place.shape[1]]).float()
+        return Reading(x, reading.absent, reading.moved + moved)
+
+
 class Network(nn.Module):
     """What is trained.
 
     Args:
         shape: as `shape_for` gives it.
         mean, std: of the frozen model's input embeddings, per dimension: the scale of the vectors at first.
+        error: scale of the gradient at the decoder's last state where a token is wrong.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, shape: Shape, mean: Float[Tensor, " d_model"], std: Float[Tensor, " d_model"]):
+    error: Tensor
+
+    def __init__(self, shape: Shape, mean: Float[Tensor, " d_model"], std: Float[Tensor, " d_model"], error: float = 1.0):
         super().__init__()
         self.shape = shape
         queries = shape.vectors if shape.predict == "all" else 1
@@ -128,11 +201,12 @@ class Network(nn.Module):
         self.adapters = Adapters(shape.adapted, shape.rank) if shape.adapted else None
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
+        self.refiner = Refiner(shape) if shape.refinements else None
+        if shape.refinements:
+            self.register_buffer("error", torch.tensor(error))
 
-    def forward(
-        self, features: Float[Tensor, "rows seq features"], lengths: Int64[Tensor, "rows"]
-    ) -> Float[Tensor, "rows vectors d_model"]:
-        """Vectors of texts, right-padded: what stands behind a text's end is not looked at."""
+    def begin(self, features: Float[Tensor, "rows seq features"], lengths: Int64[Tensor, "rows"]) -> Reading:
+        """Read texts, right-padded: what stands behind a text's end is not looked at."""
         seq = features.shape[1]
         tokens = self.read(features) + self.positions[:seq]
         queries = self.queries + self.lengths[lengths - 1][:, None]
@@ -147,14 +221,26 @@ class Network(nn.Module):
             told = self.narrow(x[:, queries.shape[1] :]).masked_fill(absent[:, queries.shape[1] :, None], 0)
             maps = self.direct[:seq].to(told.dtype).flatten(0, 1).flatten(1)
             moved = moved + (told.flatten(1) @ maps).float().view_as(moved)
-        moved = functional.pad(moved, (0, 0, 0, self.shape.vectors - queries.shape[1]))
+        return Reading(x, absent, moved)
+
+    def refine(self, reading: Reading, seen: Seen) -> Reading:
+        """Move the vectors by what the decoder makes of them."""
+        assert self.refiner is not None
+        queries = reading.moved.shape[1]
+        place = (self.base[:queries] + reading.moved).detach()
+        tokens = torch.cat([seen.error / self.error, seen.hidden], -1)
+        return self.refiner(reading, place, seen.slope[:, :queries] * self.std, tokens)
+
+    def place(self, reading: Reading) -> Float[Tensor, "rows vectors d_model"]:
+        """The vectors, float32."""
+        moved = functional.pad(reading.moved, (0, 0, 0, self.shape.vectors - reading.moved.shape[1]))
         return self.mean + self.std * (self.base + moved)
 
-    def vectors(
-        self, lm: FrozenLM, ids: Int64[Tensor, "rows seq"], lengths: Int64[Tensor, "rows"]
+    def forward(
+        self, features: Float[Tensor, "rows seq features"], lengths: Int64[Tensor, "rows"]
     ) -> Float[Tensor, "rows vectors d_model"]:
-        """Vectors of texts of this model, float32."""
-        return self(states(lm, ids, self.shape.depths, self.adapters), lengths)
+        """Vectors of texts before any refinement."""
+        return self.place(self.begin(features, lengths))
 
 
 def make_network(lm: FrozenLM, shape: Shape, seed: int) -> Network:
@@ -162,5 +248,7 @@ def make_network(lm: FrozenLM, shape: Shape, seed: int) -> Network:
     embeddings = lm.embed(torch.arange(lm.embedding_weight.shape[0], device=lm.device)).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Network(shape_for(lm, shape), embeddings.mean(0).cpu(), embeddings.std(0).cpu())
+        # The gradient at a state is the difference of two rows of the head where one token is taken for another.
+        error = float(lm.head.weight.float().square().mean().sqrt()) * math.sqrt(2)
+        network = Network(shape_for(lm, shape), embeddings.mean(0).cpu(), embeddings.std(0).cpu(), error)
     return network.to(lm.device)

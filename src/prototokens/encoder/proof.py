@@ -36,9 +36,9 @@ def tune(
         `length` in tokens, `texts`, `rate`; `tried`: each rate with its `row_steps` and how many were `exact`.
     """
     part, tried = [list(ids) for ids in texts], []
-    vectors = encoder.vectors(lm, part)
+    encodings = encoder.encodings(lm, part)
     for rate in RATES:
-        starts = [Start(protos, rate=rate) for protos in vectors]
+        starts = [Start(protos, rate=rate, spent=looks) for protos, looks in encodings]
         solutions = fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
         exact, row_steps = sum(one.exact for one in solutions), sum(one.row_steps for one in solutions)
         tried.append({"rate": rate, "row_steps": row_steps, "exact": exact})
@@ -59,7 +59,7 @@ def prove(
 
     Returns:
         `length` in tokens, `texts`, `recipe`, `dtype`; and for each way `seconds`, `row_steps`, `steps_median` and how many
-        came out `exact`. Seconds of `encoder` hold its own pass.
+        came out `exact`. Seconds of `encoder` hold its own pass, and its row-steps the looks of its refinements.
     """
     recipe = Recipe.named(recipe)
     spent = dict.fromkeys(WAYS, 0.0)

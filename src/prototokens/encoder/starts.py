@@ -102,8 +102,10 @@ def starts_of(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]]) ->
     Raises:
         FileError, TextError: as `Encoder.vectors`.
     """
-    vectors = encoder.vectors(lm, texts)
-    return [Start(protos, rate=encoder.rate(len(ids))) for protos, ids in zip(vectors, texts, strict=True)]
+    return [
+        Start(protos, rate=encoder.rate(len(ids)), spent=looks)
+        for (protos, looks), ids in zip(encoder.encodings(lm, texts), texts, strict=True)
+    ]
 
 
 def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: str | Encoder = "auto") -> Begun:
@@ -167,20 +169,22 @@ def plan_from(
 def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> list[Solution]:
     """Solutions without a single step: the encoder's vectors as they are, and what the decoder makes of them.
 
+    Row-steps are the looks that the encoder's refinements took.
+
     Raises:
         FileError: an encoder of another model.
         TextError: a target that is empty, or longer than the encoder was trained for.
     """
     decoder, found = Decoder(lm, encoder.layout), []
-    vectors = encoder.vectors(lm, targets)
+    encodings = encoder.encodings(lm, targets)
     for first in range(0, len(targets), AT_A_TIME):
         part = slice(first, first + AT_A_TIME)
         texts = [tuple(ids) for ids in targets[part]]
-        judged = decoder.judge(torch.stack(vectors[part]).to(lm.device), texts)
+        judged = decoder.judge(torch.stack([protos for protos, _ in encodings[part]]).to(lm.device), texts)
         found += [
-            Solution(protos, encoder.layout, ids, correct=correct, margin=margin, steps=0, row_steps=0, restarts=0, seed=0)
-            for protos, ids, correct, margin in zip(
-                vectors[part], texts, judged.right(len(texts)).tolist(), judged.least_margins(len(texts)).tolist(), strict=True
+            Solution(protos, encoder.layout, ids, correct=correct, margin=margin, steps=0, row_steps=looks, restarts=0, seed=0)
+            for (protos, looks), ids, correct, margin in zip(
+                encodings[part], texts, judged.right(len(texts)).tolist(), judged.least_margins(len(texts)).tolist(), strict=True
             )
         ]
     return found

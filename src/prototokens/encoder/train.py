@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ from prototokens.encoder.distil import Teacher, load_solutions
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.held_out import by_length, lengths_of
 from prototokens.encoder.muon import Muon
-from prototokens.encoder.network import Network, make_network, states
+from prototokens.encoder.network import Block, Network, make_network
 from prototokens.encoder.pool import Pool, open_pool
 from prototokens.encoder.proof import prove, tune
-from prototokens.encoder.through import Decoder, padded
-from prototokens.errors import FileError, Interrupted, ModelError
+from prototokens.encoder.refine import Encoded, encode, looked
+from prototokens.encoder.through import Decoder
+from prototokens.errors import FileError, Interrupted, ModelError, UsageError
 from prototokens.extras import need
 from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.passages import without_folders
@@ -80,6 +82,8 @@ class Trainer:
     """A run in memory: the network, its optimisers, its data, and one step of it."""
 
     def __init__(self, lm: FrozenLM, shape: Shape, training: Training, running: Running):
+        if shape.refinements and training.temperature != 1:
+            raise UsageError("refinements look at the loss at temperature 1: pass --temperature 1, or --refinements 0")
         running.work.mkdir(parents=True, exist_ok=True)
         self.lm, self.training, self.running = lm, training, running
         self.network = make_network(lm, shape, training.seed)
@@ -91,7 +95,8 @@ class Trainer:
         if training.solutions:
             self.teacher = load_solutions(Path(training.solutions), lm, shape.layout, shape.max_length)
         self.state = State(self.network, optimisers(self.network, training))
-        self.forward = torch.compile(self.network) if running.compile else self.network
+        if running.compile:
+            self.network.begin, self.network.refine = torch.compile(self.network.begin), torch.compile(self.network.refine)
 
     def _held_out(self) -> list[tuple[int, ...]]:
         count, training = self.running.texts_measured, self.training
@@ -100,13 +105,13 @@ class Trainer:
             return [passage.ids for passage in passages]
         return self.pool.held_out(count)
 
-    def encode(self, texts: Sequence[Sequence[int]]) -> Tensor:
+    def encode(self, texts: Sequence[Sequence[int]]) -> Encoded:
         """Vectors of texts, in the dtype that the run multiplies in."""
-        ids, lengths = padded(texts, self.lm.device)
-        low = self.training.dtype == "bfloat16"
-        with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=low):
-            features = states(self.lm, ids, self.shape.depths, self.network.adapters)
-            return self.forward(features, lengths).float()
+        with self._low():
+            return encode(self.network, self.decoder, texts)
+
+    def _low(self) -> torch.autocast:
+        return torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.training.dtype == "bfloat16")
 
     def step(self, step: int) -> dict[str, Any]:
         """One optimiser step; returns what is logged of it."""
@@ -115,14 +120,16 @@ class Trainer:
         nats, right = 0.0, 0
         for first in range(0, len(texts), self.running.rows_at_a_time):
             part = texts[first : first + self.running.rows_at_a_time]
-            protos = _noisy(self.encode(part), training, step, first)
-            judged = self.decoder.judge(protos, part, training.temperature, gradient=True)
-            judged.backward(1 / tokens)
-            nats += float(judged.scores.loss.double().sum())
-            right += int(judged.scores.right.sum())
+            noise = partial(_noisy, training=training, step=step, first=first)
+            with self._low():
+                protos, looks = looked(self.network, self.decoder, part, noise, training.temperature)
+            torch.autograd.backward(protos, [one.slope / tokens for one in looks])
+            scores = looks[-1].judged.scores
+            nats += float(scores.loss.double().sum())
+            right += int(scores.right.sum())
         if self.teacher is not None:
             taught, protos = self.teacher.batch(training, step)
-            away = (self.encode(taught) - protos.to(self.lm.device)) / self.network.std
+            away = (self.encode(taught).protos - protos.to(self.lm.device)) / self.network.std
             (training.distil * away.square().mean()).backward()
         for optimiser, rate in zip(self.state.optimisers, (training.matrix_rate, training.rate), strict=True):
             for group in optimiser.param_groups:
@@ -206,8 +213,8 @@ def _run(trainer: Trainer) -> Reached:
 
 def optimisers(network: Network, training: Training) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for everything else."""
-    blocks = {name: parameter for name, parameter in network.named_parameters() if name.startswith("blocks.")}
-    matrices = [parameter for parameter in blocks.values() if parameter.ndim == 2]
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    matrices = [parameter for block in blocks for parameter in block.parameters() if parameter.ndim == 2]
     chosen = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     dtype = getattr(torch, training.dtype)
@@ -217,11 +224,11 @@ def optimisers(network: Network, training: Training) -> list[torch.optim.Optimiz
     ]
 
 
-def _noisy(protos: Tensor, training: Training, step: int, first: int) -> Tensor:
+def _noisy(protos: Tensor, number: int, *, training: Training, step: int, first: int) -> Tensor:
     """Vectors with noise of a share of their root mean square, the same whenever the step is taken again."""
     if training.noise == 0:
         return protos
-    drawn = np.random.default_rng([training.seed, step, 2, first]).standard_normal(tuple(protos.shape), dtype=np.float32)
+    drawn = np.random.default_rng([training.seed, step, 2, first, number]).standard_normal(tuple(protos.shape), dtype=np.float32)
     drawn = torch.from_numpy(drawn).to(protos.device)
     return protos + training.noise * protos.detach().square().mean().sqrt() * drawn
 

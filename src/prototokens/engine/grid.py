@@ -38,11 +38,13 @@ class Start(NamedTuple):
         grid: what they are scored on, if not as they are.
         rate: of the attempt that begins there, as a share of the recipe's: from nearly right vectors smaller steps get there
             sooner.
+        spent: row-steps that it took to get there: they count as the fit's.
     """
 
     protos: Float32[Tensor, "vectors d_model"]
     grid: Grid | None = None
     rate: float = 1.0
+    spent: int = 0
 
 
 def levels_of(

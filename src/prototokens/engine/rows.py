@@ -39,7 +39,7 @@ class Group:
     shared: int | None = None
     restarts: int = 0
     breaks: int = 0
-    spent: int = 0  # row-steps of earlier attempts
+    spent: int = 0  # row-steps of earlier attempts, and those that its starts took
     solved: bool = False  # in the last attempt
     slots: list[list[int]] = field(default_factory=list)  # for each row, its vectors' numbers within the group
     age: int = 0  # steps of this attempt, on the host
@@ -135,8 +135,12 @@ def groups_of(
             )
         made.append(Row(order, ids, method.plan(ids), its_seed, start))
     if share and made:
-        return [Group(made, shared=0 if share == "e" else 1)]
-    return [Group([row]) for row in made]
+        return [Group(made, shared=0 if share == "e" else 1, spent=max(_spent(row) for row in made))]
+    return [Group([row], spent=_spent(row)) for row in made]
+
+
+def _spent(row: Row) -> int:
+    return 0 if row.start is None else row.start.spent
 
 
 def _checked(starts: Sequence[Start | None] | None, count: int, shape: tuple[int, int]) -> Sequence[Start | None]:
@@ -150,4 +154,6 @@ def _checked(starts: Sequence[Start | None] | None, count: int, shape: tuple[int
             raise UsageError(f"a start of shape {tuple(start.protos.shape)} was given, and {shape} is needed")
         if start is not None and not 0 < start.rate < math.inf:
             raise UsageError(f"a start's rate is a share of the recipe's, above zero, not {start.rate}")
+        if start is not None and start.spent < 0:
+            raise UsageError(f"a start's row-steps are counted from zero, not {start.spent}")
     return starts

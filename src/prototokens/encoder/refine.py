@@ -1,0 +1,116 @@
+"""Refinement: what the frozen decoder makes of a text's vectors goes back into the encoder, which moves them.
+
+A look costs the decoder one pass forward and one back, as a step of a fit does, and is counted as one. It gives the gradient of
+the text's loss with respect to its vectors; and for each token the decoder's last state, and the gradient there, which says what
+is wrong with it. The network learns what to make of that, where a fit follows the gradient alone. After every look the vectors
+are judged by the same loss, and gradients reach the network from each of them; through what a look has seen, none goes back.
+Source of the idea: J. Marino, Y. Yue, S. Mandt, "Iterative amortized inference", ICML 2018 (arXiv 1807.09356).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from prototokens.encoder.network import Network, Seen, states
+from prototokens.encoder.through import Decoder, Judged, padded
+
+Texts = Sequence[Sequence[int]]
+
+
+class Look(NamedTuple):
+    """What the decoder says of the vectors of some texts.
+
+    Attributes:
+        seen: what a refinement is told of it.
+        slope: of each text's summed loss, with respect to its vectors.
+        judged: loss, margins, and what is right.
+    """
+
+    seen: Seen
+    slope: Float32[Tensor, "rows vectors d_model"]
+    judged: Judged
+
+
+class Encoded(NamedTuple):
+    """Vectors of texts, and the looks that each of them took."""
+
+    protos: Float32[Tensor, "rows vectors d_model"]
+    looks: Int64[Tensor, "rows"]
+
+
+def look(decoder: Decoder, protos: Float[Tensor, "rows vectors d_model"], texts: Texts, temperature: float = 1.0) -> Look:
+    """Decode the vectors of texts, and find which way they should move.
+
+    Args:
+        temperature: of the loss whose gradient it is.
+    """
+    place = protos.detach().float().requires_grad_()
+    judged = decoder.judge(place, texts, temperature, gradient=True)
+    assert judged.scores.gradient is not None
+    (slope,) = torch.autograd.grad(judged.hidden, place, judged.scores.gradient)
+    longest = max(len(ids) for ids in texts)
+    places = torch.tensor([row * longest + at for row, ids in enumerate(texts) for at in range(len(ids))], device=protos.device)
+
+    def by_text(values: Tensor) -> Tensor:
+        out = values.new_zeros(len(texts) * longest, values.shape[-1], dtype=torch.float32)
+        return out.index_copy_(0, places, values.detach().float()).view(len(texts), longest, -1)
+
+    hidden = functional.rms_norm(by_text(judged.hidden), (judged.hidden.shape[-1],))
+    return Look(Seen(slope, by_text(judged.scores.gradient), hidden), slope, judged)
+
+
+def looked(
+    network: Network,
+    decoder: Decoder,
+    texts: Texts,
+    noise: Callable[[Tensor, int], Tensor] = lambda protos, number: protos,
+    temperature: float = 1.0,
+) -> tuple[list[Float[Tensor, "rows vectors d_model"]], list[Look]]:
+    """Every text's vectors at first and after each refinement, each with a look at it: what training takes its loss from.
+
+    Args:
+        noise: put on the vectors of the refinement with that number before they are looked at.
+    """
+    reading = network.begin(*_inputs(network, decoder, texts))
+    protos = [network.place(reading)]
+    looks = [look(decoder, noise(protos[0], 0), texts, temperature)]
+    for number in range(network.shape.refinements):
+        reading = network.refine(reading, looks[-1].seen)
+        protos.append(network.place(reading))
+        looks.append(look(decoder, noise(protos[-1], number + 1), texts, temperature))
+    return protos, looks
+
+
+def encode(network: Network, decoder: Decoder, texts: Texts, most: int | None = None) -> Encoded:
+    """Vectors of texts, float32; one that comes out exactly is not refined any further.
+
+    Args:
+        most: refinements; by default as many as the network was trained with.
+    """
+    reading = network.begin(*_inputs(network, decoder, texts))
+    protos = network.place(reading)
+    looks = torch.zeros(len(texts), dtype=torch.int64)
+    going = torch.arange(len(texts))
+    for _ in range(network.shape.refinements if most is None else most):
+        seen, _, judged = look(decoder, protos[going.to(protos.device)], [texts[row] for row in going.tolist()])
+        looks[going] += 1
+        left = (~judged.exact(len(going))).nonzero()[:, 0]
+        if not len(left):
+            break
+        going = going[left.cpu()]
+        # Texts get shorter together: what is behind the longest that goes on is left out.
+        longest = max(len(texts[row]) for row in going.tolist())
+        reading = network.refine(reading.of(left, longest), seen.of(left, longest))
+        protos = protos.index_copy(0, going.to(protos.device), network.place(reading))
+    return Encoded(protos, looks)
+
+
+def _inputs(network: Network, decoder: Decoder, texts: Texts) -> tuple[Tensor, Tensor]:
+    ids, lengths = padded(texts, decoder.lm.device)
+    return states(decoder.lm, ids, network.shape.depths, network.adapters), lengths
