@@ -96,7 +96,7 @@ def tiled(repeated: int) -> Layout:
 
 
 def mixed(repeated: int) -> Layout:
-    """e and K vectors, in an order in which every pair of neighbours comes before any pair comes again, as far as that goes.
+    """E and K vectors, in an order in which every pair of neighbours comes before any pair comes again, as far as that goes.
 
     Tiled, a vector always stands behind the same one, and only the distance to the beginning tells its places apart. Here each
     of its places has other neighbours, which is what a language model reads best: fits take about half as many steps
@@ -113,9 +113,8 @@ def mixed(repeated: int) -> Layout:
 def _mixed_order(count: int, length: int) -> tuple[int, ...]:
     """Numbers below `count`, each the one that has come least often behind the last one, the last two and the last three.
 
-    What is asked first counts most (`NEIGHBOURS`), and of several alike the next in turn is taken. The beginning does not depend on
-    `length`. After a number has followed all others once, this is what a de Bruijn sequence does; it needs no length that is a
-    power of `count`.
+    What is asked first counts most (`NEIGHBOURS`), and of several alike the next in turn is taken. The beginning does not
+    depend on `length`. It comes close to what a de Bruijn sequence does, and needs no length that is a power of `count`.
     """
     order: list[int] = []
     come: Counter[tuple[int, ...]] = Counter()

@@ -74,7 +74,7 @@ def test_loss_and_gradient_through_the_decoder_are_those_of_float64(tiny_llama, 
     network = lively(tiny_llama, Shape(**{**vars(SHAPE), "layout": layout.name}))
     vectors = vectors_of(tiny_llama, network, TEXTS).detach().requires_grad_()
     judged = Decoder(tiny_llama, layout).judge(vectors, TEXTS, temperature=0.5, gradient=True)
-    judged.backward(0.25)
+    judged.hidden.backward(0.25 * judged.scores.gradient)
     reference, total = vectors.detach().double().requires_grad_(), 0.0
     body = type(tiny_llama.model)(tiny_llama.model.config).double()
     body.load_state_dict(tiny_llama.model.state_dict())

@@ -53,10 +53,16 @@ def test_four_texts_are_learned_by_heart(tiny_llama, tmp_path):
 
 
 @pytest.mark.parametrize("moment", [1, 6, 10])
-@pytest.mark.parametrize("changes", [{}, {"noise": 0.3, "curriculum": 8, "temperature": 0.7}])
-def test_a_killed_run_ends_where_an_undisturbed_one_does(moment, changes, tiny_llama, training, running, tmp_path, monkeypatch):
-    training = replace(training, **changes)
-    train(tiny_llama, SHAPE, training, tmp_path / "undisturbed", replace(running, work=tmp_path / "other"))
+@pytest.mark.parametrize(
+    ("changes", "refinements"),
+    [({}, 0), ({"noise": 0.3, "curriculum": 8, "temperature": 0.7}, 0), ({"noise": 0.3}, 2)],
+    ids=["plain", "all options", "refined"],
+)
+def test_a_killed_run_ends_where_an_undisturbed_one_does(
+    moment, changes, refinements, tiny_llama, training, running, tmp_path, monkeypatch
+):
+    training, shape = replace(training, **changes), replace(SHAPE, refinements=refinements)
+    train(tiny_llama, shape, training, tmp_path / "undisturbed", replace(running, work=tmp_path / "other"))
     batch, seen = Pool.batch, []
 
     def killed(self, training, step):
@@ -67,9 +73,9 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(moment, changes, tiny_l
 
     monkeypatch.setattr(Pool, "batch", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_llama, SHAPE, training, tmp_path / "killed", running)
+        train(tiny_llama, shape, training, tmp_path / "killed", running)
     monkeypatch.setattr(Pool, "batch", batch)
-    train(tiny_llama, SHAPE, training, tmp_path / "killed", running)
+    train(tiny_llama, shape, training, tmp_path / "killed", running)
     same(tmp_path / "undisturbed", tmp_path / "killed")
     assert logged(running.work) == logged(tmp_path / "other")
 

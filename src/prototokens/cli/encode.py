@@ -48,8 +48,8 @@ CHARACTERS_A_TOKEN = 8
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
 @click.option(
     "--layout", default="auto", show_default=True,
-    help="How a chunk's vectors are arranged: paper (two vectors), tiled:K and mixed:K (1 + K of them), one, halves, alternating, free;"
-    " auto takes paper for a short text and tiled:4 for others.",
+    help="How a chunk's vectors are arranged: paper (two vectors), tiled:K and mixed:K (1 + K of them), one, halves,"
+    " alternating, free; auto takes paper for a short text and tiled:4 for others.",
 )  # fmt: skip
 @click.option(
     "--vectors", metavar="N|auto",

@@ -18,14 +18,15 @@ library_name: prototokens
 
 # An encoder for {model}
 
-A network that maps a text of up to {max_length} tokens to its {vectors} vectors in one pass; the frozen model maps them back in
+A network that maps a text of up to {max_length} tokens to its {vectors} vectors{how}; the frozen model maps them back in
 one pass. Made with `prototokens train-encoder`.
 
 {facts}
 
-## Raw: one pass in, one pass out
+## Raw: no step of a fit
 
-Texts it was not trained on ({source}), no optimiser step:
+Texts it was not trained on ({source}). Looks are passes of the frozen model, forward and back, by which refinements are told
+what is wrong; a text that is exact is not looked at again.
 
 {raw}
 
@@ -42,6 +43,9 @@ Texts it was not trained on ({source}), no optimiser step:
 makes them exact all the same.
 """
 
+HOW = """ in one pass, and moves them in up to {} refinements, each of which is told what
+the frozen model makes of them"""
+
 
 def write_card(encoder: Encoder) -> str:
     """The card's text."""
@@ -56,6 +60,7 @@ def write_card(encoder: Encoder) -> str:
         ("reads", f"of the frozen model {reads}" + (f", with adapters of rank {shape.rank}" if shape.rank else "")),
         ("predicts", "every vector" if shape.predict == "all" else "e; the others are learned, the same for every text"),
         ("layout", f"{shape.layout}, {shape.vectors} vectors"),
+        ("refinements", f"{shape.refinements}, of {shape.refine_layers} blocks" if shape.refinements else "none"),
         ("training", f"{trained['step']:,} steps of {training['rows']} texts, {trained['tokens']:,} tokens"),
         ("loss", f"cross-entropy of the frozen decoder at temperature {training['temperature']:g}"),
         ("time", f"{trained['seconds'] / 3600:.2f} hours"),
@@ -66,6 +71,7 @@ def write_card(encoder: Encoder) -> str:
         layout=shape.layout,
         max_length=shape.max_length,
         vectors=shape.vectors,
+        how=HOW.format(shape.refinements) if shape.refinements else " in one pass",
         facts=Table("facts", ("", ""), facts).markdown(),
         source=config["held_out"]["source"],
         raw=_raw(config["held_out"]["rows"]),
@@ -74,10 +80,14 @@ def write_card(encoder: Encoder) -> str:
 
 
 def _raw(rows: list[dict[str, Any]]) -> str:
-    columns = ("tokens", "texts", "token accuracy", "exact", "nats a token")
+    columns = ("tokens", "texts", "looks", "token accuracy", "exact", "nats a token")
     cells = [
-        (row["length"], row["texts"], f"{row['accuracy']:.1%}", f"{row['exact']:.1%}", f"{row['nats']:.3f}") for row in rows
-    ]
+        (
+            row["length"], row["texts"], f"{row.get('looks', 0):.1f}", f"{row['accuracy']:.1%}", f"{row['exact']:.1%}",
+            f"{row['nats']:.3f}",
+        )
+        for row in rows
+    ]  # fmt: skip
     return Table("raw", columns, cells).markdown()
 
 

@@ -245,7 +245,9 @@ def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -
         a_block = shape.width * (4 * shape.width + 2 * shape.feed_forward)
         around = shape.width * (shape.features + 2 * shape.max_length + shape.d_model) + shape.vectors * shape.d_model
         around += shape.direct * (shape.width + shape.max_length * shape.vectors * shape.d_model)
-        around += (shape.refinements > 0) * (shape.refine_layers * a_block + shape.width * (3 * shape.d_model + 2 * shape.hidden))
+        around += (shape.refinements > 0) * (
+            shape.refine_layers * a_block + shape.width * (3 * shape.d_model + 2 * shape.hidden)
+        )
         least = min(shape.d_model, shape.features, shape.hidden if shape.refinements else 1)
         if least < 1 or shape.layers * a_block + around > MOST_NUMBERS:
             raise FileError(f"{folder / CONFIG} is damaged: no encoder has the shape that it tells of")

@@ -137,7 +137,7 @@ class Reading(NamedTuple):
 
 
 class Refiner(nn.Module):
-    """A refinement: what the decoder says joins what the blocks know, and the vectors are moved. The same maps serve them all."""
+    """A refinement: what the decoder says joins what the blocks know, and the vectors are moved. One set of maps serves all."""
 
     def __init__(self, shape: Shape):
         super().__init__()

@@ -184,7 +184,11 @@ def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> lis
         found += [
             Solution(protos, encoder.layout, ids, correct=correct, margin=margin, steps=0, row_steps=looks, restarts=0, seed=0)
             for (protos, looks), ids, correct, margin in zip(
-                encodings[part], texts, judged.right(len(texts)).tolist(), judged.least_margins(len(texts)).tolist(), strict=True
+                encodings[part],
+                texts,
+                judged.right(len(texts)).tolist(),
+                judged.least_margins(len(texts)).tolist(),
+                strict=True,
             )
         ]
     return found

@@ -32,11 +32,6 @@ class Judged(NamedTuple):
     scores: Scores
     row_of: Int64[Tensor, "positions"]
 
-    def backward(self, share: float = 1.0) -> None:
-        """Add `share` times the gradient of the summed loss to whatever the vectors were made of."""
-        assert self.scores.gradient is not None
-        self.hidden.backward(self.scores.gradient * share)
-
     def least_margins(self, rows: int) -> Float32[Tensor, "rows"]:
         """Of each text, the least margin."""
         return self.scores.margin.new_full((rows,), torch.inf).scatter_reduce_(0, self.row_of, self.scores.margin, "amin")
@@ -69,7 +64,7 @@ class Decoder:
         Args:
             texts: token ids, of any lengths.
             temperature: of the loss; margins are of the logits as they are.
-            gradient: whether `Judged.backward` will be asked for.
+            gradient: whether a way back will be asked for.
         """
         lm = self.lm
         arranged = arrange(lm, [self._plan(len(ids)) for ids in texts], self.layout.vectors)

@@ -228,7 +228,9 @@ def _noisy(protos: Tensor, number: int, *, training: Training, step: int, first:
     """Vectors with noise of a share of their root mean square, the same whenever the step is taken again."""
     if training.noise == 0:
         return protos
-    drawn = np.random.default_rng([training.seed, step, 2, first, number]).standard_normal(tuple(protos.shape), dtype=np.float32)
+    drawn = np.random.default_rng([training.seed, step, 2, first, number]).standard_normal(
+        tuple(protos.shape), dtype=np.float32
+    )
     drawn = torch.from_numpy(drawn).to(protos.device)
     return protos + training.noise * protos.detach().square().mean().sqrt() * drawn
 

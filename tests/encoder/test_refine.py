@@ -1,0 +1,152 @@
+"""Refinements: what is seen through the decoder, how it moves the vectors, and how it is counted."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn import functional
+
+import prototokens as pt
+from prototokens.encoder.config import Shape, Training
+from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.network import make_network
+from prototokens.encoder.refine import encode, look, looked
+from prototokens.encoder.starts import begin, raw
+from prototokens.encoder.through import Decoder
+from prototokens.encoder.train import Running, Trainer, train
+from prototokens.engine.grid import Start
+from prototokens.errors import UsageError
+from prototokens.layout import Layout
+
+SHAPE = Shape(layout="mixed:2", max_length=7, width=16, layers=1, heads=2, feed_forward=24, refinements=2, refine_layers=1)
+TEXTS = [(5, 6, 7, 8, 9, 1, 2), (3, 4), (200,), (9, 9, 9, 9)]
+
+
+@pytest.fixture
+def decoder(tiny_llama):
+    return Decoder(tiny_llama, Layout.named(SHAPE.layout))
+
+
+@pytest.fixture
+def network(tiny_llama):
+    """Every part of it has a say, as in the middle of a training."""
+    made, generator = make_network(tiny_llama, SHAPE, 0), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return made
+
+
+@pytest.fixture
+def taught(tiny_llama, tmp_path):
+    """An encoder that has learned four texts by heart, with refinements."""
+    texts = [tuple((7 * number + 3 * place) % 256 for place in range(4)) for number in range(4)]
+    shape = replace(SHAPE, max_length=4, width=64, feed_forward=128)
+    training = Training(texts="random-tokens", steps=120, rows=4, pool=1000, warmup=10, rate=0.01)
+    trainer = Trainer(tiny_llama, shape, training, Running(tmp_path / "work", texts_measured=4))
+    trainer.pool.batch = lambda training, step: texts
+    for step in range(training.steps):
+        trainer.step(step)
+    return Encoder.of(tiny_llama, trainer.network), texts
+
+
+def test_a_look_sees_the_gradients_of_float64(tiny_llama, decoder, network):
+    protos = encode(network, decoder, TEXTS, most=0).protos.detach()
+    seen, slope, _ = look(decoder, protos, TEXTS)
+    assert seen.slope is slope
+    body = type(tiny_llama.model)(tiny_llama.model.config).double()
+    body.load_state_dict(tiny_llama.model.state_dict())
+    for row, ids in enumerate(TEXTS):
+        place, count = protos[row].double().requires_grad_(), len(ids)
+        index = decoder.layout.index(count)
+        hidden = body.model(inputs_embeds=place[index][None]).last_hidden_state[0]
+        loss = functional.cross_entropy(body.lm_head(hidden), torch.tensor(ids), reduction="sum")
+        by_place, by_state = torch.autograd.grad(loss, (place, hidden))
+        torch.testing.assert_close(slope[row].double(), by_place, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(seen.error[row, :count].double(), by_state, rtol=1e-3, atol=1e-6)
+        normed = functional.rms_norm(hidden.detach(), hidden.shape[-1:])
+        torch.testing.assert_close(seen.hidden[row, :count].double(), normed, rtol=1e-3, atol=1e-5)
+        assert not seen.error[row, count:].any()
+        assert not seen.hidden[row, count:].any()
+
+
+def test_a_texts_refined_vectors_do_not_depend_on_its_company(decoder, network):
+    together = encode(network, decoder, TEXTS)
+    for number, ids in enumerate(TEXTS):
+        alone = encode(network, decoder, [ids])
+        torch.testing.assert_close(together.protos[number], alone.protos[0], rtol=1e-3, atol=1e-5)
+        assert together.looks[number] == alone.looks[0]
+
+
+def test_each_refinement_moves_the_vectors_and_learns_from_the_loss_where_they_are(tiny_llama, decoder, network):
+    protos, looks = looked(network, decoder, TEXTS)
+    assert len(protos) == len(looks) == 1 + SHAPE.refinements
+    for before, after in pairwise(protos):
+        assert float((after - before).detach().abs().amin(dim=(1, 2)).max()) > 0
+    last = encode(network, decoder, TEXTS)
+    torch.testing.assert_close(protos[-1].detach(), last.protos.detach(), rtol=1e-3, atol=1e-5)
+    torch.autograd.backward(protos, [one.slope for one in looks])
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert float(network.refiner.write.weight.grad.abs().max()) > 0
+    assert all(parameter.grad is None for parameter in tiny_llama.model.parameters())
+
+
+def test_before_it_is_trained_a_refinement_changes_nothing(tiny_llama, decoder):
+    network = make_network(tiny_llama, SHAPE, 0)
+    assert torch.equal(encode(network, decoder, TEXTS).protos, encode(network, decoder, TEXTS, most=0).protos)
+
+
+def test_with_e_alone_predicted_the_others_are_not_moved(tiny_llama, decoder):
+    network = make_network(tiny_llama, replace(SHAPE, predict="e"), 0)
+    torch.nn.init.ones_(network.refiner.write.weight)
+    first, last = (encode(network, decoder, TEXTS, most=most).protos for most in (0, 2))
+    assert not torch.allclose(first[:, 0], last[:, 0])
+    assert torch.equal(first[:, 1:], last[:, 1:])
+
+
+def test_what_is_exact_is_not_looked_at_again(tiny_llama, taught):
+    encoder, texts = taught
+    encoded = encoder.batch(tiny_llama, texts)
+    exact = encoder.batch(tiny_llama, texts, refinements=0)
+    decoder = Decoder(tiny_llama, encoder.layout)
+    right_at_once = decoder.judge(exact.protos, texts).exact(len(texts))
+    assert bool(right_at_once.any()), "nothing to test: no text is exact without refinement"
+    assert encoded.looks[right_at_once].tolist() == [1] * int(right_at_once.sum())
+    torch.testing.assert_close(encoded.protos[right_at_once], exact.protos[right_at_once])
+    assert not exact.looks.any()
+
+
+def test_looks_count_as_row_steps(tiny_llama, taught):
+    encoder, texts = taught
+    looks = [encoding.looks for encoding in encoder.encodings(tiny_llama, texts)]
+    assert all(0 < count <= SHAPE.refinements for count in looks)
+    assert [solution.row_steps for solution in raw(tiny_llama, encoder, texts)] == looks
+    starts = begin(tiny_llama, texts, encoder.layout, encoder).starts
+    assert [start.spent for start in starts] == looks
+    counted = pt.fit(tiny_llama, texts, layout=encoder.layout, start=starts)
+    free = pt.fit(tiny_llama, texts, layout=encoder.layout, start=[start._replace(spent=0) for start in starts])
+    assert [one.row_steps for one in counted] == [one.row_steps + count for one, count in zip(free, looks, strict=True)]
+    assert all(one.exact for one in counted)
+    with pytest.raises(UsageError, match="from zero"):
+        pt.fit(tiny_llama, texts[:1], layout=encoder.layout, start=[Start(starts[0].protos, spent=-1)])
+
+
+def test_an_encoder_without_refinements_refuses_them(tiny_llama):
+    plain = Encoder.of(tiny_llama, make_network(tiny_llama, replace(SHAPE, refinements=0), 0))
+    with pytest.raises(UsageError, match="without any"):
+        plain.encodings(tiny_llama, TEXTS, refinements=1)
+    assert len(plain.encodings(tiny_llama, TEXTS, refinements=0)) == len(TEXTS)
+
+
+def test_looks_are_at_temperature_1(tiny_llama, training, running):
+    with pytest.raises(UsageError, match="temperature 1"):
+        Trainer(tiny_llama, SHAPE, replace(training, temperature=0.5), running)
+
+
+def test_held_out_rows_say_how_many_looks_a_text_took(tiny_llama, training, running, tmp_path):
+    shape = replace(SHAPE, max_length=6)
+    encoder = train(tiny_llama, shape, training, tmp_path / "out", running)
+    rows = encoder.config["held_out"]["rows"]
+    assert all(0 < row["looks"] <= SHAPE.refinements for row in rows)
+    assert "2 refinements" in (tmp_path / "out" / "README.md").read_text()
