@@ -95,9 +95,9 @@ def tensors(rows: list[dict]) -> Rows:
     named = {row["fingerprint"]: row["model"] for row in rows}
     parts = []
     for row in rows:
-        vectors = Layout.named(row["layout"]).vectors
+        layout = Layout.named(row["layout"])
         bits, tokens = (torch.tensor([value], dtype=torch.float64) for value in (row["nats"] / math.log(2), row["length"]))
-        parts.append(features(bits, tokens, vectors, row["floats"] // vectors))
+        parts.append(features(bits, tokens, layout, row["floats"] // layout.vectors))
     # A passage is the same at every length: its fold is drawn from its name, not from its ids.
     passages = [f"{row['model']} {row.get('source')} {row['passage']}" for row in rows]
     folds = [int(hashlib.sha256(name.encode()).hexdigest(), 16) % FOLDS for name in passages]

@@ -17,13 +17,13 @@ import torch
 from prototokens.errors import TextError, UsageError
 from prototokens.forecast import Forecaster
 from prototokens.frozen_lm import FrozenLM
-from prototokens.layout import Layout, tiled
+from prototokens.layout import Layout, mixed
 from prototokens.recipe import Recipe
 
-DEFAULT_LAYOUT = "tiled:4"
-SHORT_LAYOUT = "paper"  # for a text that two vectors hold with ease
+DEFAULT_LAYOUT = "mixed:4"
+SHORT_LAYOUT = "paper"  # for a text that two vectors hold with ease, and where two are asked for
 LONGEST = 256
-REPEATED = (1, 2, 4, 8, 16)  # repeated vectors that `vectors="auto"` chooses from: those that were mapped (docs/vectors.md)
+VECTORS = (2, 3, 5, 9, 17)  # of a chunk, that `vectors="auto"` chooses from: those that were mapped (docs/vectors.md)
 # Bits of the text's information for each trained number that are tried: from what takes hardly a step to what is hopeless.
 LOADS = tuple(round(0.04 * 1.2**power, 3) for power in range(14))
 # More than 1, as it is the file that stays; at 1.5 the fit of a chunk takes about a hundred steps (docs/vectors.md).
@@ -109,9 +109,9 @@ def plan_chunks(
     """Cut `ids` into chunks.
 
     Args:
-        layout: an arrangement, or `auto`: the paper's two vectors where they hold the whole text with ease, else five, tiled.
+        layout: an arrangement, or `auto`: the paper's two vectors where they hold the whole text with ease, else five, mixed.
         length: of every chunk but the last, in tokens; by default chosen by the forecast.
-        vectors: of a chunk, e among them, where `layout` is `auto`: 2 is the paper's arrangement, and K + 1 is `tiled:K`;
+        vectors: of a chunk, e among them, where `layout` is `auto`: 2 is the paper's arrangement, and K + 1 is `mixed:K`;
             `auto` chooses this too by the forecast.
         recipe: that the forecast is for.
 
@@ -152,7 +152,7 @@ def longest_target(lm: FrozenLM, layout: Layout) -> int:
     """The longest target, in tokens, whose input the model's context holds."""
     if lm.max_context is None:
         return 1 << 20
-    return lm.max_context - (layout.positions(lm.max_context) - lm.max_context)
+    return lm.max_context - (layout.positions(1) - 1)
 
 
 def clock(seconds: float) -> str:
@@ -175,12 +175,17 @@ def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None
             )
         return [layout]
     if vectors == "auto":
-        return [tiled(repeated) for repeated in REPEATED]
+        return [of_vectors(count) for count in VECTORS]
     if not isinstance(vectors, int) or not 2 <= vectors <= 1025:
         raise UsageError(
             f"vectors of a chunk are 'auto' or a number from 2 to 1025, not {vectors!r}; one alone is layout 'one'"
         )
-    return [tiled(vectors - 1)]
+    return [of_vectors(vectors)]
+
+
+def of_vectors(count: int) -> Layout:
+    """The arrangement of so many vectors, two at least, where none is named."""
+    return Layout.named(SHORT_LAYOUT) if count == 2 else mixed(count - 1)
 
 
 def _read(lm: FrozenLM, ids: list[int]) -> _Text:
@@ -212,7 +217,7 @@ def _outlook(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]
     bits = torch.tensor([math.fsum(piece) for piece in _pieces(text.information, lengths)], dtype=torch.float64)
     bits[1:] += text.beginning
     tokens = torch.tensor(lengths, dtype=torch.float64)
-    told = expect.rows(bits, tokens, layout.vectors)
+    told = expect.rows(bits, tokens, layout)
     exact, steps = float(told.exact.mean()), float(told.steps.median())
     row_steps = position_steps = chunks = 0.0
     # How many pieces of each chunk there are at this level of halving, where every piece of it is alike.
@@ -225,7 +230,7 @@ def _outlook(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]
         if float(pieces.max()) < NEGLIGIBLE or level == MOST_HALVINGS:
             break
         bits, tokens = bits / 2, (tokens / 2).clamp(min=1)
-        told = expect.rows(bits, tokens, layout.vectors)
+        told = expect.rows(bits, tokens, layout)
     return Outlook(exact, steps, chunks + float(pieces.sum()), row_steps, position_steps, expect.measured)
 
 

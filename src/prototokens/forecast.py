@@ -1,7 +1,8 @@
 """What a fit will cost, before a step of it is spent: will a row be exact, and after how many steps?
 
-The steps of a row rise as a power of its tokens for each vector, and the power rises with the bits for each trained number:
-the text's information under the model, which one pass tells, over the numbers that are trained. Near half a bit a number is
+The steps of a row rise as a power of its tokens for each vector, less where a vector has other neighbours at each of its places,
+and the power rises with the bits for each trained number: the text's information under the model, which one pass tells, over the
+numbers that are trained. Near half a bit a number is
 what models of very different size hold at most. How steep the rise is was measured: `scripts/fit_forecast.py` fits the
 coefficients of each recipe to rows of real fits and writes `forecast.json`, with what they come from. A model that is not among
 those rows gets what the others have in common, and a wider spread.
@@ -55,22 +56,30 @@ class Forecasts(NamedTuple):
 
 
 def features(
-    bits: Float64[Tensor, " rows"], tokens: Float64[Tensor, " rows"], vectors: int, d_model: int
+    bits: Float64[Tensor, " rows"], tokens: Float64[Tensor, " rows"], layout: Layout, d_model: int
 ) -> dict[str, Float64[Tensor, " rows"]]:
     """What the steps of a row are read from.
 
     Args:
         bits: of the row's text under the model.
         tokens: of it.
-        vectors: trained vectors of the row.
+        layout: of its vectors.
 
     Returns:
         constant: 1.
         density: log of tokens for each vector. With its weight alone, steps would rise as a power of it.
-        crowding: the same times the bits for each trained number: the power rises with how full the vectors are.
+        variety: log of the different stretches of three vectors in the input, for each vector; 0 where they are fewer.
+        crowding: density times the bits for each trained number: the power rises with how full the vectors are.
     """
+    vectors = layout.vectors
     density = (tokens / vectors).log()
-    return {"constant": torch.ones_like(density), "density": density, "crowding": density * bits / (vectors * d_model)}
+    stretches = [layout.windows(max(1, round(count))) for count in tokens.tolist()]
+    return {
+        "constant": torch.ones_like(density),
+        "density": density,
+        "variety": (tokens.new_tensor(stretches) / vectors).clamp(min=1).log(),
+        "crowding": density * bits / (vectors * d_model),
+    }
 
 
 @dataclass(frozen=True)
@@ -146,12 +155,12 @@ class Forecaster:
         """
         each = torch.as_tensor(bits, dtype=torch.float64).cpu()
         tokens = torch.tensor([float(len(each))], dtype=torch.float64)
-        told = self.rows(each.sum()[None], tokens, Layout.named(layout).vectors)
+        told = self.rows(each.sum()[None], tokens, Layout.named(layout))
         return Forecast(*(float(values) for values in told))
 
-    def rows(self, bits: Float64[Tensor, " rows"], tokens: Float64[Tensor, " rows"], vectors: int) -> Forecasts:
+    def rows(self, bits: Float64[Tensor, " rows"], tokens: Float64[Tensor, " rows"], layout: Layout) -> Forecasts:
         """The forecasts of many rows, from the bits and the tokens of each."""
-        mu = self.curve.log_steps(features(bits, tokens, vectors, self.d_model), self.fingerprint)
+        mu = self.curve.log_steps(features(bits, tokens, layout, self.d_model), self.fingerprint)
         spread = self.curve.spread_of(self.fingerprint)
         budget = self.recipe.steps
         if budget == 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from jaxtyping import Int64
@@ -76,6 +76,10 @@ class Layout:
         """The input position whose output is read as each target token."""
         return torch.tensor(self._arranged(length)[1])
 
+    def windows(self, length: int) -> int:
+        """How many different stretches of three vectors there are in the input: what tells places with one vector apart."""
+        return _windows(self, length)
+
     def positions(self, length: int) -> int:
         """Number of input positions for a target of `length` tokens."""
         return len(self._arranged(length)[0])
@@ -86,6 +90,13 @@ class Layout:
         return self.arrange(length)
 
 
+@lru_cache(maxsize=1 << 14)
+def _windows(layout: Layout, length: int) -> int:
+    index = layout.index(length).tolist()
+    return len(set(zip(index, index[1:], index[2:], strict=False)))
+
+
+@cache
 def tiled(repeated: int) -> Layout:
     """[e](m_1 ... m_K)*: one e, then K vectors over and over; with K = 1 it is the paper's."""
     return Layout(
@@ -95,6 +106,7 @@ def tiled(repeated: int) -> Layout:
     )
 
 
+@cache
 def mixed(repeated: int) -> Layout:
     """E and K vectors, in an order in which every pair of neighbours comes before any pair comes again, as far as that goes.
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prototokens.chunks import (
     LOADS,
     LONGEST,
-    REPEATED,
+    VECTORS,
     ChunkPlan,
     Outlook,
     _cut,
@@ -138,8 +138,8 @@ def test_auto_is_never_dearer_than_a_number_that_it_chooses_from(tiny_llama, mon
     even(tiny_llama, monkeypatch, bits)
     ids = ids_of(tiny_llama, count)
     chosen = plan_chunks(tiny_llama, ids, vectors="auto")
-    others = [plan_chunks(tiny_llama, ids, vectors=repeated + 1) for repeated in REPEATED]
-    assert [other.layout.vectors for other in others] == [repeated + 1 for repeated in REPEATED]
+    others = [plan_chunks(tiny_llama, ids, vectors=count) for count in VECTORS]
+    assert [other.layout.vectors for other in others] == list(VECTORS)
     assert price_of(tiny_llama, chosen) == pytest.approx(min(price_of(tiny_llama, other) for other in others))
 
 
@@ -208,18 +208,18 @@ def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypat
     free = plan_chunks(tiny_llama, ids, "tiled:4", length=40)
     assert charged.bits == free.bits
     expected = Forecaster.of(tiny_llama).rows(
-        torch.tensor([60.0, 60.0, 60.0], dtype=torch.float64), torch.full((3,), 40.0, dtype=torch.float64), 5
+        torch.tensor([60.0, 60.0, 60.0], dtype=torch.float64), torch.full((3,), 40.0, dtype=torch.float64), Layout.named("tiled:4")
     )
     assert charged.forecast.steps == pytest.approx(float(expected.steps.median()))
     assert free.forecast.steps < charged.forecast.steps
 
 
 def test_the_default_takes_two_vectors_for_a_text_they_hold_with_ease(tiny_llama, monkeypatch, curve):
-    for bits, name in [(0.1, "paper"), (2.0, "tiled:4")]:
+    for bits, name in [(0.1, "paper"), (2.0, "mixed:4")]:
         even(tiny_llama, monkeypatch, bits)
         plan = plan_chunks(tiny_llama, ids_of(tiny_llama, 10))
         assert (plan.layout.name, plan.lengths) == (name, [10])
-    assert plan_chunks(tiny_llama, ids_of(tiny_llama, 10), length=10).layout.name == "tiled:4"
+    assert plan_chunks(tiny_llama, ids_of(tiny_llama, 10), length=10).layout.name == "mixed:4"
 
 
 def test_an_empty_text_is_refused(tiny_llama):
@@ -247,7 +247,7 @@ def test_a_very_predictable_text_still_keeps_to_the_context(tiny_llama, monkeypa
 
 def test_lengths_that_are_given(tiny_llama, tiny_mamba):
     layout, lengths, *_ = plan_chunks(tiny_llama, [1] * 20, length=8)
-    assert (layout.name, lengths) == ("tiled:4", [8, 8, 4])
+    assert (layout.name, lengths) == ("mixed:4", [8, 8, 4])
     assert plan_chunks(tiny_llama, [1] * 20, length=8, vectors="auto").lengths == [8, 8, 4]
     assert plan_chunks(tiny_llama, [1] * 16, "paper", length=8).lengths == [8, 8]
     assert plan_chunks(tiny_llama, [1], length=128).lengths == [1]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import prototokens as pt
 from prototokens.cli import common
 from prototokens.forecast import Curve, Forecaster, _stored, features
+from prototokens.layout import mixed, tiled
 from prototokens.pace import STEPS, measured_pace
 from prototokens.recipe import Recipe
 
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import fit_forecast
 
-WEIGHTS = {"constant": 2.0, "density": 1.2, "crowding": 0.8}
+WEIGHTS = {"constant": 2.0, "density": 1.2, "variety": -0.4, "crowding": 0.8}
 SPREAD, OFFSET = 0.2, 0.4
 CURVE = Curve(WEIGHTS, SPREAD, 0.5, {"known": OFFSET})
 
@@ -46,7 +47,7 @@ def draw_steps(expect, bits, tokens, vectors, count=200_000):
 def test_forecasts_are_those_of_the_law(bits, tokens, vectors, steps):
     """Against draws: share within the budget, median of those, mean of what is spent."""
     expect = forecaster(steps=steps)
-    told = expect.rows(doubles(bits), doubles(tokens), vectors)
+    told = expect.rows(doubles(bits), doubles(tokens), tiled(vectors - 1))
     drawn = draw_steps(expect, bits, tokens, vectors)
     ended = drawn[drawn <= steps]
     assert float(told.exact) == pytest.approx(len(ended) / len(drawn), abs=0.005)
@@ -57,12 +58,12 @@ def test_forecasts_are_those_of_the_law(bits, tokens, vectors, steps):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    bits=st.floats(0, 1e5), tokens=st.integers(1, 4096), vectors=st.integers(1, 1025), steps=st.integers(0, 5000),
+    bits=st.floats(0, 1e5), tokens=st.integers(1, 4096), vectors=st.integers(2, 1025), steps=st.integers(0, 5000),
     restarts=st.integers(0, 3), fingerprint=st.sampled_from(["known", "new"]),
 )  # fmt: skip
 def test_forecasts_are_numbers_that_can_be(bits, tokens, vectors, steps, restarts, fingerprint):
     expect = forecaster(fingerprint, steps=steps, restarts=restarts)
-    told = expect.rows(doubles(bits), doubles(tokens), vectors)
+    told = expect.rows(doubles(bits), doubles(tokens), tiled(vectors - 1))
     assert 0 <= float(told.exact) <= 1
     assert 0 <= float(told.steps) <= steps
     assert 1 <= float(told.row_steps) <= (restarts + 1) * (steps + 1) * (1 + 1e-9)
@@ -72,18 +73,26 @@ def test_more_bits_and_more_tokens_cost_more_and_more_vectors_less():
     expect = forecaster(steps=2000)
     bits, tokens = doubles(40, 80, 160), doubles(16, 32, 64)
     for rows in (
-        expect.rows(bits, doubles(32, 32, 32), 2),
-        expect.rows(doubles(80, 80, 80), tokens, 2),
-        expect.rows(bits, tokens, 5),
+        expect.rows(bits, doubles(32, 32, 32), tiled(1)),
+        expect.rows(doubles(80, 80, 80), tokens, tiled(1)),
+        expect.rows(bits, tokens, tiled(4)),
     ):
         assert rows.row_steps.diff().gt(0).all()
         assert rows.exact.diff().lt(0).all()
-    few, many = expect.rows(bits, tokens, 3), expect.rows(bits, tokens, 9)
+    few, many = expect.rows(bits, tokens, tiled(2)), expect.rows(bits, tokens, tiled(8))
     assert many.row_steps.lt(few.row_steps).all()
 
 
+def test_neighbours_that_change_cost_less_and_only_where_they_do():
+    alike, changing = (forecaster(steps=2000).rows(doubles(9, 90), doubles(3, 40), kind(4)) for kind in (tiled, mixed))
+    assert float(changing.steps[0]) == pytest.approx(float(alike.steps[0]))  # three tokens: both are e m_1 m_2
+    assert float(changing.steps[1]) < 0.8 * float(alike.steps[1])
+    assert tiled(4).windows(40) == 5
+    assert mixed(4).windows(40) > 30
+
+
 def test_a_restart_is_another_chance():
-    once, twice = (forecaster(steps=330, restarts=restarts).rows(doubles(60), doubles(20), 2) for restarts in (0, 1))
+    once, twice = (forecaster(steps=330, restarts=restarts).rows(doubles(60), doubles(20), tiled(1)) for restarts in (0, 1))
     assert 0.1 < float(once.exact) < 0.9
     assert float(twice.exact) == pytest.approx(1 - (1 - float(once.exact)) ** 2)
     assert float(twice.row_steps) == pytest.approx(float(once.row_steps) * (2 - float(once.exact)))
@@ -91,7 +100,7 @@ def test_a_restart_is_another_chance():
 
 def test_a_model_that_was_never_measured_is_forecast_with_less_confidence():
     rows = doubles(36, 140), doubles(12, 46)
-    known, new = (forecaster(name, steps=400).rows(*rows, 2) for name in ("known", "new"))
+    known, new = (forecaster(name, steps=400).rows(*rows, tiled(1)) for name in ("known", "new"))
     assert forecaster("known").measured
     assert not forecaster("new").measured
     assert CURVE.spread_of("new") > CURVE.spread_of("known") == SPREAD
@@ -106,14 +115,14 @@ def test_a_single_row_is_forecast_from_its_tokens(tiny_llama):
     expect = Forecaster.of(tiny_llama)
     for form in (bits, bits.tolist(), bits.float()):
         told = expect(form, "tiled:4")
-        rows = expect.rows(bits.sum()[None], doubles(4), 5)
+        rows = expect.rows(bits.sum()[None], doubles(4), tiled(4))
         assert tuple(told) == pytest.approx([float(values) for values in rows], rel=1e-5)
 
 
 def test_what_is_shipped_says_where_it_comes_from():
     for name in ("fast", "paper"):
         values = _stored()["recipes"][name]
-        assert set(values["weights"]) == set(features(doubles(1), doubles(1), 2, 8))
+        assert set(values["weights"]) == set(features(doubles(1), doubles(1), tiled(1), 8))
         assert values["rows"]["count"] == sum(model["rows"] for model in values["models"].values()) > 0
         assert all(recipe["name"] == name for recipe in values["rows"]["recipes"])
         assert values["spread"] > 0 < values["between"]
@@ -137,11 +146,14 @@ def made_rows(count, seed=0, offsets=(("a", 0.3), ("b", -0.3)), recipe="fast", b
         length, repeated = int(draw.choice([8, 16, 32, 64])), int(draw.choice([1, 2, 4]))
         nats, floats = length * draw.uniform(2, 6), 64 * (repeated + 1)
         density = math.log(length / (repeated + 1))
-        mu = 2.0 + 1.2 * density + 0.8 * density * nats / math.log(2) / floats + offset
+        layout = mixed(repeated) if draw.random() < 0.5 else tiled(repeated)
+        index = layout.index(length).tolist()
+        variety = math.log(max(1.0, len({tuple(index[at : at + 3]) for at in range(length - 2)}) / (repeated + 1)))
+        mu = 2.0 + 1.2 * density - 0.4 * variety + 0.8 * density * nats / math.log(2) / floats + offset
         steps = math.exp(mu + SPREAD * draw.logistic())
         rows.append({
             "model": name, "fingerprint": name, "dtype": "float32", "source": "made", "passage": number // 2, "seed": 0,
-            "layout": "paper" if repeated == 1 else f"tiled:{repeated}", "length": length, "ids_sha256": str(number),
+            "layout": layout.name, "length": length, "ids_sha256": str(number),
             "recipe": {"name": recipe, "steps": budget}, "exact": steps <= budget, "steps": round(min(steps, budget)),
             "nats": nats, "floats": floats,
         })  # fmt: skip

@@ -49,11 +49,11 @@ CHARACTERS_A_TOKEN = 8
 @click.option(
     "--layout", default="auto", show_default=True,
     help="How a chunk's vectors are arranged: paper (two vectors), tiled:K and mixed:K (1 + K of them), one, halves,"
-    " alternating, free; auto takes paper for a short text and tiled:4 for others.",
+    " alternating, free; auto takes paper for a short text and mixed:4 for others.",
 )  # fmt: skip
 @click.option(
     "--vectors", metavar="N|auto",
-    help="Vectors a chunk, in place of a layout: 2 is paper, N is tiled:(N - 1); auto chooses their number, and the length"
+    help="Vectors a chunk, in place of a layout: 2 is paper, N is mixed:(N - 1); auto chooses their number, and the length"
     " of the chunks, so that numbers times steps come out least.",
     show_default="as --layout has it",
 )  # fmt: skip

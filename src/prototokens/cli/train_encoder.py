@@ -34,7 +34,7 @@ Examples:
 @click.option(
     "--held-out", default="", help="Another source, to measure on.", show_default="the end of --texts, not trained on"
 )
-@click.option("--layout", help="The arrangement of the vectors.", show_default="tiled:4")
+@click.option("--layout", help="The arrangement of the vectors.", show_default="mixed:4")
 @click.option("--vectors", type=click.IntRange(min=1), help="Vectors of a text, in place of --layout: 2 is paper.")
 @click.option("--max-length", type=click.IntRange(min=1), default=32, show_default=True, help="Longest text, in tokens.")
 @click.option(
@@ -150,14 +150,14 @@ def _check(output: Path, force: bool) -> None:
 
 
 def _shape(options: dict[str, Any]) -> Shape:
+    from prototokens.chunks import of_vectors
     from prototokens.encoder.config import Shape
-    from prototokens.layout import tiled
 
     if options["layout"] and options["vectors"]:
         raise UsageError("give either --layout or --vectors")
-    layout, count = options["layout"] or "tiled:4", options["vectors"]
+    layout, count = options["layout"] or Shape.layout, options["vectors"]
     if count:
-        layout = "one" if count == 1 else tiled(count - 1).name
+        layout = "one" if count == 1 else of_vectors(count).name
     try:
         depths = tuple(int(part) for part in options["depths"].split(","))
     except ValueError as error:

@@ -38,7 +38,7 @@ class Shape:
         adapted: the linear maps of the trunk that get adapters: name, inputs, outputs.
     """
 
-    layout: str = "tiled:4"
+    layout: str = "mixed:4"
     max_length: int = 32
     predict: str = "all"
     width: int = 256

@@ -22,7 +22,7 @@ from prototokens.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.samples import short
 
-LAYOUTS = ["auto", "paper", "free", "tiled:2", "tiled:4", "tiled:8"]
+LAYOUTS = ["auto", "paper", "free", "mixed:2", "mixed:4", "mixed:8", "tiled:4"]
 EVERY = 0.25  # seconds from picture to picture
 MOST_SHOWN = 24  # chunks whose text is decoded for each picture
 # The time of the click goes with it: a request may wait in the line, and a Stop overtakes it.
@@ -133,7 +133,7 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         with gr.Column(scale=2):
             model = gr.Dropdown(list(settings.models), value=settings.models[0], label="Model", elem_id="encode-model")
             with gr.Row():
-                layout = gr.Dropdown(LAYOUTS, value="auto", label="Vectors", info="tiled:K is e and K m's", min_width=120)
+                layout = gr.Dropdown(LAYOUTS, value="auto", label="Vectors", info="mixed:K is e and K m's", min_width=120)
                 recipe = gr.Dropdown(["fast", "paper"], value="fast", label="Recipe", min_width=120)
             with gr.Row():
                 seed = gr.Number(0, label="Seed", precision=0, min_width=100)

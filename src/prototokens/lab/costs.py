@@ -42,5 +42,5 @@ class Costs:
             self._bits[ids] = self.lm.surprisal(list(ids)).double().cpu() / math.log(2)
         bits = self._bits[ids][:length].sum()[None]
         tokens = torch.tensor([float(length)], dtype=torch.float64)
-        told = Forecaster.of(self.lm, recipe).rows(bits, tokens, method_of(layout).vectors)
+        told = Forecaster.of(self.lm, recipe).rows(bits, tokens, method_of(layout).layout)
         return float(told.row_steps[0]), float(told.exact[0])
