@@ -92,17 +92,17 @@ def exact_of(cell: list[tuple[list[int], Row]], rows: RowFile) -> int:
     return sum(row["exact"] for row in rows.rows if rows.key_of(row) in wanted)
 
 
-Cell = tuple[int, int]
+Cell = tuple[str, int]
 
 
 def grouped(rows: Iterable[dict]) -> dict[str, dict[Cell, list[dict]]]:
-    """Heading -> (vectors, tokens) -> rows."""
+    """Heading -> (layout, tokens) -> rows; fewest vectors first."""
     out: dict[str, dict[Cell, list[dict]]] = {}
-    for row in sorted(rows, key=lambda row: (row["vectors"], row["length"])):
+    for row in sorted(rows, key=lambda row: (row["vectors"], row["layout"], row["length"])):
         recipe = f"`{row['recipe']['name']}`, {row['recipe']['steps']:,} steps at most"
         model = f"{row['model']} (weights {row['fingerprint'][:8]}; {row['dtype']})"
         name = f"{model}, {row['source']}, {recipe}"
-        out.setdefault(name, {}).setdefault((row["vectors"], row["length"]), []).append(row)
+        out.setdefault(name, {}).setdefault((row["layout"], row["length"]), []).append(row)
     return out
 
 
@@ -115,13 +115,16 @@ def median_steps(rows: list[dict], rank: float = 0.5) -> int | None:
 
 def table(cells: dict[Cell, list[dict]]) -> list[str]:
     """One line a cell. Steps are over all passages: where fewer than half (nine in ten) are exact, there is no such number."""
-    lines = ["| vectors | tokens | floats a token | bits a float | exact | steps, median | 90th percentile | seconds a text |"]
-    lines.append("|" + "---:|" * 8)
-    for (vectors, length), rows in sorted(cells.items()):
+    lines = [
+        "| layout | vectors | tokens | floats a token | bits a float | exact | steps, median | 90th percentile | seconds a text |"
+    ]
+    lines.append("|---|" + "---:|" * 8)
+    for (layout, length), rows in cells.items():
         steps = [median_steps(rows, rank) for rank in (0.5, 0.9)]
         bits = statistics.mean(row["nats"] / math.log(2) / row["floats"] for row in rows)
         line = [
-            vectors,
+            f"`{layout}`",
+            rows[0]["vectors"],
             length,
             f"{rows[0]['floats'] / length:.1f}",
             f"{bits:.2f}",
@@ -133,7 +136,7 @@ def table(cells: dict[Cell, list[dict]]) -> list[str]:
 
 
 def draw(groups: dict[str, dict[Cell, list[dict]]], path: Path) -> None:
-    """Median steps against floats a token, one line for each number of vectors; hollow where some are not exact."""
+    """Median steps against floats a token, one line for each layout; hollow where some are not exact."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -141,7 +144,9 @@ def draw(groups: dict[str, dict[Cell, list[dict]]], path: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    every = sorted({vectors for cells in groups.values() for vectors, _ in cells})
+    vectors_of = {layout: rows[0]["vectors"] for cells in groups.values() for (layout, _), rows in cells.items()}
+    every = sorted(vectors_of, key=lambda layout: (vectors_of[layout], layout))
+    numbers = sorted(set(vectors_of.values()))
     shades = matplotlib.colormaps["viridis"]
     columns = min(2, len(groups))
     down = math.ceil(len(groups) / columns)
@@ -150,19 +155,20 @@ def draw(groups: dict[str, dict[Cell, list[dict]]], path: Path) -> None:
     for spare in axes[len(groups) :]:
         spare.set_axis_off()
     for axis, (name, cells) in zip(axes, groups.items(), strict=False):
-        for number, vectors in enumerate(every):
+        for number, layout in enumerate(every):
             points = [
                 (rows[0]["floats"] / length, steps, all(row["exact"] for row in rows), length)
-                for (count, length), rows in sorted(cells.items())
-                if count == vectors and (steps := median_steps(rows)) is not None
+                for (its_layout, length), rows in cells.items()
+                if its_layout == layout and (steps := median_steps(rows)) is not None
             ]
-            colour, marker = shades(0.9 * number / max(1, len(every) - 1)), "osD^vP*X"[number % 8]
+            colour = shades(0.9 * numbers.index(vectors_of[layout]) / max(1, len(numbers) - 1))
+            marker, style = "osD^vP*X"[number % 8], "--" if layout.startswith("tiled") else "-"
             if points:
-                axis.plot([p[0] for p in points], [p[1] for p in points], marker, ls="-", lw=1, ms=0, color=colour)
+                axis.plot([p[0] for p in points], [p[1] for p in points], marker, ls=style, lw=1, ms=0, color=colour)
             for floats, steps, whole, length in points:
                 axis.plot(floats, steps, marker, ms=5, mec=colour, mfc=colour if whole else "white")
                 axis.annotate(f"{length}", (floats, steps), textcoords="offset points", xytext=(4, 3), fontsize=6)
-            axis.plot([], [], marker, ls="-", lw=1, color=colour, label=f"{vectors}")
+            axis.plot([], [], marker, ls=style, lw=1, color=colour, label=layout)
         axis.set(xscale="log", yscale="log", xlabel="floats a token (at the points: tokens)", ylabel="steps to exact, median")
         for one in (axis.xaxis, axis.yaxis):
             one.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -170,7 +176,7 @@ def draw(groups: dict[str, dict[Cell, list[dict]]], path: Path) -> None:
             one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_title(name.replace("`", "").replace(", ", "\n", 1), fontsize=7)
         axis.grid(alpha=0.25, lw=0.5)
-    axes[0].legend(title="vectors", fontsize=7, title_fontsize=7)
+    axes[0].legend(title="layout", fontsize=7, title_fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
