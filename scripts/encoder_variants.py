@@ -66,6 +66,15 @@ def variants(lm: pt.FrozenLM, steps: int, solutions: Path) -> dict[str, Variant]
     }
     found |= {f"K = {count}": (replace(BASE, layout=tiled(count).name), {}) for count in (1, 2, 8)}
     found["K = 1, e predicted, m learned"] = (replace(BASE, layout="paper", predict="e"), {})
+    mixed = replace(BASE, layout="mixed:4")
+    found["mixed:4"] = (mixed, {})
+    best = replace(mixed, heads=16)
+    found["mixed:4, 16 heads"] = (best, {})
+    for count, words in ((1, "once"), (2, "twice"), (3, "three times")):
+        found[f"mixed:4, 16 heads, refined {words}"] = (replace(best, refinements=count), {})
+    found["tiled:4, 16 heads, refined twice"] = (replace(best, layout="tiled:4", refinements=2), {})
+    two = replace(best, layout="mixed:1", predict="e", refinements=4)
+    found["mixed:1, e predicted, m learned, 16 heads, refined four times"] = (two, {})
     found |= {f"{length} tokens": (replace(BASE, max_length=length), {}) for length in (8, 32)}
     found |= {f"scaling: {times:g} of the steps": (BASE, {"steps": round(times * steps)}) for times in (0.25, 0.5, 2.0)}
     for width, layers in ((128, 2), (256, 8), (384, 6)):
@@ -136,12 +145,14 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
 
 def report(rows: list[dict], page: Path) -> None:
     """The table of the page, best first."""
-    columns = ("variant", "parameters", "steps", "tokens (M)", "minutes", "length", "accuracy", "exact", "nats a token")
+    columns = (
+        "variant", "parameters", "steps", "tokens (M)", "minutes", "length", "looks", "accuracy", "exact", "nats a token",
+    )  # fmt: skip
     cells = [
         (
             row["variant"], f"{row['parameters'] / 1e6:.1f}M", row["trained"]["step"], f"{row['trained']['tokens'] / 1e6:.2f}",
-            f"{row['trained']['seconds'] / 60:.1f}", last["length"], f"{last['accuracy']:.1%}", f"{last['exact']:.1%}",
-            f"{last['nats']:.3f}",
+            f"{row['trained']['seconds'] / 60:.1f}", last["length"], f"{last.get('looks', 0):.1f}", f"{last['accuracy']:.1%}",
+            f"{last['exact']:.1%}", f"{last['nats']:.3f}",
         )
         for row in sorted(rows, key=lambda row: -row["held_out"][-1]["accuracy"])
         for last in row["held_out"][-1:]

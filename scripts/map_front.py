@@ -115,9 +115,8 @@ def median_steps(rows: list[dict], rank: float = 0.5) -> int | None:
 
 def table(cells: dict[Cell, list[dict]]) -> list[str]:
     """One line a cell. Steps are over all passages: where fewer than half (nine in ten) are exact, there is no such number."""
-    lines = [
-        "| layout | vectors | tokens | floats a token | bits a float | exact | steps, median | 90th percentile | seconds a text |"
-    ]
+    titles = ("layout", "vectors", "tokens", "floats a token", "bits a float", "exact", "steps, median", "90th percentile")
+    lines = ["| " + " | ".join([*titles, "seconds a text"]) + " |"]
     lines.append("|---|" + "---:|" * 8)
     for (layout, length), rows in cells.items():
         steps = [median_steps(rows, rank) for rank in (0.5, 0.9)]
