@@ -9,7 +9,7 @@ from prototokens.encoded import EncodedText
 TEXT = "Call me Ishmael."
 
 
-@pytest.mark.parametrize(("vectors", "layout"), [("2", "paper"), ("4", "tiled:3")])
+@pytest.mark.parametrize(("vectors", "layout"), [("2", "paper"), ("4", "mixed:3")])
 def test_a_number_of_vectors(encode, decode, tmp_path, vectors, layout):
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--json", "--vectors", vectors)
@@ -23,7 +23,7 @@ def test_auto_is_exact_and_its_forecast_is_printed_before_the_fit(encode, decode
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--json", "--vectors", "auto")
     assert made.status == 0, made.err
-    assert made.json["layout"] in ("paper", "tiled:2", "tiled:4", "tiled:8", "tiled:16")
+    assert made.json["layout"] in ("paper", "mixed:2", "mixed:4", "mixed:8", "mixed:16")
     assert decode(path).out == TEXT.encode()
     told = made.json
     assert 0 <= told["forecast_exact"] <= 1
@@ -78,5 +78,5 @@ def test_the_file_has_the_vectors_that_were_planned(encode, tmp_path):
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--vectors", "3")
     assert made.status == 0
-    assert "3 vectors each, layout tiled:2" in made.err
-    assert EncodedText.load(path).layout.name == "tiled:2"
+    assert "3 vectors each, layout mixed:2" in made.err
+    assert EncodedText.load(path).layout.name == "mixed:2"
