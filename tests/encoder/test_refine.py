@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import prototokens as pt
 from prototokens.encoder.config import Shape, Training
-from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.encoder import BEYOND, Encoder
 from prototokens.encoder.network import make_network
 from prototokens.encoder.refine import encode, look, looked
 from prototokens.encoder.starts import begin, raw
@@ -79,13 +79,32 @@ def test_a_texts_refined_vectors_do_not_depend_on_its_company(decoder, network):
         assert together.looks[number] == alone.looks[0]
 
 
+def test_a_text_whose_loss_rises_keeps_the_vectors_it_had(tiny_llama, decoder, network):
+    """Untrained maps move the vectors anywhere: no text ends worse than it began, by the loss where it was looked at."""
+    losses = {most: _losses(decoder, encode(network, decoder, TEXTS, most=most).protos) for most in (0, 1, 6)}
+    many = encode(network, decoder, TEXTS, most=6)
+    fell = losses[1] <= losses[0]
+    assert 0 < int(fell.sum()) < len(TEXTS) or int(many.looks.min()) < 6, "nothing to test: every refinement helped"
+    for row in range(len(TEXTS)):
+        if not fell[row]:
+            assert many.looks[row] == 2
+            assert losses[6][row] == pytest.approx(float(losses[0][row]), rel=1e-4)
+    judged_to_the_end = many.looks < 6
+    assert (losses[6] <= losses[0] * (1 + 1e-4))[judged_to_the_end].all()
+
+
+def _losses(decoder, protos):
+    return decoder.judge(protos.detach(), TEXTS).losses(len(TEXTS))
+
+
 def test_each_refinement_moves_the_vectors_and_learns_from_the_loss_where_they_are(tiny_llama, decoder, network):
     protos, looks = looked(network, decoder, TEXTS)
     assert len(protos) == len(looks) == 1 + SHAPE.refinements
     for before, after in pairwise(protos):
         assert float((after - before).detach().abs().amin(dim=(1, 2)).max()) > 0
-    last = encode(network, decoder, TEXTS)
-    torch.testing.assert_close(protos[-1].detach(), last.protos.detach(), rtol=1e-3, atol=1e-5)
+    for most in (0, 1):
+        alike = encode(network, decoder, TEXTS, most=most).protos
+        torch.testing.assert_close(protos[most].detach(), alike.detach(), rtol=1e-3, atol=1e-5)
     torch.autograd.backward(protos, [one.slope for one in looks])
     assert all(parameter.grad is not None for parameter in network.parameters())
     assert float(network.refiner.write.weight.grad.abs().max()) > 0
@@ -120,7 +139,7 @@ def test_what_is_exact_is_not_looked_at_again(tiny_llama, taught):
 def test_looks_count_as_row_steps(tiny_llama, taught):
     encoder, texts = taught
     looks = [encoding.looks for encoding in encoder.encodings(tiny_llama, texts)]
-    assert all(0 < count <= SHAPE.refinements for count in looks)
+    assert all(0 < count <= BEYOND * SHAPE.refinements for count in looks)
     assert [solution.row_steps for solution in raw(tiny_llama, encoder, texts)] == looks
     starts = begin(tiny_llama, texts, encoder.layout, encoder).starts
     assert [start.spent for start in starts] == looks
@@ -148,5 +167,5 @@ def test_held_out_rows_say_how_many_looks_a_text_took(tiny_llama, training, runn
     shape = replace(SHAPE, max_length=6)
     encoder = train(tiny_llama, shape, training, tmp_path / "out", running)
     rows = encoder.config["held_out"]["rows"]
-    assert all(0 < row["looks"] <= SHAPE.refinements for row in rows)
+    assert all(0 < row["looks"] <= BEYOND * SHAPE.refinements for row in rows)
     assert "2 refinements" in (tmp_path / "out" / "README.md").read_text()

@@ -31,8 +31,8 @@ class Shape:
             embedding, so `(0,)` is an encoder from scratch, for which the model is not run at all.
         rank: of the low-rank adapters on the frozen model where it is run as trunk; 0: none.
         direct: numbers of each token that a map of its place's own carries to the vectors directly; 0: only queries write them.
-        refinements: how often the vectors are moved by what the decoder makes of them (`refine`); each costs a pass of it
-            forward and back. refine_layers: blocks of each.
+        refinements: how often, in training, the vectors are moved by what the decoder makes of them (`refine`); each costs a
+            pass of it forward and back. refine_layers: blocks of each.
         d_model: width of the vectors; hidden: of the decoder's last states; features: numbers that the blocks read for each
             token.
         adapted: the linear maps of the trunk that get adapters: name, inputs, outputs.

@@ -36,6 +36,7 @@ from prototokens.versions import versions
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "encoder.safetensors", "README.md"
 AT_A_TIME = 4096  # tokens of one pass
+BEYOND = 4  # refinements of a text at most, for each one of the training: they go on to help (docs/encoder.md)
 NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that no step will mend
 MOST_NUMBERS = 1 << 31  # of a network that a file may ask for
 KEYS = {"format": int, "model": dict, "shape": dict, "weights_sha256": str, "held_out": dict, "proof": list}
@@ -130,7 +131,7 @@ class Encoder:
         """Vectors of texts, given as ids, and the looks they took.
 
         Args:
-            refinements: at most, which may be more than it was trained with; by default as many.
+            refinements: of a text, at most; by default `BEYOND` times as many as it was trained with.
 
         Raises:
             UsageError: refinements asked of an encoder that was trained without.
@@ -163,8 +164,9 @@ class Encoder:
     def batch(self, lm: FrozenLM, texts: Sequence[Sequence[int]], refinements: int | None = None) -> Encoded:
         """Vectors of texts together, on the model's device; nothing is checked."""
         self.network.to(lm.device)
+        most = BEYOND * self.shape.refinements if refinements is None else refinements
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=bfloat16_pays(lm.device)):
-            return encode(self.network, Decoder(lm, self.layout), texts, refinements)
+            return encode(self.network, Decoder(lm, self.layout), texts, most)
 
     def save(self, folder: str | os.PathLike[str], card: str = "") -> None:
         """Write the folder, its config last: a folder that was cut off is refused, or has its old content.

@@ -89,26 +89,31 @@ def looked(
 
 
 def encode(network: Network, decoder: Decoder, texts: Texts, most: int | None = None) -> Encoded:
-    """Vectors of texts, float32; one that comes out exactly is not refined any further.
+    """Vectors of texts, float32. A text is refined until it comes out exactly, or its loss rises: then it is as it was before.
 
     Args:
-        most: refinements; by default as many as the network was trained with.
+        most: refinements of a text; by default as many as the network was trained with.
     """
     reading = network.begin(*_inputs(network, decoder, texts))
     protos = network.place(reading)
+    before, least = protos, protos.new_full((len(texts),), torch.inf)
     looks = torch.zeros(len(texts), dtype=torch.int64)
-    going = torch.arange(len(texts))
+    going = torch.arange(len(texts), device=protos.device)
     for _ in range(network.shape.refinements if most is None else most):
-        seen, _, judged = look(decoder, protos[going.to(protos.device)], [texts[row] for row in going.tolist()])
-        looks[going] += 1
-        left = (~judged.exact(len(going))).nonzero()[:, 0]
+        seen, _, judged = look(decoder, protos[going], [texts[row] for row in going.tolist()])
+        looks[going.cpu()] += 1
+        loss = judged.losses(len(going))
+        worse = loss > least[going]
+        protos = protos.index_copy(0, going[worse], before[going[worse]])
+        left = (~worse & ~judged.exact(len(going))).nonzero()[:, 0]
         if not len(left):
             break
-        going = going[left.cpu()]
-        # Texts get shorter together: what is behind the longest that goes on is left out.
+        before, going = protos, going[left]
+        least = least.index_copy(0, going, loss[left])
+        # What is behind the longest text that goes on is left out.
         longest = max(len(texts[row]) for row in going.tolist())
         reading = network.refine(reading.of(left, longest), seen.of(left, longest))
-        protos = protos.index_copy(0, going.to(protos.device), network.place(reading))
+        protos = protos.index_copy(0, going, network.place(reading))
     return Encoded(protos, looks)
 
 

@@ -36,6 +36,10 @@ class Judged(NamedTuple):
         """Of each text, the least margin."""
         return self.scores.margin.new_full((rows,), torch.inf).scatter_reduce_(0, self.row_of, self.scores.margin, "amin")
 
+    def losses(self, rows: int) -> Float32[Tensor, "rows"]:
+        """Of each text, the summed loss."""
+        return self.scores.loss.new_zeros(rows).index_add_(0, self.row_of, self.scores.loss)
+
     def right(self, rows: int) -> Int64[Tensor, "rows"]:
         """Of each text, how many positions are right."""
         return self.row_of.new_zeros(rows).index_add_(0, self.row_of, self.scores.right.long())
