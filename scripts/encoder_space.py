@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--encoder", type=Path, help="its folder; by default the one that ships")
-    parser.add_argument("--layout", default="tiled:4", help="of the one that ships")
+    parser.add_argument("--layout", default="mixed:4", help="of the one that ships")
     parser.add_argument("--texts", default="sample")
     parser.add_argument("--other", nargs="*", default=[], metavar="NAME=SOURCE", help="other kinds of text")
     parser.add_argument("--length", type=int, default=16)

@@ -6,9 +6,10 @@
 
 `fits` fits the same passages both ways, block by block with the order turned each time, the encoder's own pass counted:
 row-steps, texts solved a minute. `--record` first looks for the rate at which fits go on from the encoder's vectors, on other
-passages, and writes both into the encoder's config and card, by which `auto` decides.
-`raw` encodes and decodes passages in one pass each, and fits a part of them (`--fitted`) for comparison; seconds are for one
-passage. The machine should do nothing else meanwhile. `--report` writes the tables of docs/encoder.md from the rows alone.
+passages, and writes both into the encoder's config and card, by which `auto` decides; and how right the encoder is by length.
+`raw` encodes and decodes passages without a step, and fits a part of them (`--fitted`) for comparison; seconds are for one
+passage. `--refinements` limits what an encoder does to its vectors after its first pass. The machine should do nothing else
+meanwhile. `--report` writes the tables of docs/encoder.md from the rows alone.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from pages import put_between
 from prototokens.devices import wait
 from prototokens.encoder.card import write_card
 from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.held_out import by_length, lengths_of
 from prototokens.encoder.proof import prove, tune
-from prototokens.encoder.starts import raw, shipped
+from prototokens.encoder.starts import judged, shipped
+from prototokens.encoder.through import Decoder
+from prototokens.lab.passages import without_folders
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
@@ -55,6 +59,10 @@ def fits(lm: pt.FrozenLM, encoder: Encoder, args: argparse.Namespace) -> list[di
         others = [one.ids for one in texts.passages(args.passages + args.tuned, max(args.lengths))][args.passages :]
         found = [tune(lm, encoder, [ids[:length] for ids in others], recipe, said) for length in args.lengths]
         encoder.config["rates"] = found
+        held_out = [one.ids for one in texts.passages(args.measured, encoder.shape.max_length)]
+        decoder, lengths = Decoder(lm, encoder.layout), lengths_of(encoder.shape.max_length)
+        rows_found = by_length(decoder, lambda part: encoder.batch(lm, part), held_out, lengths)
+        encoder.config["held_out"] = {"source": without_folders(args.texts), "rows": rows_found}
     for length in args.lengths:
         passages = [passage.ids for passage in texts.passages(args.passages, length)]
         row = prove(lm, encoder, passages, recipe, said)
@@ -66,36 +74,51 @@ def raw_against_fits(lm: pt.FrozenLM, encoder: Encoder, args: argparse.Namespace
     texts, rows = Texts(lm, [args.texts], args.seed), []
     for length in args.lengths:
         passages = [list(passage.ids) for passage in texts.passages(args.passages, length)]
-        encoder.vectors(lm, passages[:8])  # the first pass is slower
+        part = passages[: args.fitted]
         wait(lm.device)
         began = time.monotonic()
-        solutions = raw(lm, encoder, passages)
-        wait(lm.device)
-        encoded = time.monotonic()
-        decoded = pt.decode_ids(lm, solutions).ids
-        wait(lm.device)
-        ended = time.monotonic()
-        part = passages[: args.fitted]
         fitted = pt.fit(lm, part, layout=encoder.layout, recipe=args.recipe)
         wait(lm.device)
-        seconds = time.monotonic() - ended
-        right = sum(a == b for ids, got in zip(passages, decoded, strict=True) for a, b in zip(ids, got, strict=True))
-        rows.append(
-            {
-                "length": length,
-                "texts": len(passages),
-                "recipe": args.recipe,
-                "accuracy": right / (len(passages) * length),
-                "exact": sum(got == ids for ids, got in zip(passages, decoded, strict=True)),
-                "encode_seconds": (encoded - began) / len(passages),
-                "decode_seconds": (ended - encoded) / len(passages),
-                "fitted": len(part),
-                "fitted_exact": sum(solution.exact for solution in fitted),
-                "fit_seconds": seconds / len(part),
-            }
-        )
+        seconds = time.monotonic() - began
+        for refinements in args.refinements if encoder.shape.refinements else (0,):
+            encoder.encodings(lm, passages[:8], refinements)  # the first pass is slower
+            wait(lm.device)
+            began = time.monotonic()
+            encodings = encoder.encodings(lm, passages, refinements)
+            wait(lm.device)
+            encoding = time.monotonic() - began
+            solutions = judged(lm, encoder, passages, encodings)
+            wait(lm.device)
+            began = time.monotonic()
+            decoded = pt.decode_ids(lm, solutions).ids
+            wait(lm.device)
+            decoding = time.monotonic() - began
+            looks = sum(one.looks for one in encodings) / len(passages)
+            rows.append(_raw_row(passages, decoded, args.recipe, encoding, decoding, fitted, seconds))
+            rows[-1] |= {"refinements": refinements, "looks": round(looks, 3)}
         print(f"{length} tokens: {len(passages)} raw, {len(part)} fitted", file=sys.stderr, flush=True)
     return rows
+
+
+def _raw_row(
+    passages: list[list[int]], decoded: list[list[int]], recipe: str, encoding: float, decoding: float,
+    fitted: list[pt.Solution], fitting: float,
+) -> dict:  # fmt: skip
+    """What came out, and the seconds that each way took."""
+    length = len(passages[0])
+    right = sum(a == b for ids, got in zip(passages, decoded, strict=True) for a, b in zip(ids, got, strict=True))
+    return {
+        "length": length,
+        "texts": len(passages),
+        "recipe": recipe,
+        "accuracy": right / (len(passages) * length),
+        "exact": sum(got == ids for ids, got in zip(passages, decoded, strict=True)),
+        "encode_seconds": encoding / len(passages),
+        "decode_seconds": decoding / len(passages),
+        "fitted": len(fitted),
+        "fitted_exact": sum(solution.exact for solution in fitted),
+        "fit_seconds": fitting / len(fitted),
+    }
 
 
 def report(rows: list[dict], page: Path) -> None:
@@ -106,7 +129,8 @@ def report(rows: list[dict], page: Path) -> None:
             "exact, encoder", "solved a minute, random", "solved a minute, encoder", "times",
         ),
         "raw": (
-            "layout", "tokens", "texts", "source", "token accuracy", "exact", "encode, ms", "decode, ms", "fit, ms", "times",
+            "layout", "tokens", "texts", "source", "looks", "token accuracy", "exact", "encode, ms", "decode, ms", "fit, ms",
+            "times",
         ),
     }  # fmt: skip
     cells: dict[str, list[list]] = {"fits": [], "raw": []}
@@ -122,7 +146,8 @@ def report(rows: list[dict], page: Path) -> None:
         else:
             whole = row["encode_seconds"] + row["decode_seconds"]
             cells["raw"].append([
-                row["layout"], row["length"], row["texts"], row["source"], f"{row['accuracy']:.1%}",
+                row["layout"], row["length"], row["texts"], row["source"], f"{row.get('looks', 0):.1f}",
+                f"{row['accuracy']:.1%}",
                 f"{row['exact'] / row['texts']:.1%}", 1000 * row["encode_seconds"], 1000 * row["decode_seconds"],
                 1000 * row["fit_seconds"], row["fit_seconds"] / whole,
             ])  # fmt: skip
@@ -135,12 +160,16 @@ def main() -> None:
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--encoder", type=Path, help="its folder; by default the one that ships")
-    parser.add_argument("--layout", default="tiled:4", help="of the one that ships")
+    parser.add_argument("--layout", default="mixed:4", help="of the one that ships")
     parser.add_argument("--texts", default="sample")
     parser.add_argument("--lengths", nargs="+", type=int, default=[8, 16, 32])
     parser.add_argument("--passages", type=int, default=128)
     parser.add_argument("--tuned", type=int, default=32, help="with --record: passages on which the rate is chosen")
     parser.add_argument("--fitted", type=int, default=128, help="with raw: of the passages, how many are fitted too")
+    parser.add_argument(
+        "--refinements", nargs="+", type=int, default=[0, 3, 12], help="with raw: most of a text, one row for each number"
+    )
+    parser.add_argument("--measured", type=int, default=256, help="with --record: texts that tell how right the encoder is")
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--lr", type=float, help="in place of the recipe's, both ways")
     parser.add_argument("--seed", type=int, default=0)

@@ -208,7 +208,9 @@ def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypat
     free = plan_chunks(tiny_llama, ids, "tiled:4", length=40)
     assert charged.bits == free.bits
     expected = Forecaster.of(tiny_llama).rows(
-        torch.tensor([60.0, 60.0, 60.0], dtype=torch.float64), torch.full((3,), 40.0, dtype=torch.float64), Layout.named("tiled:4")
+        torch.tensor([60.0, 60.0, 60.0], dtype=torch.float64),
+        torch.full((3,), 40.0, dtype=torch.float64),
+        Layout.named("tiled:4"),
     )
     assert charged.forecast.steps == pytest.approx(float(expected.steps.median()))
     assert free.forecast.steps < charged.forecast.steps

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from prototokens.chunks import ChunkPlan, plan_chunks
-from prototokens.encoder.encoder import CONFIG, Encoder
+from prototokens.encoder.encoder import CONFIG, Encoder, Encoding
 from prototokens.encoder.through import Decoder
 from prototokens.engine.grid import Start
 from prototokens.engine.rows import Target
@@ -175,19 +175,23 @@ def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> lis
         FileError: an encoder of another model.
         TextError: a target that is empty, or longer than the encoder was trained for.
     """
+    return judged(lm, encoder, targets, encoder.encodings(lm, targets))
+
+
+def judged(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]], encodings: Sequence[Encoding]) -> list[Solution]:
+    """Encodings of targets as solutions, with what the decoder makes of them."""
     decoder, found = Decoder(lm, encoder.layout), []
-    encodings = encoder.encodings(lm, targets)
     for first in range(0, len(targets), AT_A_TIME):
         part = slice(first, first + AT_A_TIME)
         texts = [tuple(ids) for ids in targets[part]]
-        judged = decoder.judge(torch.stack([protos for protos, _ in encodings[part]]).to(lm.device), texts)
+        told = decoder.judge(torch.stack([protos for protos, _ in encodings[part]]).to(lm.device), texts)
         found += [
             Solution(protos, encoder.layout, ids, correct=correct, margin=margin, steps=0, row_steps=looks, restarts=0, seed=0)
             for (protos, looks), ids, correct, margin in zip(
                 encodings[part],
                 texts,
-                judged.right(len(texts)).tolist(),
-                judged.least_margins(len(texts)).tolist(),
+                told.right(len(texts)).tolist(),
+                told.least_margins(len(texts)).tolist(),
                 strict=True,
             )
         ]
