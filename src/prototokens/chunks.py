@@ -1,9 +1,9 @@
 """Where a long text is cut, and into how many vectors each piece goes.
 
-What vectors can hold is counted in bits, not in tokens: a model's vectors hold near half a bit of the text's information
-(under the same model) per trained number, and fits become slow well before that. So pieces are cut to hold equal
-information, measured by one pass over the text. How much each holds is chosen by the forecast: more numbers buy fewer steps,
-and they are bought as long as one per cent more of them saves more than `TRADE` per cent of the work.
+What vectors can hold is counted in bits, not in tokens: two vectors hold near half a bit of the text's information (under the
+same model) per trained number, more of them, mixed, up to one, and fits become slow well before that. So pieces are cut to hold
+equal information, measured by one pass over the text. How much each holds is chosen by the forecast: more numbers buy fewer
+steps, and they are bought as long as one per cent more of them saves more than `TRADE` per cent of the work.
 """
 
 from __future__ import annotations
