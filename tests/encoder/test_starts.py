@@ -158,6 +158,19 @@ def test_what_no_step_will_mend_is_cut_where_the_encoder_is_nearly_always_right(
     assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).lengths == [6] * 4
 
 
+def test_with_an_encoder_the_forecast_is_what_it_has_proved(untrained, tiny_llama):
+    ids = list(range(13))
+    for row, row_steps, steps in ((proof(4, 1.0), 16, 2), (proof(6, 1.0, encoder_exact=6), 80, 9)):
+        row["encoder"] |= {"row_steps": row_steps, "steps_median": steps}
+        untrained.config["proof"].append(row)
+    told = plan_from(tiny_llama, ids, untrained).forecast  # of 5, 5 and 3 tokens
+    assert (told.exact, told.steps, told.chunks, told.row_steps) == (pytest.approx((0.75 * 2 + 1) / 3), 9, 3, 10 + 10 + 2)
+    assert told.position_steps == 5 * 10 + 5 * 10 + 3 * 2
+    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).forecast is None
+    untrained.config["proof"] = []
+    assert plan_from(tiny_llama, ids, untrained).forecast is None
+
+
 def test_of_several_the_one_is_taken_that_is_right_more_often(at_hand, tiny_llama):
     for name, layout, accuracy in (("two", "tiled:3", 0.7), ("zero", "tiled:4", 0.4)):
         network = make_network(tiny_llama, Shape(layout=layout, max_length=6, width=16, layers=1, heads=2, feed_forward=32), 0)

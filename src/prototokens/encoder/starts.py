@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 
-from prototokens.chunks import ChunkPlan, plan_chunks
+from prototokens.chunks import ChunkPlan, Outlook, plan_chunks
 from prototokens.encoder.encoder import CONFIG, Encoder, Encoding
 from prototokens.encoder.through import Decoder
 from prototokens.engine.grid import Start
@@ -148,7 +149,7 @@ def plan_from(
     vectors: int | Literal["auto"] | None = None,
     recipe: str | Recipe = "fast",
 ) -> ChunkPlan:
-    """The plan of `plan_chunks`; where the start insists on an encoder, its layout, and chunks that it was trained for.
+    """The plan of `plan_chunks`; where the start insists on an encoder, with its layout, chunks and forecast.
 
     Args:
         start: as `begin` takes it; the rest as `plan_chunks` does.
@@ -163,7 +164,31 @@ def plan_from(
         # What no step will mend is cut where the encoder is nearly always right.
         longest = encoder.raw_length if Recipe.named(recipe).steps == 0 else encoder.shape.max_length
         length = length or max(chunk_lengths(encoder, len(ids), longest))
-    return plan_chunks(lm, ids, layout, length, vectors, recipe)
+    plan = plan_chunks(lm, ids, layout, length, vectors, recipe)
+    if encoder is None or not ids:
+        return plan
+    # The forecast is of random starts; without a step there is nothing to forecast.
+    return plan._replace(forecast=_outlook(encoder, plan.lengths) if Recipe.named(recipe).steps else None)
+
+
+def _outlook(encoder: Encoder, lengths: Sequence[int]) -> Outlook | None:
+    """What fits of chunks from an encoder's vectors are expected to cost, by its proof; None where it has none for them."""
+    found = []
+    for length in lengths:
+        rows = [row for row in encoder.config["proof"] if row["length"] >= length and "row_steps" in row["encoder"]]
+        if not rows:
+            return None
+        found.append(min(rows, key=lambda row: row["length"]))
+    exact = [row["encoder"]["exact"] / row["texts"] for row in found]
+    each = [row["encoder"]["row_steps"] / row["texts"] for row in found]
+    return Outlook(
+        exact=sum(exact) / len(exact),
+        steps=statistics.median(row["encoder"]["steps_median"] for row in found),
+        chunks=float(len(found)),
+        row_steps=sum(each),
+        position_steps=sum(length * row_steps for length, row_steps in zip(lengths, each, strict=True)),
+        measured=True,
+    )
 
 
 def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> list[Solution]:
