@@ -10,7 +10,7 @@ from prototokens.chunks import MOST_HALVINGS, ChunkPlan
 from prototokens.decoding import decode_text
 from prototokens.encoded import EncodedText
 from prototokens.encoder.encoder import Encoder
-from prototokens.encoder.starts import begin, plan_from
+from prototokens.encoder.starts import begin, plan_from, without_steps
 from prototokens.engine.certify import threshold
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
@@ -94,6 +94,7 @@ def encode(
     inexact = _inexact(inexact, recipe)
     source = text if isinstance(text, Source) else read_source(lm, text)
     start = "random" if share and start == "auto" else start
+    start = without_steps(lm, start, plan.layout if plan else layout, vectors, recipe)
     plan = plan or plan_from(lm, source.ids, start, layout, chunk_length, vectors, recipe)
     if sum(plan.lengths) != len(source.ids):
         raise UsageError(f"the plan is for {sum(plan.lengths)} tokens and the text has {len(source.ids)}: give its own plan")

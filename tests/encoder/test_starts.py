@@ -11,7 +11,7 @@ from prototokens.encoder.config import Shape
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import make_network
 from prototokens.encoder.proof import RATES, prove, tune
-from prototokens.encoder.starts import begin, chunk_lengths, plan_from, proved, raw, saves, shipped
+from prototokens.encoder.starts import begin, chunk_lengths, plan_from, proved, raw, saves, shipped, without_steps
 from prototokens.errors import FileError, TextError, UsageError
 
 TEXTS = [[5, 6, 7, 8], [3], [1, 2, 3, 4, 5, 6]]
@@ -214,6 +214,16 @@ class TestEncode:
         assert not rough.exact
         vectors = torch.cat(at_hand.vectors(tiny_llama, _cut(tiny_llama.encode(self.TEXT), rough.header["chunks"])))
         torch.testing.assert_close(rough.vectors, vectors)
+
+    def test_without_a_step_auto_is_the_encoder(self, at_hand, tiny_llama):
+        told, recipe = [], pt.Recipe.named("fast", steps=0)
+        encoded = pt.encode(tiny_llama, self.TEXT, recipe=recipe, said=told.append)
+        assert (encoded.header["layout"], encoded.header["chunks"]) == ("tiled:2", [6, 6, 4])
+        assert "starts from" in told[0]
+        assert pt.encode(tiny_llama, self.TEXT, layout="paper", recipe=recipe).header["layout"] == "paper"
+        assert without_steps(tiny_llama, "auto", "auto", None, "fast") == "auto"
+        assert without_steps(tiny_llama, "auto", "auto", 2, recipe) == "auto"
+        assert without_steps(tiny_llama, "random", "auto", None, recipe) == "random"
 
     def test_auto_leaves_the_plan_alone(self, at_hand, tiny_llama):
         told = []

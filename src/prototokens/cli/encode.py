@@ -65,7 +65,7 @@ CHARACTERS_A_TOKEN = 8
 @click.option(
     "--start", default="auto", show_default=True, metavar="auto|random|encoder|FOLDER",
     help="Where vectors begin: at random; at what the model's encoder gives for the text; auto: that, where it has proved to"
-    " save time; or an encoder's folder (train-encoder). With --steps 0 they stay there: one pass, no fit.",
+    " save time; or an encoder's folder (train-encoder). With --steps 0 they stay there, and auto is the encoder.",
 )  # fmt: skip
 @click.option(
     "--share", type=click.Choice(["e", "m"]),
@@ -115,7 +115,7 @@ def encode(
     output, content = _output_and_text(output, source, text, force)
     if not content:
         raise TextError("the text is empty: there is nothing to encode")
-    from prototokens.encoder.starts import plan_from
+    from prototokens.encoder.starts import plan_from, without_steps
     from prototokens.encoding import certified_recipe
     from prototokens.layout import Layout
     from prototokens.recipe import Recipe
@@ -127,6 +127,7 @@ def encode(
         lm.compile()
     chosen = certified_recipe(lm, chosen, options["certify"])
     what = _source(lm, content, max_tokens, quiet)
+    options["start"] = without_steps(lm, options["start"], arrangement, count, chosen)
     plan = plan_from(lm, what.ids, options["start"], arrangement, chunk_length, count, chosen)
     result = _encode(lm, what, plan, chosen, output, quiet, **options)
     if as_json:

@@ -176,7 +176,6 @@ class Network(nn.Module):
 
     mean: Tensor
     std: Tensor
-
     error: Tensor
 
     def __init__(self, shape: Shape, mean: Float[Tensor, " d_model"], std: Float[Tensor, " d_model"], error: float = 1.0):

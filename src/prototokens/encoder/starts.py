@@ -85,6 +85,19 @@ def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> 
     return encoder
 
 
+def without_steps(
+    lm: FrozenLM, start: str | Encoder, layout: str | Layout, vectors: int | str | None, recipe: str | Recipe
+) -> str | Encoder:
+    """The start as it is; but `auto` without a step is the encoder that ships, if there is one: else hardly a token is right.
+
+    Args:
+        layout, vectors: as `plan_from` takes them.
+    """
+    if start != "auto" or Recipe.named(recipe).steps or vectors is not None:
+        return start
+    return shipped(lm, None if layout == "auto" else Layout.named(layout)) or start
+
+
 def saves(row: dict[str, Any]) -> bool:
     """Whether a row of `proof.prove` says that the encoder's start takes less time, and loses no text."""
     random, encoder = row["random"], row["encoder"]
