@@ -156,7 +156,7 @@ def _solve(work: _Work, lengths: list[int], kept: Kept, tries: int) -> tuple[lis
             (kept if solution.exact else failed)[waiting[order]] = solution
 
         targets = [work.ids[span.start : span.end] for span in waiting]
-        begun = begin(work.lm, targets, work.layout, work.start if attempt == 0 else "random")
+        begun = begin(work.lm, targets, work.layout, work.start if attempt == 0 else "random", work.recipe.margin)
         if work.said and attempt == 0 and waiting:
             work.said(begun.words)
         solutions = fit(

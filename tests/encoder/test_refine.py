@@ -136,6 +136,23 @@ def test_what_is_exact_is_not_looked_at_again(tiny_llama, taught):
     assert not exact.looks.any()
 
 
+def test_with_a_margin_refining_goes_on_until_it_is_there(tiny_llama, taught):
+    encoder, texts = taught
+    decoder = Decoder(tiny_llama, encoder.layout)
+
+    def encoded(margin):
+        found = encoder.batch(tiny_llama, texts, margin=margin)
+        return found.looks, decoder.judge(found.protos, texts).least_margins(len(texts))
+
+    looks, margins = encoded(0.0)
+    between = float(margins.sort().values[1])  # two texts have no more
+    more, grown = encoded(between)
+    assert torch.equal(more > looks, margins <= between)
+    assert (grown > between).all()
+    (start,) = begin(tiny_llama, texts[:1], encoder.layout, encoder, margin=between).starts
+    assert start.spent == int(more[0])
+
+
 def test_looks_count_as_row_steps(tiny_llama, taught):
     encoder, texts = taught
     looks = [encoding.looks for encoding in encoder.encodings(tiny_llama, texts)]

@@ -127,11 +127,14 @@ class Encoder:
         return [protos for protos, _ in self.encodings(lm, targets)]
 
     @torch.no_grad()
-    def encodings(self, lm: FrozenLM, targets: Sequence[Sequence[int]], refinements: int | None = None) -> list[Encoding]:
+    def encodings(
+        self, lm: FrozenLM, targets: Sequence[Sequence[int]], refinements: int | None = None, margin: float = 0.0
+    ) -> list[Encoding]:
         """Vectors of texts, given as ids, and the looks they took.
 
         Args:
             refinements: of a text, at most; by default `BEYOND` times as many as it was trained with.
+            margin: in logits, at which a text is not refined any further: the recipe's, where a fit goes on from here.
 
         Raises:
             UsageError: refinements asked of an encoder that was trained without.
@@ -155,18 +158,20 @@ class Encoder:
         while order:
             count = max(1, AT_A_TIME // len(targets[order[0]]))
             part, order = order[:count], order[count:]
-            encoded = self.batch(lm, [targets[number] for number in part], refinements)
+            encoded = self.batch(lm, [targets[number] for number in part], refinements, margin)
             for number, protos, looks in zip(part, encoded.protos.cpu(), encoded.looks.tolist(), strict=True):
                 found[number] = Encoding(protos, looks)
         return [found[number] for number in range(len(targets))]
 
     @torch.no_grad()
-    def batch(self, lm: FrozenLM, texts: Sequence[Sequence[int]], refinements: int | None = None) -> Encoded:
+    def batch(
+        self, lm: FrozenLM, texts: Sequence[Sequence[int]], refinements: int | None = None, margin: float = 0.0
+    ) -> Encoded:
         """Vectors of texts together, on the model's device; nothing is checked."""
         self.network.to(lm.device)
         most = BEYOND * self.shape.refinements if refinements is None else refinements
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=bfloat16_pays(lm.device)):
-            return encode(self.network, Decoder(lm, self.layout), texts, most)
+            return encode(self.network, Decoder(lm, self.layout), texts, most, margin)
 
     def save(self, folder: str | os.PathLike[str], card: str = "") -> None:
         """Write the folder, its config last: a folder that was cut off is refused, or has its old content.

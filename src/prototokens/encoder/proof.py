@@ -35,8 +35,8 @@ def tune(
     Returns:
         `length` in tokens, `texts`, `rate`; `tried`: each rate with its `row_steps` and how many were `exact`.
     """
-    part, tried = [list(ids) for ids in texts], []
-    encodings = encoder.encodings(lm, part)
+    recipe, part, tried = Recipe.named(recipe), [list(ids) for ids in texts], []
+    encodings = encoder.encodings(lm, part, margin=recipe.margin)
     for rate in RATES:
         starts = [Start(protos, rate=rate, spent=looks) for protos, looks in encodings]
         solutions = fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
@@ -70,7 +70,7 @@ def prove(
         for way in WAYS if number % 2 == 0 else WAYS[::-1]:
             wait(lm.device)
             began = time.monotonic()
-            starts = starts_of(lm, encoder, part) if way == "encoder" else "random"
+            starts = starts_of(lm, encoder, part, recipe.margin) if way == "encoder" else "random"
             found[way] += fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
             wait(lm.device)
             spent[way] += time.monotonic() - began

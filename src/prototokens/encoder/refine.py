@@ -88,11 +88,12 @@ def looked(
     return protos, looks
 
 
-def encode(network: Network, decoder: Decoder, texts: Texts, most: int | None = None) -> Encoded:
+def encode(network: Network, decoder: Decoder, texts: Texts, most: int | None = None, margin: float = 0.0) -> Encoded:
     """Vectors of texts, float32. A text is refined until it comes out exactly, or its loss rises: then it is as it was before.
 
     Args:
         most: refinements of a text; by default as many as the network was trained with.
+        margin: that every position of an exact text exceeds, in logits.
     """
     reading = network.begin(*_inputs(network, decoder, texts))
     protos = network.place(reading)
@@ -105,7 +106,7 @@ def encode(network: Network, decoder: Decoder, texts: Texts, most: int | None = 
         loss = judged.losses(len(going))
         worse = loss > least[going]
         protos = protos.index_copy(0, going[worse], before[going[worse]])
-        left = (~worse & ~judged.exact(len(going))).nonzero()[:, 0]
+        left = (~worse & (judged.least_margins(len(going)) <= margin)).nonzero()[:, 0]
         if not len(left):
             break
         before, going = protos, going[left]

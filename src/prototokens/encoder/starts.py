@@ -110,24 +110,30 @@ def proved(encoder: Encoder, length: int) -> bool:
     return length <= encoder.shape.max_length and bool(rows) and saves(min(rows, key=lambda row: row["length"]))
 
 
-def starts_of(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]]) -> list[Start]:
+def starts_of(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], margin: float = 0.0) -> list[Start]:
     """Where fits of texts begin with an encoder, and at which rate.
+
+    Args:
+        margin: that the fits ask for; the encoder refines until it is there, if it can.
 
     Raises:
         FileError, TextError: as `Encoder.vectors`.
     """
     return [
         Start(protos, rate=encoder.rate(len(ids)), spent=looks)
-        for (protos, looks), ids in zip(encoder.encodings(lm, texts), texts, strict=True)
+        for (protos, looks), ids in zip(encoder.encodings(lm, texts, margin=margin), texts, strict=True)
     ]
 
 
-def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: str | Encoder = "auto") -> Begun:
+def begin(
+    lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: str | Encoder = "auto", margin: float = 0.0
+) -> Begun:
     """Starts for targets, texts or ids.
 
     Args:
         start: `random`; `encoder`, the shipped one; `auto`, that one where it has proved to save time at a target's length,
             random elsewhere; or an encoder.
+        margin: as `starts_of` takes it.
 
     Raises:
         UsageError: no such start, no encoder for this model and layout, or one of another layout.
@@ -138,7 +144,7 @@ def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: 
     ids = [lm.encode(target) if isinstance(target, str) else list(target) for target in targets]
     encoder = chosen(lm, start, layout)
     if encoder is not None:
-        return Begun([*starts_of(lm, encoder, ids)], f"starts from {encoder.path or 'an encoder'}")
+        return Begun([*starts_of(lm, encoder, ids, margin)], f"starts from {encoder.path or 'an encoder'}")
     none: list[Start | None] = [None] * len(targets)
     if start == "random":
         return Begun(none, "random starts")
@@ -146,7 +152,7 @@ def begin(lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: 
     if encoder is None:
         return Begun(none, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
     able = [number for number, one in enumerate(ids) if one and proved(encoder, len(one))]
-    for number, start_there in zip(able, starts_of(lm, encoder, [ids[number] for number in able]), strict=True):
+    for number, start_there in zip(able, starts_of(lm, encoder, [ids[number] for number in able], margin), strict=True):
         none[number] = start_there
     if not able:
         return Begun(none, "random starts: the encoder has not proved to save time at these lengths")

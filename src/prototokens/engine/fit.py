@@ -104,7 +104,7 @@ def fit(
     method = method or OneStep(Layout.named(layout))
     single = isinstance(targets, str)
     given = [targets] if single else targets
-    groups = groups_of(lm, given, method, seed, share, _starts(lm, given, method, start))
+    groups = groups_of(lm, given, method, seed, share, _starts(lm, given, method, start, recipe.margin))
     # Longest first: rows of like length run together, and no long one is left to run alone at the end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
     total = sum(len(group.rows) for group in groups)
@@ -156,7 +156,7 @@ def _steps(batch: Batch, count: int) -> tuple[int, bool]:
 
 
 def _starts(
-    lm: FrozenLM, targets: Sequence[Target], method: Method, start: str | Encoder | Sequence[Start | None]
+    lm: FrozenLM, targets: Sequence[Target], method: Method, start: str | Encoder | Sequence[Start | None], margin: float
 ) -> Sequence[Start | None] | None:
     """Vectors that each target begins from; None where all begin at random."""
     if start == "random":
@@ -165,4 +165,4 @@ def _starts(
         return start
     from prototokens.encoder.starts import begin
 
-    return begin(lm, targets, method.layout, start).starts
+    return begin(lm, targets, method.layout, start, margin).starts
