@@ -23,10 +23,10 @@ import prototokens as pt
 from pages import put_between
 from prototokens.devices import wait
 from prototokens.encoder.card import write_card
-from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.encoder import CONFIG, Encoder
 from prototokens.encoder.held_out import by_length, lengths_of
 from prototokens.encoder.proof import prove, tune
-from prototokens.encoder.starts import judged, shipped
+from prototokens.encoder.starts import SHIPPED, judged, shipped
 from prototokens.encoder.through import Decoder
 from prototokens.lab.passages import without_folders
 from prototokens.lab.provenance import stamp
@@ -35,9 +35,11 @@ from prototokens.lab.texts import Texts
 from row_files import RowFile, read_rows
 
 MARKS = {
+    "shipped": ("<!-- shipped: made by scripts/encoder_speed.py -->", "<!-- end of what ships -->"),
     "fits": ("<!-- fits: made by scripts/encoder_speed.py -->", "<!-- end of the fits -->"),
     "raw": ("<!-- raw: made by scripts/encoder_speed.py -->", "<!-- end of raw -->"),
 }
+SHOWN = (8, 16, 24, 32)  # of the lengths that were measured, in tokens
 
 
 def find(lm: pt.FrozenLM, folder: Path | None, layout: str) -> Encoder:
@@ -122,8 +124,12 @@ def _raw_row(
 
 
 def report(rows: list[dict], page: Path) -> None:
-    """Both tables of the page."""
+    """The tables of the page: of the encoders that ship, from their folders, and of the rows."""
     columns = {
+        "shipped": (
+            "layout", "vectors", "refinements in training", "trained on, million tokens", "hours", "tokens of a text", "looks",
+            "tokens right", "texts exact",
+        ),
         "fits": (
             "layout", "tokens", "texts", "recipe", "rate", "row-steps, random", "row-steps, encoder", "share", "exact, random",
             "exact, encoder", "solved a minute, random", "solved a minute, encoder", "times",
@@ -133,7 +139,17 @@ def report(rows: list[dict], page: Path) -> None:
             "times",
         ),
     }  # fmt: skip
-    cells: dict[str, list[list]] = {"fits": [], "raw": []}
+    cells: dict[str, list[list]] = {"shipped": [], "fits": [], "raw": []}
+    for place in sorted(SHIPPED.rglob(CONFIG)):
+        encoder = Encoder.load(place.parent)
+        shape, trained = encoder.shape, encoder.config["trained"]
+        about = [shape.layout, shape.vectors, shape.refinements, trained["tokens"] / 1e6, trained["seconds"] / 3600]
+        cells["shipped"] += [
+            [
+                *about, row["length"], f"{row.get('looks', 0):.1f}", f"{row['accuracy']:.1%}", f"{row['exact']:.1%}",
+            ]
+            for row in encoder.config["held_out"]["rows"] if row["length"] in SHOWN
+        ]  # fmt: skip
     for row in rows:
         if row["what"] == "fits":
             one, other = row["random"], row["encoder"]
@@ -147,9 +163,8 @@ def report(rows: list[dict], page: Path) -> None:
             whole = row["encode_seconds"] + row["decode_seconds"]
             cells["raw"].append([
                 row["layout"], row["length"], row["texts"], row["source"], f"{row.get('looks', 0):.1f}",
-                f"{row['accuracy']:.1%}",
-                f"{row['exact'] / row['texts']:.1%}", 1000 * row["encode_seconds"], 1000 * row["decode_seconds"],
-                1000 * row["fit_seconds"], row["fit_seconds"] / whole,
+                f"{row['accuracy']:.1%}", f"{row['exact'] / row['texts']:.1%}", 1000 * row["encode_seconds"],
+                1000 * row["decode_seconds"], 1000 * row["fit_seconds"], row["fit_seconds"] / whole,
             ])  # fmt: skip
     put_between(page, {marks: Table(name, columns[name], cells[name]).markdown() for name, marks in MARKS.items()})
 
