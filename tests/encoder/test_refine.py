@@ -185,4 +185,4 @@ def test_held_out_rows_say_how_many_looks_a_text_took(tiny_llama, training, runn
     encoder = train(tiny_llama, shape, training, tmp_path / "out", running)
     rows = encoder.config["held_out"]["rows"]
     assert all(0 < row["looks"] <= BEYOND * SHAPE.refinements for row in rows)
-    assert "2 refinements" in (tmp_path / "out" / "README.md").read_text()
+    assert f"2 in training, up to {2 * BEYOND} in use" in (tmp_path / "out" / "README.md").read_text()

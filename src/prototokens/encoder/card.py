@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.encoder import BEYOND, Encoder
 from prototokens.encoder.starts import saves
 from prototokens.lab.plots import Panel, Series, draw_lines, panels
 from prototokens.lab.report import Table, save_figure
@@ -18,15 +18,15 @@ library_name: prototokens
 
 # An encoder for {model}
 
-A network that maps a text of up to {max_length} tokens to its {vectors} vectors{how}; the frozen model maps them back in
-one pass. Made with `prototokens train-encoder`.
+A network that maps a text of up to {max_length} tokens to its {vectors} vectors in one pass{how}. The frozen model maps them back
+in one pass. Made with `prototokens train-encoder`.
 
 {facts}
 
 ## Raw: no step of a fit
 
-Texts it was not trained on ({source}). Looks are passes of the frozen model, forward and back, by which refinements are told
-what is wrong; a text that is exact is not looked at again.
+Texts it was not trained on ({source}). Looks are passes of the frozen model, forward and back, by which
+refinements are told what is wrong; a text that is exact is not looked at again.
 
 {raw}
 
@@ -43,8 +43,8 @@ what is wrong; a text that is exact is not looked at again.
 makes them exact all the same.
 """
 
-HOW = """ in one pass, and moves them in up to {} refinements, each of which is told what
-the frozen model makes of them"""
+HOW = """, and moves them in
+refinements, each of which is told what the frozen model makes of them: {} in training, up to {} in use"""
 
 
 def write_card(encoder: Encoder) -> str:
@@ -60,7 +60,7 @@ def write_card(encoder: Encoder) -> str:
         ("reads", f"of the frozen model {reads}" + (f", with adapters of rank {shape.rank}" if shape.rank else "")),
         ("predicts", "every vector" if shape.predict == "all" else "e; the others are learned, the same for every text"),
         ("layout", f"{shape.layout}, {shape.vectors} vectors"),
-        ("refinements", f"{shape.refinements}, of {shape.refine_layers} blocks" if shape.refinements else "none"),
+        ("refinements", f"of {shape.refine_layers} blocks, the same for all" if shape.refinements else "none"),
         ("training", f"{trained['step']:,} steps of {training['rows']} texts, {trained['tokens']:,} tokens"),
         ("loss", f"cross-entropy of the frozen decoder at temperature {training['temperature']:g}"),
         ("time", f"{trained['seconds'] / 3600:.2f} hours"),
@@ -71,7 +71,7 @@ def write_card(encoder: Encoder) -> str:
         layout=shape.layout,
         max_length=shape.max_length,
         vectors=shape.vectors,
-        how=HOW.format(shape.refinements) if shape.refinements else " in one pass",
+        how=HOW.format(shape.refinements, BEYOND * shape.refinements) if shape.refinements else "",
         facts=Table("facts", ("", ""), facts).markdown(),
         source=config["held_out"]["source"],
         raw=_raw(config["held_out"]["rows"]),
