@@ -27,6 +27,7 @@ from encoder_speed import find
 from pages import put_between
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.through import Decoder
+from prototokens.errors import TextError
 from prototokens.lab.plots import Panel, Series, lines
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table, save_figure
@@ -36,6 +37,9 @@ from row_files import RowFile, read_rows
 PLACES = [step / 10 for step in range(11)]
 RADII = [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0]
 DRAWS = 4
+DOMAIN = (
+    "texts", "tokens", "accuracy, first pass", "looks", "accuracy, raw", "exact, raw", "exact after a fit", "steps, median",
+)  # fmt: skip
 MARKS = ("<!-- space: made by scripts/encoder_space.py -->", "<!-- end of the space -->")
 Ids = list[list[int]]
 
@@ -138,20 +142,40 @@ def prefixes(lm: pt.FrozenLM, encoder: Encoder, texts: Ids) -> list[dict]:
 
 
 def domains(lm: pt.FrozenLM, encoder: Encoder, sources: dict[str, str], count: int, length: int, seed: int) -> list[dict]:
+    """How right the encoder is on each kind of text, in its first pass and after its looks; and what fits from there take."""
     rows, decoder = [], Decoder(lm, encoder.layout)
     for name, source in sources.items():
-        texts = [list(passage.ids) for passage in Texts(lm, [source], seed).passages(count, length)]
-        judged = decoder.judge(torch.stack(encoder.vectors(lm, texts)).to(lm.device), texts)
+        texts = some_passages(Texts(lm, [source], seed), count, length)
+        first = decoder.judge(encoder.batch(lm, texts, refinements=0).protos, texts)
+        encoded = encoder.batch(lm, texts)
+        judged = decoder.judge(encoded.protos, texts)
         fitted = pt.fit(lm, texts, layout=encoder.layout, start=encoder)
         rows.append(
             {
-                "what": "domain", "name": name, "length": length, "texts": count,
-                "accuracy": float(judged.scores.right.double().mean()), "exact": float(judged.exact(count).double().mean()),
+                "what": "domain", "name": name, "length": length, "texts": len(texts),
+                "first": float(first.scores.right.double().mean()), "looks": float(encoded.looks.double().mean()),
+                "accuracy": float(judged.scores.right.double().mean()),
+                "exact": float(judged.exact(len(texts)).double().mean()),
                 "fitted_exact": sum(solution.exact for solution in fitted),
                 "steps_median": statistics.median(solution.steps for solution in fitted),
             }
         )  # fmt: skip
     return rows
+
+
+def some_passages(texts: Texts, count: int, length: int) -> list[list[int]]:
+    """So many, or half of that, and so on: as many as a small source has.
+
+    Raises:
+        TextError: it has not one.
+    """
+    while True:
+        try:
+            return [list(passage.ids) for passage in texts.passages(count, length)]
+        except TextError:
+            if count == 1:
+                raise
+            count //= 2
 
 
 def report(rows: list[dict], page: Path, pictures: Path) -> None:
@@ -171,9 +195,9 @@ def report(rows: list[dict], page: Path, pictures: Path) -> None:
     way = Panel("Between two texts' vectors", "place on the line", "nats a token of what is decoded")
     save_figure(lines(way, [series("between", kind, "place", "nats") for kind in kinds]), pictures / "encoder-between.svg")
     tables = [
-        Table("domain", ("texts", "tokens", "accuracy, raw", "exact, raw", "exact after a fit", "steps, median"), [
-            (row["name"], row["length"], row["accuracy"], row["exact"], f"{row['fitted_exact']} of {row['texts']}",
-             row["steps_median"]) for row in of["domain"]
+        Table("domain", DOMAIN, [
+            (row["name"], row["length"], row["first"], row["looks"], row["accuracy"], row["exact"],
+             f"{row['fitted_exact']} of {row['texts']}", row["steps_median"]) for row in of["domain"]
         ]),
         Table("neighbours", ("vectors", "pair", "tokens in common", "same first token"), [
             (row["kind"], row["pair"], row["in_common"], row["same_first"])
