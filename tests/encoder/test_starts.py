@@ -171,6 +171,22 @@ def test_with_an_encoder_the_forecast_is_what_it_has_proved(untrained, tiny_llam
     assert plan_from(tiny_llama, ids, untrained).forecast is None
 
 
+def test_auto_weighs_the_encoder_against_random_starts(at_hand, tiny_llama):
+    ids = list(range(13))
+    plain = plan_from(tiny_llama, ids, "random", vectors="auto")
+    for row_steps, chosen_there in ((8, True), (8000, False)):
+        at_hand.config["proof"] = [proof(6, 1.0)]
+        at_hand.config["proof"][0]["encoder"] |= {"row_steps": row_steps, "steps_median": 1}
+        at_hand.save(starts.SHIPPED / "one")
+        plan = plan_from(tiny_llama, ids, vectors="auto")
+        assert (plan == plain) is not chosen_there
+        if chosen_there:
+            assert (plan.layout.name, plan.lengths, plan.forecast.row_steps) == ("tiled:2", [5, 4, 4], 3.0)
+        for others in ({"vectors": None}, {"vectors": "auto", "length": 4}, {"vectors": "auto", "recipe": "paper"}):
+            alone = {**others, "start": "random"}
+            assert plan_from(tiny_llama, ids, **others) == plan_from(tiny_llama, ids, **alone)
+
+
 def test_of_several_the_one_is_taken_that_is_right_more_often(at_hand, tiny_llama):
     for name, layout, accuracy in (("two", "tiled:3", 0.7), ("zero", "tiled:4", 0.4)):
         network = make_network(tiny_llama, Shape(layout=layout, max_length=6, width=16, layers=1, heads=2, feed_forward=32), 0)

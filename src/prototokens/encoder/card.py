@@ -18,8 +18,8 @@ library_name: prototokens
 
 # An encoder for {model}
 
-A network that maps a text of up to {max_length} tokens to its {vectors} vectors in one pass{how}. The frozen model maps them back
-in one pass. Made with `prototokens train-encoder`.
+A network that maps a text of up to {max_length} tokens to its {vectors} vectors in one pass{how}.
+The frozen model maps them back in one pass. Made with `prototokens train-encoder`.
 
 {facts}
 

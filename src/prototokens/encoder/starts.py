@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from prototokens.chunks import ChunkPlan, Outlook, plan_chunks
+from prototokens.chunks import ChunkPlan, Outlook, plan_chunks, price
 from prototokens.encoder.encoder import CONFIG, Encoder, Encoding
 from prototokens.encoder.through import Decoder
 from prototokens.engine.grid import Start
@@ -170,6 +171,8 @@ def plan_from(
 ) -> ChunkPlan:
     """The plan of `plan_chunks`; where the start insists on an encoder, with its layout, chunks and forecast.
 
+    With vectors and start `auto`, the encoder that ships is one more way to choose from, at the cost that it has proved.
+
     Args:
         start: as `begin` takes it; the rest as `plan_chunks` does.
 
@@ -184,10 +187,24 @@ def plan_from(
         longest = encoder.raw_length if Recipe.named(recipe).steps == 0 else encoder.shape.max_length
         length = length or max(chunk_lengths(encoder, len(ids), longest))
     plan = plan_chunks(lm, ids, layout, length, vectors, recipe)
+    if encoder is None and (start, vectors, length, Recipe.named(recipe).name) == ("auto", "auto", None, "fast"):
+        return _cheaper(lm, plan, shipped(lm))
     if encoder is None or not ids:
         return plan
     # The forecast is of random starts; without a step there is nothing to forecast.
     return plan._replace(forecast=_outlook(encoder, plan.lengths) if Recipe.named(recipe).steps else None)
+
+
+def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder | None) -> ChunkPlan:
+    """The plan, or chunks of the length at which the encoder has proved to be cheapest, if they are cheaper."""
+    plans = [plan]
+    for row in encoder.config["proof"] if encoder else []:
+        assert encoder is not None
+        lengths = chunk_lengths(encoder, sum(plan.lengths), min(row["length"], encoder.shape.max_length))
+        outlook = _outlook(encoder, lengths)
+        if outlook is not None and all(proved(encoder, length) for length in set(lengths)):
+            plans.append(ChunkPlan(encoder.layout, lengths, plan.bits, outlook))
+    return min(plans, key=lambda one: price(one.forecast, one.layout.vectors * lm.d_model) if one.forecast else math.inf)
 
 
 def _outlook(encoder: Encoder, lengths: Sequence[int]) -> Outlook | None:
