@@ -37,7 +37,7 @@ def test_it_trains_measures_and_writes(capfd, given, tmp_path):
     status, out, err = run(capfd, *given, "--steps=10", "--json", "--proved=2")
     assert status == 0, err
     told = json.loads(out)
-    assert told["shape"]["layout"] == "tiled:2"
+    assert told["shape"]["layout"] == "mixed:2"
     assert told["trained"]["step"] == 10
     assert [row["length"] for row in told["held_out"]["rows"]] == [1, 2, 4, 6]
     assert [row["length"] for row in told["proof"]] == [4, 6]

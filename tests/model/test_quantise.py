@@ -47,13 +47,14 @@ def test_the_text_comes_back_from_few_bits(tiny_llama, path, bits):
 
 def test_auto_finds_what_one_after_another_finds_or_better(tiny_llama, solutions):
     recipe = pt.Recipe()
-    found = quantise(tiny_llama, solutions, "auto", recipe)
-    for number, one in enumerate(found):
+    # One at a time: beside other rows sums are rounded otherwise, and a fit at the edge may end otherwise.
+    for solution in solutions:
+        (one,) = quantise(tiny_llama, [solution], "auto", recipe)
         assert one.solution.exact
         assert one.solution.margin > recipe.margin
         narrower = WIDTHS[WIDTHS.index(one.bits) - 1]
         if one.bits > 1:  # the next narrower was tried and failed, so asking for it gives more
-            assert quantise(tiny_llama, [solutions[number]], narrower, recipe)[0].bits > narrower
+            assert quantise(tiny_llama, [solution], narrower, recipe)[0].bits > narrower
 
 
 def test_each_chunk_goes_its_own_way(tiny_llama, solutions):
