@@ -24,11 +24,9 @@ from pages import put_between
 from prototokens.devices import wait
 from prototokens.encoder.card import write_card
 from prototokens.encoder.encoder import CONFIG, Encoder
-from prototokens.encoder.held_out import by_length, lengths_of
+from prototokens.encoder.held_out import of_encoder
 from prototokens.encoder.proof import prove, tune
 from prototokens.encoder.starts import SHIPPED, judged, shipped
-from prototokens.encoder.through import Decoder
-from prototokens.lab.passages import without_folders
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
@@ -62,9 +60,7 @@ def fits(lm: pt.FrozenLM, encoder: Encoder, args: argparse.Namespace) -> list[di
         found = [tune(lm, encoder, [ids[:length] for ids in others], recipe, said) for length in args.lengths]
         encoder.config["rates"] = found
         held_out = [one.ids for one in texts.passages(args.measured, encoder.shape.max_length)]
-        decoder, lengths = Decoder(lm, encoder.layout), lengths_of(encoder.shape.max_length)
-        rows_found = by_length(decoder, lambda part: encoder.batch(lm, part), held_out, lengths)
-        encoder.config["held_out"] = {"source": without_folders(args.texts), "rows": rows_found}
+        encoder.config["held_out"] = of_encoder(lm, encoder, held_out, args.texts)
     for length in args.lengths:
         passages = [passage.ids for passage in texts.passages(args.passages, length)]
         row = prove(lm, encoder, passages, recipe, said)
@@ -96,8 +92,8 @@ def raw_against_fits(lm: pt.FrozenLM, encoder: Encoder, args: argparse.Namespace
             wait(lm.device)
             decoding = time.monotonic() - began
             looks = sum(one.looks for one in encodings) / len(passages)
-            rows.append(_raw_row(passages, decoded, args.recipe, encoding, decoding, fitted, seconds))
-            rows[-1] |= {"refinements": refinements, "looks": round(looks, 3)}
+            row = _raw_row(passages, decoded, args.recipe, encoding, decoding, fitted, seconds)
+            rows.append({**row, "refinements": refinements, "looks": round(looks, 3)})
         print(f"{length} tokens: {len(passages)} raw, {len(part)} fitted", file=sys.stderr, flush=True)
     return rows
 

@@ -108,7 +108,7 @@ def tiled(repeated: int) -> Layout:
 
 @cache
 def mixed(repeated: int) -> Layout:
-    """E and K vectors, in an order in which every pair of neighbours comes before any pair comes again, as far as that goes.
+    """The vector e and K others, in an order in which pairs of neighbours come again as late as a simple rule can have it.
 
     Tiled, a vector always stands behind the same one, and only the distance to the beginning tells its places apart. Here each
     of its places has other neighbours, which is what a language model reads best: fits take about half as many steps

@@ -20,7 +20,7 @@ TEXTS = [(5, 6, 7, 8, 9, 1, 2), (3, 4), (200,), (9, 9, 9, 9)]
 def vectors_of(lm, network, texts):
     """Of texts, before any refinement."""
     ids, lengths = padded(texts, lm.device)
-    return network(states(lm, ids, network.shape.depths, network.adapters), lengths)
+    return network.place(network.begin(states(lm, ids, network.shape.depths, network.adapters), lengths))
 
 
 def lively(lm, shape=SHAPE):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,11 @@ BEYOND = 4  # refinements of a text at most, for each one of the training: they 
 NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that no step will mend
 MOST_NUMBERS = 1 << 31  # of a network that a file may ask for
 KEYS = {"format": int, "model": dict, "shape": dict, "weights_sha256": str, "held_out": dict, "proof": list}
+
+
+def next_longer(rows: Iterable[dict[str, Any]], length: int) -> dict[str, Any] | None:
+    """Of rows that were measured at some lengths, the one that speaks for this length: the shortest that is not shorter."""
+    return min((row for row in rows if row["length"] >= length), key=lambda row: row["length"], default=None)
 
 
 class Encoding(NamedTuple):
@@ -86,8 +91,8 @@ class Encoder:
 
     def rate(self, length: int) -> float:
         """The share of a recipe's rate that fits of this length take from here: the one found for the next longer one tried."""
-        rows = [row for row in self.config.get("rates", []) if row["length"] >= length]
-        return min(rows, key=lambda row: row["length"])["rate"] if rows else 1.0
+        row = next_longer(self.config.get("rates", []), length)
+        return row["rate"] if row else 1.0
 
     @property
     def measured(self) -> list[tuple[int, float]]:

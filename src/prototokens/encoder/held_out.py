@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
+from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.refine import Encoded, Texts
 from prototokens.encoder.through import Decoder
+from prototokens.frozen_lm import FrozenLM
+from prototokens.lab.passages import without_folders
 
 GRID = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 AT_A_TIME = 64  # texts of one pass
@@ -56,3 +59,10 @@ def by_length(
 ) -> list[dict[str, Any]]:
     """`measure` of the beginnings of the same texts, one row for each length."""
     return [measure(decoder, encode, [ids[:length] for ids in texts]) for length in lengths]
+
+
+def of_encoder(lm: FrozenLM, encoder: Encoder, texts: Texts, source: str) -> dict[str, Any]:
+    """What an encoder's config tells of held-out texts: `source`, and `by_length`'s `rows` of the weights as they are kept."""
+    lengths = lengths_of(encoder.shape.max_length)
+    rows = by_length(Decoder(lm, encoder.layout), lambda part: encoder.batch(lm, part), texts, lengths)
+    return {"source": without_folders(source), "rows": rows}

@@ -235,12 +235,6 @@ class Network(nn.Module):
         moved = functional.pad(reading.moved, (0, 0, 0, self.shape.vectors - reading.moved.shape[1]))
         return self.mean + self.std * (self.base + moved)
 
-    def forward(
-        self, features: Float[Tensor, "rows seq features"], lengths: Int64[Tensor, "rows"]
-    ) -> Float[Tensor, "rows vectors d_model"]:
-        """Vectors of texts before any refinement."""
-        return self.place(self.begin(features, lengths))
-
 
 def make_network(lm: FrozenLM, shape: Shape, seed: int) -> Network:
     """An untrained network for a model, on its device."""

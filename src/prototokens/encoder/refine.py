@@ -29,13 +29,16 @@ class Look(NamedTuple):
 
     Attributes:
         seen: what a refinement is told of it.
-        slope: of each text's summed loss, with respect to its vectors.
         judged: loss, margins, and what is right.
     """
 
     seen: Seen
-    slope: Float32[Tensor, "rows vectors d_model"]
     judged: Judged
+
+    @property
+    def slope(self) -> Float[Tensor, "rows vectors d_model"]:
+        """Of each text's summed loss, with respect to its vectors."""
+        return self.seen.slope
 
 
 class Encoded(NamedTuple):
@@ -63,7 +66,7 @@ def look(decoder: Decoder, protos: Float[Tensor, "rows vectors d_model"], texts:
         return out.index_copy_(0, places, values.detach().float()).view(len(texts), longest, -1)
 
     hidden = functional.rms_norm(by_text(judged.hidden), (judged.hidden.shape[-1],))
-    return Look(Seen(slope, by_text(judged.scores.gradient), hidden), slope, judged)
+    return Look(Seen(slope, by_text(judged.scores.gradient), hidden), judged)
 
 
 def looked(
@@ -101,7 +104,7 @@ def encode(network: Network, decoder: Decoder, texts: Texts, most: int | None = 
     looks = torch.zeros(len(texts), dtype=torch.int64)
     going = torch.arange(len(texts), device=protos.device)
     for _ in range(network.shape.refinements if most is None else most):
-        seen, _, judged = look(decoder, protos[going], [texts[row] for row in going.tolist()])
+        seen, judged = look(decoder, protos[going], [texts[row] for row in going.tolist()])
         looks[going.cpu()] += 1
         loss = judged.losses(len(going))
         worse = loss > least[going]

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from prototokens.chunks import ChunkPlan, Outlook, plan_chunks, price
-from prototokens.encoder.encoder import CONFIG, Encoder, Encoding
+from prototokens.encoder.encoder import CONFIG, Encoder, Encoding, next_longer
 from prototokens.encoder.through import Decoder
 from prototokens.engine.grid import Start
 from prototokens.engine.rows import Target
@@ -107,8 +107,8 @@ def saves(row: dict[str, Any]) -> bool:
 
 def proved(encoder: Encoder, length: int) -> bool:
     """Whether the encoder has proved that it saves time at this length: at the next longer one that was tried."""
-    rows = [row for row in encoder.config["proof"] if row["length"] >= length]
-    return length <= encoder.shape.max_length and bool(rows) and saves(min(rows, key=lambda row: row["length"]))
+    row = next_longer(encoder.config["proof"], length)
+    return length <= encoder.shape.max_length and row is not None and saves(row)
 
 
 def starts_of(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], margin: float = 0.0) -> list[Start]:
@@ -188,18 +188,18 @@ def plan_from(
         length = length or max(chunk_lengths(encoder, len(ids), longest))
     plan = plan_chunks(lm, ids, layout, length, vectors, recipe)
     if encoder is None and (start, vectors, length, Recipe.named(recipe).name) == ("auto", "auto", None, "fast"):
-        return _cheaper(lm, plan, shipped(lm))
+        at_hand = shipped(lm)
+        return plan if at_hand is None else _cheaper(lm, plan, at_hand)
     if encoder is None or not ids:
         return plan
     # The forecast is of random starts; without a step there is nothing to forecast.
     return plan._replace(forecast=_outlook(encoder, plan.lengths) if Recipe.named(recipe).steps else None)
 
 
-def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder | None) -> ChunkPlan:
+def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder) -> ChunkPlan:
     """The plan, or chunks of the length at which the encoder has proved to be cheapest, if they are cheaper."""
     plans = [plan]
-    for row in encoder.config["proof"] if encoder else []:
-        assert encoder is not None
+    for row in encoder.config["proof"]:
         lengths = chunk_lengths(encoder, sum(plan.lengths), min(row["length"], encoder.shape.max_length))
         outlook = _outlook(encoder, lengths)
         if outlook is not None and all(proved(encoder, length) for length in set(lengths)):
@@ -209,12 +209,10 @@ def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder | None) -> ChunkPla
 
 def _outlook(encoder: Encoder, lengths: Sequence[int]) -> Outlook | None:
     """What fits of chunks from an encoder's vectors are expected to cost, by its proof; None where it has none for them."""
-    found = []
-    for length in lengths:
-        rows = [row for row in encoder.config["proof"] if row["length"] >= length and "row_steps" in row["encoder"]]
-        if not rows:
-            return None
-        found.append(min(rows, key=lambda row: row["length"]))
+    rows = [row for row in encoder.config["proof"] if "row_steps" in row["encoder"]]
+    found = [row for length in lengths if (row := next_longer(rows, length)) is not None]
+    if len(found) < len(lengths):
+        return None
     exact = [row["encoder"]["exact"] / row["texts"] for row in found]
     each = [row["encoder"]["row_steps"] / row["texts"] for row in found]
     return Outlook(

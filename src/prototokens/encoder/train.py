@@ -34,7 +34,7 @@ from prototokens.encoder.checkpoint import (
 from prototokens.encoder.config import Shape, Training, as_json
 from prototokens.encoder.distil import Teacher, load_solutions
 from prototokens.encoder.encoder import Encoder
-from prototokens.encoder.held_out import by_length, lengths_of
+from prototokens.encoder.held_out import by_length, lengths_of, of_encoder
 from prototokens.encoder.muon import Muon
 from prototokens.encoder.network import Block, Network, make_network
 from prototokens.encoder.pool import Pool, open_pool
@@ -167,9 +167,7 @@ def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Ru
     Encoder.of(lm, trainer.network, **known).save(out)
     # What is measured is what ships: the weights as they are rounded in the file.
     encoder = Encoder.load(out)
-    lengths = lengths_of(encoder.shape.max_length)
-    rows = by_length(trainer.decoder, lambda texts: encoder.batch(lm, texts), trainer.held_out, lengths)
-    encoder.config["held_out"] = {"source": without_folders(training.held_out or training.texts), "rows": rows}
+    encoder.config["held_out"] = of_encoder(lm, encoder, trainer.held_out, training.held_out or training.texts)
     _prove(lm, encoder, trainer.held_out, running)
     draw(running.work / "log.jsonl", encoder, out / "held-out.svg")
     encoder.save(out, write_card(encoder))

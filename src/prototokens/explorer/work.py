@@ -22,7 +22,7 @@ from torch import Tensor
 
 from prototokens.encoded import Chunk, EncodedText
 from prototokens.engine.decode import Held
-from prototokens.engine.head import score
+from prototokens.engine.head import argmax, score
 from prototokens.errors import PrototokensError, UsageError
 from prototokens.explorer import show
 from prototokens.frozen_lm import FrozenLM
@@ -209,7 +209,7 @@ def read(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = Non
     """
     inputs = held.protos[held.layout.index(held.length)].to(lm.device, lm.dtype)
     hidden = lm.hidden(inputs[None])[0, held.layout.scored(held.length).to(lm.device)]
-    decoded = torch.cat([lm.logits(part).argmax(-1) for part in hidden.split(256)])
+    decoded = argmax(lm, hidden)
     target = decoded if ids is None else torch.tensor(list(ids), device=lm.device)
     return Read(decoded.cpu(), score(lm, hidden, target, gradient=False).margin.cpu())
 
