@@ -19,13 +19,13 @@ from pathlib import Path
 
 import prototokens as pt
 from pages import put_between
-from prototokens.encoded import EncodedText
 from prototokens.encoding import certified_recipe
 from prototokens.engine.certify import cells_of, threshold
 from prototokens.engine.matrix import margins, run_cells
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
+from prototokens.ptok.encoded import EncodedText
 from row_files import RowFile, options, parsed, read_rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"

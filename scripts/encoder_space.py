@@ -25,8 +25,8 @@ from torch import Tensor
 import prototokens as pt
 from encoder_speed import find
 from pages import put_between
+from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import Encoder
-from prototokens.encoder.through import Decoder
 from prototokens.errors import TextError
 from prototokens.lab.plots import Panel, Series, lines
 from prototokens.lab.provenance import stamp

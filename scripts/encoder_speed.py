@@ -21,15 +21,15 @@ from pathlib import Path
 
 import prototokens as pt
 from pages import put_between
-from prototokens.devices import wait
-from prototokens.encoder.card import write_card
 from prototokens.encoder.encoder import CONFIG, Encoder
-from prototokens.encoder.held_out import of_encoder
-from prototokens.encoder.proof import prove, tune
 from prototokens.encoder.starts import SHIPPED, judged, shipped
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
+from prototokens.lm.devices import wait
+from prototokens.training.card import write_card
+from prototokens.training.evaluate import of_encoder
+from prototokens.training.proof import prove, tune
 from row_files import RowFile, read_rows
 
 MARKS = {

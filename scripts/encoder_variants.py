@@ -22,16 +22,16 @@ import numpy as np
 
 import prototokens as pt
 from pages import put_between
-from prototokens.devices import bfloat16_pays
 from prototokens.encoder.config import Shape, Training, as_json
-from prototokens.encoder.distil import save_solutions
-from prototokens.encoder.train import Running, train
 from prototokens.lab.passages import without_folders
 from prototokens.lab.plots import Panel, Series, draw_lines, panels
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table, save_figure
 from prototokens.lab.texts import Texts
 from prototokens.layout import tiled
+from prototokens.lm.devices import bfloat16_pays
+from prototokens.training.distil import save_solutions
+from prototokens.training.train import Running, train
 from row_files import RowFile, read_rows
 
 BASE = Shape(layout="tiled:4", max_length=16, width=256, layers=4, heads=4, feed_forward=1024)

@@ -21,10 +21,10 @@ from torch import Tensor
 
 import prototokens as pt
 from prototokens.decoding import decode_text
-from prototokens.encoded import EncodedText
-from prototokens.frozen_lm import FrozenLM
-from prototokens.patches import Edit, Extras, pack
-from prototokens.storage import tensors_hash
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.encoded import EncodedText
+from prototokens.ptok.patches import Edit, Extras, pack
+from prototokens.ptok.tensors import tensors_hash
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long."
 BYTES = b"Call me\xff Ish\xc3mael. \xed\xa0\xbd Some years ago\x80, never mind"

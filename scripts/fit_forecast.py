@@ -4,7 +4,7 @@
     python scripts/fit_forecast.py --rows results/front/*.jsonl --check      # judge what is in the package, write nothing
 
 Rows are those of `map_front.py` and `held_share.py`. For each recipe, the log of the steps is a weighted sum of the features of
-`prototokens.forecast` and an offset for each model, with logistic noise; a row that ran out of steps says that it takes more.
+`planning.forecast` and an offset for each model, with logistic noise; a row that ran out of steps says that it takes more.
 The likelihood is maximised with a weak pull of the weights towards zero and of the offsets towards each other. Held out are
 whole passages, a fifth at a time: no passage is on both sides. The rank correlation is Spearman's, of forecast steps and steps;
 rows that were not exact count as more steps than any. `within` is the mean of the correlations inside cells of one model,
@@ -29,11 +29,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prototokens.forecast import Curve, features
 from prototokens.layout import Layout
+from prototokens.planning.forecast import Curve, features
 from prototokens.recipe import Recipe
 
-HOME = Path(__file__).parents[1] / "src/prototokens/forecast.json"
+HOME = Path(__file__).parents[1] / "src/prototokens/planning/forecast.json"
 FOLDS = 5
 PULL = 0.01  # of the weights towards zero, in squared units; the constant is free
 BETWEEN = 0.5  # how far models are taken to lie apart before any two are known, in the log of the steps

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import prototokens as pt
 from pages import put_between
-from prototokens.encoded import EncodedText
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts
+from prototokens.ptok.encoded import EncodedText
 from row_files import RowFile, options, parsed, read_rows
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"

@@ -23,14 +23,14 @@ from pathlib import Path
 import prototokens as pt
 from fit_rows import about, fit_rows
 from pages import put_between
-from prototokens.forecast import Forecaster
 from prototokens.lab.texts import Texts
+from prototokens.planning.forecast import Forecaster
 from row_files import Row, RowFile, read_rows
 
 KEY = ("fingerprint", "dtype", "layout", "recipe", "seed", "source", "length", "ids_sha256")
 TRIAL = 2
 LAYOUTS = ["paper", "mixed:2", "mixed:4", "mixed:8", "mixed:16"]
-FORECAST = Path(__file__).parents[1] / "src/prototokens/forecast.json"
+FORECAST = Path(__file__).parents[1] / "src/prototokens/planning/forecast.json"
 MARKS = {  # between which the page's tables are written
     "front": ("<!-- the front: made by scripts/map_front.py -->", "<!-- end of the front -->"),
     "forecast": ("<!-- the forecast: made by scripts/map_front.py -->", "<!-- end of the forecast -->"),

@@ -41,9 +41,9 @@ from file_mutations import Valid, mutant, mutants, valid_files
 from prototokens.cli import common
 from prototokens.cli.inspect import inspect
 from prototokens.decoding import decode_text
-from prototokens.encoded import EncodedText
 from prototokens.errors import FileError
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.encoded import EncodedText
 
 SECONDS = 5.0  # of one command
 MEMORY = 1 << 30  # bytes that the process may grow by

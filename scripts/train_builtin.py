@@ -31,10 +31,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import builtin_data
 import causal_blocks
-from prototokens.devices import bfloat16_pays
-from prototokens.encoder.checkpoint import cut_log
-from prototokens.encoder.muon import Muon
-from prototokens.encoder.schedule import trapezoid
+from prototokens.lm.devices import bfloat16_pays
+from prototokens.training.checkpoint import cut_log
+from prototokens.training.muon import Muon
+from prototokens.training.schedule import trapezoid
 
 LN2 = math.log(2)
 

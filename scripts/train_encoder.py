@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 
 import prototokens as pt
-from prototokens.devices import bfloat16_pays
 from prototokens.encoder.config import Shape, Training
-from prototokens.encoder.train import Running, Trainer
+from prototokens.lm.devices import bfloat16_pays
+from prototokens.training.train import Running, Trainer
 
 TRIAL_STEPS = 6
 # For each layout, what is passed on to train-encoder: a first choice, of which encoder_variants.py is to judge.

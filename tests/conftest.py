@@ -31,7 +31,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 
 FAMILIES = ["llama", "neox", "gpt2", "opt", "qwen2", "qwen3", "gemma2", "gemma3", "mamba"]
 SPREAD = 0.15

@@ -9,15 +9,15 @@ from prototokens._version import __version__
 
 if TYPE_CHECKING:
     from prototokens import errors
-    from prototokens.chunks import plan_chunks
     from prototokens.decoding import decode
-    from prototokens.encoded import EncodedText
     from prototokens.encoding import encode
     from prototokens.engine.decode import decode_ids
     from prototokens.engine.fit import fit
     from prototokens.engine.progress import Progress
-    from prototokens.frozen_lm import FrozenLM
     from prototokens.layout import Layout
+    from prototokens.lm.frozen_lm import FrozenLM
+    from prototokens.planning.chunks import plan_chunks
+    from prototokens.ptok.encoded import EncodedText
     from prototokens.recipe import Recipe
     from prototokens.solution import Solution
 
@@ -39,8 +39,8 @@ __all__ = [
 
 # Where each public name lives. They are imported at first use: a command that only prints its help must not wait for PyTorch.
 _HOMES = {
-    "EncodedText": "prototokens.encoded",
-    "FrozenLM": "prototokens.frozen_lm",
+    "EncodedText": "prototokens.ptok.encoded",
+    "FrozenLM": "prototokens.lm.frozen_lm",
     "Layout": "prototokens.layout",
     "Progress": "prototokens.engine.progress",
     "Recipe": "prototokens.recipe",
@@ -49,7 +49,7 @@ _HOMES = {
     "decode_ids": "prototokens.engine.decode",
     "encode": "prototokens.encoding",
     "fit": "prototokens.engine.fit",
-    "plan_chunks": "prototokens.chunks",
+    "plan_chunks": "prototokens.planning.chunks",
 }
 
 

@@ -11,16 +11,16 @@ from typing import NamedTuple, overload
 from jaxtyping import Float32
 from torch import Tensor
 
-from prototokens.encoded import EncodedText
 from prototokens.engine.certify import Certificate, certify
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.matrix import Tried
 from prototokens.errors import NotExactError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
-from prototokens.patches import apply_edits, apply_patches
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.encoded import EncodedText
+from prototokens.ptok.patches import apply_edits, apply_patches
+from prototokens.ptok.source import as_bytes, as_text
 from prototokens.solution import Solution
-from prototokens.source import as_bytes, as_text
 
 
 class DecodedText(NamedTuple):

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from prototokens.chunks import MOST_HALVINGS, ChunkPlan
 from prototokens.decoding import decode_text
-from prototokens.encoded import EncodedText
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.starts import begin, plan_from, without_steps
 from prototokens.engine.certify import threshold
@@ -17,13 +15,15 @@ from prototokens.engine.fit import fit
 from prototokens.engine.progress import Progress
 from prototokens.engine.quantise import quantise
 from prototokens.errors import TextError, UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.planning.chunks import MOST_HALVINGS, ChunkPlan
+from prototokens.ptok.encoded import EncodedText
+from prototokens.ptok.repair import repair
+from prototokens.ptok.sizes import sizes_of
+from prototokens.ptok.source import Source, read_source
 from prototokens.recipe import Recipe
-from prototokens.repair import repair
-from prototokens.sizes import sizes_of
 from prototokens.solution import Solution
-from prototokens.source import Source, read_source
 
 INEXACT = ("halve", "patch", "keep")
 

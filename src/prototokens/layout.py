@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from prototokens._util.numerals import whole_number
 from prototokens.errors import UsageError
-from prototokens.numerals import whole_number
 
 MOST_REPEATED = 1024  # K of `tiled:K` and `mixed:K`
 NEIGHBOURS = (1, 2, 3)  # preceding vectors together with which a vector should be new, in `mixed:K`

@@ -26,7 +26,7 @@ class Recipe:
             gradient
             on positions that are still wrong.
         margin: a row is solved once every true logit leads the next best by more than this.
-        whiten: whether steps see how the numbers of a vector hang together (`engine.optimiser`), or are AdamW's own.
+        whiten: whether steps see how the numbers of a vector hang together (`engine.optimizer`), or are AdamW's own.
         whiten_rate: factor on the learning rate for whitened steps, whose root mean square is always 1.
         whiten_power: of the matrix, with a minus, in whitened steps; 0.5 is full-matrix Adagrad's.
         slow_below: nats a token, at the loss temperature: below them the rate falls as the loss does, to a tenth at most; 0:

@@ -33,9 +33,9 @@ def test_a_serial_fit_goes_the_engines_way(request, family, name, steps, toleran
 
 @pytest.mark.parametrize("width", [32, 16])
 def test_beyond_the_width_of_the_matrices_the_steps_are_adamws(tiny_llama, monkeypatch, width):
-    from prototokens.engine import optimiser
+    from prototokens.engine import optimizer
 
-    monkeypatch.setattr(optimiser, "WIDEST", width)
+    monkeypatch.setattr(optimizer, "WIDEST", width)
     recipe = pt.Recipe.named("fast", steps=8, margin=1e3)
     seen = []
     pt.fit(tiny_llama, [IDS], recipe=recipe, progress=lambda now: seen.append(now.vectors_of(0)))

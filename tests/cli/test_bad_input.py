@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from prototokens import encoding
 from prototokens.cli import main
 from prototokens.errors import FileError
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 
 ODD_TEXTS = {
     "one token": "a",

@@ -5,10 +5,11 @@ import sys
 
 import torch
 
-from prototokens import __version__, extras
+from prototokens import __version__
+from prototokens._util import extras
 from prototokens.cli.keys import KEYS
 from prototokens.errors import ModelError
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 
 
 def test_what_it_finds(run, tiny_llama, monkeypatch):

@@ -12,7 +12,7 @@ TEXT = "Call me Ishmael. Some years ago, never mind how long precisely. " * 8
 # time: on a busy machine the fit would be over before the signal is sent.
 COMMAND = """
 import sys, time
-import prototokens.cli as cli, prototokens.partial as partial
+import prototokens.cli as cli, prototokens.ptok.resume as partial
 save = partial.save_partial
 partial.save_partial = lambda *given: (save(*given), time.sleep(0.2))
 sys.modules["prototokens.cli.encode"].SAVE_EVERY = 0.0

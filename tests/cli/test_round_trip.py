@@ -8,8 +8,8 @@ import pytest
 
 from prototokens.cli import common
 from prototokens.cli.keys import KEYS
-from prototokens.encoded import EncodedText
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.encoded import EncodedText
 
 TEXT = "Call me Ishmael. Some years ago"
 ENCODE_KEYS = {

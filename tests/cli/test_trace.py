@@ -15,7 +15,7 @@ def file(encode, tmp_path):
 
 
 def test_the_numbers_are_those_of_the_library(run, folder, file, tiny_llama):
-    from prototokens.encoded import EncodedText
+    from prototokens.ptok.encoded import EncodedText
 
     traced = run("trace", file, "--chunk", 2, "--model", folder, "--dtype", "float32", "--json")
     assert (traced.status, traced.err) == (0, "")

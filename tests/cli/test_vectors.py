@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from prototokens.encoded import EncodedText
+from prototokens.ptok.encoded import EncodedText
 
 TEXT = "Call me Ishmael."
 

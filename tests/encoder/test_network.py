@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from prototokens.encoder.config import Shape
+from prototokens.encoder.decoder import Decoder, padded
 from prototokens.encoder.network import make_network, shape_for, states
-from prototokens.encoder.through import Decoder, padded
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
 

@@ -9,15 +9,15 @@ from torch.nn import functional
 
 import prototokens as pt
 from prototokens.encoder.config import Shape, Training
+from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import BEYOND, Encoder
 from prototokens.encoder.network import make_network
 from prototokens.encoder.refine import encode, look, looked
 from prototokens.encoder.starts import begin, raw
-from prototokens.encoder.through import Decoder
-from prototokens.encoder.train import Running, Trainer, train
 from prototokens.engine.grid import Start
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
+from prototokens.training.train import Running, Trainer, train
 
 SHAPE = Shape(layout="mixed:2", max_length=7, width=16, layers=1, heads=2, feed_forward=24, refinements=2, refine_layers=1)
 TEXTS = [(5, 6, 7, 8, 9, 1, 2), (3, 4), (200,), (9, 9, 9, 9)]

@@ -10,9 +10,9 @@ from prototokens.encoder import starts
 from prototokens.encoder.config import Shape
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import make_network
-from prototokens.encoder.proof import RATES, prove, tune
 from prototokens.encoder.starts import begin, chunk_lengths, plan_from, proved, raw, saves, shipped, without_steps
 from prototokens.errors import FileError, TextError, UsageError
+from prototokens.training.proof import RATES, prove, tune
 
 TEXTS = [[5, 6, 7, 8], [3], [1, 2, 3, 4, 5, 6]]
 

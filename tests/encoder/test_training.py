@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 
 import prototokens as pt
 from prototokens.encoder.config import Shape, Training
-from prototokens.encoder.distil import save_solutions
 from prototokens.encoder.encoder import Encoder
-from prototokens.encoder.pool import Pool
 from prototokens.encoder.starts import raw
-from prototokens.encoder.train import Running, Trainer, train
 from prototokens.errors import FileError, Interrupted, TextError, UsageError
+from prototokens.training.data import Pool
+from prototokens.training.distil import save_solutions
+from prototokens.training.train import Running, Trainer, train
 
 SHAPE = Shape(layout="tiled:2", max_length=6, width=16, layers=1, heads=2, feed_forward=24)
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import prototokens as pt
-from prototokens.encoded import Chunk, EncodedText
 from prototokens.errors import FileError, ModelError, UsageError
 from prototokens.explorer import show
 from prototokens.explorer.work import Desk, Settings, all_tokens, chunk_of, from_shelf, put_on_shelf, read, tokens_of, told
+from prototokens.ptok.encoded import Chunk, EncodedText
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'prototokens[explorer]'")
 
@@ -281,8 +281,8 @@ def test_the_shelf_keeps_the_newest_by_different_names(tiny_llama):
 
 @pytest.fixture
 def live(tiny_llama):
-    from prototokens.chunks import plan_chunks
     from prototokens.explorer.encode import LiveFit
+    from prototokens.planning.chunks import plan_chunks
 
     def live(text, **recipe):
         ids = tiny_llama.encode(text)

@@ -14,11 +14,11 @@ from safetensors.torch import save
 
 import prototokens as pt
 from prototokens.decoding import decode_text
-from prototokens.encoded import EncodedText
 from prototokens.errors import FileError
-from prototokens.frozen_lm import FrozenLM
-from prototokens.header import FORMAT, write_header
-from prototokens.storage import tensors_hash
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.encoded import EncodedText
+from prototokens.ptok.header import FORMAT, write_header
+from prototokens.ptok.tensors import tensors_hash
 
 TEXT = "Call me Ishmael."
 FLIPS = 200
@@ -307,7 +307,7 @@ class TestOtherFiles:
             raise PermissionError(errno.EACCES, "Permission denied")
 
         encoded.save(path)
-        monkeypatch.setattr("prototokens.encoded.safe_open", denied)
+        monkeypatch.setattr("prototokens.ptok.encoded.safe_open", denied)
         with pytest.raises(FileError, match=r"x\.ptok cannot be read \(Permission denied\)"):
             EncodedText.load(path)
 

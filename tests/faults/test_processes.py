@@ -18,12 +18,17 @@ import pytest
 
 from prototokens.cli import main
 from prototokens.decoding import decode_text
-from prototokens.encoded import EncodedText
+from prototokens.ptok.encoded import EncodedText
 
 REPEATS = int(os.environ.get("PROTOTOKENS_REPEATS", "2"))
 TEXT = "Call me Ishmael. Some years ago, never mind how long."
 OTHER = "It was dark. He had never seen the sea before that day."
-PRELOAD = ["prototokens.cli", "prototokens.encoder.starts", "prototokens.pace", "transformers.models.llama.modeling_llama"]
+PRELOAD = [
+    "prototokens.cli",
+    "prototokens.encoder.starts",
+    "prototokens.planning.throughput",
+    "transformers.models.llama.modeling_llama",
+]
 LONGEST = 120.0  # seconds until a test gives up
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import prototokens as pt
-from prototokens.encoded import EncodedText
 from prototokens.errors import FileError
-from prototokens.storage import write_atomically
+from prototokens.ptok.encoded import EncodedText
+from prototokens.ptok.tensors import write_atomically
 
 TEXT = "Call me Ishmael."
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import prototokens as pt
-from prototokens.encoded import Chunk
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.measure import inside
+from prototokens.ptok.encoded import Chunk
 
 NAMES = ["llama", "neox", "gpt2", "opt", "gemma2", "gemma3"]
 

@@ -14,8 +14,8 @@ from huggingface_hub import hf_hub_download as download
 from huggingface_hub import snapshot_download as snapshot
 
 import prototokens as pt
-from prototokens import hub
 from prototokens.errors import FileError
+from prototokens.ptok import hub
 
 TEXT = "Call me Ishmael."
 

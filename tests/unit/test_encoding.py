@@ -8,12 +8,12 @@ from tokenizers import normalizers
 
 import prototokens as pt
 from prototokens import encoding
-from prototokens.chunks import plan_chunks
 from prototokens.encoding import Span, _as_kept, text_ids
 from prototokens.errors import NotExactError, TextError, UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
-from prototokens.partial import load_partial, partial_key, save_partial
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.planning.chunks import plan_chunks
+from prototokens.ptok.resume import load_partial, partial_key, save_partial
 
 TEXT = "Call me Ishmael. Some"
 

@@ -18,16 +18,16 @@ import torch
 
 from prototokens.bench.peak import PeakMemory
 from prototokens.bench.serial import fit_serial
-from prototokens.chunks import DEFAULT_LAYOUT
-from prototokens.devices import matrix_product_rate, wait
 from prototokens.engine.batch import compiled_heights, compiled_width
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.memory import room
 from prototokens.engine.rows import Starts, groups_of
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.devices import matrix_product_rate, wait
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.planning.chunks import DEFAULT_LAYOUT
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from prototokens.bench.peak import PeakMemory
-from prototokens.devices import wait
 from prototokens.engine.head import score
-from prototokens.frozen_lm import FrozenLM, Head
+from prototokens.lm.devices import wait
+from prototokens.lm.frozen_lm import FrozenLM, Head
 
 
 class Slope(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from prototokens.errors import UsageError
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 
 
 class Shape(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from prototokens.devices import wait
+from prototokens.lm.devices import wait
 
 
 class PeakMemory:

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from prototokens.engine.optimiser import FIRST_FLOOR, FLOOR, REFRESH, SLOWEST, whitens
-from prototokens.frozen_lm import FrozenLM
+from prototokens.engine.optimizer import FIRST_FLOOR, FLOOR, REFRESH, SLOWEST, whitens
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 
 
@@ -79,7 +79,7 @@ def _right(logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"
 
 
 class Whitened(torch.optim.Optimizer):
-    """The step of `engine.optimiser`, a vector at a time: x - lr * whiten_rate * u / rms(u), with u = C^(-p) a.
+    """The step of `engine.optimizer`, a vector at a time: x - lr * whiten_rate * u / rms(u), with u = C^(-p) a.
 
     Args:
         protos: the vectors, each with a matrix of its own.

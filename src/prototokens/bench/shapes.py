@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from prototokens.bench.compare import flops_per_position
-from prototokens.devices import matrix_product_rate
 from prototokens.engine.batch import Batch
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.rows import groups_of
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.devices import matrix_product_rate
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 
 LENGTHS = (16, 32, 64, 128, 256, 512)

@@ -12,7 +12,7 @@ from prototokens.errors import TextError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from prototokens.frozen_lm import FrozenLM
+    from prototokens.lm.frozen_lm import FrozenLM
 
 
 @click.command(short_help="Compare this engine with the published way of fitting.")
@@ -109,7 +109,7 @@ def _place(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
     """Where random weights are put, and in which dtype: with `auto` the one that pays there."""
     import torch
 
-    from prototokens.devices import bfloat16_pays
+    from prototokens.lm.devices import bfloat16_pays
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return place, getattr(torch, ("bfloat16" if bfloat16_pays(place) else "float32") if dtype == "auto" else dtype)

@@ -16,9 +16,9 @@ import click
 from prototokens.errors import FileError, TextError, UsageError
 
 if TYPE_CHECKING:
-    from prototokens.encoded import EncodedText
     from prototokens.engine.progress import Progress
-    from prototokens.frozen_lm import FrozenLM
+    from prototokens.lm.frozen_lm import FrozenLM
+    from prototokens.ptok.encoded import EncodedText
 
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
 
@@ -64,7 +64,7 @@ def seed_option(command: Callable) -> Callable:
 
 def load_model(model: str | None, revision: str | None, device: str | None, dtype: str) -> FrozenLM:
     """The model of the options."""
-    from prototokens.frozen_lm import FrozenLM
+    from prototokens.lm.frozen_lm import FrozenLM
 
     return FrozenLM.from_pretrained(model or "builtin", revision=revision, device=device, dtype=dtype)
 
@@ -199,7 +199,7 @@ def fit_progress(quiet: bool, row_steps: float | None = None) -> Iterator[Callab
 
 def time_left(now: Progress, row_steps: float | None = None) -> str:
     """A guess, as minutes and seconds: from the texts done so far, and while they are few, from the forecast of row-steps."""
-    from prototokens.chunks import clock
+    from prototokens.planning.chunks import clock
 
     if row_steps is None or not now.row_steps:
         return clock(now.seconds / now.done * (now.total - now.done))

@@ -27,8 +27,8 @@ def decode(
     differs is printed with a warning, and the exit status is 1.
     """
     from prototokens.decoding import decode_text
-    from prototokens.encoded import EncodedText
-    from prototokens.storage import write_atomically
+    from prototokens.ptok.encoded import EncodedText
+    from prototokens.ptok.tensors import write_atomically
 
     if output is not None:
         common.check_output(output, force)

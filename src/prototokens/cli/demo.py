@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from prototokens.engine.progress import Progress
-    from prototokens.frozen_lm import FrozenLM
+    from prototokens.lm.frozen_lm import FrozenLM
 
 FRAME_EVERY = 0.15  # seconds between pictures on a terminal
 LINE_EVERY = 0.5  # seconds between lines where the output is no terminal
@@ -93,9 +93,9 @@ def _coloured(lm: FrozenLM, protos, ids: list[int], steps: int):
     from rich.table import Table
     from rich.text import Text
 
-    from prototokens.encoded import Chunk
     from prototokens.engine.decode import decode_ids
     from prototokens.layout import Layout
+    from prototokens.ptok.encoded import Chunk
 
     got = decode_ids(lm, [Chunk(protos, Layout.named("paper"), len(ids))]).ids[0]
     right = sum(a == b for a, b in zip(got, ids, strict=True))
@@ -110,8 +110,8 @@ def _coloured(lm: FrozenLM, protos, ids: list[int], steps: int):
 def _story(lm: FrozenLM, seed: int, path: Path, console: Console, quiet: bool) -> bool:
     """Three paragraphs in chunks."""
     from prototokens import samples
-    from prototokens.chunks import plan_chunks
     from prototokens.encoding import encode, text_ids
+    from prototokens.planning.chunks import plan_chunks
 
     text = samples.lighthouse()
     console.print(
@@ -130,7 +130,7 @@ def _story(lm: FrozenLM, seed: int, path: Path, console: Console, quiet: bool) -
 def _read_back(lm: FrozenLM, path: Path, text: str, console: Console) -> bool:
     """Decode the saved file and compare."""
     from prototokens.decoding import decode_text
-    from prototokens.encoded import EncodedText
+    from prototokens.ptok.encoded import EncodedText
 
     decoded = decode_text(lm, EncodedText.load(path))
     same = decoded.matches and decoded.text == text

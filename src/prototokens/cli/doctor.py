@@ -26,7 +26,7 @@ def doctor(as_json: bool, quiet: bool, debug: bool) -> int:
     The rates are measured, in a second or so; on a busy machine they are lower. The exit status is 1 where the built-in model
     cannot be used.
     """
-    from prototokens.extras import missing
+    from prototokens._util.extras import missing
 
     result: dict[str, Any] = {
         "versions": _versions(), "platform": _platform(), "devices": _devices(), "builtin": _builtin(), "missing": missing(),
@@ -80,7 +80,7 @@ def _devices() -> list[dict[str, Any]]:
 
 def _rate(device: torch.device, dtype: torch.dtype) -> float:
     """10^9 operations a second of a matrix product; 0 where the device does not know the dtype."""
-    from prototokens.devices import matrix_product_rate
+    from prototokens.lm.devices import matrix_product_rate
 
     try:
         return round(matrix_product_rate(device, dtype, SIDE, TRIES) / 1e9, 1)
@@ -89,7 +89,7 @@ def _rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _builtin() -> dict[str, Any]:
-    from prototokens.frozen_lm import FrozenLM
+    from prototokens.lm.frozen_lm import FrozenLM
 
     try:
         lm = FrozenLM.from_pretrained("builtin")

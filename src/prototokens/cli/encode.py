@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from prototokens._util.numerals import whole_number
 from prototokens.cli import common
 from prototokens.errors import FileError, Interrupted, TextError, UsageError
-from prototokens.numerals import whole_number
 
 if TYPE_CHECKING:
-    from prototokens.chunks import ChunkPlan
-    from prototokens.encoded import EncodedText
     from prototokens.encoder.encoder import Encoder
     from prototokens.encoding import Kept
     from prototokens.engine.progress import Progress
-    from prototokens.frozen_lm import FrozenLM
+    from prototokens.lm.frozen_lm import FrozenLM
+    from prototokens.planning.chunks import ChunkPlan
+    from prototokens.ptok.encoded import EncodedText
+    from prototokens.ptok.source import Source
     from prototokens.recipe import Recipe
-    from prototokens.source import Source
 
 SAVE_EVERY = 30.0  # seconds between saves of what is solved, so that even a killed run is taken up again
 EXAMPLES = """\b
@@ -202,7 +202,7 @@ def _source(lm: FrozenLM, content: bytes, most: int, quiet: bool) -> Source:
     Raises:
         TextError: more tokens than allowed, or not one.
     """
-    from prototokens.source import read_source
+    from prototokens.ptok.source import read_source
 
     head = content[: CHARACTERS_A_TOKEN * most]
     ids = lm.encode(head.decode("utf-8", "replace")) if len(head) < len(content) else []
@@ -226,8 +226,8 @@ def _encode(
 ) -> dict[str, Any]:
     """Encode, save, read back and decode; returns what --json prints."""
     from prototokens.decoding import decode_text
-    from prototokens.encoded import EncodedText
-    from prototokens.pace import measured_pace
+    from prototokens.planning.throughput import measured_pace
+    from prototokens.ptok.encoded import EncodedText
 
     # A vector that all chunks share ties their fits together, and of that the forecast knows nothing.
     told = None if options["share"] else plan.forecast
@@ -275,7 +275,7 @@ def _fit_and_save(
         Interrupted: Ctrl-C or SIGTERM; the message says what is kept.
     """
     from prototokens.encoding import encode as encode_text
-    from prototokens.partial import load_partial, partial_key, partial_path, save_partial
+    from prototokens.ptok.resume import load_partial, partial_key, partial_path, save_partial
 
     ids = source.ids
     start = options["start"] if isinstance(options["start"], str) else str(options["start"].path)

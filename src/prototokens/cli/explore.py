@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from prototokens._util.extras import need
 from prototokens.cli import common
 from prototokens.errors import UsageError
-from prototokens.extras import need
 
 
 @click.command(short_help="Open a web page to look and try.")

@@ -18,7 +18,7 @@ ABSENT = {"stored": [], "patched": 0, "edited": 0, "bits": None, "sizes": {}, "c
 @common.output_options
 def inspect(file: Path, as_json: bool, quiet: bool, debug: bool) -> int:
     """Show what is inside a file: model, layout, chunks, sizes, how it was made. No model is loaded."""
-    from prototokens.encoded import EncodedText
+    from prototokens.ptok.encoded import EncodedText
 
     encoded = EncodedText.load(file)
     header, tokens = encoded.header, encoded.header["text"]["tokens"]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from prototokens._util.numerals import whole_number
 from prototokens.errors import Interrupted, UsageError
-from prototokens.numerals import whole_number
 
 if TYPE_CHECKING:
     from prototokens.lab.job import Config, Job, Row

@@ -11,7 +11,7 @@ from prototokens.cli import common
 from prototokens.errors import UsageError
 
 if TYPE_CHECKING:
-    from prototokens.frozen_lm import FrozenLM
+    from prototokens.lm.frozen_lm import FrozenLM
     from prototokens.measure.inside import Inside
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -37,9 +37,9 @@ def trace(
         if output.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{output} is of no known kind: name the picture .png, .svg or .pdf")
         common.check_output(output, force)
-    from prototokens.encoded import EncodedText
     from prototokens.measure.inside import look
-    from prototokens.storage import write_atomically
+    from prototokens.ptok.encoded import EncodedText
+    from prototokens.ptok.tensors import write_atomically
 
     encoded = EncodedText.load(file)
     held = encoded.chunk(chunk)

@@ -16,7 +16,7 @@ from prototokens.errors import FileError, UsageError
 
 if TYPE_CHECKING:
     from prototokens.encoder.config import Shape, Training
-    from prototokens.frozen_lm import FrozenLM
+    from prototokens.lm.frozen_lm import FrozenLM
 
 EXAMPLES = """\b
 Examples:
@@ -103,7 +103,7 @@ def train_encoder(
     Killed at any moment, the same command goes on from its last checkpoint and ends with the same weights; with more --steps it
     goes on from before the learning rate fell. At the end the encoder is measured on held-out texts and written to OUTPUT.
     """
-    from prototokens.encoder.train import Running, train
+    from prototokens.training.train import Running, train
 
     _check(output, force)
     shape = _shape(options)
@@ -150,8 +150,8 @@ def _check(output: Path, force: bool) -> None:
 
 
 def _shape(options: dict[str, Any]) -> Shape:
-    from prototokens.chunks import of_vectors
     from prototokens.encoder.config import Shape
+    from prototokens.planning.chunks import of_vectors
 
     if options["layout"] and options["vectors"]:
         raise UsageError("give either --layout or --vectors")
@@ -174,8 +174,8 @@ def _shape(options: dict[str, Any]) -> Shape:
 def _training(lm: FrozenLM, options: dict[str, Any]) -> Training:
     from dataclasses import fields
 
-    from prototokens.devices import bfloat16_pays
     from prototokens.encoder.config import Training
+    from prototokens.lm.devices import bfloat16_pays
 
     given = {field.name: options[field.name] for field in fields(Training) if field.name != "dtype"}
     return Training(**given, dtype="bfloat16" if bfloat16_pays(lm.device) else "float32")
@@ -230,7 +230,7 @@ def _bar(quiet: bool, steps: int) -> Iterator[Callable[[dict[str, Any]], None] |
 
 
 def _line(row: dict[str, Any], steps: int) -> str:
-    from prototokens.chunks import clock
+    from prototokens.planning.chunks import clock
 
     last = row["held_out"][-1]
     left = clock(row["seconds"] / row["step"] * (steps - row["step"]))

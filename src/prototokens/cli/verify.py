@@ -29,7 +29,7 @@ def verify(
     said. The exit status is 1 where anything is wrong. The whole matrix takes a minute or more: compiling is the most of it.
     """
     from prototokens.decoding import verify_text
-    from prototokens.encoded import EncodedText
+    from prototokens.ptok.encoded import EncodedText
 
     encoded = EncodedText.load(file)
     lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)

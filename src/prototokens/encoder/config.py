@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from prototokens.encoder.schedule import trapezoid
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
+from prototokens.training.schedule import trapezoid
 
 PREDICT = ("all", "e")
 DTYPES = ("float32", "bfloat16")

@@ -21,8 +21,8 @@ from torch.nn import functional
 from prototokens.encoder.adapters import Adapters, linear_maps
 from prototokens.encoder.config import Shape
 from prototokens.errors import ModelError, UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
 
 # A gradient's size is told as its logarithm, and this is its smallest.
 FAINTEST = 1e-8

@@ -18,8 +18,8 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from prototokens.encoder.decoder import Decoder, Judged, padded
 from prototokens.encoder.network import Network, Seen, states
-from prototokens.encoder.through import Decoder, Judged, padded
 
 Texts = Sequence[Sequence[int]]
 

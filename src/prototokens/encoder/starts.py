@@ -10,14 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from prototokens.chunks import ChunkPlan, Outlook, plan_chunks, price
+from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import CONFIG, Encoder, Encoding, next_longer
-from prototokens.encoder.through import Decoder
 from prototokens.engine.grid import Start
 from prototokens.engine.rows import Target
 from prototokens.errors import FileError, UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.planning.chunks import ChunkPlan, Outlook, plan_chunks, price
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

@@ -22,11 +22,11 @@ from prototokens.engine.grid import on_grid
 from prototokens.engine.head import Scores, score
 from prototokens.engine.inputs import Arranged, Method, arrange
 from prototokens.engine.memory import is_out_of_memory, room
-from prototokens.engine.optimiser import bytes_per_vector, move, side
+from prototokens.engine.optimizer import bytes_per_vector, move, side
 from prototokens.engine.rows import Group, Starts
 from prototokens.engine.state import Groups, Rows, Vectors
 from prototokens.errors import DeviceMemoryError
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.matrix import Cell, Row, Tried, all_cells, few_cells, margins, run_cells, short_name
 from prototokens.errors import UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
 
 LEVELS = ("none", "standard", "strict")
 # Fitted vectors move their logits up to twice as far as vectors at random do (dev/LOG.md): this much is asked for.

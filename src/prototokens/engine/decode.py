@@ -12,8 +12,8 @@ from torch import Tensor
 from prototokens.engine.head import argmax
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
 
 # Input positions of one forward pass: bounds memory (a few hundred bytes times the model's width, per position).
 POSITIONS = 8192

@@ -14,8 +14,8 @@ from prototokens.engine.memory import is_out_of_memory
 from prototokens.engine.progress import Progress
 from prototokens.engine.rows import Target, groups_of
 from prototokens.errors import UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

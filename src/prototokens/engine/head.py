@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 
 # Logits of a chunk. On a CPU they should stay in the last-level cache between the passes over them; on a GPU a chunk has to be
 # large enough to fill it, and small enough for its memory. That is at most, in bytes a logit, 4 for the logits, 4 for their

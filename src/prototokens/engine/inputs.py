@@ -15,8 +15,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from prototokens.errors import UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
 
 GIVEN = -1  # in a plan's index: here stands a token of the text, not a vector
 MOST_MEMORY = 1024

@@ -21,12 +21,12 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from prototokens import attention
 from prototokens.engine.head import score
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import ModelError
-from prototokens.frozen_lm import FrozenLM, _cast
 from prototokens.layout import Layout
+from prototokens.lm import attention
+from prototokens.lm.frozen_lm import FrozenLM, _cast
 
 BATCHES = (1, 2, 3, 7, 16, 64)
 PADDINGS = (0, 5, 32)  # positions behind the longest row of a pass

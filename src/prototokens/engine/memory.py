@@ -11,7 +11,7 @@ import os
 import torch
 from torch import Tensor
 
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 
 # Input positions of one pass beyond which nothing is gained: matrix products are as fast as they get (measured: dev/LOG.md).
 GAINFUL = {"cpu": 1024, "cuda": 1 << 16}

@@ -18,7 +18,7 @@ from prototokens.engine.fit import fit
 from prototokens.engine.grid import GRID_BITS, WIDTHS, Grid, Start, nearest_grid
 from prototokens.engine.progress import Progress
 from prototokens.errors import UsageError
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

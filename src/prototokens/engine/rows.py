@@ -13,7 +13,7 @@ from torch import Tensor
 from prototokens.engine.grid import Start
 from prototokens.engine.inputs import Method, Plan
 from prototokens.errors import TextError, UsageError
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

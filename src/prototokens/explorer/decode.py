@@ -9,14 +9,14 @@ from typing import Any
 import gradio as gr
 
 from prototokens.decoding import decode_text
-from prototokens.encoded import Chunk, EncodedText
 from prototokens.engine.decode import decode_ids, generate_from
 from prototokens.engine.fit import fit
 from prototokens.engine.inputs import Cramming
 from prototokens.errors import FileError, UsageError
 from prototokens.explorer import show
 from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, from_shelf, put_on_shelf, told
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.encoded import Chunk, EncodedText
 from prototokens.recipe import Recipe
 
 RACE_TOKENS = 128  # of the longest chunk that is raced: its counterpart has to be fitted first

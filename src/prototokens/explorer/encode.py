@@ -10,15 +10,15 @@ from typing import Any
 
 import gradio as gr
 
-from prototokens.chunks import ChunkPlan, plan_chunks
 from prototokens.decoding import decode_text
-from prototokens.encoded import Chunk, EncodedText
 from prototokens.encoding import Kept as Solved
 from prototokens.encoding import Span, encode, text_ids
 from prototokens.engine.progress import Progress
 from prototokens.explorer import pictures, show
 from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, put_on_shelf, read, told
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.planning.chunks import ChunkPlan, plan_chunks
+from prototokens.ptok.encoded import Chunk, EncodedText
 from prototokens.recipe import Recipe
 from prototokens.samples import short
 

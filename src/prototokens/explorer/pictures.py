@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prototokens.extras import need
+from prototokens._util.extras import need
 from prototokens.measure.inside import Inside, appears
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ import gradio as gr
 import torch
 from torch import Tensor
 
-from prototokens.encoded import Chunk
 from prototokens.encoding import text_ids
 from prototokens.engine.fit import fit
 from prototokens.engine.head import score
 from prototokens.errors import TextError, UsageError
 from prototokens.explorer import pictures, show
 from prototokens.explorer.work import LINE, Desk, tokens_of, told
-from prototokens.frozen_lm import FrozenLM
 from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import geometry
+from prototokens.ptok.encoded import Chunk
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from prototokens.encoded import Chunk, EncodedText
 from prototokens.engine.decode import Held
 from prototokens.engine.head import argmax, score
 from prototokens.errors import PrototokensError, UsageError
 from prototokens.explorer import show
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.encoded import Chunk, EncodedText
 
 # All that computes with a model waits in one line: a fit has the processor to itself, and hooks see no stranger's pass.
 LINE = "model"

@@ -11,11 +11,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from prototokens.engine.decode import generate_from
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.job import Config, Fit, Fitted, Job, ModelFacts, Row, outcome
 from prototokens.lab.methods import MEMORY
 from prototokens.lab.passages import Passage
 from prototokens.lab.texts import Texts
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.solution import Solution
 

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from prototokens._util.extras import need
 from prototokens.engine.progress import Progress
 from prototokens.errors import PrototokensError, UsageError
-from prototokens.extras import need
 from prototokens.lab import provenance
 from prototokens.lab.drive import Done, drive
 from prototokens.lab.job import Fit, Fitted, Job, ModelFacts, Row

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-from prototokens.forecast import Forecaster
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.methods import method_of, positions
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.planning.forecast import Forecaster
 from prototokens.recipe import Recipe
 
 

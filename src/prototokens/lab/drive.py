@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from prototokens.engine.fit import fit
 from prototokens.engine.progress import Progress
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import experiments
 from prototokens.lab.job import Fit, Fitted, Job, ModelFacts, Row, Run
 from prototokens.lab.methods import method_of
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.solution import Solution
 
 # Jobs that are under way at a time: enough to fill the engine, few enough to leave some to another process.

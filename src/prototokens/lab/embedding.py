@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from prototokens._util.extras import need
 from prototokens.errors import ModelError
-from prototokens.extras import need
-from prototokens.model_source import quiet
+from prototokens.lm.locate import quiet
 
 # The paper's, for the distances of figure 6.
 PAPER = "sentence-transformers/all-MiniLM-L6-v2"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from prototokens._util.numerals import whole_number
 from prototokens.engine.inputs import Cramming, Method, OneStep
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
-from prototokens.numerals import whole_number
 
 MEMORY = "memory:"
 

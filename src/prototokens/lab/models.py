@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from prototokens.bench.compare import flops_per_position
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.job import ModelFacts
+from prototokens.lm.frozen_lm import FrozenLM
 
 RANDOM = "random:"
 

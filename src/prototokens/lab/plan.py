@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from prototokens.engine.fit import fit
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.job import Job
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 
 TRIAL_LENGTH = 32  # tokens of the rows by which the machine's rate is measured

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prototokens.extras import need
+from prototokens._util.extras import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

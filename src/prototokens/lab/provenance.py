@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from prototokens.versions import versions
+from prototokens._util.versions import versions
 
 PACKAGE = Path(__file__).resolve().parents[1]
 GIT_SECONDS = 10

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 
 
 class Gumbel:

@@ -12,12 +12,12 @@ from typing import Protocol, runtime_checkable
 
 from prototokens.engine.progress import Progress
 from prototokens.errors import ModelError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import models, provenance
 from prototokens.lab.drive import Done, drive, width
 from prototokens.lab.job import Job, ModelFacts, Row
 from prototokens.lab.kept import Kept
 from prototokens.lab.records import Records
+from prototokens.lm.frozen_lm import FrozenLM
 
 WAIT = 1.0  # seconds between two looks at what another process has done
 

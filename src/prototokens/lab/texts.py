@@ -25,10 +25,10 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from prototokens.errors import TextError, UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab.costs import Costs
 from prototokens.lab.documents import Document, documents
 from prototokens.lab.passages import Passage, without_folders
+from prototokens.lm.frozen_lm import FrozenLM
 
 DEFAULT = "sample"
 KINDS = (

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+from prototokens._util.extras import need
 from prototokens.errors import UsageError
-from prototokens.extras import need
 from prototokens.lab.job import Job, Row
 
 TRACKERS = ("trackio", "wandb")

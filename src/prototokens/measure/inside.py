@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from prototokens.engine.decode import Held
 from prototokens.errors import ModelError, TextError, UsageError
-from prototokens.frozen_lm import FrozenLM
+from prototokens.lm.frozen_lm import FrozenLM
 
 # Attention keeps a number for each pair of positions, in each head of each layer; beyond this it is no picture any more.
 LONGEST = 512

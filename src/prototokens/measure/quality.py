@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from prototokens.extras import need
+from prototokens._util.extras import need
 
 EXTRA = "metrics"
 PURPOSE = "measuring the quality of a text"

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
 TITLE = "Capacity card"

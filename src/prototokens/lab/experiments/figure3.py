@@ -13,11 +13,11 @@ import torch
 
 from prototokens.engine.head import argmax, score
 from prototokens.engine.inputs import Cramming, arrange
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.solution import Solution
 

@@ -14,11 +14,11 @@ from collections.abc import Callable
 import torch
 
 from prototokens.engine.decode import decode_ids, generate_from
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.solution import Solution
 

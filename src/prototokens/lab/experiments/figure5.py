@@ -16,11 +16,11 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.job import Config, Fit, Fitted, Job, Row, Run
 from prototokens.lab.passages import content_hash
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.measure.geometry import cosine_distances
 from prototokens.solution import Solution

@@ -17,14 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prototokens.extras import need
-from prototokens.frozen_lm import FrozenLM
+from prototokens._util.extras import need
 from prototokens.lab import plots
 from prototokens.lab.embedding import embedder
 from prototokens.lab.experiments import figure5
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.passages import Passage
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.measure.geometry import cosine_distances
 

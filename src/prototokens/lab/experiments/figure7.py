@@ -17,10 +17,10 @@ from torch import Tensor
 
 from prototokens.engine.head import score
 from prototokens.engine.inputs import OneStep, arrange
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.job import Config, Fit, Job, Row, Run
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import geometry, metrics
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution

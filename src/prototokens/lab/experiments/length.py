@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
 TITLE = "Accuracy and steps by length"

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from prototokens.errors import UsageError
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import capacity, plots
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.models import RANDOM
 from prototokens.lab.passages import sources_of
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
 TITLE = "Capacity over pretraining"

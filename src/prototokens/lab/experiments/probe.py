@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prototokens.engine.rows import Starts
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.embedding import embedder
 from prototokens.lab.job import Config, Fit, Job, Row, Run
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics, quality
 from prototokens.solution import Solution
 

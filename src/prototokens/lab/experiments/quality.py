@@ -13,12 +13,12 @@ from itertools import pairwise
 import torch
 
 from prototokens.engine.decode import decode_ids
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots
 from prototokens.lab.embedding import embedder
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
 from prototokens.lab.methods import positions
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics, quality
 
 TITLE = "What imperfect reconstructions are worth"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
 from prototokens.lab.methods import positions
 from prototokens.lab.report import Report, Table, spread
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
 TITLE = "Arrangements of the vectors, by length"

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
 from prototokens.lab.report import Report, Table, spread
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
 TITLE = "One vector shared by groups of texts"

@@ -12,10 +12,10 @@ import time
 import numpy as np
 
 from prototokens.engine.fit import fit
-from prototokens.frozen_lm import FrozenLM
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Job, Row, outcome
 from prototokens.lab.report import Report, Table
+from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
 TITLE = "Seconds and steps to a solution"

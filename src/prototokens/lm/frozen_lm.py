@@ -1,0 +1,415 @@
+"""FrozenLM: a causal language model, loaded, frozen and proved unchanged: ids to vectors to hidden states to logits.
+
+The only file that imports transformers' models: the rest of the package sees `embed`, `hidden`, `logits` and the tokenizer,
+whatever the family. Where a model is found is settled in `lm.locate`, what it must be able to do is tried in
+`lm.checks`; fitting, and any loss, belong to `engine`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Float32, Int, Int64
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from prototokens.errors import ModelError, TextError, UsageError
+from prototokens.lm import attention, checks
+from prototokens.lm.devices import bfloat16_pays
+from prototokens.lm.fast_llama import LlamaBody, by_hand
+from prototokens.lm.locate import BUILTIN, Source, find, quiet
+
+# A window of text for `surprisal`: attention over a longer one costs more than the context beyond it is worth.
+SURPRISAL_WINDOW = 4096
+SURPRISAL_WINDOW_UNLIMITED = 1024  # for a model that states no longest context
+SURPRISAL_CHUNK = 256  # positions whose logits exist at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """From the last hidden states to logits: `softcap(scale * (weight @ hidden + bias))`.
+
+    Attributes:
+        weight: one row per token.
+        bias: one number per token, or None.
+        softcap: c in c * tanh(logits / c) (Gemma 2), or None.
+        scale: factor on the logits before the soft cap (Cohere, Granite), 1.0 in most models.
+        dtype: of the logits as the model itself gives them; None where that is the weight's own.
+    """
+
+    weight: Float[Tensor, "vocab hidden"]
+    bias: Float[Tensor, " vocab"] | None = None
+    softcap: float | None = None
+    scale: float = 1.0
+    dtype: torch.dtype | None = None
+
+    def __call__(self, hidden: Float[Tensor, "*positions hidden"]) -> Float[Tensor, "*positions vocab"]:
+        """Logits of hidden states, rounded where the model itself rounds."""
+        logits = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+        logits = logits.to(self.dtype or logits.dtype)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+
+class FrozenLM:
+    """A causal LM whose weights never change, with its tokenizer.
+
+    Attributes:
+        name: as it was given: "builtin", a folder, a hub id.
+        revision: the commit on the hub that was loaded, or None.
+        model: the transformers model itself: frozen, in evaluation mode.
+        tokenizer: the transformers tokenizer, or None for a model made in memory without one.
+        head: from hidden states to logits.
+        fingerprint: hash of the weights in the checkpoint's own dtype: the same whatever dtype they were cast to here.
+        tokenizer_hash: hash of the tokenizer's serialised form, truncation and padding apart; empty without a tokenizer.
+        d_model: width of an input embedding, so of a proto-token.
+        hidden_size: width of what the head takes; differs from `d_model` in a few models (OPT-350M has two widths).
+        vocab_size: number of logits.
+        max_context: most positions the model takes, or None where it states no limit (Mamba).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        name: str = "in-memory",
+        revision: str | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        """Wrap a model that is in memory already.
+
+        The model is not copied: it is frozen, put into evaluation mode, and, in bfloat16 on a CPU, attends as `attention` says.
+
+        Args:
+            model: a causal LM of transformers.
+            tokenizer: its tokenizer; without one `encode` and `decode` refuse.
+            name: what messages and files call it.
+            revision: commit on the hub, where there is one.
+            fingerprint: hash of the weights before they were cast; None: they were not, and are hashed as they are.
+
+        Raises:
+            ModelError: the model cannot be used this way.
+        """
+        self.name, self.revision, self.model, self.tokenizer = name, revision, model, tokenizer
+        model.eval().requires_grad_(False)
+        attention.use_plain(model)
+        self._body, self._table, readout = checks.parts(model, name)
+        config = model.config.get_text_config()
+        linear = Head(cast(Tensor, readout.weight), cast("Tensor | None", getattr(readout, "bias", None)))
+        heads = [replace(linear, scale=scale, softcap=softcap) for scale, softcap in checks.head_candidates(config)]
+        with quiet():
+            which, dtype = checks.probe(model, name, self.embed, self.hidden, list(heads))
+        self.head = replace(heads[which], dtype=dtype)
+        self.fingerprint = fingerprint or self.weights_hash()
+        self._compiled: Any = None
+        self.tokenizer_hash = "" if tokenizer is None else _tokenizer_hash(tokenizer)
+        self.vocab_size, self.hidden_size = self.head.weight.shape
+        self.d_model: int = cast(Tensor, self._table.weight).shape[1]
+        stated = (getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len"))
+        self.max_context: int | None = next((value for value in stated if isinstance(value, int) and value > 0), None)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str] = BUILTIN,
+        *,
+        revision: str | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device | None = None,
+        trust_remote_code: bool = False,
+    ) -> FrozenLM:
+        """Load a model and its tokenizer.
+
+        Args:
+            name_or_path: "builtin", a folder, or the id of a model on the Hugging Face hub.
+            revision: branch, tag or commit, for a hub id.
+            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the checkpoint has 16 bits and the device
+                multiplies bfloat16 clearly faster than float32 (a CPU is tried, in milliseconds), else float32.
+            device: None: a GPU if there is one, else the CPU.
+            trust_remote_code: whether Python code that comes with a model may be run.
+
+        Raises:
+            ModelError: not found, out of reach, incomplete, or not a model that can be used this way.
+            UsageError: a dtype or a device that cannot be had, or a revision of something that has none.
+        """
+        name = os.fspath(name_or_path)
+        wanted, place = _wanted_dtype(dtype), _wanted_device(device)
+        with quiet():
+            source = find(name, revision)
+            model, tokenizer = _load(name, source, trust_remote_code)
+            fingerprint = checks.state_hash(model)
+            _cast(model, _auto_dtype(model.dtype, place) if wanted is None else wanted)
+            cast(nn.Module, model).to(place)
+        return cls(model, tokenizer, name=name, revision=source.revision, fingerprint=fingerprint)
+
+    def __repr__(self) -> str:
+        size = f"d_model={self.d_model}, vocab_size={self.vocab_size}, max_context={self.max_context}"
+        return f"FrozenLM({self.name!r}, {size}, {self.dtype}, {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the input vectors that the model computes with; `hidden` casts to it."""
+        return cast(Tensor, self._table.weight).dtype
+
+    @cached_property
+    def embedding_weight(self) -> Float[Tensor, "ids d_model"]:
+        """The input vector of every id, as `embed` gives it.
+
+        The model's own table where that is the same; a scaled copy, made at the first use, where it is not (Gemma).
+        """
+        table = cast(Tensor, self._table.weight).detach()
+        ids = torch.arange(table.shape[0], device=table.device)
+        return table if torch.equal(self.embed(ids[:4]), table[:4]) else self.embed(ids)
+
+    def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
+        """The vectors that the model's own forward pass takes as `inputs_embeds` for these ids."""
+        with torch.no_grad():
+            return self._table(ids)
+
+    def compile(self) -> None:
+        """Compile the body for fits, which then pad their rows to few shapes: about a minute for each, and faster steps.
+
+        All else, decoding among it, runs the body as it is; the compiled one's numbers may differ from its in their last bits.
+        """
+        if self._compiled is None:
+            mode = "reduce-overhead" if self.device.type == "cuda" else None
+            self._compiled = torch.compile(self._body, dynamic=False, mode=mode)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `compile` was called."""
+        return self._compiled is not None
+
+    def hidden(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
+        """Hidden states after the final norm, by the model's own body. Differentiable with respect to the inputs.
+
+        No attention mask: under causal attention, what stands to the right of a row's end cannot touch the row.
+        """
+        return self._through(self._body, inputs_embeds)
+
+    def hidden_lean(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
+        """As `hidden`, to the bit, in less time where the model is of a kind that has a body by hand (`lm.fast_llama`).
+
+        Nothing that hooks into the model's own modules sees it; it is differentiable once.
+        """
+        plain = self.model.config._attn_implementation == attention.PLAIN
+        if not plain or inputs_embeds.shape[1] > attention.LONGEST or self._by_hand is None:
+            return self.hidden(inputs_embeds)
+        return self._by_hand(inputs_embeds.to(self.dtype))
+
+    def hidden_static(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
+        """As `hidden_lean`, or by the compiled body where there is one, which is compiled anew for every shape it meets."""
+        if self._compiled is None:
+            return self.hidden_lean(inputs_embeds)
+        return self._through(self._compiled, inputs_embeds)
+
+    @cached_property
+    def _by_hand(self) -> LlamaBody | None:
+        return by_hand(self._body, self.model.config.get_text_config())
+
+    def _through(self, body: Any, inputs_embeds: Tensor) -> Tensor:
+        return body(inputs_embeds=inputs_embeds.to(self.dtype), use_cache=False, return_dict=True).last_hidden_state
+
+    def logits(self, hidden: Float[Tensor, "*positions hidden"]) -> Float[Tensor, "*positions vocab"]:
+        """Logits of hidden states, as the model itself gives them."""
+        return self.head(hidden)
+
+    def weights_hash(self) -> str:
+        """Hash of the weights as they are in memory now. Equal before and after: not one bit has changed."""
+        return checks.state_hash(self.model)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without any special token around it.
+
+        Raises:
+            ModelError: there is no tokenizer, or it gives ids that the model has no output for.
+            TextError: the text holds half of a surrogate pair, which no encoding of Unicode can store.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TextError(f"character {error.start} of the text is half of a surrogate pair: save it as UTF-8") from error
+        ids = self._tokenizer()(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        if ids and max(ids) >= self.vocab_size:
+            given = f"{max(ids)}, and the model has {self.vocab_size} outputs"
+            raise ModelError(f"the tokenizer that comes with {self.name!r} is not its own: it gives the id {given}")
+        return ids
+
+    def decode(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> str:
+        """The text of ids: special tokens spelled out, spaces left as they are."""
+        numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        return self._tokenizer().decode(numbers, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    @torch.no_grad()
+    def generate(
+        self, prompt: Int[Tensor, "rows tokens"] | Float[Tensor, "rows vectors d_model"], count: int
+    ) -> Int[Tensor, "rows count"]:
+        """The `count` ids that follow a prompt greedily, one pass a token, with a cache: the ordinary, autoregressive way.
+
+        Args:
+            prompt: ids, or input vectors in their place.
+        """
+        writer: Any = self.model
+        given = {"inputs_embeds": prompt} if prompt.is_floating_point() else {"input_ids": prompt}
+        out = writer.generate(
+            **given,
+            attention_mask=torch.ones(prompt.shape[:2], dtype=torch.int64, device=prompt.device),
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=0,
+            max_new_tokens=count,
+            min_new_tokens=count,
+        )
+        return out[:, -count:]
+
+    @torch.no_grad()
+    def surprisal(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> Float32[Tensor, " tokens"]:
+        """How unexpected each token is to this model, given those before it: -log p, in nats.
+
+        The first token is judged given the tokenizer's beginning-of-sequence token, or, where it has none, as one of
+        `vocab_size` equally likely ones. A text longer than a window (the context, 4096 at most; 1024 where the context is
+        unlimited) is read in windows that overlap by half, each behind a beginning-of-sequence token of its own, so that
+        every token has at least half a window of text before it.
+        """
+        tokens = torch.as_tensor(ids, dtype=torch.int64, device=self.device)
+        nats = torch.empty(tokens.shape, device=self.device)
+        for done, logits in self.predictions(tokens):
+            part = slice(done, done + len(logits))
+            nats[part] = functional.cross_entropy(logits, tokens[part], reduction="none")
+        return nats
+
+    @torch.no_grad()
+    def predictions(self, tokens: Int64[Tensor, " tokens"]) -> Iterator[tuple[int, Float32[Tensor, "positions vocab"]]]:
+        """What this model expects at each place of a text, given what stands before it (as `surprisal` reads it).
+
+        Yields:
+            The place of the first token of a stretch, and the logits of every token there; stretches follow one another.
+        """
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
+            given = f"got {int(tokens.min())} to {int(tokens.max())}"
+            raise UsageError(f"the ids of {self.name!r} run from 0 to {self.vocab_size - 1}; {given}")
+        bos = None if self.tokenizer is None else self.tokenizer.bos_token_id
+        lead = tokens.new_tensor([] if bos is None else [bos])
+        window = SURPRISAL_WINDOW_UNLIMITED if self.max_context is None else min(self.max_context, SURPRISAL_WINDOW)
+        room = window - len(lead)
+        done = 1 - len(lead)
+        if done and tokens.numel():
+            yield 0, torch.zeros(1, self.vocab_size, device=self.device)
+        while done < len(tokens):
+            start = max(0, done - room // 2)
+            stop = min(start + room, len(tokens) - 1)
+            inputs = torch.cat([lead, tokens[start:stop]])
+            # Output p is about token start + p + 1 - len(lead): drop those that an earlier stretch has judged.
+            states = self.hidden(self.embed(inputs)[None])[0, done - start - 1 + len(lead) :]
+            for chunk in states.split(SURPRISAL_CHUNK):
+                yield done, self.logits(chunk).float()
+                done += len(chunk)
+
+    def _tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            raise ModelError(f"{self.name!r} has no tokenizer: give ids in place of text, or load it from a folder with one")
+        return self.tokenizer
+
+
+def _load(name: str, source: Source, trust_remote_code: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Config, weights in the checkpoint's own dtype, and tokenizer, in this order: what is cheapest to refuse comes first."""
+    options: dict[str, Any] = {"local_files_only": source.offline, "trust_remote_code": trust_remote_code}
+    if source.revision is not None:
+        options["revision"] = source.revision
+    try:
+        config = AutoConfig.from_pretrained(source.place, **options)
+        if getattr(config, "is_encoder_decoder", False):
+            raise ModelError(f"{name!r} is an encoder-decoder ({config.model_type}): a causal language model is needed")
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(f"{name!r} is a quantised checkpoint: its weights are not plain numbers; give the original one")
+        own_code = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
+            raise ModelError(f"{name!r} is no causal language model ({config.model_type}), so it cannot be used here")
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.place, config=config, dtype="auto", output_loading_info=True, **options
+        )
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{name!r} could not be loaded: {checks.one_line(error)}") from error
+    model, info = loaded
+    # transformers fills what a checkpoint lacks with random numbers and only warns.
+    if lacking := sorted(info["missing_keys"]):
+        raise ModelError(f"{name!r} is incomplete: it lacks {len(lacking)} weights of a causal LM, {lacking[0]} for one")
+    return model, _load_tokenizer(name, source, options)
+
+
+def _load_tokenizer(name: str, source: Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    advice = "put its tokenizer.json and tokenizer_config.json beside the weights"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.place, **options)
+    except Exception as error:
+        reason = checks.one_line(error)
+        raise ModelError(f"{name!r} comes without a tokenizer that can be loaded ({reason}): {advice}") from error
+    # For some families transformers answers missing files with a hollow tokenizer that turns every text into nothing.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
+        raise ModelError(f"{name!r} comes without a tokenizer: {advice}")
+    return tokenizer
+
+
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Change the dtype of the weights and of nothing else: `model.to(dtype)` would round the rotary frequencies too."""
+    keep = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ()) if dtype != torch.float32 else set()
+    if dtype == torch.float16:
+        keep |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(torch.float32 if any(part in name for part in keep) else dtype)
+
+
+def _wanted_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    names = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    key = str(dtype).removeprefix("torch.")
+    if key not in names:
+        raise UsageError(f"dtype {key!r} is not one of {', '.join(names)}")
+    return names[key]
+
+
+def _auto_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if stored.itemsize == 2 and bfloat16_pays(device) else torch.float32
+
+
+def _wanted_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {str(device)!r} cannot be used on this machine: {checks.one_line(error)}") from error
+
+
+def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of what decides ids and text. Truncation and padding are left out: a mere call sets them."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    form = json.loads(backend.to_str()) if backend is not None else {"vocabulary": sorted(tokenizer.get_vocab().items())}
+    form = {key: value for key, value in form.items() if key not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(form, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,88 @@
+"""What vectors do not hold safely is set right in the file: patches, or a chunk's tokens as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from prototokens.engine.certify import UNCERTIFIED, Certificate, certify, threshold
+from prototokens.engine.decode import decode_ids
+from prototokens.engine.matrix import margins
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.patches import Edit, Extras, patch_size, token_size
+from prototokens.solution import Solution
+
+
+class Repaired(NamedTuple):
+    """What a file needs beside vectors, and what was tried with all of it.
+
+    Attributes:
+        least: least margin of the positions that no patch sets, in logits; None where there are none.
+    """
+
+    extras: Extras
+    certificate: Certificate
+    least: float | None
+
+
+def repair(
+    lm: FrozenLM, solutions: Sequence[Solution], level: str, edits: Sequence[Edit] = (), *, patches: bool = True
+) -> Repaired:
+    """Find the positions that vectors do not hold, put them into patches, and certify the rest.
+
+    A position is not held where it decodes wrong, where its margin is more than one measured movement below the margin that the
+    certificate asks for, or where it comes out wrong in one of the ways that the certificate tries.
+
+    Args:
+        level: of the certificate.
+        patches: whether any are made; without them, all stays as it is.
+    """
+    if not patches:
+        certificate, _ = certify(lm, solutions, level)
+        return Repaired(Extras({}, {}, list(edits)), certificate, min(solution.margin for solution in solutions))
+    found = margins(lm, solutions)
+    weak = _weak(lm, solutions, level, found)
+    certificate = UNCERTIFIED
+    for _ in range(2):  # what fails a way of decoding is patched, and the certificate made anew
+        stored = {number: list(one.ids) for number, one in enumerate(solutions) if _is_stored(one, weak[number])}
+        held = [number for number in range(len(solutions)) if number not in stored]
+        rows, places = [solutions[number] for number in held], [sorted(weak[number]) for number in held]
+        certificate, failing = certify(lm, rows, level, places)
+        if not any(failing):
+            break
+        for number, more in zip(held, failing, strict=True):
+            weak[number] |= more
+    kept = [
+        value
+        for number, spots in zip(held, places, strict=True)
+        for place, value in enumerate(found[number].tolist())
+        if place not in spots
+    ]
+    patch = {
+        number: {place: solutions[number].ids[place] for place in spots}
+        for number, spots in zip(held, places, strict=True)
+        if spots
+    }
+    return Repaired(Extras(patch, stored, list(edits)), certificate, min(kept, default=None))
+
+
+def _weak(lm: FrozenLM, solutions: Sequence[Solution], level: str, found: Sequence[Tensor]) -> list[set[int]]:
+    """For each row, the positions that are wrong or too narrow as the model itself decodes them."""
+    asked = threshold(lm, level)
+    floor = asked.margin - asked.shift
+    decoded = decode_ids(lm, solutions).ids
+    return [
+        {
+            place
+            for place, (token, got, value) in enumerate(zip(solution.ids, ids, margin.tolist(), strict=True))
+            if got != token or not value > floor
+        }
+        for solution, ids, margin in zip(solutions, decoded, found, strict=True)
+    ]
+
+
+def _is_stored(solution: Solution, places: set[int]) -> bool:
+    """Whether the tokens themselves take no more room than a patch."""
+    return bool(places) and patch_size({place: solution.ids[place] for place in places}) >= token_size(solution.ids)

@@ -1,0 +1,71 @@
+"""What an interrupted encoding leaves behind: the spans that were solved, beside the output, for the next run to take up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from prototokens.encoding import Kept, Span
+from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.tensors import write_atomically
+from prototokens.recipe import Recipe
+from prototokens.solution import Solution
+
+
+def partial_path(output: Path) -> Path:
+    """Where the solved spans of an output are kept until it is whole."""
+    return output.with_name(output.name + ".partial")
+
+
+def partial_key(lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int, start: str = "random") -> str:
+    """Hash of all that solved spans depend on: of another text, model or recipe they are worth nothing."""
+    parts = [lm.fingerprint, str(lm.dtype), layout.name, recipe.as_dict(), seed, ids, start]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def save_partial(path: Path, key: str, kept: Kept) -> None:
+    """Write the solved spans, atomically.
+
+    Raises:
+        FileError: the place cannot be written.
+    """
+    rows = [
+        {
+            "span": list(span),
+            "correct": solution.correct,
+            "margin": solution.margin,
+            "steps": solution.steps,
+            "row_steps": solution.row_steps,
+            "restarts": solution.restarts,
+            "seed": solution.seed,
+        }
+        for span, solution in kept.items()
+    ]
+    tensors = {str(number): solution.protos for number, solution in enumerate(kept.values())}
+    write_atomically(path, save(tensors, metadata={"key": key, "rows": json.dumps(rows)}))
+
+
+def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Kept:
+    """The solved spans of an earlier run with the same key; none where there was no such run, or its file cannot be read."""
+    if not path.exists():
+        return {}
+    try:
+        with safe_open(path, "pt") as handle:
+            metadata = handle.metadata() or {}
+            if metadata.get("key") != key:
+                return {}
+            kept: Kept = {}
+            for number, row in enumerate(json.loads(metadata["rows"])):
+                span = Span(*row.pop("span"))
+                kept[span] = Solution(
+                    protos=handle.get_tensor(str(number)), layout=layout, ids=tuple(ids[span.start : span.end]), **row
+                )
+            return kept
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        # A torn or foreign file: nothing is lost but time, and the new run writes its own.
+        return {}

@@ -1,0 +1,1 @@
+"""Training of an encoder, from a source of texts to a finished folder."""

@@ -1,0 +1,68 @@
+"""How good an encoder's raw vectors are: token accuracy and exact share by length, on texts that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from prototokens.encoder.decoder import Decoder
+from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.refine import Encoded, Texts
+from prototokens.lab.passages import without_folders
+from prototokens.lm.frozen_lm import FrozenLM
+
+GRID = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+AT_A_TIME = 64  # texts of one pass
+
+
+def lengths_of(most: int) -> list[int]:
+    """The lengths that are measured, for an encoder of texts of up to `most` tokens."""
+    return [*(length for length in GRID if length < most), most]
+
+
+@torch.no_grad()
+def measure(decoder: Decoder, encode: Callable[[Texts], Encoded], texts: Texts) -> dict[str, Any]:
+    """One row: of texts of one length, encoded and decoded in one pass each.
+
+    Args:
+        encode: texts to vectors.
+
+    Returns:
+        `length` in tokens, number of `texts`, token `accuracy` and `exact` share in [0, 1], `nats` a token, mean number of
+        `looks` through the decoder that a text took.
+    """
+    right = exact = count = looks = 0
+    nats = 0.0
+    for start in range(0, len(texts), AT_A_TIME):
+        part = texts[start : start + AT_A_TIME]
+        encoded = encode(part)
+        looks += int(encoded.looks.sum())
+        judged = decoder.judge(encoded.protos, part)
+        right += int(judged.scores.right.sum())
+        exact += int(judged.exact(len(part)).sum())
+        nats += float(judged.scores.loss.double().sum())
+        count += len(judged.scores.right)
+    return {
+        "length": len(texts[0]),
+        "texts": len(texts),
+        "accuracy": round(right / count, 5),
+        "exact": round(exact / len(texts), 5),
+        "nats": round(nats / count, 5),
+        "looks": round(looks / len(texts), 3),
+    }
+
+
+def by_length(
+    decoder: Decoder, encode: Callable[[Texts], Encoded], texts: Texts, lengths: Sequence[int]
+) -> list[dict[str, Any]]:
+    """`measure` of the beginnings of the same texts, one row for each length."""
+    return [measure(decoder, encode, [ids[:length] for ids in texts]) for length in lengths]
+
+
+def of_encoder(lm: FrozenLM, encoder: Encoder, texts: Texts, source: str) -> dict[str, Any]:
+    """What an encoder's config tells of held-out texts: `source`, and `by_length`'s `rows` of the weights as they are kept."""
+    lengths = lengths_of(encoder.shape.max_length)
+    rows = by_length(Decoder(lm, encoder.layout), lambda part: encoder.batch(lm, part), texts, lengths)
+    return {"source": without_folders(source), "rows": rows}

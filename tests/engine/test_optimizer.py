@@ -1,0 +1,90 @@
+"""The whitened step against its definition in float64, and when it is taken."""
+
+import pytest
+import torch
+
+from prototokens.engine import optimizer
+from prototokens.engine.optimizer import _power, move, side, whitens
+from prototokens.engine.state import Groups, Vectors
+from prototokens.recipe import Recipe
+
+
+def states(count, width, rate=0.1):
+    flat, whole = torch.zeros(count, width), torch.arange(count)
+    matrices = torch.zeros(count, width, width)
+    vectors = Vectors(
+        torch.ones(count, width), flat, flat.clone(), flat.clone(), whole, flat[:, 0], flat[:, 0], matrices, matrices.clone()
+    )
+    flag = torch.zeros(count, dtype=torch.bool)
+    return vectors, Groups(whole * 0, torch.full((count,), rate), whole, flat[:, 0], whole, flag, flag, flag)
+
+
+def gradients(steps, count, width):
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(count, width, width, generator=generator)
+    return [torch.einsum("cij,cj->ci", mix, torch.randn(count, width, generator=generator)) for _ in range(steps)]
+
+
+def test_whitened_steps_are_those_of_the_definition(monkeypatch):
+    """C^(-p) a at a root mean square of 1, with C taken anew every third step, at a rate that falls with the loss."""
+    monkeypatch.setattr(optimizer, "REFRESH", 3)
+    recipe = Recipe(whiten_rate=0.5, whiten_power=0.4, slow_below=2.0, schedule="constant")
+    vectors, state = states(2, 5)
+    fast, slow = recipe.betas
+    mean = torch.zeros(2, 5, dtype=torch.float64)
+    outer, where = torch.zeros(2, 5, 5, dtype=torch.float64), torch.ones(2, 5, dtype=torch.float64)
+    whitener = torch.zeros(0)
+    for age, slope in enumerate(gradients(18, 2, 5)):
+        loss = 4 * 0.8**age  # beyond which the rate does not fall, and below which no further
+        move(recipe, vectors, state, [age, age], slope, torch.full((2,), loss))
+        g = slope.double()
+        mean = fast * mean + (1 - fast) * g
+        outer = slow * outer + (1 - slow) * g[:, :, None] * g[:, None, :]
+        if age % 3 == 0:
+            values, axes = torch.linalg.eigh(outer)
+            values = values.clamp_min(0) + max(1e-4, 10 * 0.1 ** (age // 3)) * values.mean(1, keepdim=True)
+            whitener = torch.stack([axes[i] @ torch.diag(values[i] ** -0.4) @ axes[i].T for i in range(2)])
+        step = (whitener @ mean[:, :, None])[:, :, 0]
+        where = where - 0.1 * min(1, max(0.1, loss / 2)) * 0.5 * step / step.square().mean(1, keepdim=True).sqrt()
+        torch.testing.assert_close(vectors.now.double(), where, rtol=1e-3, atol=1e-3)
+
+
+def test_the_rate_of_a_given_start_does_not_fall_with_the_loss():
+    recipe, slope = Recipe(slow_below=2.0, schedule="constant"), gradients(1, 1, 5)[0]
+    moved = []
+    for steady in (False, True):
+        vectors, state = states(1, 5)
+        state.steady = torch.tensor([steady])
+        move(recipe, vectors, state, [0], slope, torch.ones(1))
+        moved.append(1 - vectors.now)
+    torch.testing.assert_close(moved[1], 2 * moved[0])
+
+
+def test_each_vector_goes_by_its_own_age():
+    """Two of different ages side by side: each moves as it would alone."""
+    recipe = Recipe(schedule="constant")
+    slopes = gradients(30, 2, 4)
+    together, state = states(2, 4)
+    alone = [states(1, 4) for _ in range(2)]
+    for age, slope in enumerate(slopes):
+        move(recipe, together, state, [age, age + 7], slope, torch.ones(2))
+        for place, shift in enumerate((0, 7)):
+            move(recipe, *alone[place], [age + shift], slope[place : place + 1], torch.ones(1))
+    for place in range(2):
+        torch.testing.assert_close(together.now[place], alone[place][0].now[0])
+    assert not torch.equal(together.whitener[0], together.whitener[1])
+
+
+def test_a_matrix_that_is_not_finite_spoils_no_other():
+    matrices = torch.stack([torch.full((3, 3), torch.nan), torch.diag(torch.tensor([1.0, 4.0, 9.0]))])
+    roots = _power(matrices, torch.full((2,), 1e-6), -0.5)
+    torch.testing.assert_close(roots[1], torch.diag(torch.tensor([1.0, 0.5, 1 / 3])), rtol=1e-4, atol=1e-4)
+    assert roots.isfinite().all()
+    assert _power(torch.zeros(1, 3, 3), torch.full((1,), 1e-6), -0.35).isfinite().all()
+
+
+@pytest.mark.parametrize(("whiten", "width", "expected"), [(False, 8, False), (True, 8, True), (True, 1025, False)])
+def test_matrices_are_kept_only_where_they_are_used(whiten, width, expected):
+    recipe = Recipe(whiten=whiten)
+    assert whitens(recipe, width) is expected
+    assert side(recipe, width) == (width if expected else 0)
