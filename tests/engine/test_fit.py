@@ -1,5 +1,6 @@
 """Fits on tiny random models: what is frozen, what is independent, what is returned."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -54,6 +55,27 @@ def test_a_row_goes_the_same_way_alone_and_in_company(any_lm):
     for other in (crowd[0], crowd[4]):
         torch.testing.assert_close(other.protos, alone.protos, rtol=1e-3, atol=1e-3)
         assert (other.correct, other.steps) == (alone.correct, alone.steps)
+
+
+@pytest.mark.parametrize("method", [None, Cramming(2)], ids=["one-step", "cramming"])
+def test_padding_harms_no_row_where_norms_have_no_epsilon(tiny_llama, method):
+    """A norm without an epsilon (Gemma 3n) makes NaN of zeros, and a weight of zero times NaN is NaN."""
+    config = copy.deepcopy(tiny_llama.model.config)
+    config.rms_norm_eps = 0.0
+    model = type(tiny_llama.model)(config)
+    model.load_state_dict(tiny_llama.model.state_dict())
+    lm = pt.FrozenLM(model, name="no-epsilon")
+    assert lm.hidden(torch.zeros(1, 3, lm.d_model)).isnan().all()
+    recipe = pt.Recipe.named("fast", steps=15, margin=1e3)
+    crowd = pt.fit(lm, IDS, recipe=recipe, method=method)
+    for ids, in_company in zip(IDS, crowd, strict=True):
+        (alone,) = pt.fit(lm, [ids], recipe=recipe, method=method)
+        assert in_company.failure is None
+        assert (in_company.correct, in_company.steps) == (alone.correct, alone.steps)
+        torch.testing.assert_close(in_company.protos, alone.protos, rtol=1e-3, atol=1e-3)
+    if method is None:
+        together, singly = decode_ids(lm, crowd), [decode_ids(lm, [row]).ids[0] for row in crowd]
+        assert together.ids == singly
 
 
 def test_rows_that_wait_give_what_they_give_at_once(tiny_llama):

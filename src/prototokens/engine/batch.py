@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from prototokens.engine.grid import on_grid
 from prototokens.engine.head import Scores, score
-from prototokens.engine.inputs import Arranged, Method, arrange
+from prototokens.engine.inputs import Arranged, Method, arrange, repeat_last
 from prototokens.engine.memory import is_out_of_memory, room
 from prototokens.engine.optimizer import bytes_per_vector, move, side
 from prototokens.engine.rows import Group, Starts
@@ -290,8 +289,8 @@ class Batch:
         self.scored = on_grid(self.vectors.now, self.vectors.scale, self.vectors.levels) if self.gridded else self.vectors.now
         protos = self.scored.clone().requires_grad_()
         inputs = self.arranged.inputs(protos[self.rows.slots])
-        if self.height > len(inputs):  # empty rows come last, and nothing is read from them
-            inputs = functional.pad(inputs, (0, 0, 0, 0, 0, self.height - len(inputs)))
+        if self.height > len(inputs):  # rows that fill up come last, and nothing is read from them
+            inputs = repeat_last(inputs, self.height)
         read = self.lm.hidden_static(inputs.to(self.lm.dtype)).flatten(0, 1)[self.arranged.read]
         scores = self._scores(read.detach(), self.targets)
         (gradient,) = torch.autograd.grad(read, protos, scores.gradient)

@@ -95,7 +95,7 @@ class Arranged(NamedTuple):
     """Rows of unequal length, padded to one shape.
 
     Attributes:
-        spread: one-hot over a row's vectors for each position; zero behind the row's end and where the text stands.
+        spread: one-hot over a row's vectors for each position; zero where the text stands.
         fixed: the input vectors where the text stands, zero elsewhere; None where no row has any.
         read: for each scored token of all rows, in order, its place in the flattened `[rows * positions]`.
         row_of: the row of each scored token.
@@ -112,19 +112,31 @@ class Arranged(NamedTuple):
         return placed if self.fixed is None else placed + self.fixed
 
 
+def repeat_last(values: Tensor, length: int) -> Tensor:
+    """The values, and then the last of them again and again, up to `length`: padding by what the row holds already.
+
+    Nothing reads the positions behind a row's end. Zeros there would still be inputs that no model was trained on: a norm
+    without an epsilon (Gemma 3n) makes NaN of them, in the loss's gradient too. The row's own last input is as harmless
+    as the row itself.
+    """
+    return torch.cat([values, values[-1:].expand(length - len(values), *values.shape[1:])])
+
+
 def arrange(lm: FrozenLM, plans: Sequence[Plan], vectors: int, width: int | None = None) -> Arranged:
     """Pad the plans of a batch to one shape: `width` positions, or as many as the longest has."""
     longest = max(len(plan.index) for plan in plans) if width is None else width
     spread = torch.zeros(len(plans), longest, vectors)
-    for row, plan in enumerate(plans):
-        places = (plan.index != GIVEN).nonzero()[:, 0]
-        spread[row, places, plan.index[places]] = 1.0
-    read = torch.cat([plan.scored + row * longest for row, plan in enumerate(plans)])
-    row_of = torch.cat([torch.full_like(plan.scored, row) for row, plan in enumerate(plans)])
     fixed = None
     if any(len(plan.given) for plan in plans):
         fixed = torch.zeros(len(plans), longest, lm.d_model, device=lm.device)
-        for row, plan in enumerate(plans):
-            places = (plan.index == GIVEN).nonzero()[:, 0].to(lm.device)
-            fixed[row, places] = lm.embed(plan.given.to(lm.device)).float()
+    for row, plan in enumerate(plans):
+        index = repeat_last(plan.index, longest)
+        places = (index != GIVEN).nonzero()[:, 0]
+        spread[row, places, index[places]] = 1.0
+        if fixed is not None and len(plan.given):
+            places = (index == GIVEN).nonzero()[:, 0]
+            given = repeat_last(plan.given, len(places))
+            fixed[row, places.to(lm.device)] = lm.embed(given.to(lm.device)).float()
+    read = torch.cat([plan.scored + row * longest for row, plan in enumerate(plans)])
+    row_of = torch.cat([torch.full_like(plan.scored, row) for row, plan in enumerate(plans)])
     return Arranged(spread.to(lm.device), fixed, read.to(lm.device), row_of.to(lm.device))
