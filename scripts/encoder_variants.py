@@ -22,7 +22,8 @@ import numpy as np
 
 import prototokens as pt
 from pages import put_between
-from prototokens.encoder.config import Shape, Training, as_json
+from prototokens._util.settings import as_json
+from prototokens.encoder.config import Shape
 from prototokens.lab.passages import without_folders
 from prototokens.lab.plots import Panel, Series, draw_lines, panels
 from prototokens.lab.provenance import stamp
@@ -30,6 +31,7 @@ from prototokens.lab.report import Table, save_figure
 from prototokens.lab.texts import Texts
 from prototokens.layout import tiled
 from prototokens.lm.devices import bfloat16_pays
+from prototokens.training.config import Training
 from prototokens.training.distil import save_solutions
 from prototokens.training.train import Running, train
 from row_files import RowFile, read_rows

@@ -21,8 +21,9 @@ import time
 from pathlib import Path
 
 import prototokens as pt
-from prototokens.encoder.config import Shape, Training
+from prototokens.encoder.config import Shape
 from prototokens.lm.devices import bfloat16_pays
+from prototokens.training.config import Training
 from prototokens.training.train import Running, Trainer
 
 TRIAL_STEPS = 6

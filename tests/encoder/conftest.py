@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from prototokens.encoder.config import Shape, Training
+from prototokens.encoder.config import Shape
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import make_network
+from prototokens.training.config import Training
 from prototokens.training.train import Running
 
 SHAPE = Shape(layout="tiled:2", max_length=6, width=16, layers=1, heads=2, feed_forward=24)

@@ -8,15 +8,16 @@ import torch
 from torch.nn import functional
 
 import prototokens as pt
-from prototokens.encoder.config import Shape, Training
+from prototokens.encoder.config import Shape
 from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import BEYOND, Encoder
 from prototokens.encoder.network import make_network
 from prototokens.encoder.refine import encode, look, looked
 from prototokens.encoder.starts import begin, raw
-from prototokens.engine.grid import Start
+from prototokens.engine.rows import Start
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
+from prototokens.training.config import Training
 from prototokens.training.train import Running, Trainer, train
 
 SHAPE = Shape(layout="mixed:2", max_length=7, width=16, layers=1, heads=2, feed_forward=24, refinements=2, refine_layers=1)

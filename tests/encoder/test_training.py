@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 import prototokens as pt
-from prototokens.encoder.config import Shape, Training
+from prototokens.encoder.config import Shape
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.starts import raw
 from prototokens.errors import FileError, Interrupted, TextError, UsageError
+from prototokens.training.config import Training
 from prototokens.training.data import Pool
 from prototokens.training.distil import save_solutions
 from prototokens.training.train import Running, Trainer, train

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import prototokens as pt
-from prototokens.engine.grid import Start, levels_of, nearest_grid, on_grid, values_of
+from prototokens.engine.grid import levels_of, nearest_grid, on_grid, values_of
+from prototokens.engine.rows import Start
 from prototokens.errors import UsageError
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import prototokens as pt
+from prototokens._util.files import write_atomically
 from prototokens.errors import FileError
 from prototokens.ptok.encoded import EncodedText
-from prototokens.ptok.tensors import write_atomically
 
 TEXT = "Call me Ishmael."
 

@@ -26,9 +26,9 @@ def decode(
     A file made with another model than the built-in one needs --model. The text is compared with the hash in the file; one that
     differs is printed with a warning, and the exit status is 1.
     """
+    from prototokens._util.files import write_atomically
     from prototokens.decoding import decode_text
     from prototokens.ptok.encoded import EncodedText
-    from prototokens.ptok.tensors import write_atomically
 
     if output is not None:
         common.check_output(output, force)

@@ -37,9 +37,9 @@ def trace(
         if output.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{output} is of no known kind: name the picture .png, .svg or .pdf")
         common.check_output(output, force)
+    from prototokens._util.files import write_atomically
     from prototokens.measure.inside import look
     from prototokens.ptok.encoded import EncodedText
-    from prototokens.ptok.tensors import write_atomically
 
     encoded = EncodedText.load(file)
     held = encoded.chunk(chunk)

@@ -15,8 +15,9 @@ from prototokens.cli import common
 from prototokens.errors import FileError, UsageError
 
 if TYPE_CHECKING:
-    from prototokens.encoder.config import Shape, Training
+    from prototokens.encoder.config import Shape
     from prototokens.lm.frozen_lm import FrozenLM
+    from prototokens.training.config import Training
 
 EXAMPLES = """\b
 Examples:
@@ -174,8 +175,8 @@ def _shape(options: dict[str, Any]) -> Shape:
 def _training(lm: FrozenLM, options: dict[str, Any]) -> Training:
     from dataclasses import fields
 
-    from prototokens.encoder.config import Training
     from prototokens.lm.devices import bfloat16_pays
+    from prototokens.training.config import Training
 
     given = {field.name: options[field.name] for field in fields(Training) if field.name != "dtype"}
     return Training(**given, dtype="bfloat16" if bfloat16_pays(lm.device) else "float32")

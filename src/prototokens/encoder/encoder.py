@@ -22,8 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from prototokens._util.files import write_atomically
+from prototokens._util.settings import as_json, from_json
 from prototokens._util.versions import versions
-from prototokens.encoder.config import Shape, as_json, from_json
+from prototokens.encoder.config import Shape
 from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.network import Network
 from prototokens.encoder.refine import Encoded, encode
@@ -31,7 +33,6 @@ from prototokens.errors import FileError, TextError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.tensors import write_atomically
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "encoder.safetensors", "README.md"

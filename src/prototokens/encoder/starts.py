@@ -12,8 +12,7 @@ import torch
 
 from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import CONFIG, Encoder, Encoding, next_longer
-from prototokens.engine.grid import Start
-from prototokens.engine.rows import Target
+from prototokens.engine.rows import Start, Target
 from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM

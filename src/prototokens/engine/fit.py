@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, overload
 
 from prototokens.engine.batch import Batch
-from prototokens.engine.grid import Start
 from prototokens.engine.inputs import Method, OneStep
 from prototokens.engine.memory import is_out_of_memory
 from prototokens.engine.progress import Progress
-from prototokens.engine.rows import Target, groups_of
+from prototokens.engine.rows import Start, Target, groups_of
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM

@@ -31,22 +31,6 @@ class Grid(NamedTuple):
     levels: Float32[Tensor, "vectors"]
 
 
-class Start(NamedTuple):
-    """Vectors that a fit begins from.
-
-    Attributes:
-        grid: what they are scored on, if not as they are.
-        rate: of the attempt that begins there, as a share of the recipe's: from nearly right vectors smaller steps get there
-            sooner.
-        spent: row-steps that it took to get there: they count as the fit's.
-    """
-
-    protos: Float32[Tensor, "vectors d_model"]
-    grid: Grid | None = None
-    rate: float = 1.0
-    spent: int = 0
-
-
 def levels_of(
     protos: Float32[Tensor, "vectors d_model"], scale: Float32[Tensor, "vectors"], levels: Float32[Tensor, "vectors"]
 ) -> Float32[Tensor, "vectors d_model"]:

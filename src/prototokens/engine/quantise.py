@@ -15,8 +15,9 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from prototokens.engine.fit import fit
-from prototokens.engine.grid import GRID_BITS, WIDTHS, Grid, Start, nearest_grid
+from prototokens.engine.grid import GRID_BITS, WIDTHS, Grid, nearest_grid
 from prototokens.engine.progress import Progress
+from prototokens.engine.rows import Start
 from prototokens.errors import UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe

@@ -6,11 +6,13 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 
-from prototokens.engine.grid import Start
+from prototokens.engine.grid import Grid
 from prototokens.engine.inputs import Method, Plan
 from prototokens.errors import TextError, UsageError
 from prototokens.lm.frozen_lm import FrozenLM
@@ -18,6 +20,22 @@ from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
 Target = str | Sequence[int]
+
+
+class Start(NamedTuple):
+    """Vectors that a fit begins from.
+
+    Attributes:
+        grid: what they are scored on, if not as they are.
+        rate: of the attempt that begins there, as a share of the recipe's: from nearly right vectors smaller steps get there
+            sooner.
+        spent: row-steps that it took to get there: they count as the fit's.
+    """
+
+    protos: Float32[Tensor, "vectors d_model"]
+    grid: Grid | None = None
+    rate: float = 1.0
+    spent: int = 0
 
 
 @dataclass

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from prototokens._util.files import write_atomically
 from prototokens.engine.certify import UNCERTIFIED, Certificate
 from prototokens.engine.grid import GRID_BITS, Grid
 from prototokens.errors import FileError, UsageError
@@ -28,15 +29,7 @@ from prototokens.planning.chunks import longest_target
 from prototokens.ptok.header import make_header, read_header, write_header
 from prototokens.ptok.patches import Extras, pack, unpack
 from prototokens.ptok.source import as_bytes
-from prototokens.ptok.tensors import (
-    check_declared,
-    check_header_length,
-    in_order,
-    pack_codes,
-    tensors_hash,
-    unpack_codes,
-    write_atomically,
-)
+from prototokens.ptok.tensors import check_declared, check_header_length, in_order, pack_codes, tensors_hash, unpack_codes
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

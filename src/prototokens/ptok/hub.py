@@ -16,11 +16,11 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub import errors as hub_errors
 
+from prototokens._util.files import write_atomically
 from prototokens._version import __version__
 from prototokens.errors import FileError
 from prototokens.lm.checks import one_line
 from prototokens.ptok.encoded import EncodedText
-from prototokens.ptok.tensors import write_atomically
 
 FILE = "text.ptok"
 CARD = "README.md"

@@ -9,10 +9,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from prototokens._util.files import write_atomically
 from prototokens.encoding import Kept, Span
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.tensors import write_atomically
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

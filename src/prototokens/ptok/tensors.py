@@ -1,4 +1,4 @@
-"""The tensors of a `.ptok` file as bytes: vectors of few bits packed, shapes found sound before anything is read, and writing.
+"""The tensors of a `.ptok` file as bytes: vectors of few bits packed, shapes found sound before anything is read.
 
 What they mean is `encoded`'s; docs/file-format.md describes them byte by byte.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -150,27 +148,3 @@ def in_order(content: bytes) -> bytes:
     if len(header) > MOST_HEADER:
         raise UsageError(f"the file's header takes {len(header):,} bytes, and {MOST_HEADER:,} are the most: encode in parts")
     return len(header).to_bytes(8, "little") + header + content[start:]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside, flush to the disk, rename.
-
-    Raises:
-        FileError: the place cannot be written; what was there stays.
-    """
-    beside = None
-    try:
-        place = Path(os.path.realpath(path))  # of a link, the file that it names is written, and the link stays
-        # The name is known before the file is there: Ctrl-C at any moment leaves none.
-        beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(beside, place)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FileError(f"{path} could not be written ({reason}): what was there before is untouched") from error
-    finally:
-        if beside is not None and os.path.exists(beside):
-            os.unlink(beside)

@@ -11,10 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from prototokens.encoder.config import Shape, Training, as_json, from_json
+from prototokens._util.files import write_atomically
+from prototokens._util.settings import as_json, from_json
+from prototokens.encoder.config import Shape
 from prototokens.encoder.network import Network
 from prototokens.errors import FileError, UsageError
-from prototokens.ptok.tensors import write_atomically
+from prototokens.training.config import Training
 
 NAME, BEFORE_DECAY, LOG = "checkpoint.safetensors", "checkpoint-before-decay.safetensors", "log.jsonl"
 ON_THE_WAY = {"steps": 0, "decay": 0.0}  # settings that a run may change and still go on from before its rate fell

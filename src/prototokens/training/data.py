@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from prototokens.encoder.config import Training
 from prototokens.errors import TextError
 from prototokens.lab.documents import documents, slices
 from prototokens.lab.texts import Running, Texts
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.training.config import Training
 
 SLICE = 1 << 16  # characters that are turned into ids at a time
 FEWEST = 16  # stretches without which there is nothing to learn from

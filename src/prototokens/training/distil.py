@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from prototokens.encoder.config import Training
+from prototokens._util.files import write_atomically
 from prototokens.errors import FileError
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.tensors import write_atomically
 from prototokens.solution import Solution
+from prototokens.training.config import Training
 
 KIND = "prototokens solutions 1"
 

@@ -9,7 +9,7 @@ from typing import Any
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.starts import starts_of
 from prototokens.engine.fit import fit
-from prototokens.engine.grid import Start
+from prototokens.engine.rows import Start
 from prototokens.lm.devices import wait
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from prototokens._util.extras import need
-from prototokens.encoder.config import Shape, Training, as_json
+from prototokens._util.settings import as_json
+from prototokens.encoder.config import Shape
 from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import Block, Network, make_network
@@ -42,6 +43,7 @@ from prototokens.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from prototokens.training.config import Training
 from prototokens.training.data import Pool, open_pool
 from prototokens.training.distil import Teacher, load_solutions
 from prototokens.training.evaluate import by_length, lengths_of, of_encoder
