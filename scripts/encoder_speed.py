@@ -22,7 +22,8 @@ from pathlib import Path
 import prototokens as pt
 from pages import put_between
 from prototokens.encoder.encoder import CONFIG, Encoder
-from prototokens.encoder.starts import SHIPPED, judged, shipped
+from prototokens.encoder.shipped import SHIPPED, shipped
+from prototokens.encoder.starts import judged
 from prototokens.lab.provenance import stamp
 from prototokens.lab.report import Table
 from prototokens.lab.texts import Texts

@@ -8,7 +8,9 @@ from typing import Literal, NamedTuple
 
 from prototokens.decoding import decode_text
 from prototokens.encoder.encoder import Encoder
-from prototokens.encoder.starts import begin, plan_from, without_steps
+from prototokens.encoder.plan import plan_from
+from prototokens.encoder.shipped import without_steps
+from prototokens.encoder.starts import begin
 from prototokens.engine.certify import threshold
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit

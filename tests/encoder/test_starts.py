@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import prototokens as pt
-from prototokens.encoder import starts
+from prototokens.encoder import shipped as shipped_module
 from prototokens.encoder.config import Shape
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import make_network
-from prototokens.encoder.starts import begin, chunk_lengths, plan_from, proved, raw, saves, shipped, without_steps
+from prototokens.encoder.plan import chunk_lengths, plan_from
+from prototokens.encoder.shipped import shipped, without_steps
+from prototokens.encoder.starts import begin, proved, raw, saves
 from prototokens.errors import FileError, TextError, UsageError
 from prototokens.training.proof import RATES, prove, tune
 
@@ -25,7 +27,7 @@ def proof(length, encoder_seconds, encoder_exact=8):
 @pytest.fixture
 def at_hand(untrained, tmp_path, monkeypatch):
     """The encoder, in the place where those are that ship."""
-    monkeypatch.setattr(starts, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(shipped_module, "SHIPPED", tmp_path / "shipped")
     untrained.config["proof"] = [proof(2, 1.0), proof(4, 1.0), proof(5, 3.0)]
     untrained.save(tmp_path / "shipped" / "one")
     return untrained
@@ -87,7 +89,7 @@ def test_auto_is_random_where_there_is_none(at_hand, tiny_llama, tiny_neox):
 
 def test_auto_is_random_for_texts_longer_than_it_was_trained_for(at_hand, tiny_llama):
     at_hand.config["proof"] = [proof(100, 1.0)]
-    at_hand.save(starts.SHIPPED / "one")
+    at_hand.save(shipped_module.SHIPPED / "one")
     assert begin(tiny_llama, [list(range(7)), [1]], "tiled:2").starts[0] is None
     assert begin(tiny_llama, [list(range(7)), [1]], "tiled:2").starts[1] is not None
 
@@ -121,7 +123,7 @@ def test_fits_go_on_from_an_encoder_at_the_rate_that_was_found(at_hand, tiny_lla
     at_hand.config["rates"] = [{"length": 2, "rate": 0.5}, {"length": 4, "rate": 0.1}]
     assert [at_hand.rate(length) for length in (1, 2, 3, 4, 5)] == [0.5, 0.5, 0.1, 0.1, 1.0]
     assert [start.rate for start in begin(tiny_llama, [[1, 2], [3]], "tiled:2", at_hand).starts] == [0.5, 0.5]
-    at_hand.save(starts.SHIPPED / "one")
+    at_hand.save(shipped_module.SHIPPED / "one")
     assert [start.rate for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], "tiled:2").starts] == [0.5, 0.1]
 
 
@@ -177,7 +179,7 @@ def test_auto_weighs_the_encoder_against_random_starts(at_hand, tiny_llama):
     for row_steps, chosen_there in ((8, True), (8000, False)):
         at_hand.config["proof"] = [proof(6, 1.0)]
         at_hand.config["proof"][0]["encoder"] |= {"row_steps": row_steps, "steps_median": 1}
-        at_hand.save(starts.SHIPPED / "one")
+        at_hand.save(shipped_module.SHIPPED / "one")
         plan = plan_from(tiny_llama, ids, vectors="auto")
         assert (plan == plain) is not chosen_there
         if chosen_there:
@@ -191,7 +193,7 @@ def test_of_several_the_one_is_taken_that_is_right_more_often(at_hand, tiny_llam
     for name, layout, accuracy in (("two", "tiled:3", 0.7), ("zero", "tiled:4", 0.4)):
         network = make_network(tiny_llama, Shape(layout=layout, max_length=6, width=16, layers=1, heads=2, feed_forward=32), 0)
         rows = {"rows": [held_out(2, 1.0), held_out(6, accuracy)]}
-        Encoder.of(tiny_llama, network, held_out=rows).save(starts.SHIPPED / name)
+        Encoder.of(tiny_llama, network, held_out=rows).save(shipped_module.SHIPPED / name)
     assert [shipped(tiny_llama, layout).layout.name for layout in (None, pt.Layout.named("tiled:4"))] == ["tiled:3", "tiled:4"]
 
 
@@ -200,7 +202,7 @@ def held_out(length, accuracy):
 
 
 def test_a_damaged_encoder_among_those_that_ship_is_said(at_hand, tiny_llama):
-    (starts.SHIPPED / "one" / "encoder.safetensors").write_bytes(b"")
+    (shipped_module.SHIPPED / "one" / "encoder.safetensors").write_bytes(b"")
     with pytest.raises(FileError, match="damaged"):
         begin(tiny_llama, TEXTS, "tiled:2", "auto")
 
@@ -218,7 +220,7 @@ class TestEncode:
         assert max(encoded.header["chunks"]) <= 6
         assert pt.decode(tiny_llama, encoded) == self.TEXT
         assert len(told) == 1
-        assert str(starts.SHIPPED) in told[0]
+        assert str(shipped_module.SHIPPED) in told[0]
 
     def test_without_a_step_it_is_the_encoders_word_and_patches(self, at_hand, tiny_llama):
         encoded = pt.encode(tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe.named("fast", steps=0))

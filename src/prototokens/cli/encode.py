@@ -115,7 +115,8 @@ def encode(
     output, content = _output_and_text(output, source, text, force)
     if not content:
         raise TextError("the text is empty: there is nothing to encode")
-    from prototokens.encoder.starts import plan_from, without_steps
+    from prototokens.encoder.plan import plan_from
+    from prototokens.encoder.shipped import without_steps
     from prototokens.encoding import certified_recipe
     from prototokens.layout import Layout
     from prototokens.recipe import Recipe
@@ -160,7 +161,7 @@ def _start(given: str) -> str | Encoder:
         FileError: no such name, and no encoder there.
     """
     from prototokens.encoder.encoder import Encoder
-    from prototokens.encoder.starts import NAMES
+    from prototokens.encoder.shipped import NAMES
 
     return given if given in NAMES else Encoder.load(Path(given))
 

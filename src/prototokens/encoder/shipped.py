@@ -1,0 +1,75 @@
+"""Which encoder there is for a model: those that ship with the package, and what a user's choice of a start asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prototokens.encoder.encoder import CONFIG, Encoder
+from prototokens.errors import FileError, UsageError
+from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.recipe import Recipe
+
+SHIPPED = Path(__file__).parents[1] / "builtin" / "encoder"
+NAMES = ("random", "encoder", "auto")
+
+
+def shipped(lm: FrozenLM, layout: Layout | None = None, folder: Path | None = None) -> Encoder | None:
+    """The encoder that ships with the package for this very model (by fingerprint), and this layout; None: there is none.
+
+    Args:
+        layout: of its vectors; without one, of several encoders the one that has most of the tokens of its longest texts right.
+        folder: an encoder's, or one that holds such folders; by default the package's.
+    """
+    found: list[Encoder] = []
+    for place in sorted((folder or SHIPPED).rglob(CONFIG)):
+        encoder = Encoder.load(place.parent)
+        try:
+            encoder.check(lm, layout)
+        except (FileError, UsageError):
+            continue
+        if layout is not None:  # no other is looked for: each one that is read takes time
+            return encoder
+        found.append(encoder)
+    return max(found, key=lambda one: one.measured[-1][1] if one.measured else 0.0, default=None)
+
+
+def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> Encoder | None:
+    """The encoder that a start insists on; None: it insists on none.
+
+    Args:
+        start: `random`, `auto`, `encoder`, or an encoder.
+        layout: that it has to be for; by default any.
+
+    Raises:
+        UsageError: no such start, no encoder for this model and layout, or one of another layout.
+        FileError: an encoder of another model.
+    """
+    if isinstance(start, Encoder):
+        start.check(lm, layout)
+        return start
+    if start not in NAMES:
+        raise UsageError(f"start {start!r} is none of {', '.join(NAMES)}")
+    if start != "encoder":
+        return None
+    encoder = shipped(lm, layout)
+    if encoder is None:
+        what = "" if layout is None else f" and layout {layout.name!r}"
+        raise UsageError(
+            f"there is no encoder for {lm.name!r}{what}: train one with prototokens train-encoder and give it as the start, or"
+            " start at random"
+        )
+    return encoder
+
+
+def without_steps(
+    lm: FrozenLM, start: str | Encoder, layout: str | Layout, vectors: int | str | None, recipe: str | Recipe
+) -> str | Encoder:
+    """The start as it is; but `auto` without a step is the encoder that ships, if there is one: else hardly a token is right.
+
+    Args:
+        layout, vectors: as `plan_from` takes them.
+    """
+    if start != "auto" or Recipe.named(recipe).steps or vectors is not None:
+        return start
+    return shipped(lm, None if layout == "auto" else Layout.named(layout)) or start
