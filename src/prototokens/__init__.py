@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from prototokens.decoding import decode
     from prototokens.encoding import encode
     from prototokens.engine.decode import decode_ids
-    from prototokens.engine.fit import fit
     from prototokens.engine.progress import Progress
+    from prototokens.fitting import fit
     from prototokens.layout import Layout
     from prototokens.lm.frozen_lm import FrozenLM
     from prototokens.planning.chunks import plan_chunks
@@ -48,7 +48,7 @@ _HOMES = {
     "decode": "prototokens.decoding",
     "decode_ids": "prototokens.engine.decode",
     "encode": "prototokens.encoding",
-    "fit": "prototokens.engine.fit",
+    "fit": "prototokens.fitting",
     "plan_chunks": "prototokens.planning.chunks",
 }
 

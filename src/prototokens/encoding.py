@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from prototokens.decoding import decode_text
 from prototokens.encoder.encoder import Encoder
@@ -14,9 +14,10 @@ from prototokens.encoder.starts import begin
 from prototokens.engine.certify import threshold
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
+from prototokens.engine.inputs import OneStep
 from prototokens.engine.progress import Progress
 from prototokens.engine.quantise import quantise
-from prototokens.errors import TextError, UsageError
+from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import MOST_HALVINGS, ChunkPlan
@@ -24,20 +25,11 @@ from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.repair import repair
 from prototokens.ptok.sizes import sizes_of
 from prototokens.ptok.source import Source, read_source
+from prototokens.ptok.spans import Solved, Span, halves, left_by, spans_of
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
 INEXACT = ("halve", "patch", "keep")
-
-
-class Span(NamedTuple):
-    """A stretch of the text's ids: from `start` to before `end`."""
-
-    start: int
-    end: int
-
-
-Kept = dict[Span, Solution]
 
 
 def encode(
@@ -54,7 +46,7 @@ def encode(
     rows: int | None = None,
     plan: ChunkPlan | None = None,
     progress: Callable[[Progress], None] | None = None,
-    kept: Kept | None = None,
+    kept: Solved | None = None,
     certify: str = "standard",
     inexact: str | None = None,
     bits: int | Literal["auto"] = 32,
@@ -141,17 +133,17 @@ class _Work:
     said: Callable[[str], None] | None
 
 
-def _solve(work: _Work, lengths: list[int], kept: Kept, tries: int) -> tuple[list[Solution], int]:
+def _solve(work: _Work, lengths: list[int], kept: Solved, tries: int) -> tuple[list[Solution], int]:
     """Fit the chunks, and the halves of those that fail, so many times in all; `kept` gets each that is exact.
 
     Returns:
         The solutions in the order of the text, exact or not, and the row-steps they took, those of `kept` among them.
     """
-    spans = [part for span in _spans(lengths) for part in _as_kept(span, kept)]
-    failed: Kept = {}
+    spans = [part for span in spans_of(lengths) for part in left_by(span, kept)]
+    failed: Solved = {}
     row_steps = sum(kept[span].row_steps for span in spans if span in kept)
     for attempt in range(tries):
-        spans = [part for span in spans for part in (_halves(span) if span in failed else [span])]
+        spans = [part for span in spans for part in (halves(span) if span in failed else [span])]
         waiting = [span for span in spans if span not in kept]
 
         def keep(order: int, solution: Solution, waiting: list[Span] = waiting) -> None:
@@ -164,11 +156,11 @@ def _solve(work: _Work, lengths: list[int], kept: Kept, tries: int) -> tuple[lis
         solutions = fit(
             work.lm,
             targets,
-            layout=work.layout,
-            recipe=work.recipe,
+            OneStep(work.layout),
+            work.recipe,
             seed=work.seed + attempt,
             share=work.share,
-            start=begun.starts,
+            starts=begun.starts,
             rows=work.rows,
             progress=work.progress,
             finished=keep,
@@ -202,33 +194,9 @@ def certified_recipe(lm: FrozenLM, recipe: str | Recipe, level: str) -> Recipe:
     return replace(recipe, margin=max(recipe.margin, round(threshold(lm, level).margin, 6)))
 
 
-def text_ids(lm: FrozenLM, text: str) -> list[int]:
-    """The ids of a text, checked to give the same text back.
-
-    Raises:
-        TextError: an empty text; one with lone surrogates; one that the tokenizer changes.
-    """
-    if not text:
-        raise TextError("the text is empty: there is nothing to encode")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise TextError(f"the text has a lone surrogate at character {error.start}, which no UTF-8 text holds") from error
-    ids = lm.encode(text)
-    back = lm.decode(ids)
-    if back != text:
-        place = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
-        raise TextError(
-            f"the tokenizer of {lm.name!r} does not give this text back: at character {place} it has"
-            f" {back[place : place + 12]!r} for"
-            f" {text[place : place + 12]!r}; use a model with a byte-level tokenizer, such as 'builtin'"
-        )
-    return ids
-
-
 def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:
     """Refuse what cannot be: under causal attention, an e that all chunks share gives each of them the same output."""
-    starts = [span.start for span in _spans(plan.lengths)]
+    starts = [span.start for span in spans_of(plan.lengths)]
     if int(plan.layout.scored(1)[0]) == 0 and len({ids[start] for start in starts}) > 1:
         raise UsageError(
             f"with layout {plan.layout.name!r} the first token of a chunk is read from e alone, so one e for all chunks cannot"
@@ -236,21 +204,7 @@ def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:
         )
 
 
-def _spans(lengths: list[int]) -> list[Span]:
-    spans, start = [], 0
-    for length in lengths:
-        spans.append(Span(start, start + length))
-        start += length
-    return spans
-
-
-def _halves(span: Span) -> list[Span]:
-    """The two halves of a span; a single token stays whole, for another try from another start."""
-    middle = (span.start + span.end) // 2
-    return [span] if middle == span.start else [Span(span.start, middle), Span(middle, span.end)]
-
-
-def _all_decode(lm: FrozenLM, spans: list[Span], kept: Kept, failed: Kept) -> bool:
+def _all_decode(lm: FrozenLM, spans: list[Span], kept: Solved, failed: Solved) -> bool:
     """Whether all spans decode exactly. What decodes, not what the fit says, settles which are kept and which have failed."""
     solutions = [kept.get(span) or failed[span] for span in spans]
     for span, solution, got in zip(spans, solutions, decode_ids(lm, solutions).ids, strict=True):
@@ -259,10 +213,3 @@ def _all_decode(lm: FrozenLM, spans: list[Span], kept: Kept, failed: Kept) -> bo
         right[span] = decoded
         wrong.pop(span, None)
     return all(span in kept for span in spans)
-
-
-def _as_kept(span: Span, kept: Kept) -> list[Span]:
-    """The span as an earlier run left it: whole, or halved as far as parts of it were solved."""
-    if span in kept or not any(span.start <= other.start < other.end <= span.end for other in kept):
-        return [span]
-    return [part for half in _halves(span) for part in _as_kept(half, kept)]

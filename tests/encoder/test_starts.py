@@ -17,6 +17,7 @@ from prototokens.errors import FileError, TextError, UsageError
 from prototokens.training.proof import RATES, prove, tune
 
 TEXTS = [[5, 6, 7, 8], [3], [1, 2, 3, 4, 5, 6]]
+TILED = pt.Layout.named("tiled:2")
 
 
 def proof(length, encoder_seconds, encoder_exact=8):
@@ -54,11 +55,11 @@ def test_a_fit_from_a_poor_encoder_is_exact_all_the_same(untrained, tiny_llama):
 
 
 def test_a_text_is_taken_as_well_as_its_ids(untrained, tiny_llama):
-    (by_text,) = begin(tiny_llama, ["abc"], "tiled:2", untrained).starts
-    (by_ids,) = begin(tiny_llama, [tiny_llama.encode("abc")], "tiled:2", untrained).starts
-    assert by_text is not None
-    assert by_ids is not None
+    recipe = pt.Recipe.named("fast", steps=0)
+    by_text = pt.fit(tiny_llama, "abc", layout="tiled:2", recipe=recipe, start=untrained)
+    (by_ids,) = pt.fit(tiny_llama, [tiny_llama.encode("abc")], layout="tiled:2", recipe=recipe, start=untrained)
     assert torch.equal(by_text.protos, by_ids.protos)
+    assert torch.equal(by_text.protos, untrained.vectors(tiny_llama, [by_text.ids])[0])
 
 
 def test_the_one_that_ships_is_found_by_model_and_layout(at_hand, tiny_llama, tiny_neox):
@@ -67,21 +68,21 @@ def test_the_one_that_ships_is_found_by_model_and_layout(at_hand, tiny_llama, ti
     assert found.config["model"] == at_hand.config["model"]
     assert shipped(tiny_llama, pt.Layout.named("paper")) is None
     assert shipped(tiny_neox) is None
-    assert all(start is not None for start in begin(tiny_llama, TEXTS, "tiled:2", "encoder").starts)
+    assert all(start is not None for start in begin(tiny_llama, TEXTS, TILED, "encoder").starts)
 
 
 def test_auto_takes_it_where_it_has_proved_to_save_time(at_hand, tiny_llama):
     """Up to 4 tokens here; at 5 it was slower, and beyond that nothing was tried."""
-    begun = begin(tiny_llama, TEXTS, "tiled:2", "auto")
+    begun = begin(tiny_llama, TEXTS, TILED, "auto")
     assert [start is not None for start in begun.starts] == [True, True, False]
     assert "2 of 3 chunks start from the encoder" in begun.words
-    everything = begin(tiny_llama, [[1, 2, 3, 4, 5]], "tiled:2", "auto")
+    everything = begin(tiny_llama, [[1, 2, 3, 4, 5]], TILED, "auto")
     assert everything.starts == [None]
 
 
 def test_auto_is_random_where_there_is_none(at_hand, tiny_llama, tiny_neox):
     for lm, layout in ((tiny_llama, "paper"), (tiny_neox, "tiled:2")):
-        begun = begin(lm, TEXTS, layout, "auto")
+        begun = begin(lm, TEXTS, pt.Layout.named(layout), "auto")
         assert begun.starts == [None] * 3
         assert "no encoder" in begun.words
     assert all(solution.exact for solution in pt.fit(tiny_llama, TEXTS, layout="paper", start="auto"))
@@ -90,8 +91,8 @@ def test_auto_is_random_where_there_is_none(at_hand, tiny_llama, tiny_neox):
 def test_auto_is_random_for_texts_longer_than_it_was_trained_for(at_hand, tiny_llama):
     at_hand.config["proof"] = [proof(100, 1.0)]
     at_hand.save(shipped_module.SHIPPED / "one")
-    assert begin(tiny_llama, [list(range(7)), [1]], "tiled:2").starts[0] is None
-    assert begin(tiny_llama, [list(range(7)), [1]], "tiled:2").starts[1] is not None
+    assert begin(tiny_llama, [list(range(7)), [1]], TILED).starts[0] is None
+    assert begin(tiny_llama, [list(range(7)), [1]], TILED).starts[1] is not None
 
 
 def test_a_start_that_loses_texts_does_not_count_as_saving(untrained):
@@ -122,9 +123,9 @@ def test_a_rate_is_chosen_among_those_that_lose_no_text(untrained, tiny_llama):
 def test_fits_go_on_from_an_encoder_at_the_rate_that_was_found(at_hand, tiny_llama):
     at_hand.config["rates"] = [{"length": 2, "rate": 0.5}, {"length": 4, "rate": 0.1}]
     assert [at_hand.rate(length) for length in (1, 2, 3, 4, 5)] == [0.5, 0.5, 0.1, 0.1, 1.0]
-    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3]], "tiled:2", at_hand).starts] == [0.5, 0.5]
+    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3]], TILED, at_hand).starts] == [0.5, 0.5]
     at_hand.save(shipped_module.SHIPPED / "one")
-    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], "tiled:2").starts] == [0.5, 0.1]
+    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], TILED).starts] == [0.5, 0.1]
 
 
 def test_starts_that_cannot_be_are_refused_in_words(at_hand, untrained, tiny_llama, tiny_neox):
@@ -204,7 +205,7 @@ def held_out(length, accuracy):
 def test_a_damaged_encoder_among_those_that_ship_is_said(at_hand, tiny_llama):
     (shipped_module.SHIPPED / "one" / "encoder.safetensors").write_bytes(b"")
     with pytest.raises(FileError, match="damaged"):
-        begin(tiny_llama, TEXTS, "tiled:2", "auto")
+        begin(tiny_llama, TEXTS, TILED, "auto")
 
 
 class TestEncode:

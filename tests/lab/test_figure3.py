@@ -5,8 +5,8 @@ import torch
 from experiment_runs import carried_out, cells, settings
 
 from prototokens.engine.decode import generate_from
-from prototokens.engine.fit import fit
 from prototokens.engine.inputs import Cramming
+from prototokens.fitting import fit
 from prototokens.lab.experiments import figure3
 from prototokens.lab.job import Fit
 from prototokens.lab.kept import Kept

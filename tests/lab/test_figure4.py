@@ -27,7 +27,7 @@ def test_throughput_both_ways(tiny_llama, tmp_path):
 def test_what_does_not_come_back_is_not_timed(tiny_llama, tmp_path):
     config = settings(tiny_llama, most_texts=1, grid=(2,))
     (job, _) = figure4.jobs(config)
-    from prototokens.engine.fit import fit
+    from prototokens.fitting import fit
 
     solution = fit(tiny_llama, [list(job.text.ids)], recipe="fast")[0]
     wrong = dataclasses.replace(solution, ids=tuple((token + 1) % 256 for token in solution.ids))

@@ -5,7 +5,7 @@ import torch
 from experiment_runs import carried_out, cells, settings
 from torch.nn import functional
 
-from prototokens.engine.fit import fit
+from prototokens.fitting import fit
 from prototokens.lab.experiments.figure7 import PLACES, Between
 from prototokens.recipe import Recipe
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from experiment_runs import settings
 
-from prototokens.engine.fit import fit
 from prototokens.errors import FileError, ModelError, UsageError
+from prototokens.fitting import fit
 from prototokens.lab import drive as driving
 from prototokens.lab import experiments, models
 from prototokens.lab.job import Fit, Job

@@ -17,7 +17,6 @@ from prototokens.planning.chunks import (
     Outlook,
     _cut,
     clock,
-    longest_target,
     plan_chunks,
     price,
 )
@@ -113,7 +112,7 @@ def test_a_plan_for_a_model(tiny_llama, count, options):
     ids = ids_of(tiny_llama, count)
     plan = plan_chunks(tiny_llama, ids, **options)
     assert sum(plan.lengths) == count
-    assert max(plan.lengths) <= min(LONGEST, longest_target(tiny_llama, plan.layout))
+    assert max(plan.lengths) <= min(LONGEST, tiny_llama.longest_target(plan.layout))
     information = (tiny_llama.surprisal(ids).double() / math.log(2)).tolist()
     assert plan.bits == pytest.approx(sum(information))
     most = max(LOADS) * plan.layout.vectors * tiny_llama.d_model

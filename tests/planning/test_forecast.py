@@ -251,12 +251,12 @@ def test_a_pace_is_measured_on_the_plans_own_chunks(tiny_llama, monkeypatch):
     plan = pt.plan_chunks(tiny_llama, ids, "paper", length=8)
     seen = []
 
-    def fit(lm, targets, **options):
-        seen.append((targets, options))
-        return pt.fit(lm, targets, **options)
+    def fit(lm, targets, method, recipe, **options):
+        seen.append((targets, recipe))
+        return pt.fit(lm, targets, method=method, recipe=recipe, **options)
 
     monkeypatch.setattr("prototokens.planning.throughput.fit", fit)
     assert measured_pace(tiny_llama, ids, plan, Recipe(), rows=3) > 0
-    ((targets, options),) = seen
+    ((targets, recipe),) = seen
     assert targets == [ids[:8], ids[8:16], ids[16:24]]
-    assert options["recipe"].steps == STEPS
+    assert recipe.steps == STEPS

@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download as snapshot
 
 import prototokens as pt
 from prototokens.errors import FileError
+from prototokens.lab import hub as results_hub
 from prototokens.ptok import hub
 
 TEXT = "Call me Ishmael."
@@ -37,30 +38,30 @@ def there(monkeypatch, tmp_path):
 
 
 def test_into_a_folder_and_back(encoded, tiny_llama, tmp_path):
-    path = hub.save_pretrained(encoded, tmp_path / "deep" / "folder")
+    path = encoded.save_pretrained(tmp_path / "deep" / "folder")
     assert sorted(each.name for each in path.parent.iterdir()) == ["README.md", "text.ptok"]
-    assert pt.decode(tiny_llama, hub.from_pretrained(path.parent)) == TEXT
+    assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained(path.parent)) == TEXT
     with pytest.raises(FileError, match="has no revision 'main'"):
-        hub.from_pretrained(path.parent, revision="main")
+        pt.EncodedText.from_pretrained(path.parent, revision="main")
     (tmp_path / "taken").write_text("")
     with pytest.raises(FileError, match="cannot be made"):
-        hub.save_pretrained(encoded, tmp_path / "taken")
+        encoded.save_pretrained(tmp_path / "taken")
 
 
 def test_to_the_hub_and_back(encoded, tiny_llama, there):
     endpoint, holds = there
-    address = hub.push_to_hub(encoded, "me/ishmael", private=True, token=TOKEN, endpoint=endpoint)
+    address = encoded.push_to_hub("me/ishmael", private=True, token=TOKEN, endpoint=endpoint)
     assert address.startswith(f"{endpoint}/me/ishmael/commit/")
     assert holds.created[0][:2] == ("model", "me/ishmael")
     assert True in holds.created[0][2:] or "private" in holds.created[0][2:]
     assert any("prototokens/" in agent for _, agent in holds.seen)
-    back = hub.from_pretrained("me/ishmael", endpoint=endpoint)
+    back = pt.EncodedText.from_pretrained("me/ishmael", endpoint=endpoint)
     assert pt.decode(tiny_llama, back) == TEXT
     first = address.rpartition("/")[2]
     other = pt.encode(tiny_llama, "Some years ago", chunk_length=7)
-    hub.push_to_hub(other, "me/ishmael", token=TOKEN, endpoint=endpoint)  # again, into what is there
-    assert pt.decode(tiny_llama, hub.from_pretrained("me/ishmael", endpoint=endpoint)) == "Some years ago"
-    assert pt.decode(tiny_llama, hub.from_pretrained("me/ishmael", revision=first, endpoint=endpoint)) == TEXT
+    other.push_to_hub("me/ishmael", token=TOKEN, endpoint=endpoint)  # again, into what is there
+    assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained("me/ishmael", endpoint=endpoint)) == "Some years ago"
+    assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained("me/ishmael", revision=first, endpoint=endpoint)) == TEXT
 
 
 def test_an_encoded_text_goes_there_by_itself(encoded, tiny_llama, there, monkeypatch, tmp_path):
@@ -77,15 +78,16 @@ def test_what_the_page_shows_of_the_hub_does_what_it_says(encoded, there, monkey
     """The lines of docs/how-to/hub.md that need an account."""
     endpoint, holds = there
     at = {"endpoint": endpoint}
-    monkeypatch.setattr(hub, "HfApi", lambda **options: hub_api(**{**options, **at, "token": TOKEN}))
+    for module in (hub, results_hub):
+        monkeypatch.setattr(module, "HfApi", lambda **options: hub_api(**{**options, **at, "token": TOKEN}))
     monkeypatch.setattr(hub, "hf_hub_download", lambda *names, **options: download(*names, **{**options, **at}))
-    monkeypatch.setattr(hub, "snapshot_download", lambda *names, **options: snapshot(*names, **{**options, **at}))
+    monkeypatch.setattr(results_hub, "snapshot_download", lambda *names, **options: snapshot(*names, **{**options, **at}))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reproduced" / "builtin").mkdir(parents=True)
     (tmp_path / "reproduced" / "builtin" / "rows.jsonl").write_text('{"experiment": "table1", "model": "a/b"}\n')
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "hub.md").read_text(encoding="utf-8")
     lines = [block for block in re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "hub" in block]
-    names = {"encoded": encoded, "pt": pt, "hub": hub}
+    names = {"encoded": encoded, "pt": pt, "hub": results_hub}
     for block in lines:
         exec(block, names)
     assert len(lines) == 2
@@ -104,9 +106,9 @@ def test_results_to_the_hub_and_back(there, tmp_path):
     (folder / ".hidden.json").write_text("{}")
     (tmp_path / "secret.json").write_text("{}")
     (folder / "link.json").symlink_to(tmp_path / "secret.json")
-    hub.push_results(folder, "me/rows", token=TOKEN, endpoint=endpoint)
+    results_hub.push_results(folder, "me/rows", token=TOKEN, endpoint=endpoint)
     assert holds.created[0][:2] == ("dataset", "me/rows")
-    back = hub.pull_results("me/rows", endpoint=endpoint)
+    back = results_hub.pull_results("me/rows", endpoint=endpoint)
     found = sorted(path.relative_to(back).as_posix() for path in back.rglob("*") if path.is_file())
     assert found == ["README.md", "table1/figure.png", "table1/rows.jsonl"]
     assert (back / "table1" / "rows.jsonl").read_bytes() == (folder / "table1" / "rows.jsonl").read_bytes()
@@ -114,7 +116,7 @@ def test_results_to_the_hub_and_back(there, tmp_path):
     assert "| `table1/rows.jsonl` | 2 |" in card
     assert "Models: a/b, builtin. Experiments: table1." in card
     with pytest.raises(FileError, match="holds no rows"):
-        hub.push_results(tmp_path / "nothing", "me/rows", token=TOKEN, endpoint=endpoint)
+        results_hub.push_results(tmp_path / "nothing", "me/rows", token=TOKEN, endpoint=endpoint)
 
 
 def test_a_card_names_the_model_and_is_honest(encoded, tiny_llama, monkeypatch, tmp_path, capsys):
@@ -125,7 +127,7 @@ def test_a_card_names_the_model_and_is_honest(encoded, tiny_llama, monkeypatch, 
     assert f"SHA-256 `{encoded.header['text']['sha256']}`" in card
     assert "base_model" not in hub.card(encoded)
     # The card's own code, with the tiny model in the built-in's place.
-    hub.save_pretrained(encoded, tmp_path)
+    encoded.save_pretrained(tmp_path)
     code = hub.card(encoded, str(tmp_path)).split("```python\n")[1].split("```")[0]
     monkeypatch.setattr(pt.FrozenLM, "from_pretrained", lambda name: tiny_llama)
     exec(code, {})
@@ -153,9 +155,9 @@ def test_a_header_cannot_write_the_card(encoded):
 )
 def test_what_is_not_there(encoded, there, name, options, sentence):
     endpoint, _ = there
-    hub.push_to_hub(encoded, "me/there", token=TOKEN, endpoint=endpoint)
+    encoded.push_to_hub("me/there", token=TOKEN, endpoint=endpoint)
     with pytest.raises(FileError, match=sentence) as caught:
-        hub.from_pretrained(name, endpoint=endpoint, **options)
+        pt.EncodedText.from_pretrained(name, endpoint=endpoint, **options)
     assert "\n" not in str(caught.value)
 
 
@@ -164,16 +166,16 @@ def test_a_hub_that_refuses_or_is_not_there(encoded, there, monkeypatch):
     # Between its tries huggingface_hub waits for seconds.
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None, time=time.time))
     with pytest.raises(FileError) as refused:
-        hub.push_to_hub(encoded, "me/ishmael", token="hf_wrong", endpoint=endpoint)
+        encoded.push_to_hub("me/ishmael", token="hf_wrong", endpoint=endpoint)
     assert "\n" not in str(refused.value)
     with pytest.raises(FileError, match="could not be reached"):
-        hub.from_pretrained("me/ishmael", endpoint="http://127.0.0.1:9")
+        pt.EncodedText.from_pretrained("me/ishmael", endpoint="http://127.0.0.1:9")
 
 
 def test_a_file_that_is_none_of_ours(there, encoded):
     endpoint, holds = there
-    hub.push_to_hub(encoded, "me/ishmael", token=TOKEN, endpoint=endpoint)
+    encoded.push_to_hub("me/ishmael", token=TOKEN, endpoint=endpoint)
     commit = list(holds.commits[("model", "me/ishmael")])[-1]
     holds.commits[("model", "me/ishmael")][commit]["text.ptok"] = b"something else"
     with pytest.raises(FileError, match=r"is not a whole \.ptok file"):
-        hub.from_pretrained("me/ishmael", endpoint=endpoint)
+        pt.EncodedText.from_pretrained("me/ishmael", endpoint=endpoint)

@@ -4,16 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tokenizers import normalizers
 
 import prototokens as pt
 from prototokens import encoding
-from prototokens.encoding import Span, _as_kept, text_ids
-from prototokens.errors import NotExactError, TextError, UsageError
+from prototokens.errors import NotExactError, UsageError
 from prototokens.layout import Layout
-from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import plan_chunks
 from prototokens.ptok.resume import load_partial, partial_key, save_partial
+from prototokens.ptok.spans import Span, left_by
 
 TEXT = "Call me Ishmael. Some"
 
@@ -27,13 +25,13 @@ def fits(monkeypatch):
 
     fits, fit = Fits(), encoding.fit
 
-    def watched(lm, targets, *, finished, **options):
+    def watched(lm, targets, *resolved, finished, **options):
         fits.append([tuple(target) for target in targets])
 
         def spoiled(order, solution):
             finished(order, fits.spoil(solution) if fits.spoil else solution)
 
-        return fit(lm, targets, finished=spoiled, **options)
+        return fit(lm, targets, *resolved, finished=spoiled, **options)
 
     monkeypatch.setattr(encoding, "fit", watched)
     return fits
@@ -185,30 +183,18 @@ def test_spans_solved_apart_are_not_taken_where_a_vector_is_shared(tiny_llama, f
 def test_an_earlier_run_is_followed_as_far_as_it_halved(tiny_llama):
     some = pt.fit(tiny_llama, [[1]])[0]
     kept = dict.fromkeys([Span(0, 2), Span(4, 8), Span(9, 10)], some)
-    assert _as_kept(Span(0, 8), kept) == [(0, 2), (2, 4), (4, 8)]
-    assert _as_kept(Span(8, 16), kept) == [(8, 9), (9, 10), (10, 12), (12, 16)]
-    assert _as_kept(Span(16, 24), kept) == [(16, 24)]
-    assert _as_kept(Span(4, 8), kept) == [(4, 8)]
+    assert left_by(Span(0, 8), kept) == [(0, 2), (2, 4), (4, 8)]
+    assert left_by(Span(8, 16), kept) == [(8, 9), (9, 10), (10, 12), (12, 16)]
+    assert left_by(Span(16, 24), kept) == [(16, 24)]
+    assert left_by(Span(4, 8), kept) == [(4, 8)]
     # Cut elsewhere: of no use, and no harm.
-    assert _as_kept(Span(3, 9), kept) == [(3, 6), (6, 9)]
+    assert left_by(Span(3, 9), kept) == [(3, 6), (6, 9)]
 
 
 def test_a_plan_of_another_text_is_refused(tiny_llama):
     plan = plan_chunks(tiny_llama, tiny_llama.encode("abc"))
     with pytest.raises(UsageError, match="the plan is for 3 tokens and the text has 4"):
         pt.encode(tiny_llama, "abcd", plan=plan)
-
-
-def test_texts_that_cannot_be_encoded(tiny_llama, byte_tokenizer):
-    with pytest.raises(TextError, match="the text is empty"):
-        text_ids(tiny_llama, "")
-    with pytest.raises(TextError, match="lone surrogate at character 2"):
-        text_ids(tiny_llama, "ab\ud800")
-    byte_tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
-    changing = FrozenLM(tiny_llama.model, byte_tokenizer, name="changing")
-    assert text_ids(changing, "caf\u00e9") == tiny_llama.encode("caf\u00e9")
-    with pytest.raises(TextError, match="at character 3 it has '\u00e9' for 'e\u0301'"):
-        text_ids(changing, "cafe\u0301")
 
 
 class TestPartial:

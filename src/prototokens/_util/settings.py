@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prototokens.errors import UsageError
 
@@ -12,18 +12,18 @@ Kind = TypeVar("Kind")
 
 
 def as_json(values: Any) -> dict[str, Any]:
-    """For JSON; `from_json` is the way back."""
+    """The settings as a JSON object; `from_json` is the inverse."""
     return asdict(values)
 
 
 def from_json(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """From JSON, values unknown to this version left out.
+    """The settings of a JSON object; keys unknown to this version are left out.
 
     Raises:
         UsageError: a value out of range.
         TypeError: a value of another kind.
     """
-    known = {field.name for field in fields(kind)}
+    known = {field.name for field in fields(cast(Any, kind))}
     kept = {key: _tuples(value) for key, value in values.items() if key in known}
     return kind(**kept)
 
@@ -33,6 +33,15 @@ def _tuples(value: Any) -> Any:
 
 
 def require(what: str, rules: Mapping[str, bool]) -> None:
-    for rule, kept in rules.items():
-        if not kept:
+    """Refuse settings that break a rule.
+
+    Args:
+        what: is being made, to open the sentence.
+        rules: each rule in words, and whether it holds.
+
+    Raises:
+        UsageError: the first rule that does not hold.
+    """
+    for rule, holds in rules.items():
+        if not holds:
             raise UsageError(f"{what} cannot be made so: {rule}")

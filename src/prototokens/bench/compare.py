@@ -20,10 +20,10 @@ from prototokens.bench.peak import PeakMemory
 from prototokens.bench.serial import fit_serial
 from prototokens.engine.batch import compiled_heights, compiled_width
 from prototokens.engine.decode import decode_ids
-from prototokens.engine.fit import fit
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.memory import room
 from prototokens.engine.rows import Starts, groups_of
+from prototokens.fitting import fit
 from prototokens.layout import Layout
 from prototokens.lm.devices import matrix_product_rate, wait
 from prototokens.lm.frozen_lm import FrozenLM
@@ -113,7 +113,7 @@ def compare(
         seconds,
         said,
     )
-    peak, flops = matrix_product_rate(lm.device, lm.dtype), flops_per_position(lm)
+    peak, flops = matrix_product_rate(lm.device, lm.dtype), lm.flops_per_position()
     return {
         "model": lm.name,
         "dtype": str(lm.dtype).removeprefix("torch."),
@@ -207,14 +207,6 @@ def _engine(lm: FrozenLM, targets: list[list[int]], recipe: Recipe, layout: str 
     solutions = fit(lm, targets, layout=layout, recipe=recipe, seed=list(range(len(targets))))
     exact, row_steps = (solution.exact for solution in solutions), (solution.row_steps for solution in solutions)
     yield Outcome(len(solutions), sum(exact), sum(row_steps))
-
-
-def flops_per_position(lm: FrozenLM) -> float:
-    """Of a forward and an input-only backward pass through the body's matrices and the head; attention's own is left out."""
-    embeddings = {id(p) for module in lm.model.modules() if isinstance(module, torch.nn.Embedding) for p in module.parameters()}
-    ends = {*embeddings, id(lm.head.weight)}
-    body = sum(p.numel() for p in lm.model.parameters() if p.ndim == 2 and id(p) not in ends)
-    return 4.0 * (body + lm.head.weight.numel())
 
 
 def decoding_rates(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> dict[str, float]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from prototokens.bench.compare import flops_per_position
 from prototokens.engine.batch import Batch
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.rows import groups_of
@@ -36,7 +35,7 @@ def step_costs(
         For each combination: what `prototokens bench --what shapes --json` lists under `shapes`.
     """
     for lm in models:
-        peak, flops = matrix_product_rate(lm.device, lm.dtype), flops_per_position(lm)
+        peak, flops = matrix_product_rate(lm.device, lm.dtype), lm.flops_per_position()
         for length in lengths:
             if lm.max_context is not None and length > lm.max_context:
                 continue

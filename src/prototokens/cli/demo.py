@@ -59,10 +59,10 @@ def _sentence(lm: FrozenLM, seed: int, path: Path, console: Console) -> bool:
     from rich.live import Live
 
     from prototokens import samples
-    from prototokens.encoding import encode, text_ids
+    from prototokens.encoding import encode
 
     text = samples.short()
-    ids = text_ids(lm, text)
+    ids = lm.encode(text)
     console.print(
         f"[bold]1.[/] {len(ids)} tokens into two vectors, e and m; the model is fed \\[e, m, m, ..., m] and nothing else"
     )
@@ -110,14 +110,14 @@ def _coloured(lm: FrozenLM, protos, ids: list[int], steps: int):
 def _story(lm: FrozenLM, seed: int, path: Path, console: Console, quiet: bool) -> bool:
     """Three paragraphs in chunks."""
     from prototokens import samples
-    from prototokens.encoding import encode, text_ids
+    from prototokens.encoding import encode
     from prototokens.planning.chunks import plan_chunks
 
     text = samples.lighthouse()
     console.print(
         f"\n[bold]2.[/] {len(text.split(chr(10) * 2))} paragraphs, {len(text)} characters, in chunks fitted side by side"
     )
-    plan = plan_chunks(lm, text_ids(lm, text))
+    plan = plan_chunks(lm, lm.encode(text))
     console.print(f"   {plan.describe()}")
     with common.fit_progress(quiet) as progress:
         encoded = encode(lm, text, plan=plan, seed=seed, progress=progress)

@@ -19,12 +19,12 @@ from prototokens.errors import FileError, Interrupted, TextError, UsageError
 
 if TYPE_CHECKING:
     from prototokens.encoder.encoder import Encoder
-    from prototokens.encoding import Kept
     from prototokens.engine.progress import Progress
     from prototokens.lm.frozen_lm import FrozenLM
     from prototokens.planning.chunks import ChunkPlan
     from prototokens.ptok.encoded import EncodedText
     from prototokens.ptok.source import Source
+    from prototokens.ptok.spans import Solved
     from prototokens.recipe import Recipe
 
 SAVE_EVERY = 30.0  # seconds between saves of what is solved, so that even a killed run is taken up again
@@ -333,7 +333,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _tokens(kept: Kept) -> int:
+def _tokens(kept: Solved) -> int:
     return sum(span.end - span.start for span in kept)
 
 

@@ -62,8 +62,8 @@ class Encoder:
     Attributes:
         network: float32, in evaluation mode.
         config: what `config.json` holds: `model` (`name`, `fingerprint`, `tokenizer`), `shape`, `training`, `trained`,
-            `held_out` (rows of `training.evaluate`), `rates` (rows of `training.proof.tune`; none in older ones), `proof` (rows of
-            `training.proof.prove`), `versions`.
+            `held_out` (rows of `training.evaluate`), `rates` (rows of `training.proof.tune`; none in older ones), `proof` (rows
+            of `training.proof.prove`), `versions`.
         path: the folder it was read from.
     """
 

@@ -10,7 +10,7 @@ import torch
 from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import Encoder, Encoding, next_longer
 from prototokens.encoder.shipped import chosen, shipped
-from prototokens.engine.rows import Start, Target
+from prototokens.engine.rows import Start
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.solution import Solution
@@ -58,9 +58,9 @@ def starts_of(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], ma
 
 
 def begin(
-    lm: FrozenLM, targets: Sequence[Target], layout: str | Layout, start: str | Encoder = "auto", margin: float = 0.0
+    lm: FrozenLM, targets: Sequence[Sequence[int]], layout: Layout, start: str | Encoder = "auto", margin: float = 0.0
 ) -> Begun:
-    """Starts for targets, texts or ids.
+    """Starts for targets, given as ids.
 
     Args:
         start: `random`; `encoder`, the shipped one; `auto`, that one where it has proved to save time at a target's length,
@@ -72,8 +72,7 @@ def begin(
         FileError: an encoder of another model.
         TextError: `encoder`, or one given, and a target longer than it was trained for.
     """
-    layout = Layout.named(layout)
-    ids = [lm.encode(target) if isinstance(target, str) else list(target) for target in targets]
+    ids = [list(target) for target in targets]
     encoder = chosen(lm, start, layout)
     if encoder is not None:
         return Begun([*starts_of(lm, encoder, ids, margin)], f"starts from {encoder.path or 'an encoder'}")

@@ -5,92 +5,45 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, overload
 
 from prototokens.engine.batch import Batch
-from prototokens.engine.inputs import Method, OneStep
+from prototokens.engine.inputs import Method
 from prototokens.engine.memory import is_out_of_memory
 from prototokens.engine.progress import Progress
-from prototokens.engine.rows import Start, Target, groups_of
+from prototokens.engine.rows import Start, groups_of
 from prototokens.errors import UsageError
-from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
-
-if TYPE_CHECKING:
-    from prototokens.encoder.encoder import Encoder
 
 # Steps between two looks of the host at what is solved: on a GPU a look waits for all the work in hand.
 LOOK_EVERY = {"cuda": 10}
 
 
-@overload
 def fit(
     lm: FrozenLM,
-    targets: str,
+    targets: Sequence[Sequence[int]],
+    method: Method,
+    recipe: Recipe,
     *,
-    layout: str | Layout = ...,
-    recipe: str | Recipe = ...,
-    seed: int | Sequence[int] = ...,
-    share: str | None = ...,
-    method: Method | None = ...,
-    start: str | Encoder | Sequence[Start | None] = ...,
-    rows: int | None = ...,
-    progress: Callable[[Progress], None] | None = ...,
-    finished: Callable[[int, Solution], None] | None = ...,
-) -> Solution: ...
-@overload
-def fit(
-    lm: FrozenLM,
-    targets: Sequence[Target],
-    *,
-    layout: str | Layout = ...,
-    recipe: str | Recipe = ...,
-    seed: int | Sequence[int] = ...,
-    share: str | None = ...,
-    method: Method | None = ...,
-    start: str | Encoder | Sequence[Start | None] = ...,
-    rows: int | None = ...,
-    progress: Callable[[Progress], None] | None = ...,
-    finished: Callable[[int, Solution], None] | None = ...,
-) -> list[Solution]: ...
-
-
-def fit(
-    lm: FrozenLM,
-    targets: str | Sequence[Target],
-    *,
-    layout: str | Layout = "paper",
-    recipe: str | Recipe = "fast",
     seed: int | Sequence[int] = 0,
     share: str | None = None,
-    method: Method | None = None,
-    start: str | Encoder | Sequence[Start | None] = "random",
+    starts: Sequence[Start | None] | None = None,
     rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     finished: Callable[[int, Solution], None] | None = None,
-) -> Solution | list[Solution]:
+) -> list[Solution]:
     """Fit proto-tokens to targets.
 
     Args:
-        lm: the frozen model.
-        targets: a text, or a list of texts and lists of token ids.
-        layout: an arrangement or its name (`Layout.named`).
-        recipe: a recipe or its name (`Recipe.named`).
-        seed: of the starts; a list gives each target its own.
-        share: one e (or one m) for all targets; then they are solved together or not at all.
-        method: how vectors and model are joined, if not by `layout` in one step: `engine.inputs.Cramming(K)`, the
-            autoregressive counterpart; then `layout` is not looked at.
-        start: where the vectors begin: `random`; `encoder`, the one that ships for this model and layout; `auto`, that one
-            where it has proved to save time; an encoder (`encoder.starts`); or for each target vectors of its own (None:
-            at random), of which those with a grid stay on it.
-        rows: most rows side by side; by default as many as fill the machine.
-        progress: called after every step (on a GPU, every tenth).
-        finished: called with the order and the solution of each target as it ends.
+        targets: the ids of each.
+        method: how vectors and model are joined.
+        starts: vectors that each target begins from (None: at random), of which those with a grid stay on it; by default
+            all begin at random.
+        seed, share, rows, progress, finished: as `fitting.fit` takes them.
 
     Returns:
-        A Solution for a text, or a list of them in the order of the targets.
+        A solution for each target, in their order.
 
     Raises:
         TextError: a target is empty or longer than the model's context.
@@ -99,11 +52,7 @@ def fit(
     """
     if rows is not None and rows < 1:
         raise UsageError(f"rows must be at least 1, not {rows}")
-    recipe = Recipe.named(recipe)
-    method = method or OneStep(Layout.named(layout))
-    single = isinstance(targets, str)
-    given = [targets] if single else targets
-    groups = groups_of(lm, given, method, seed, share, _starts(lm, given, method, start, recipe.margin))
+    groups = groups_of(lm, targets, method, seed, share, starts)
     # Longest first: rows of like length run together, and no long one is left to run alone at the end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
     total = sum(len(group.rows) for group in groups)
@@ -136,7 +85,7 @@ def fit(
             batch.leave([not ends for ends in over])
 
     assert len(solutions) == total
-    return solutions[0] if single else [solutions[order] for order in range(total)]
+    return [solutions[order] for order in range(total)]
 
 
 def _steps(batch: Batch, count: int) -> tuple[int, bool]:
@@ -152,16 +101,3 @@ def _steps(batch: Batch, count: int) -> tuple[int, bool]:
                 raise
             return taken, True
     return count, False
-
-
-def _starts(
-    lm: FrozenLM, targets: Sequence[Target], method: Method, start: str | Encoder | Sequence[Start | None], margin: float
-) -> Sequence[Start | None] | None:
-    """Vectors that each target begins from; None where all begin at random."""
-    if start == "random":
-        return None
-    if isinstance(start, Sequence) and not isinstance(start, str):
-        return start
-    from prototokens.encoder.starts import begin
-
-    return begin(lm, targets, method.layout, start, margin).starts

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from prototokens.engine.fit import fit
 from prototokens.engine.grid import GRID_BITS, WIDTHS, Grid, nearest_grid
+from prototokens.engine.inputs import OneStep
 from prototokens.engine.progress import Progress
 from prototokens.engine.rows import Start
 from prototokens.errors import UsageError
@@ -141,10 +142,10 @@ def rounded(
         moved = fit(
             lm,
             [solutions[number].ids for number in part],
-            layout=solutions[part[0]].layout,
-            recipe=recipe if on_grids else replace(recipe, steps=0),
+            OneStep(solutions[part[0]].layout),
+            recipe if on_grids else replace(recipe, steps=0),
             share=share,
-            start=starts,
+            starts=starts,
             rows=rows,
             progress=progress,
         )

@@ -19,8 +19,6 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
-Target = str | Sequence[int]
-
 
 class Start(NamedTuple):
     """Vectors that a fit begins from.
@@ -122,7 +120,7 @@ class Starts:
 
 def groups_of(
     lm: FrozenLM,
-    targets: Sequence[Target],
+    targets: Sequence[Sequence[int]],
     method: Method,
     seed: int | Sequence[int],
     share: str | None,
@@ -140,7 +138,7 @@ def groups_of(
         raise UsageError(f"share={share!r} needs a layout of two vectors, and {layout.name!r} has {layout.vectors}")
     made = []
     for order, (target, its_seed, start) in enumerate(zip(targets, seeds, starts, strict=True)):
-        ids = tuple(lm.encode(target)) if isinstance(target, str) else tuple(int(token) for token in target)
+        ids = tuple(int(token) for token in target)
         if not ids:
             raise TextError(f"target {order + 1} of {len(targets)} is empty: there is nothing to fit")
         if not all(0 <= token < lm.vocab_size for token in ids):

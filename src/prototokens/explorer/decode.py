@@ -10,11 +10,11 @@ import gradio as gr
 
 from prototokens.decoding import decode_text
 from prototokens.engine.decode import decode_ids, generate_from
-from prototokens.engine.fit import fit
 from prototokens.engine.inputs import Cramming
 from prototokens.errors import FileError, UsageError
 from prototokens.explorer import show
 from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, from_shelf, put_on_shelf, told
+from prototokens.fitting import fit
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.encoded import Chunk, EncodedText
 from prototokens.recipe import Recipe

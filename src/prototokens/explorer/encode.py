@@ -11,14 +11,15 @@ from typing import Any
 import gradio as gr
 
 from prototokens.decoding import decode_text
-from prototokens.encoding import Kept as Solved
-from prototokens.encoding import Span, encode, text_ids
+from prototokens.encoding import encode
 from prototokens.engine.progress import Progress
 from prototokens.explorer import pictures, show
 from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, put_on_shelf, read, told
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import ChunkPlan, plan_chunks
 from prototokens.ptok.encoded import Chunk, EncodedText
+from prototokens.ptok.source import read_source
+from prototokens.ptok.spans import Solved, spans_of
 from prototokens.recipe import Recipe
 from prototokens.samples import short
 
@@ -38,10 +39,7 @@ class LiveFit:
 
     def __init__(self, lm: FrozenLM, text: str, ids: list[int], plan: ChunkPlan, recipe: Recipe, seed: int, stop: Event):
         self.lm, self.text, self.ids, self.plan, self.stop = lm, text, ids, plan, stop
-        self.spans, start = [], 0
-        for length in plan.lengths:
-            self.spans.append(Span(start, start + length))
-            start += length
+        self.spans = spans_of(plan.lengths)
         self.solved: Solved = {}
         self.frames: Queue[str] = Queue(maxsize=1)
         self.curves: tuple[list[float], list[float]] = ([], [])
@@ -161,7 +159,7 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         if lm is None or stopping.is_set():
             yield {live: show.judged("stopped before it began", False)}
             return
-        ids = text_ids(lm, text)
+        ids = read_source(lm, text).ids
         plan = plan_chunks(lm, ids, layout)
         fit = LiveFit(lm, text, ids, plan, Recipe.named(recipe, steps=int(steps)), int(seed), stopping)
         frame = ""

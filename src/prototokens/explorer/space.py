@@ -9,16 +9,16 @@ import gradio as gr
 import torch
 from torch import Tensor
 
-from prototokens.encoding import text_ids
-from prototokens.engine.fit import fit
 from prototokens.engine.head import score
 from prototokens.errors import TextError, UsageError
 from prototokens.explorer import pictures, show
 from prototokens.explorer.work import LINE, Desk, tokens_of, told
+from prototokens.fitting import fit
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import geometry
 from prototokens.ptok.encoded import Chunk
+from prototokens.ptok.source import read_source
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
@@ -144,7 +144,7 @@ def _find(lm: FrozenLM, model: str, first: str, second: str) -> Found:
     """
     targets = []
     for name, text in (("A", first), ("B", second)):
-        ids = text_ids(lm, text)
+        ids = read_source(lm, text).ids
         if len(ids) > MOST_TOKENS:
             raise TextError(
                 f"text {name} has {len(ids)} tokens, and two vectors are asked to hold {MOST_TOKENS} here: shorten it"

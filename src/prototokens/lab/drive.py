@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from prototokens.engine.fit import fit
 from prototokens.engine.progress import Progress
+from prototokens.fitting import fit
 from prototokens.lab import experiments
 from prototokens.lab.job import Fit, Fitted, Job, ModelFacts, Row, Run
 from prototokens.lab.methods import method_of

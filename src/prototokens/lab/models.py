@@ -7,7 +7,6 @@ from typing import cast
 import torch
 from torch import nn
 
-from prototokens.bench.compare import flops_per_position
 from prototokens.lab.job import ModelFacts
 from prototokens.lm.frozen_lm import FrozenLM
 
@@ -41,7 +40,7 @@ def facts(lm: FrozenLM) -> ModelFacts:
         d_model=lm.d_model,
         vocab_size=lm.vocab_size,
         max_context=lm.max_context,
-        flops=flops_per_position(lm),
+        flops=lm.flops_per_position(),
     )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from prototokens.engine.fit import fit
+from prototokens.fitting import fit
 from prototokens.lab.job import Job
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe

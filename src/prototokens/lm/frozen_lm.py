@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from prototokens.errors import ModelError, TextError, UsageError
+from prototokens.layout import Layout
 from prototokens.lm import attention, checks
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.fast_llama import LlamaBody, by_hand
@@ -37,6 +38,7 @@ from prototokens.lm.locate import BUILTIN, Source, find, quiet
 # A window of text for `surprisal`: attention over a longer one costs more than the context beyond it is worth.
 SURPRISAL_WINDOW = 4096
 SURPRISAL_WINDOW_UNLIMITED = 1024  # for a model that states no longest context
+UNLIMITED = 1 << 20  # tokens of a target, for a model that states no longest context
 SURPRISAL_CHUNK = 256  # positions whose logits exist at a time
 
 
@@ -237,6 +239,22 @@ class FrozenLM:
     def logits(self, hidden: Float[Tensor, "*positions hidden"]) -> Float[Tensor, "*positions vocab"]:
         """Logits of hidden states, as the model itself gives them."""
         return self.head(hidden)
+
+    def longest_target(self, layout: Layout) -> int:
+        """The longest target, in tokens, whose input the model's context holds."""
+        if self.max_context is None:
+            return UNLIMITED
+        return self.max_context - (layout.positions(1) - 1)
+
+    def flops_per_position(self) -> float:
+        """Floating-point operations of a forward pass and a backward pass to the inputs, for each position.
+
+        The matrices of the body and the head are counted; the attention's own products are left out.
+        """
+        tables = (module for module in self.model.modules() if isinstance(module, nn.Embedding))
+        ends = {id(self.head.weight), *(id(weight) for table in tables for weight in table.parameters())}
+        body = sum(weight.numel() for weight in self.model.parameters() if weight.ndim == 2 and id(weight) not in ends)
+        return 4.0 * (body + self.head.weight.numel())
 
     def weights_hash(self) -> str:
         """Hash of the weights as they are in memory now. Equal before and after: not one bit has changed."""

@@ -124,7 +124,7 @@ def plan_chunks(
     expect = Forecaster.of(lm, recipe)
     layouts = _layouts(layout, vectors, length)
     for one in layouts:
-        longest = longest_target(lm, one)
+        longest = lm.longest_target(one)
         if length is not None and not 1 <= length <= longest:
             raise UsageError(
                 f"chunks of {length} tokens asked for, and {lm.name} takes from 1 to {longest} with layout {one.name}"
@@ -146,13 +146,6 @@ def plan_chunks(
 def price(outlook: Outlook, floats: int) -> float:
     """What is least in the plan that is chosen, of chunks of so many trained numbers; its unit means nothing."""
     return (outlook.chunks * floats) ** TRADE * outlook.position_steps
-
-
-def longest_target(lm: FrozenLM, layout: Layout) -> int:
-    """The longest target, in tokens, whose input the model's context holds."""
-    if lm.max_context is None:
-        return 1 << 20
-    return lm.max_context - (layout.positions(1) - 1)
 
 
 def clock(seconds: float) -> str:
@@ -209,7 +202,7 @@ def _lengths(lm: FrozenLM, text: _Text, layout: Layout, load: float, length: int
     # A text that fits as a whole has nothing before it that it would miss.
     alone = math.fsum(text.information) <= budget
     budget = budget if alone else max(budget - text.beginning, budget / 2)
-    return _cut(text.information, budget, min(LONGEST, longest_target(lm, layout)))
+    return _cut(text.information, budget, min(LONGEST, lm.longest_target(layout)))
 
 
 def _outlook(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]) -> Outlook:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prototokens.engine.fit import fit
+from prototokens.engine.inputs import OneStep
 from prototokens.engine.progress import Progress
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import ChunkPlan
@@ -32,6 +33,6 @@ def measured_pace(lm: FrozenLM, ids: list[int], plan: ChunkPlan, recipe: Recipe,
     seen: list[Progress] = []
     # No row may leave early: the margin is out of reach.
     trial = replace(recipe, steps=STEPS, restarts=0, margin=1e9)
-    fit(lm, targets, layout=plan.layout, recipe=trial, rows=rows, progress=seen.append)
+    fit(lm, targets, OneStep(plan.layout), trial, rows=rows, progress=seen.append)
     done, seconds = seen[-1].row_steps - seen[0].row_steps, seen[-1].seconds - seen[0].seconds
     return done / seconds if done > 0 and seconds > 0 else None

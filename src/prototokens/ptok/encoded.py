@@ -25,8 +25,8 @@ from prototokens.engine.grid import GRID_BITS, Grid
 from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.planning.chunks import longest_target
 from prototokens.ptok.header import make_header, read_header, write_header
+from prototokens.ptok.hub import HubMixin
 from prototokens.ptok.patches import Extras, pack, unpack
 from prototokens.ptok.source import as_bytes
 from prototokens.ptok.tensors import check_declared, check_header_length, in_order, pack_codes, tensors_hash, unpack_codes
@@ -45,7 +45,7 @@ class Chunk(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EncodedText:
+class EncodedText(HubMixin):
     """A text held by vectors.
 
     Attributes:
@@ -195,7 +195,7 @@ class EncodedText:
                 f" against {lm.tokenizer_hash[:12]!r}): the ids would be read as other text"
             )
         held = [self.header["chunks"][number] for number in self.held()]
-        longest, most = max(held, default=1), longest_target(lm, self.layout)
+        longest, most = max(held, default=1), lm.longest_target(self.layout)
         if made_for["d_model"] != lm.d_model or longest > most:
             raise FileError(
                 f"{this} is damaged: it holds vectors of width {made_for['d_model']} and chunks of up to {longest} tokens, and"
@@ -230,8 +230,8 @@ class EncodedText:
         write_atomically(Path(path), content)
         return len(content)
 
-    @staticmethod
-    def load(path: str | os.PathLike[str]) -> EncodedText:
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EncodedText:
         """Read a file and check all that can be checked without the model.
 
         Raises:
@@ -265,26 +265,7 @@ class EncodedText:
         used = slots[[number not in extras.stored for number in range(len(slots))]]
         if used.numel() and (int(used.min()) < 0 or int(used.max()) >= vectors.shape[0]):
             raise FileError(f"{path} is damaged: a chunk names a vector that is not there")
-        return EncodedText(vectors, slots, header, extras, scale, path)
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the file and a card into a folder (`hub.save_pretrained`)."""
-        from prototokens.ptok import hub
-
-        return hub.save_pretrained(self, folder)
-
-    @staticmethod
-    def from_pretrained(name_or_path: str | os.PathLike[str], *, revision: str | None = None) -> EncodedText:
-        """Read one from a folder or from the Hugging Face hub (`hub.from_pretrained`)."""
-        from prototokens.ptok import hub
-
-        return hub.from_pretrained(name_or_path, revision=revision)
-
-    def push_to_hub(self, repository: str, *, private: bool | None = None, token: str | None = None) -> str:
-        """Put it into a repository of the hub, with a card (`hub.push_to_hub`); returns the commit's address."""
-        from prototokens.ptok import hub
-
-        return hub.push_to_hub(self, repository, private=private, token=token)
+        return cls(vectors, slots, header, extras, scale, path)
 
 
 def _table(protos: list[Tensor], held: list[bool], share: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from prototokens._util.files import write_atomically
-from prototokens.encoding import Kept, Span
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.spans import Solved, Span
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
@@ -28,7 +28,7 @@ def partial_key(lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, se
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def save_partial(path: Path, key: str, kept: Kept) -> None:
+def save_partial(path: Path, key: str, kept: Solved) -> None:
     """Write the solved spans, atomically.
 
     Raises:
@@ -50,7 +50,7 @@ def save_partial(path: Path, key: str, kept: Kept) -> None:
     write_atomically(path, save(tensors, metadata={"key": key, "rows": json.dumps(rows)}))
 
 
-def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Kept:
+def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Solved:
     """The solved spans of an earlier run with the same key; none where there was no such run, or its file cannot be read."""
     if not path.exists():
         return {}
@@ -59,7 +59,7 @@ def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Kept:
             metadata = handle.metadata() or {}
             if metadata.get("key") != key:
                 return {}
-            kept: Kept = {}
+            kept: Solved = {}
             for number, row in enumerate(json.loads(metadata["rows"])):
                 span = Span(*row.pop("span"))
                 kept[span] = Solution(

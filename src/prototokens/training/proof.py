@@ -8,8 +8,8 @@ from typing import Any
 
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.starts import starts_of
-from prototokens.engine.fit import fit
 from prototokens.engine.rows import Start
+from prototokens.fitting import fit
 from prototokens.lm.devices import wait
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from prototokens.engine.fit import fit
+from prototokens.fitting import fit
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Job, Row, outcome
 from prototokens.lab.report import Report, Table
