@@ -11,7 +11,7 @@
 # BOOKS      running text that the model has not seen: what `file:` takes; its column is `text` where it has columns
 # WORDS      a list of words, one a line (`prototokens reproduce table3 --texts random-words` says where there is one)
 # STORIES    optional: the folder of the model stories260K; it has no texts of its own, so it is given those that it writes itself
-# SNAPSHOTS  optional: the folder of the built-in model's snapshots over its training (scripts/train_builtin.py)
+# SNAPSHOTS  optional: the folder of the built-in model's snapshots over its training (scripts/builtin/train.py)
 # EMBEDDER   optional: a sentence-embedding model, for figure6, quality and probe
 # OUT        where rows and reports go: results/experiments by default
 # Paths have no spaces in them. Solutions, which experiments share, stay beside the rows and are not committed.

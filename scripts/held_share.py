@@ -21,8 +21,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-import builtin_data
 import prototokens as pt
+from builtin import data as builtin_data
 from fit_rows import about, fit_rows
 from pages import put_between
 from prototokens.lab.plots import Panel, Series, lines

@@ -13,7 +13,7 @@ from prototokens import __version__
 from prototokens.cli import cli
 from prototokens.cli.keys import KEYS
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "command_line_page.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "docs" / "command_line_page.py"
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
@@ -61,8 +61,8 @@ def test_the_page_is_what_the_commands_say():
 
 def test_a_page_out_of_date_is_found(tmp_path):
     """A copy of the script, whose page is not there and then a line short."""
-    (tmp_path / "scripts").mkdir()
-    copy = tmp_path / "scripts" / SCRIPT.name
+    (tmp_path / "scripts" / "docs").mkdir(parents=True)
+    copy = tmp_path / "scripts" / "docs" / SCRIPT.name
     copy.write_text(SCRIPT.read_text())
     checked = subprocess.run([sys.executable, copy, "--check"], capture_output=True, text=True, check=False)
     assert checked.returncode == 1
@@ -70,7 +70,7 @@ def test_a_page_out_of_date_is_found(tmp_path):
     assert not (tmp_path / "docs").exists()
     subprocess.run([sys.executable, copy], check=True)
     page = tmp_path / "docs" / "command-line.md"
-    assert page.read_text() == (SCRIPT.parent.parent / "docs" / "command-line.md").read_text()
+    assert page.read_text() == (SCRIPT.parents[2] / "docs" / "command-line.md").read_text()
 
 
 def test_models_at_hand(run, monkeypatch, tmp_path):

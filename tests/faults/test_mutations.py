@@ -1,19 +1,16 @@
-"""A few hundred mutants of `.ptok` files: a short run of scripts/mutate_files.py, which docs/reliability.md reports in full."""
+"""A few hundred mutants of `.ptok` files: a short run of tests/faults/mutate_files.py, of which docs/reliability.md reports."""
 
-import sys
 import time
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-import file_mutations
 import mutate_files
+import mutations
+import pytest
 
 
 @pytest.fixture(scope="module")
 def files(tiny_llama):
-    return file_mutations.valid_files(tiny_llama)
+    return mutations.valid_files(tiny_llama)
 
 
 @pytest.fixture
@@ -22,15 +19,15 @@ def judge(tiny_llama, files, tmp_path):
 
 
 def test_every_mutant_is_refused_or_right_or_told_to_differ(judge, files):
-    counts, faults = mutate_files.tally(judge, file_mutations.mutants(files, count=400, seed=1, whole=False))
+    counts, faults = mutate_files.tally(judge, mutations.mutants(files, count=400, seed=1, whole=False))
     assert not faults
-    assert len(counts) == len(file_mutations.KINDS)
+    assert len(counts) == len(mutations.KINDS)
     assert {end for one in counts.values() for end in one} == {"refused", "right text", "told to differ"}
 
 
 def test_a_file_without_damage_gives_the_right_text(judge, files):
     assert {judge.end(one.raw)[0] for one in files} == {"right text"}
-    assert {judge.end(file_mutations.forged(one.header, one.tensors))[0] for one in files} == {"right text"}
+    assert {judge.end(mutations.forged(one.header, one.tensors))[0] for one in files} == {"right text"}
     assert {judge.end(one.raw[:-1])[0] for one in files} == {"refused"}
 
 

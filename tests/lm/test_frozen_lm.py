@@ -335,7 +335,7 @@ def test_a_folder_that_is_no_model(tmp_path, tiny_folder, monkeypatch):
     with pytest.raises(UsageError, match="only models on the hub have revisions"):
         FrozenLM.from_pretrained(tiny_folder, revision="main")
     monkeypatch.setattr(locate.importlib.resources, "files", lambda package: tmp_path)
-    assert "train it with scripts/train_builtin.py" in refusal("builtin")
+    assert "train it with scripts/builtin/train.py" in refusal("builtin")
 
 
 def test_a_folder_without_a_tokenizer(tiny_folder, tiny_gpt2, tmp_path):

@@ -18,7 +18,7 @@ from prototokens.planning.forecast import Curve, Forecaster, _stored, features
 from prototokens.planning.throughput import STEPS, measured_pace
 from prototokens.recipe import Recipe
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "artefacts"))
 
 import fit_forecast
 

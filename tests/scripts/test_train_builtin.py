@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "builtin"))
 
-import builtin_data
-import train_builtin
+import data as builtin_data
+import train as train_builtin
 
 # 24 steps of 2 windows of 16; the rate falls over the last 6; checkpoints after every step.
 SETTINGS = [

@@ -27,7 +27,7 @@ EXPERIMENTS = {
 
 
 def stored_forecast() -> dict[str, Any]:
-    """What `scripts/forecast_experiments.py` left.
+    """What `scripts/artefacts/forecast_experiments.py` left.
 
     Returns:
         smoke: of each experiment, the position-steps that it is forecast to take at that scale on the built-in model, whose

@@ -55,7 +55,7 @@ def find(name: str, revision: str | None) -> Source:
     if name == BUILTIN:
         path = Path(str(importlib.resources.files("prototokens"))) / BUILTIN
         if not (path / "config.json").is_file():
-            advice = "train it with scripts/train_builtin.py, or name another model"
+            advice = "train it with scripts/builtin/train.py, or name another model"
             raise ModelError(f"the built-in model is not part of this installation: {advice}")
     if path.is_dir():
         if revision is not None:

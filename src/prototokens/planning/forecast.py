@@ -3,9 +3,9 @@
 The steps of a row rise as a power of its tokens for each vector, less where a vector has other neighbours at each of its
 places, and the power rises with the bits for each trained number: the text's information under the model, which one pass tells,
 over the numbers that are trained. Models of very different size hold half a bit a number at most in one vector repeated, and up
-to one bit where neighbours change. How steep the rise is was measured: `scripts/fit_forecast.py` fits the coefficients of each
-recipe to rows of real fits and writes `forecast.json`, with what they come from. A model that is not among those rows gets what
-the others have in common, and a wider spread.
+to one bit where neighbours change. How steep the rise is was measured: `scripts/artefacts/fit_forecast.py` fits the
+coefficients of each recipe to rows of real fits and writes `forecast.json`, with what they come from. A model that is not among
+those rows gets what the others have in common, and a wider spread.
 
 The number of steps is taken as log-logistic: log T = mu + spread * L, with L from the logistic distribution, so that the share
 of rows that are exact after t steps is sigmoid((log t - mu) / spread), and rows that ran out of budget can be fitted too.

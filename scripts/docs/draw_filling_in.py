@@ -1,6 +1,6 @@
 """Draw how a text fills in during a fit: docs/images/filling-in.svg, and a narrow one for telephones, from a real run.
 
-    python scripts/draw_filling_in.py
+    python scripts/docs/draw_filling_in.py
 
 One text is fitted with the paper's layout, e and m. The vectors of every step are kept; those of a few steps, spread evenly on
 a logarithmic scale, are decoded and drawn, a row for each. A run that does not end exact draws nothing and exits with status 1.
@@ -22,7 +22,7 @@ from torch import Tensor
 import prototokens as pt
 from prototokens import samples
 
-OUT = Path(__file__).parents[1] / "docs" / "images" / "filling-in.svg"
+OUT = Path(__file__).parents[2] / "docs" / "images" / "filling-in.svg"
 EDGE = 28  # margin on every side
 FONT, LETTER = 15.5, 9.4  # size of a token's letters, and the width each of them gets
 PAD, LINE, CHIP = 4, 32, 25  # beside a token's letters; from line to line; a chip's height

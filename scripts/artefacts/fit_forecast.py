@@ -1,7 +1,7 @@
 """Fit the forecast's coefficients to rows of real fits, and judge it on rows that were held out.
 
-    python scripts/fit_forecast.py --rows results/front/*.jsonl results/held/rows.jsonl
-    python scripts/fit_forecast.py --rows results/front/*.jsonl --check      # judge what is in the package, write nothing
+    python scripts/artefacts/fit_forecast.py --rows results/front/*.jsonl results/held/rows.jsonl
+    python scripts/artefacts/fit_forecast.py --rows results/front/*.jsonl --check    # judge the package, write nothing
 
 Rows are those of `map_front.py` and `held_share.py`. For each recipe, the log of the steps is a weighted sum of the features of
 `planning.forecast` and an offset for each model, with logistic noise; a row that ran out of steps says that it takes more.
@@ -33,7 +33,7 @@ from prototokens.layout import Layout
 from prototokens.planning.forecast import Curve, features
 from prototokens.recipe import Recipe
 
-HOME = Path(__file__).parents[1] / "src/prototokens/planning/forecast.json"
+HOME = Path(__file__).parents[2] / "src/prototokens/planning/forecast.json"
 FOLDS = 5
 PULL = 0.01  # of the weights towards zero, in squared units; the constant is free
 BETWEEN = 0.5  # how far models are taken to lie apart before any two are known, in the log of the steps
@@ -259,7 +259,7 @@ def main() -> None:
         )
     if made:
         before = json.loads(args.out.read_text())["recipes"] if args.out.exists() else {}
-        whole = {"made_by": "scripts/fit_forecast.py", "recipes": dict(sorted({**before, **made}.items()))}
+        whole = {"made_by": "scripts/artefacts/fit_forecast.py", "recipes": dict(sorted({**before, **made}.items()))}
         args.out.write_text(json.dumps(whole, indent=1) + "\n")
 
 

@@ -9,10 +9,10 @@ does it, and shown by `inspect`. It must end in one of
 - told to differ: another text, and `matches` says so.
 
 Anything else is a fault: another exception; another text that is said to match; a command of more than 5 seconds; more than
-1 GB of memory; another path opened, a model that the user did not name, the network. The mutations are `file_mutations.py`.
+1 GB of memory; another path opened, a model that the user did not name, the network. The mutations are `mutations.py`.
 
-    python scripts/mutate_files.py                20,000 at random, and every length and every header value in turn
-    python scripts/mutate_files.py --count 500 --brief               a minute: at random alone
+    python tests/faults/mutate_files.py                20,000 at random, and every length and every header value in turn
+    python tests/faults/mutate_files.py --count 500 --brief               a minute: at random alone
 
 Mutant N of a seed is the same in every run: --only N reads that one again and lets its exception through.
 """
@@ -34,10 +34,10 @@ from typing import Any
 from unittest import mock
 
 import torch
+from mutations import Valid, mutant, mutants, valid_files
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from file_mutations import Valid, mutant, mutants, valid_files
 from prototokens.cli import common
 from prototokens.cli.inspect import inspect
 from prototokens.decoding import decode_text

@@ -1,7 +1,7 @@
 """Train the encoders that ship for the built-in model: of five vectors, refined (mixed:4), and of nine, in one pass (tiled:8).
 
-    python scripts/train_encoder.py --data 'data/books_train-*.parquet' --held-out data/books_val.parquet --hours 8
-    python scripts/train_encoder.py ... --only mixed:4 --out build/encoder
+    python scripts/artefacts/train_encoder.py --data 'data/books_train-*.parquet' --held-out data/books_val.parquet --hours 8
+    python scripts/artefacts/train_encoder.py ... --only mixed:4 --out build/encoder
 
 `--hours` is shared between them by `SHARES`: the pace of a few trial steps tells how many steps that makes. Each is then a
 plain run of `prototokens train-encoder`, whose command is printed first, so it can be taken up again, or made longer, by that

@@ -15,11 +15,11 @@ import click
 from prototokens.cli import cli
 from prototokens.cli.keys import KEYS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "command-line.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "command-line.md"
 INTRODUCTION = """\
 # Command line
 
-<!-- Written by scripts/command_line_page.py from the commands themselves: change those, then run it again. -->
+<!-- Written by scripts/docs/command_line_page.py from the commands themselves: change those, then run it again. -->
 
 `python -m prototokens` is the same as `prototokens`. With `-h` or `--help`, it and each of its commands say what they do. Every
 command takes `--json`: then standard output holds one JSON object, in UTF-8, with the keys listed here; further keys may be
@@ -80,7 +80,7 @@ def main() -> int:
     if check:
         if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == wanted:
             return 0
-        sys.stderr.write(f"docs/{PAGE.name} is out of date: run python scripts/{Path(__file__).name}\n")
+        sys.stderr.write(f"docs/{PAGE.name} is out of date: run python scripts/docs/{Path(__file__).name}\n")
         return 1
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(wanted, encoding="utf-8")

@@ -5,7 +5,7 @@ the position-steps that each experiment's jobs are forecast to take on the built
 of the machine that this ran on. `reproduce --plan` does the same for any model, texts and scale where it is called. To be run
 again when an experiment's sizes, the built-in model or the forecast of fits change.
 
-    python scripts/forecast_experiments.py
+    python scripts/artefacts/forecast_experiments.py
 """
 
 from __future__ import annotations

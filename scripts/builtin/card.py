@@ -1,6 +1,6 @@
 """Write the built-in model's card: its loss picture from the training log, held-out figures, samples.
 
-    python scripts/builtin_card.py --model build/builtin/model --work build/builtin --held-out books_val.parquet \
+    python scripts/builtin/card.py --model build/builtin/model --work build/builtin --held-out books_val.parquet \
         --data "664 public-domain English books" --machine "two cores"
 
 Everything in the card is read from the log, measured here, or given on the command line.
@@ -14,12 +14,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import data as builtin_data
 import matplotlib as mpl
 import torch
+from train import Config, nats_per_token, read_meta
 from transformers import AutoTokenizer, LlamaForCausalLM
-
-import builtin_data
-from train_builtin import Config, nats_per_token, read_meta
 
 PROMPTS = ("The captain looked at the sea and", '"My dear Anne," said', "It was the last evening of")
 
@@ -63,7 +62,7 @@ Meant for trying, testing and demonstrating prototokens, and as a small referenc
 fragments of old-fashioned English and knows nothing; it is no assistant. Its books were published until 1929 and hold the views
 and words of their time.
 
-Made with `scripts/train_builtin.py`, this page with `scripts/builtin_card.py`. Licence: Apache-2.0; the books are in the public
+Made with `scripts/builtin/train.py`, this page with `scripts/builtin/card.py`. Licence: Apache-2.0; the books are in the public
 domain.
 """
 

@@ -1,6 +1,6 @@
 """Draw what happens inside while a sentence is decoded: docs/images/inside.png, from a real run on the built-in model.
 
-python scripts/draw_inside.py
+python scripts/docs/draw_inside.py
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import prototokens as pt
 from prototokens.explorer import pictures
 from prototokens.measure.inside import look
 
-OUT = Path(__file__).parents[1] / "docs" / "images" / "inside.png"
+OUT = Path(__file__).parents[2] / "docs" / "images" / "inside.png"
 TEXT = "He had never seen the sea before that day."
 
 

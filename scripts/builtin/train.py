@@ -1,6 +1,6 @@
 """Train the built-in model: a small Llama from scratch, by ordinary next-token prediction.
 
-    python scripts/train_builtin.py --data books_train-*.parquet --validate books_val-*.parquet --tokens 60M
+    python scripts/builtin/train.py --data books_train-*.parquet --validate books_val-*.parquet --tokens 60M
 
 A run is a pure function of its arguments: killed at any moment and started again with the same ones, it goes on from its
 last checkpoint and ends with the same weights. The learning rate is constant after a short warm-up, with short windows, and
@@ -22,6 +22,8 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import causal_blocks
+import data as builtin_data
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -29,8 +31,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import builtin_data
-import causal_blocks
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.training.checkpoint import cut_log
 from prototokens.training.muon import Muon
