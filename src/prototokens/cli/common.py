@@ -45,7 +45,9 @@ def model_options(command: Callable) -> Callable:
         click.option("--device", help="cpu, cuda, cuda:1, mps; by default a GPU where there is one."),
         click.option("--revision", help="Branch, tag or commit of a hub model."),
         click.option(
-            "--model", help="'builtin', a folder, or the id of a model on the Hugging Face hub.", show_default="builtin"
+            "--model",
+            help="'builtin', a folder, a GGUF file, or the id of a model on the Hugging Face hub.",
+            show_default="builtin",
         ),
     ):
         command = option(command)

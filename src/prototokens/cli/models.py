@@ -24,8 +24,8 @@ def models(
 ) -> int:
     """List the models at hand, or load the model NAME and describe it.
 
-    At hand are the built-in one and what the Hugging Face cache holds; any other causal language model is named by folder or
-    hub id.
+    At hand are the built-in one and what the Hugging Face cache holds; any other causal language model is named by folder,
+    GGUF file or hub id.
     """
     found = [_describe(name, revision, device, dtype)] if name else [_builtin(), *_cached()]
     if as_json:
@@ -39,7 +39,7 @@ def models(
                     f"  {key.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"  {key.replace('_', ' ')}: {value}"
                 )
     if not name:
-        click.echo("any other: a folder, or a hub id such as EleutherAI/pythia-160m")
+        click.echo("any other: a folder, a GGUF file, or a hub id such as EleutherAI/pythia-160m")
     return 0
 
 

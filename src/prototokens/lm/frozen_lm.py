@@ -1,8 +1,8 @@
 """FrozenLM: a causal language model, loaded, frozen and proved unchanged: ids to vectors to hidden states to logits.
 
-The only file that imports transformers' models: the rest of the package sees `embed`, `hidden`, `logits` and the tokenizer,
-whatever the family. Where a model is found is settled in `lm.locate`, what it must be able to do is tried in
-`lm.checks`; fitting, and any loss, belong to `engine`.
+The rest of the package sees `embed`, `hidden`, `logits` and the tokenizer, whatever the family: only this file and
+`lm.gguf_model`, which reads GGUF files, import transformers' models. Where a model is found is settled in `lm.locate`, what
+it must be able to do is tried in `lm.checks`; fitting, and any loss, belong to `engine`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -30,10 +31,10 @@ from transformers import (
 
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.layout import Layout
-from prototokens.lm import attention, checks
+from prototokens.lm import attention, checks, gguf_model
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.fast_llama import LlamaBody, by_hand
-from prototokens.lm.locate import BUILTIN, Source, find, quiet
+from prototokens.lm.locate import BUILTIN, GGUF_SUFFIX, Source, find, quiet
 
 # A window of text for `surprisal`: attention over a longer one costs more than the context beyond it is worth.
 SURPRISAL_WINDOW = 4096
@@ -75,7 +76,7 @@ class FrozenLM:
     """A causal LM whose weights never change, with its tokenizer.
 
     Attributes:
-        name: as it was given: "builtin", a folder, a hub id.
+        name: as it was given: "builtin", a folder, a GGUF file, a hub id.
         revision: the commit on the hub that was loaded, or None.
         model: the transformers model itself: frozen, in evaluation mode.
         tokenizer: the transformers tokenizer, or None for a model made in memory without one.
@@ -142,22 +143,27 @@ class FrozenLM:
         """Load a model and its tokenizer.
 
         Args:
-            name_or_path: "builtin", a folder, or the id of a model on the Hugging Face hub.
+            name_or_path: "builtin", a folder, a GGUF file, or the id of a model on the Hugging Face hub.
             revision: branch, tag or commit, for a hub id.
-            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the checkpoint has 16 bits and the device
-                multiplies bfloat16 clearly faster than float32 (a CPU is tried, in milliseconds), else float32.
+            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the checkpoint has 16 bits (a quantised GGUF
+                file counts as such) and the device multiplies bfloat16 clearly faster than float32 (a CPU is tried, in
+                milliseconds), else float32.
             device: None: a GPU if there is one, else the CPU.
             trust_remote_code: whether Python code that comes with a model may be run.
 
         Raises:
             ModelError: not found, out of reach, incomplete, or not a model that can be used this way.
             UsageError: a dtype or a device that cannot be had, or a revision of something that has none.
+            MissingExtraError: a GGUF file, and the extra `gguf` is not installed.
         """
         name = os.fspath(name_or_path)
         wanted, place = _wanted_dtype(dtype), _wanted_device(device)
         with quiet():
             source = find(name, revision)
-            model, tokenizer = _load(name, source, trust_remote_code)
+            if source.gguf:
+                model, tokenizer = gguf_model.load(Path(source.place), name)
+            else:
+                model, tokenizer = _load(name, source, trust_remote_code)
             fingerprint = checks.state_hash(model)
             _cast(model, _auto_dtype(model.dtype, place) if wanted is None else wanted)
             cast(nn.Module, model).to(place)
@@ -166,6 +172,11 @@ class FrozenLM:
     def __repr__(self) -> str:
         size = f"d_model={self.d_model}, vocab_size={self.vocab_size}, max_context={self.max_context}"
         return f"FrozenLM({self.name!r}, {size}, {self.dtype}, {self.device})"
+
+    @property
+    def recorded_name(self) -> str:
+        """What files call the model: a GGUF file by the last part of its path, anything else as it was given."""
+        return Path(self.name).name if self.name.lower().endswith(GGUF_SUFFIX) else self.name
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""Where a model is to be loaded from: the built-in one, a folder, or a commit on the hub, settled before anything is loaded.
+"""Where a model is to be loaded from, settled before anything is loaded: built-in, a folder, a GGUF file, a commit on the hub.
 
 What cannot be found is said at once and in words. Loading itself is `frozen_lm`'s.
 """
@@ -23,6 +23,7 @@ from prototokens.errors import ModelError, UsageError
 from prototokens.lm.checks import one_line
 
 BUILTIN = "builtin"
+GGUF_SUFFIX, GGUF_MAGIC = ".gguf", b"GGUF"
 HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 
 
@@ -30,21 +31,23 @@ class Source(NamedTuple):
     """What transformers is to be asked for.
 
     Attributes:
-        place: a folder, or the id of a model on the hub.
-        revision: the commit on the hub; None for a folder.
+        place: a folder, a GGUF file, or the id of a model on the hub.
+        revision: the commit on the hub; None for a folder or a file.
         offline: whether to look in the local cache only.
+        gguf: whether it is a GGUF file.
     """
 
     place: str
     revision: str | None
     offline: bool
+    gguf: bool = False
 
 
 def find(name: str, revision: str | None) -> Source:
     """Find what a user called a model.
 
     Args:
-        name: "builtin", a folder, or the id of a model on the hub.
+        name: "builtin", a folder, a GGUF file, or the id of a model on the hub.
         revision: branch, tag or commit, for a hub id.
 
     Raises:
@@ -57,17 +60,33 @@ def find(name: str, revision: str | None) -> Source:
         if not (path / "config.json").is_file():
             advice = "train it with scripts/builtin/train.py, or name another model"
             raise ModelError(f"the built-in model is not part of this installation: {advice}")
+    if path.exists() and revision is not None:
+        raise UsageError(f"{name!r} has no revision {revision!r}: only models on the hub have revisions")
     if path.is_dir():
-        if revision is not None:
-            raise UsageError(f"{name!r} has no revision {revision!r}: only models on the hub have revisions")
         if not (path / "config.json").is_file():
             raise ModelError(f"the folder {name!r} holds no config.json, so no model: give one written by save_pretrained")
         return Source(str(path), None, offline=True)
+    if path.is_file() and is_gguf(path):
+        return Source(str(path), None, offline=True, gguf=True)
     if path.exists():
-        raise ModelError(f"{name!r} is a file: give the folder that holds the model's config.json and weights")
+        advice = "give a .gguf file, or the folder that holds the model's config.json and weights"
+        raise ModelError(f"{name!r} is a file that holds no model: {advice}")
+    if name.lower().endswith(GGUF_SUFFIX):
+        raise ModelError(f"there is no file {name!r}: check the path")
     if name.startswith((".", "~", os.sep)) or name.endswith(os.sep) or name.count(os.sep) > 1:
         raise ModelError(f"there is no folder {name!r}: check the path, or give 'builtin' or the id of a model on the hub")
     return _find_on_hub(name, revision)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file is to be read as a GGUF file: by its name, or by its first letters."""
+    if path.suffix.lower() == GGUF_SUFFIX:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
+    except OSError:
+        return False
 
 
 def _find_on_hub(name: str, revision: str | None) -> Source:

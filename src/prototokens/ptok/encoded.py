@@ -25,6 +25,7 @@ from prototokens.engine.grid import GRID_BITS, Grid
 from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.locate import GGUF_SUFFIX
 from prototokens.ptok.header import make_header, read_header, write_header
 from prototokens.ptok.hub import HubMixin
 from prototokens.ptok.patches import Extras, pack, unpack
@@ -187,7 +188,7 @@ class EncodedText(HubMixin):
             raise FileError(
                 f"{this} was made for the model {made_for['name']!r} (fingerprint {made_for['fingerprint'][:12]!r}), and"
                 f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: vectors mean nothing to other weights;"
-                f" {'that model has changed since' if made_for['name'] == lm.name else 'name the model they were made for'}"
+                f" {_advice(made_for['name'], lm)}"
             )
         if not any_model and self.header["tokenizer"] != lm.tokenizer_hash:
             raise FileError(
@@ -312,6 +313,13 @@ def _extras(header: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> E
         return unpack(tensors["patches"].numpy().tobytes(), header["chunks"], stored, header["text"]["bytes"])
     except ValueError as error:
         raise FileError(f"{path} is damaged: {error}") from error
+
+
+def _advice(made_for: str, lm: FrozenLM) -> str:
+    """What to do about a model of other weights than a file was made for."""
+    if made_for.lower().endswith(GGUF_SUFFIX) and lm.recorded_name.lower().endswith(GGUF_SUFFIX):
+        return "the quantisation of the two GGUF files may differ: name the very file that the vectors were made for"
+    return "that model has changed since" if made_for == lm.recorded_name else "name the model they were made for"
 
 
 def _no_file(path: Path) -> str:

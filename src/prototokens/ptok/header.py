@@ -99,7 +99,7 @@ def make_header(
 def _model(lm: FrozenLM) -> dict[str, Any]:
     """Which model the vectors are for."""
     return {
-        "name": lm.name,
+        "name": lm.recorded_name,
         "revision": lm.revision,
         "fingerprint": lm.fingerprint,
         "dtype": str(lm.dtype).removeprefix("torch."),
