@@ -104,3 +104,48 @@ def test_means_drawn_at_once_are_those_drawn_one_by_one():
     values = [random.Random(1).gauss(0, 1) for _ in range(9)]
     assert metrics.bootstrap(values) == pytest.approx(metrics.bootstrap(values, lambda sample: float(np.mean(sample))))
     assert metrics.bootstrap([0.25]) == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        # Ends that follow from the definition alone: 0 of n and n of n have closed forms.
+        (0, 6, 0.0, 1 - 0.025 ** (1 / 6)),
+        (6, 6, 0.025 ** (1 / 6), 1.0),
+        (0, 1, 0.0, 0.975),
+        # Of textbooks and of R's binom.test, to the digits that they print.
+        (4, 20, 0.0573, 0.4366),
+        (48, 50, 0.8629, 0.9951),
+        (7, 21, 0.1459, 0.5697),
+        (997, 1000, 0.99126, 0.99938),
+    ],
+)
+def test_clopper_pearson_gives_known_intervals(successes, trials, low, high):
+    found = metrics.clopper_pearson(successes, trials)
+    assert found.value == successes / trials
+    assert found.low == pytest.approx(low, abs=6e-5)
+    assert found.high == pytest.approx(high, abs=6e-5)
+
+
+def test_clopper_pearson_leaves_exactly_that_much_in_each_tail():
+    found = metrics.clopper_pearson(3, 10, level=0.9)
+
+    def tail(share, counts):
+        return math.fsum(math.comb(10, k) * share**k * (1 - share) ** (10 - k) for k in counts)
+
+    assert tail(found.low, range(3, 11)) == pytest.approx(0.05, abs=1e-9)
+    assert tail(found.high, range(4)) == pytest.approx(0.05, abs=1e-9)
+
+
+def test_clopper_pearson_covers_at_least_as_often_as_it_says():
+    draw = random.Random(0)
+    for share in (0.02, 0.5, 0.9):
+        counts = [sum(draw.random() < share for _ in range(12)) for _ in range(300)]
+        covered = sum(one.low <= share <= one.high for one in (metrics.clopper_pearson(n, 12) for n in counts))
+        assert covered / 300 >= 0.93
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (3, 2), (-1, 4)])
+def test_clopper_pearson_refuses_counts_that_cannot_be(successes, trials):
+    with pytest.raises(ValueError, match=f"{successes} successes in {trials} trials"):
+        metrics.clopper_pearson(successes, trials)

@@ -53,7 +53,7 @@ class Capacity(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A statistic, most often a mean, and the ends of its bootstrap interval."""
+    """A statistic, most often a mean or a share, and the ends of its confidence interval."""
 
     value: float
     low: float
@@ -174,6 +174,48 @@ def bootstrap(
         drawn.append(of(sample[chosen]))
     low, high = np.percentile(drawn, ends)
     return Interval(float(of(sample)), float(low), float(high))
+
+
+def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> Interval:
+    """A share of independent trials and its exact two-sided interval (Clopper and Pearson 1934).
+
+    Unlike a bootstrap, the interval keeps its coverage for few trials and for shares of 0 and 1.
+
+    Args:
+        successes: trials that succeeded.
+        trials: all trials, at least one.
+        level: coverage, at least; each end leaves half of the rest outside.
+
+    Raises:
+        ValueError: no trials, or more successes than trials.
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"{successes} successes in {trials} trials")
+    outside = (1 - level) / 2
+
+    def at_most(count: int, share: float) -> float:
+        return _binomial_cdf(count, trials, share)
+
+    # Each end is the share at which so extreme a count has just the probability `outside`.
+    low = 0.0 if not successes else _crossing(lambda p: 1 - at_most(successes - 1, p) > outside)
+    high = 1.0 if successes == trials else _crossing(lambda p: at_most(successes, p) < outside)
+    return Interval(successes / trials, low, high)
+
+
+def _binomial_cdf(count: int, trials: int, share: float) -> float:
+    """Probability of at most `count` successes; in logarithms, so that large numbers of trials do not overflow."""
+    k = np.arange(count + 1)
+    ways = math.lgamma(trials + 1) - np.array([math.lgamma(n + 1) + math.lgamma(trials - n + 1) for n in k])
+    return float(np.exp(ways + k * math.log(share) + (trials - k) * math.log1p(-share)).sum())
+
+
+def _crossing(above: Callable[[float], bool]) -> float:
+    """The share in (0, 1) from which `above` is true, by bisection to the last bit of a float64 but a few."""
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if above(middle) else (middle, high)
+    return (low + high) / 2
 
 
 def _members(groups: Sequence[K] | None, count: int) -> Mapping[K | int, np.ndarray]:
