@@ -69,3 +69,18 @@ def test_other_pairs_are_of_other_contexts():
         assert len(pairs) == 5
         assert all(there != place and 0 <= one < 4 and 0 <= its < 4 for one, there, its in pairs)
     assert list(figure5.other_pairs([5], 4, seed=0)) == [[]]  # a single context has no others
+
+
+def test_differences_are_paired_by_context():
+    def row(context, near, far):
+        pairs = {"same_text": [[near] * 3], "same_context": [[far] * 3, [far] * 3], "other_context": []}
+        return {"context": context, "shared": False, "length": 4, "solutions": 3, "exact": 3, **pairs}
+
+    # Contexts differ by far more than kinds of pairs do: unpaired, the difference could not be told from zero.
+    report = figure5.report([row(0, 0.1, 0.2), row(1, 0.5, 0.6), row(2, 0.8, 0.9)])
+    lines = [line for line in cells(report, "figure5_differences") if line["vectors"] == "e"]
+    assert [(line["further apart"], line["than"], line["contexts"]) for line in lines] == [
+        ("same context", "same text, other seed", 3)
+    ]
+    assert [lines[0][name] for name in ("difference", "low", "high")] == pytest.approx([0.1] * 3)
+    assert any("3 contexts of a source at most" in note for note in report.notes)

@@ -38,7 +38,9 @@ def test_errors_add_up(made):
     wrong = sum(row["right"].count(0) for row in rows)
     tokens = sum(len(row["right"]) for row in rows if not row["exact"])
     assert wrong > 0
-    for name in experiment.PROPERTIES:
+    later = sum(place / len(row["right"]) >= 0.2 for row in rows if not row["exact"] for place in range(len(row["right"])))
+    assert sum(line["tokens"] for line in errors if line["property"] == "later surprisal") == later < tokens
+    for name in ("frequency", "surprisal", "position"):
         mine = [line for line in errors if line["property"] == name]
         assert sum(line["wrong"] for line in mine) == wrong
         assert sum(line["tokens"] for line in mine) == tokens

@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prototokens.measure.metrics import clopper_pearson
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+MIN_TEXTS = 20  # of a source, below which a report gives no ground for a verdict
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,32 @@ def save_figure(figure: Figure, path: Path) -> None:
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation, as the paper prints them."""
     return f"{_shown(float(np.mean(values)))} ± {_shown(float(np.std(values)))}" if len(values) else "-"
+
+
+def share(successes: int, trials: int) -> str:
+    """A share as reports print it: its count, and its exact 95% interval in per cent (Clopper and Pearson 1934)."""
+    return f"{successes} of {trials} {percent_interval(successes, trials)}" if trials else "0 of 0"
+
+
+def percent_interval(successes: int, trials: int) -> str:
+    """The exact 95% interval of a share, in per cent: `[86.3, 99.5]%`."""
+    _, low, high = clopper_pearson(successes, trials)
+    return f"[{100 * low:.1f}, {100 * high:.1f}]%"
+
+
+def size_notes(count: int, of: str = "texts") -> list[str]:
+    """What a report of few texts (or contexts) must say: that its verdicts are open; nothing where there are enough."""
+    if count >= MIN_TEXTS:
+        return []
+    return [f"{count} {of} of a source at most: a verdict needs at least {MIN_TEXTS}, so these rows leave it open"]
+
+
+def most_of_a_source(rows: Sequence[dict[str, Any]]) -> int:
+    """The number of texts of the source that has most of them."""
+    texts: dict[Any, set[str]] = {}
+    for row in rows:
+        texts.setdefault(row.get("source"), set()).add(row["text"])
+    return max((len(some) for some in texts.values()), default=0)
 
 
 def _shown(cell: Any) -> str:

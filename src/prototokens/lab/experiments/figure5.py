@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ import torch
 from prototokens.lab import plots
 from prototokens.lab.job import Config, Fit, Fitted, Job, Row, Run
 from prototokens.lab.passages import content_hash
-from prototokens.lab.report import Report, Table
+from prototokens.lab.report import Report, Table, size_notes
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.measure.geometry import cosine_distances
@@ -123,7 +123,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
 
 
 def report(rows: list[Row]) -> Report:
-    table, each = [], []
+    table, differences, each = [], [], []
     for part, shared in COMPARED:
         some = [row for row in rows if row["shared"] is shared]
         drawn = {}
@@ -134,6 +134,7 @@ def report(rows: list[Row]) -> Report:
                 groups = [row["context"] for row in some for _ in row[kind]]
                 found = metrics.bootstrap(values, groups=groups)
                 table.append([part, ALL if shared else OWN, name, len(values), *found, float(np.std(values))])
+        differences += [[part, ALL if shared else OWN, *line] for line in _paired(some, PARTS.index(part))]
         if drawn:
             title = f"Between {part}'s" if part != "e and m" else "Between e and m as one"
             panel = plots.Panel(title + (", m shared" if shared else ""), "cosine distance", "density")
@@ -144,6 +145,7 @@ def report(rows: list[Row]) -> Report:
         " left out",
         f"texts: continuations of {rows[0]['length']} tokens, sampled from the model" if rows else "no rows",
         f"{OWN}: no solution depends on the others; {ALL}: texts and seeds, as in the paper",
+        *size_notes(len({row["context"] for row in rows}), "contexts"),
     ]
     return Report(
         title=TITLE,
@@ -154,7 +156,27 @@ def report(rows: list[Row]) -> Report:
                 ("vectors", "m", "pairs of", "count", "mean", "low", "high", "std"),
                 table,
                 "Cosine distance; 95% intervals by bootstrap over contexts",
-            )
+            ),
+            Table(
+                "figure5_differences",
+                ("vectors", "m", "further apart", "than", "contexts", "difference", "low", "high"),
+                differences,
+                "Differences of mean cosine distance, paired by context; 95% intervals by bootstrap over contexts",
+            ),
         ],
         figures={"figure5": plots.panels(each)} if table else {},
     )
+
+
+def _paired(rows: list[Row], part: int) -> list[list]:
+    """Mean distance of one kind of pairs minus that of the next nearer kind, in each context; mean over contexts."""
+    lines = []
+    for nearer, further in pairwise(KINDS):
+        both = [row for row in rows if row[nearer] and row[further]]
+        apart = [
+            float(np.mean([pair[part] for pair in row[further]]) - np.mean([pair[part] for pair in row[nearer]]))
+            for row in both
+        ]
+        if apart:
+            lines.append([KINDS[further], KINDS[nearer], len(apart), *metrics.bootstrap(apart)])
+    return lines

@@ -23,7 +23,7 @@ from prototokens.lab.embedding import embedder
 from prototokens.lab.experiments import figure5
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.passages import Passage
-from prototokens.lab.report import Report, Table
+from prototokens.lab.report import Report, Table, size_notes
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.measure.geometry import cosine_distances
@@ -157,6 +157,8 @@ def report(rows: list[Row]) -> Report:
         notes=[
             f"{contexts} contexts, 1 seed; {texts} fits, of which {texts - exact} did not become exact and are left out",
             *notes,
+            "each interval is for one comparison: none is corrected for the number of comparisons",
+            *size_notes(contexts, "contexts"),
         ],
         tables=[Table("figure6", columns, table, "Cosine distance between e's, with 95% intervals by bootstrap over contexts")],
         figures={"figure6": plots.panels(each)} if each else {},

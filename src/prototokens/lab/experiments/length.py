@@ -13,7 +13,7 @@ import numpy as np
 
 from prototokens.lab import plots
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
-from prototokens.lab.report import Report, Table
+from prototokens.lab.report import Report, Table, most_of_a_source, size_notes
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
@@ -26,6 +26,15 @@ LAWS = {
     "exponential in bits a float": lambda row: row["bits_per_float"],
     "power of bits a float": lambda row: math.log(row["bits_per_float"]),
 }
+
+CAPTION = (
+    "95% intervals: of the share that is exact by Clopper and Pearson, of accuracy by bootstrap over texts; steps of exact fits"
+)
+
+LAWS_CAPTION = (
+    "b with its 95% interval by bootstrap over texts; error: factor by which a left-out length's steps are missed, root mean"
+    " square"
+)
 
 
 def jobs(config: Config) -> list[Job]:
@@ -56,23 +65,33 @@ def report(rows: list[Row]) -> Report:
         accuracy = metrics.bootstrap([row["accuracy"] for row in some])
         middle = float(np.median(steps)) if steps else None
         bits = float(np.mean([row["bits_per_float"] for row in some]))
-        table.append([length, len(some), len(steps), *accuracy, middle, some[0]["floats"] / length, bits])
+        exact = metrics.clopper_pearson(len(steps), len(some))[1:]
+        table.append([length, len(some), len(steps), *exact, *accuracy, middle, some[0]["floats"] / length, bits])
     laws, best = fitted_laws(rows)
     missed = sum(not row["exact"] for row in rows)
     notes = [f"{len({row['text'] for row in rows})} texts, 1 seed; {missed} of {len(rows)} fits did not become exact"]
     notes.append(_words(laws, best) if best else "too few lengths with exact fits for a law: it takes four")
-    columns = ["length", "texts", "exact", "accuracy", "low", "high", "median steps", "floats a token", "bits a float"]
-    head = ["law of the steps", "a", "b", "error on lengths left out"]
+    notes += size_notes(most_of_a_source(rows))
+    columns = [
+        "length",
+        "texts",
+        "exact",
+        "share exact, low",
+        "high",
+        "accuracy",
+        "low",
+        "high",
+        "median steps",
+        "floats a token",
+        "bits a float",
+    ]
+    head = ["law of the steps", "a", "b", "low", "high", "error on lengths left out"]
     return Report(
         title=TITLE,
         notes=notes,
         tables=[
-            Table("length", columns, table, "Accuracy with 95% interval by bootstrap over texts; steps of exact fits"),
-            *(
-                [Table("laws", head, laws, "Error: factor by which a left-out length's steps are missed, root mean square")]
-                if laws
-                else []
-            ),
+            Table("length", columns, table, CAPTION),
+            *([Table("laws", head, laws, LAWS_CAPTION)] if laws else []),
         ],
         figures={"length": _figure(by_length, laws, best)} if rows else {},
     )
@@ -84,7 +103,7 @@ def fitted_laws(rows: list[Row]) -> tuple[list[list], str | None]:
     lengths = sorted({row["length"] for row in exact})
     if len(lengths) < 4:
         return [], None
-    log_steps = np.log([row["steps"] for row in exact])
+    log_steps, texts = np.log([row["steps"] for row in exact]), [row["text"] for row in exact]
     of = np.array([row["length"] for row in exact])
     laws = []
     for name, feature in LAWS.items():
@@ -95,15 +114,30 @@ def fitted_laws(rows: list[Row]) -> tuple[list[list], str | None]:
             out = of == length
             slope, at_zero = np.polyfit(x[~out], log_steps[~out], 1)
             missed.append(np.mean((at_zero + slope * x[out] - log_steps[out]) ** 2))
-        laws.append([name, float(a), float(b), float(np.exp(np.sqrt(np.mean(missed))))])
-    return laws, min(laws, key=lambda law: law[3])[0]
+        low, high = _exponent(x, log_steps, texts)[1:]
+        laws.append([name, float(a), float(b), low, high, float(np.exp(np.sqrt(np.mean(missed))))])
+    return laws, min(laws, key=lambda law: law[-1])[0]
+
+
+def _exponent(x: np.ndarray, log_steps: np.ndarray, texts: list[str]) -> metrics.Interval:
+    """A law's b and its interval, whole texts drawn; draws in which all lengths are the same say nothing of b."""
+
+    def fitted(chosen: np.ndarray) -> float:
+        places = chosen.astype(int)
+        drawn = x[places]
+        return float(np.polyfit(drawn, log_steps[places], 1)[0]) if len(set(drawn.tolist())) > 1 else float("nan")
+
+    return metrics.bootstrap(list(range(len(x))), fitted, groups=texts, resamples=500)
 
 
 def _words(laws: list[list], best: str) -> str:
-    name, a, b, error = next(law for law in laws if law[0] == best)
+    name, a, b, low, high, error = next(law for law in laws if law[0] == best)
     kind, _, what = name.partition(" in " if " in " in name else " of ")
     right = f"{b:.3g} x {what}" if kind == "exponential" else f"{b:.3g} x log({what})"
-    return f"best law: log(steps) = {a:.3g} + {right}; a length left out is told to a factor of {error:.2f} (root mean square)"
+    return (
+        f"best law of the lengths that were tried: log(steps) = {a:.3g} + {right} (95% interval of {b:.3g}: {low:.3g} to"
+        f" {high:.3g}); it predicts a length that was left out to a factor of {error:.2f} (root mean square)"
+    )
 
 
 def _figure(by_length: dict[int, list[Row]], laws: list[list], best: str | None):
@@ -115,7 +149,7 @@ def _figure(by_length: dict[int, list[Row]], laws: list[list], best: str | None)
     at = [length for length in lengths if solved[length]]
     steps = [plots.Series("median of exact fits", [float(np.median(solved[length])) for length in at], at)]
     if best:
-        _, a, b, _ = next(law for law in laws if law[0] == best)
+        _, a, b, *_ = next(law for law in laws if law[0] == best)
         told = [float(np.exp(a + b * np.mean([LAWS[best](row) for row in by_length[length]]))) for length in lengths]
         steps.append(plots.Series(f"law: {best}", told, lengths))
     accuracy = [plots.Series("accuracy", means, lengths, low, high), plots.Series("share exact", share, lengths)]

@@ -22,7 +22,7 @@ from prototokens.lab import capacity, plots
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.models import RANDOM
 from prototokens.lab.passages import sources_of
-from prototokens.lab.report import Report, Table
+from prototokens.lab.report import Report, Table, most_of_a_source, size_notes
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
@@ -129,6 +129,7 @@ def report(rows: list[Row]) -> Report:
     notes = [
         f"{len({row['text'] for row in rows})} texts, 1 seed; {capacity.lower_bounds(rows)}",
         "loss: nats a token of the texts under the checkpoint, which tells how far its training has come",
+        *size_notes(most_of_a_source(rows)),
     ]
     caption = "Means over texts with 95% intervals by bootstrap"
     figures = {"pretraining": _figure(rows, known, nats, tokens)} if rows else {}

@@ -18,7 +18,7 @@ from prototokens.engine.rows import Starts
 from prototokens.lab import plots
 from prototokens.lab.embedding import embedder
 from prototokens.lab.job import Config, Fit, Job, Row, Run
-from prototokens.lab.report import Report, Table
+from prototokens.lab.report import Report, Table, size_notes
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics, quality
 from prototokens.solution import Solution
@@ -134,6 +134,7 @@ def report(rows: list[Row]) -> Report:
         f"{len(texts)} texts, 1 seed; of {missed} the vectors do not decode exactly",
         "unrelated: likeness to a passage from elsewhere, the floor; noise: two vectors drawn like a fit's start",
         "published: noise, or text that has nothing to do with what the vectors hold",
+        *size_notes(len(texts)),
     ]
     return Report(TITLE, tables, notes, figures)
 

@@ -17,7 +17,7 @@ from prototokens.lab import plots
 from prototokens.lab.embedding import embedder
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
 from prototokens.lab.methods import positions
-from prototokens.lab.report import Report, Table
+from prototokens.lab.report import Report, Table, most_of_a_source, size_notes
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics, quality
 
@@ -34,6 +34,7 @@ MEASURES = {
 PROPERTIES = {
     "frequency": "occurrences of the token in the texts",
     "surprisal": "surprisal, nats",
+    "later surprisal": "surprisal behind the text's first fifth, nats",
     "position": "position, share of the text",
 }
 OPEN = 1e9  # the edge of a bin without an end
@@ -41,6 +42,9 @@ WHERE = "Where the wrong tokens are, with 95% intervals by bootstrap over texts"
 EDGES = {
     "frequency": (1.0, 2.0, 4.0, 8.0, 16.0, 64.0, OPEN),
     "surprisal": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, OPEN),
+    # A text's first tokens are both the most surprising and the best reproduced. They are left out here, so that
+    # surprisal is not confounded with position.
+    "later surprisal": (0.0, 1.0, 4.0, 8.0, OPEN),
     "position": tuple(number / 5 for number in range(6)),
 }
 
@@ -120,6 +124,7 @@ def report(rows: list[Row]) -> Report:
         f"{len({row['text'] for row in rows})} texts, 1 seed, {len(rows)} fits, {len(rows) - exact} of them not exact",
         "perplexity: of the reconstruction under the same model, divided by that of the text",
         "wrong tokens are counted over all fits that are not exact",
+        *size_notes(most_of_a_source(rows)),
         *missing,
     ]
     return Report(
@@ -152,7 +157,11 @@ def _errors(rows: list[Row], name: str) -> list[tuple[quality.Bin, metrics.Inter
     property_of = {
         "frequency": lambda row: quality.frequencies(row["ids"], list(longest.values())),
         "surprisal": lambda row: row["surprisal"],
-        "position": lambda row: [place / len(row["ids"]) for place in range(len(row["ids"]))],
+        "position": _positions,
+        "later surprisal": lambda row: [
+            nats if position >= EDGES["position"][1] else -1.0
+            for nats, position in zip(row["surprisal"], _positions(row), strict=True)
+        ],
     }[name]
     values = [float(value) for row in inexact for value in property_of(row)]
     wrong = [not right for row in inexact for right in row["right"]]
@@ -165,6 +174,11 @@ def _errors(rows: list[Row], name: str) -> list[tuple[quality.Bin, metrics.Inter
             share = metrics.bootstrap([float(wrong[place]) for place in here], groups=groups, resamples=500)
             found.append((one, share))
     return found
+
+
+def _positions(row: Row) -> list[float]:
+    """Each token's position, as a share of its text."""
+    return [place / len(row["ids"]) for place in range(len(row["ids"]))]
 
 
 def _figure(rows: list[Row], measures: dict[str, str]):
@@ -186,7 +200,7 @@ def _errors_figure(rows: list[Row]):
         series = plots.Series("", y, (), low, high)
         panel = plots.Panel(f"Wrong tokens by {name}", shown, "share wrong")
         each.append((panel, lambda axes, groups=groups, series=series: plots.draw_bars(axes, groups, [series])))
-    return plots.panels(each, columns=3)
+    return plots.panels(each, columns=2)
 
 
 def _line(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
 from prototokens.lab.methods import positions
-from prototokens.lab.report import Report, Table, spread
+from prototokens.lab.report import Report, Table, most_of_a_source, size_notes, spread
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
@@ -77,20 +77,25 @@ def report(rows: list[Row]) -> Report:
                         *metrics.bootstrap(values),
                         float(np.std(values)),
                         sum(v == 1 for v in values),
+                        *metrics.clopper_pearson(sum(v == 1 for v in values), len(values))[1:],
                     ]
                 )
     texts = len({row["text"] for row in rows})
     missed = sum(not row["exact"] for row in rows)
     return Report(
         title=TITLE,
-        notes=[f"{texts} texts, 1 seed; {missed} of {len(rows)} fits did not become exact"],
+        notes=[
+            f"{texts} texts, 1 seed; {missed} of {len(rows)} fits did not become exact",
+            *size_notes(most_of_a_source(rows)),
+        ],
         tables=[
             Table("accuracy", ["arrangement", *(f"N={length}" for length in lengths)], wide, "Token accuracy, mean ± std"),
             Table(
                 "accuracy_long",
-                ["layout", "length", "texts", "mean", "low", "high", "std", "exact"],
+                ["layout", "length", "texts", "mean", "low", "high", "std", "exact", "share exact, low", "high"],
                 long,
-                "The same with 95% intervals (bootstrap over texts)",
+                "The same with 95% intervals: of the mean by bootstrap over texts, of the share that is exact by Clopper and"
+                " Pearson",
             ),
         ],
         figures={"table1": _figure(lengths, cells)} if rows else {},

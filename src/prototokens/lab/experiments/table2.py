@@ -12,7 +12,7 @@ import numpy as np
 
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
-from prototokens.lab.report import Report, Table, spread
+from prototokens.lab.report import Report, Table, most_of_a_source, size_notes, spread
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
@@ -79,6 +79,7 @@ def report(rows: list[Row]) -> Report:
         notes=[
             f"{texts} texts of {length} tokens, {seeds} seeds; {missed} of {len(rows)} texts and seeds did not become exact",
             "best: of each group, the seed at which most of its tokens are right",
+            *size_notes(most_of_a_source(rows)),
         ],
         tables=[
             Table(

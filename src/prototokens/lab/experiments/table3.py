@@ -14,7 +14,7 @@ import numpy as np
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.passages import labels_of, sources_of
-from prototokens.lab.report import Report, Table, spread
+from prototokens.lab.report import Report, Table, most_of_a_source, size_notes, spread
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
@@ -59,6 +59,7 @@ def report(rows: list[Row]) -> Report:
         notes=[
             f"texts: {counts}; 1 seed; {capacity.lower_bounds(rows)}",
             "the climb ends at the first length at which less than 0.99 of the tokens are right",
+            *size_notes(most_of_a_source(rows)),
         ],
         tables=[Table("capacity", columns, table, CAPTION)],
         figures=figure,
