@@ -6,7 +6,7 @@
 
 Passages are fitted once with `fast`. For every width from 16 bits down to one, each solution is rounded (exact by that alone?),
 and moved along its grid by a short fit (exact then, and after how many steps?). A row is a passage, layout and width.
-`--report` writes the table of docs/how-to/quantised.md from the rows alone.
+`--report` writes the tables of results/bits/README.md from the rows alone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from pages import put_between
 from prototokens.engine.grid import GRID_BITS, WIDTHS
 from prototokens.engine.quantise import polish_recipe, rounded
 from prototokens.lab.provenance import stamp
-from prototokens.lab.report import Table
+from prototokens.lab.report import Table, share
 from prototokens.lab.texts import Texts
 from row_files import RowFile, options, parsed, read_rows
 
-PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "quantised.md"
+PAGE = Path(__file__).parents[1] / "results" / "bits" / "README.md"
 MARKS = ("<!-- bits: made by scripts/bits_table.py -->", "<!-- end of the bits -->")
+CAPTION = "Every width for every text; shares with exact 95% intervals; the scales of the grids are counted."
 KEY = ("fingerprint", "dtype", "layout", "length", "passage", "bits", "seed")
 
 
@@ -68,7 +69,8 @@ def report(rows: list[dict]) -> str:
             steps = [row["steps"] for row in part if row["exact"]]
             cells.append(
                 [
-                    *group, width, f"{part[0]['vector_bits'] / group[2]:.0f}", share(part, "rounded"), share(part, "exact"),
+                    *group, width, f"{part[0]['vector_bits'] / group[2]:.0f}",
+                    *(share(sum(row[what] for row in part), len(part)) for what in ("rounded", "exact")),
                     statistics.median(steps) if steps else None,
                     statistics.mean(row["text_bits"] / row["vector_bits"] for row in part),
                 ]
@@ -87,17 +89,18 @@ def report(rows: list[dict]) -> str:
              "median steps", "text's bits a vector's bit"]  # fmt: skip
     few = ["model", "layout", "tokens", "texts", "bits a number", "bits a token", "the text's own bits a token",
            "text's bits a vector's bit"]  # fmt: skip
-    first = Table("bits", heads, cells, "Every width for every text; the scales of the grids are counted.")
+    first = Table(
+        "bits",
+        heads,
+        cells,
+        CAPTION,
+    )
     second = Table("fewest", few, fewest, "The fewest bits in which a text stays exact, the mean over texts (`--bits auto`).")
     return f"{first.markdown()}\n\n{second.markdown()}"
 
 
-def share(part: list[dict], what: str) -> str:
-    return f"{sum(row[what] for row in part)} of {len(part)}"
-
-
 def main() -> None:
-    parser = options(str(__doc__), "results/bits/rows.jsonl", "docs/how-to/quantised.md")
+    parser = options(str(__doc__), "results/bits/rows.jsonl", "results/bits/README.md")
     parser.add_argument("--passages", type=int, default=24)
     parser.add_argument("--lengths", nargs="+", default=["paper=16", "paper=32", "tiled:4=32"], help="LAYOUT=TOKENS")
     args = parsed(parser)

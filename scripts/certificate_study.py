@@ -11,7 +11,6 @@ margin, and the cells in which a token came out wrong.
 
 from __future__ import annotations
 
-import math
 import statistics
 import tempfile
 from dataclasses import replace
@@ -23,14 +22,15 @@ from prototokens.encoding import certified_recipe
 from prototokens.engine.certify import cells_of, threshold
 from prototokens.engine.matrix import margins, run_cells
 from prototokens.lab.provenance import stamp
-from prototokens.lab.report import Table
+from prototokens.lab.report import Table, share
 from prototokens.lab.texts import Texts
 from prototokens.ptok.encoded import EncodedText
 from row_files import RowFile, options, parsed, read_rows
 
-PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[1] / "results" / "certificate" / "README.md"
 MARKS = ("<!-- certificate: made by scripts/certificate_study.py -->", "<!-- end of the certificate -->")
 KEY = ("fingerprint", "dtype", "layout", "rule", "length", "chunk", "seed")
+WAYS = ("by batch or padding alone", "in another kernel, dtype or thread count", "only compiled")
 RULES = ("argmax", "recipe", "standard")
 AT_A_TIME = 100  # chunks that are fitted, saved and decoded before their rows are written
 
@@ -91,32 +91,30 @@ def report(rows: list[dict]) -> str:
             cells.append(
                 [
                     group[0], group[1], group[2], rule, margin, f"{len(solved)} of {len(part)}",
-                    f"{len(failed)} ({len(failed) / len(solved):.1%})", upper(len(failed), len(solved)),
+                    share(len(failed), len(solved)), *by_way(failed),
                     statistics.median(row["steps"] for row in solved),
                     f"{min(row['least_anywhere'] for row in solved):.3f}",
                 ]
             )  # fmt: skip
-    heads = ["model", "layout", "tokens", "stops at", "margin", "solved", "wrong somewhere", "at most (95%)", "median steps",
+    heads = ["model", "layout", "tokens", "stops at", "margin", "solved", "wrong somewhere", *WAYS, "median steps",
              "least margin anywhere"]  # fmt: skip
     ways, sources = max(row["cells"] for row in rows), sorted({Path(row["texts"]).name for row in rows})
     caption = f"Each solution, read back from a file, decoded in {ways} ways; texts of {', '.join(sources)}."
     return Table("certificate", heads, cells, caption).markdown()
 
 
-def upper(failed: int, tried: int) -> str:
-    """The share of failures that so many allow, one-sided at 95% (Clopper and Pearson 1934)."""
-    if failed == tried:
-        return "100%"
-    low, high = failed / tried, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        at_most = math.fsum(math.comb(tried, k) * middle**k * (1 - middle) ** (tried - k) for k in range(failed + 1))
-        low, high = (middle, high) if at_most > 0.05 else (low, middle)
-    return f"{high:.1%}"
+def by_way(failed: list[dict]) -> list[int]:
+    """How many solutions went wrong in each of `WAYS`; one that did in several counts with the first of them."""
+    counts = dict.fromkeys(WAYS, 0)
+    for row in failed:
+        ways = [cell.split(", ")[3:] for cell in row["wrong_in"] if cell.startswith(f"{row['dtype']}, ")]
+        own, uncompiled = any(not way for way in ways), any(not cell.endswith("compiled") for cell in row["wrong_in"])
+        counts[WAYS[0 if own else 1 if uncompiled else 2]] += 1
+    return list(counts.values())
 
 
 def main() -> None:
-    parser = options(str(__doc__), "results/certificate/rows.jsonl", "docs/reliability.md")
+    parser = options(str(__doc__), "results/certificate/rows.jsonl", "results/certificate/README.md")
     parser.add_argument("--chunks", type=int, default=500)
     parser.add_argument("--lengths", nargs="+", default=["paper=16", "tiled:4=32"], help="of a chunk: LAYOUT=TOKENS")
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))

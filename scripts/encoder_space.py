@@ -8,7 +8,7 @@ at random; `between`, what the straight line between two texts' vectors decodes 
 the texts, for encoded and for fitted vectors; `noise`, accuracy with noise of a share of the vectors' root mean square, for
 both; `distance`, cosine distances between encodings, between fitted solutions, and from one to the other; `prefix`, between
 a text's vectors and those of its beginning; `domain`, accuracy on other kinds of text, raw and after a fit. `--report` draws
-the pictures and writes the tables of docs/encoder.md from the rows alone.
+the pictures and writes the tables of results/encoder/README.md from the rows alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prototokens.encoder.encoder import Encoder
 from prototokens.errors import TextError
 from prototokens.lab.plots import Panel, Series, lines
 from prototokens.lab.provenance import stamp
-from prototokens.lab.report import Table, save_figure
+from prototokens.lab.report import Table, save_figure, share
 from prototokens.lab.texts import Texts
 from row_files import RowFile, read_rows
 
@@ -38,7 +38,8 @@ PLACES = [step / 10 for step in range(11)]
 RADII = [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0]
 DRAWS = 4
 DOMAIN = (
-    "texts", "tokens", "accuracy, first pass", "looks", "accuracy, raw", "exact, raw", "exact after a fit", "steps, median",
+    "texts", "tokens", "accuracy, first pass", "feedback passes", "accuracy, zero-step", "exact, zero-step",
+    "exact after a fit", "steps, median",
 )  # fmt: skip
 MARKS = ("<!-- space: made by scripts/encoder_space.py -->", "<!-- end of the space -->")
 Ids = list[list[int]]
@@ -196,8 +197,9 @@ def report(rows: list[dict], page: Path, pictures: Path) -> None:
     save_figure(lines(way, [series("between", kind, "place", "nats") for kind in kinds]), pictures / "encoder-between.svg")
     tables = [
         Table("domain", DOMAIN, [
-            (row["name"], row["length"], row["first"], row["looks"], row["accuracy"], row["exact"],
-             f"{row['fitted_exact']} of {row['texts']}", row["steps_median"]) for row in of["domain"]
+            (row["name"], row["length"], row["first"], row["looks"], row["accuracy"],
+             share(round(row["exact"] * row["texts"]), row["texts"]), share(row["fitted_exact"], row["texts"]),
+             row["steps_median"]) for row in of["domain"]
         ]),
         Table("neighbours", ("vectors", "pair", "tokens in common", "same first token"), [
             (row["kind"], row["pair"], row["in_common"], row["same_first"])
@@ -207,7 +209,7 @@ def report(rows: list[dict], page: Path, pictures: Path) -> None:
             (row["from"], row["to"], row["texts"], row["cosine"]) for row in of["distance"]
         ]),
     ]  # fmt: skip
-    shown = [f"![{words}](images/{name}.svg)" for name, words in (
+    shown = [f"![{words}](../../docs/images/{name}.svg)" for name, words in (
         ("encoder-noise", "accuracy against noise"), ("encoder-between", "surprisal on the way between two texts")
     )]  # fmt: skip
     put_between(page, {MARKS: "\n\n".join([*(table.markdown() for table in tables), *shown])})
@@ -226,7 +228,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=Path, default=Path("results/encoder/space.jsonl"))
     parser.add_argument("--report", action="store_true", help="draw and write from the rows; nothing is run")
-    parser.add_argument("--page", type=Path, default=Path("docs/encoder.md"))
+    parser.add_argument("--page", type=Path, default=Path("results/encoder/README.md"))
     parser.add_argument("--pictures", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
     if args.report:

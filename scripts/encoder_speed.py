@@ -9,7 +9,7 @@ row-steps, texts solved a minute. `--record` first looks for the rate at which f
 passages, and writes both into the encoder's config and card, by which `auto` decides; and how right the encoder is by length.
 `raw` encodes and decodes passages without a step, and fits a part of them (`--fitted`) for comparison; seconds are for one
 passage. `--refinements` limits what an encoder does to its vectors after its first pass. The machine should do nothing else
-meanwhile. `--report` writes the tables of docs/encoder.md from the rows alone.
+meanwhile. `--report` writes the tables of results/encoder/README.md from the rows alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prototokens.encoder.encoder import CONFIG, Encoder
 from prototokens.encoder.shipped import SHIPPED, shipped
 from prototokens.encoder.starts import judged
 from prototokens.lab.provenance import stamp
-from prototokens.lab.report import Table
+from prototokens.lab.report import Table, share
 from prototokens.lab.texts import Texts
 from prototokens.lm.devices import wait
 from prototokens.training.card import write_card
@@ -124,16 +124,17 @@ def report(rows: list[dict], page: Path) -> None:
     """The tables of the page: of the encoders that ship, from their folders, and of the rows."""
     columns = {
         "shipped": (
-            "layout", "vectors", "refinements in training", "trained on, million tokens", "hours", "tokens of a text", "looks",
-            "tokens right", "texts exact",
+            "layout", "vectors", "refinements in training", "trained on, million tokens", "hours", "tokens of a text",
+            "feedback passes", "tokens right", "texts exact",
         ),
         "fits": (
             "layout", "tokens", "texts", "recipe", "rate", "row-steps, random", "row-steps, encoder", "share", "exact, random",
             "exact, encoder", "solved a minute, random", "solved a minute, encoder", "times",
+            "processor, threads",
         ),
         "raw": (
-            "layout", "tokens", "texts", "source", "looks", "token accuracy", "exact", "encode, ms", "decode, ms", "fit, ms",
-            "times",
+            "layout", "tokens", "texts", "source", "feedback passes", "token accuracy", "exact", "encode, ms", "decode, ms",
+            "fit, ms", "times", "processor, threads",
         ),
     }  # fmt: skip
     cells: dict[str, list[list]] = {"shipped": [], "fits": [], "raw": []}
@@ -143,7 +144,8 @@ def report(rows: list[dict], page: Path) -> None:
         about = [shape.layout, shape.vectors, shape.refinements, trained["tokens"] / 1e6, trained["seconds"] / 3600]
         cells["shipped"] += [
             [
-                *about, row["length"], f"{row.get('looks', 0):.1f}", f"{row['accuracy']:.1%}", f"{row['exact']:.1%}",
+                *about, row["length"], f"{row.get('looks', 0):.1f}", f"{row['accuracy']:.1%}",
+                share(round(row["exact"] * row["texts"]), row["texts"]),
             ]
             for row in encoder.config["held_out"]["rows"] if row["length"] in SHOWN
         ]  # fmt: skip
@@ -154,16 +156,21 @@ def report(rows: list[dict], page: Path) -> None:
             cells["fits"].append([
                 row["layout"], row["length"], row["texts"], row["recipe"], row.get("rate", 1.0), one["row_steps"],
                 other["row_steps"], other["row_steps"] / one["row_steps"], one["exact"], other["exact"], *pace,
-                pace[1] / pace[0] if pace[0] else None,
+                pace[1] / pace[0] if pace[0] else None, machine(row),
             ])  # fmt: skip
         else:
             whole = row["encode_seconds"] + row["decode_seconds"]
             cells["raw"].append([
                 row["layout"], row["length"], row["texts"], row["source"], f"{row.get('looks', 0):.1f}",
-                f"{row['accuracy']:.1%}", f"{row['exact'] / row['texts']:.1%}", 1000 * row["encode_seconds"],
-                1000 * row["decode_seconds"], 1000 * row["fit_seconds"], row["fit_seconds"] / whole,
+                f"{row['accuracy']:.1%}", share(row["exact"], row["texts"]), 1000 * row["encode_seconds"],
+                1000 * row["decode_seconds"], 1000 * row["fit_seconds"], row["fit_seconds"] / whole, machine(row),
             ])  # fmt: skip
     put_between(page, {marks: Table(name, columns[name], cells[name]).markdown() for name, marks in MARKS.items()})
+
+
+def machine(row: dict) -> str:
+    """The processor and the number of threads that a row was measured with: rates of two machines are not compared."""
+    return f"{row['machine']['processor']}, {row['machine']['threads']}"
 
 
 def main() -> None:
@@ -188,7 +195,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write the fits into the encoder's config and card")
     parser.add_argument("--rows", type=Path, default=Path("results/encoder/speed.jsonl"))
     parser.add_argument("--report", action="store_true", help="write the page's tables from the rows; nothing is run")
-    parser.add_argument("--page", type=Path, default=Path("docs/encoder.md"))
+    parser.add_argument("--page", type=Path, default=Path("results/encoder/README.md"))
     args = parser.parse_args()
     if args.report:
         report(read_rows(args.rows), args.page)

@@ -6,7 +6,7 @@
 Each variant changes one thing about `BASE` and gets the same number of steps; its row holds the held-out accuracy and exact
 share by length, the tokens and the seconds. The `scaling` variants take the base at other sizes and numbers of steps: accuracy
 against training tokens and encoder size. Rows that are there are not run again, so a killed run goes on; a variant that was
-killed goes on from its own checkpoint. `--report` writes the table of docs/encoder.md from the rows alone.
+killed goes on from its own checkpoint. `--report` writes the table of results/encoder/README.md from the rows alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from prototokens.encoder.config import Shape
 from prototokens.lab.passages import without_folders
 from prototokens.lab.plots import Panel, Series, draw_lines, panels
 from prototokens.lab.provenance import stamp
-from prototokens.lab.report import Table, save_figure
+from prototokens.lab.report import Table, save_figure, share
 from prototokens.lab.texts import Texts
 from prototokens.layout import tiled
 from prototokens.lm.devices import bfloat16_pays
@@ -39,6 +39,7 @@ from row_files import RowFile, read_rows
 BASE = Shape(layout="tiled:4", max_length=16, width=256, layers=4, heads=4, feed_forward=1024)
 MARKS = ("<!-- variants: made by scripts/encoder_variants.py -->", "<!-- end of the variants -->")
 SCALING_MARKS = ("<!-- scaling: made by scripts/encoder_variants.py -->", "<!-- end of scaling -->")
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "encoder-scaling.svg"
 FIRST = "from scratch, all vectors"
 GOAL = 0.09  # nats a token at which 99% of the tokens are right: what the shipped encoder has at 8 tokens
 Variant = tuple[Shape, dict]  # a shape, and changes to the training
@@ -148,23 +149,29 @@ def run(lm: pt.FrozenLM, args: argparse.Namespace) -> None:
 def report(rows: list[dict], page: Path) -> None:
     """The table of the page, best first."""
     columns = (
-        "variant", "parameters", "steps", "tokens (M)", "minutes", "length", "looks", "accuracy", "exact", "nats a token",
+        "variant", "parameters", "steps", "tokens (M)", "minutes", "length", "feedback passes", "accuracy", "exact",
+        "nats a token",
     )  # fmt: skip
     cells = [
         (
             row["variant"], f"{row['parameters'] / 1e6:.1f}M", row["trained"]["step"], f"{row['trained']['tokens'] / 1e6:.2f}",
             f"{row['trained']['seconds'] / 60:.1f}", last["length"], f"{last.get('looks', 0):.1f}", f"{last['accuracy']:.1%}",
-            f"{last['exact']:.1%}", f"{last['nats']:.3f}",
+            exact_share(last), f"{last['nats']:.3f}",
         )
         for row in sorted(rows, key=lambda row: -row["held_out"][-1]["accuracy"])
         for last in row["held_out"][-1:]
     ]  # fmt: skip
     made: dict[tuple[str, str], str] = {MARKS: Table("variants", columns, cells).markdown()}
     if curves := scaling(rows):
-        picture = page.parent / "images" / "encoder-scaling.svg"
+        picture = PICTURE
         made[SCALING_MARKS] = laws(curves).markdown()
         save_figure(draw(curves), picture)
     put_between(page, made)
+
+
+def exact_share(found: dict) -> str:
+    """The texts of a held-out length that came out exact, with the interval of their share."""
+    return share(round(found["exact"] * found["texts"]), found["texts"])
 
 
 def scaling(rows: list[dict]) -> dict[str, list[tuple[float, float, float]]]:
@@ -224,7 +231,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/encoder-variants"))
     parser.add_argument("--rows", type=Path, default=Path("results/encoder/variants.jsonl"))
     parser.add_argument("--report", action="store_true", help="write the page's table from the rows; nothing is trained")
-    parser.add_argument("--page", type=Path, default=Path("docs/encoder.md"))
+    parser.add_argument("--page", type=Path, default=Path("results/encoder/README.md"))
     args = parser.parse_args()
     if args.report:
         report(read_rows(args.rows), args.page)

@@ -6,13 +6,13 @@
 
 Rows are appended as they are solved, and what is there already is not run again, so a killed run goes on where it was. Every
 solution is decoded by `prototokens.decode_ids` before it is counted; the table at the end is made from all rows of the file.
-`--report` writes the tables of results/README.md and the picture of capacity over pretraining from the committed rows alone.
+`--report` writes the tables of
+results/held and results/pretraining, and the picture of capacity over pretraining from the committed rows alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import re
 import statistics
@@ -24,9 +24,10 @@ from matplotlib.figure import Figure
 import prototokens as pt
 from builtin import data as builtin_data
 from fit_rows import about, fit_rows
+from map_front import highest_steps, median_steps, shown
 from pages import put_between
 from prototokens.lab.plots import Panel, Series, lines
-from prototokens.lab.report import Table, save_figure
+from prototokens.lab.report import Table, percent_interval, save_figure
 from row_files import RowFile, read_rows
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -54,29 +55,34 @@ def passages(sources: list[str], column: str, count: int, seed: int) -> list[str
 
 
 def table(rows: list[dict]) -> str:
-    """Share exact, steps to exact and bits of the text per trained number, by model, recipe, layout and length."""
+    """Share exact, steps to exact and bits of the text per trained number, by model, recipe, layout and length.
+
+    Steps are over all passages: one that is not exact counts as taking for ever.
+    """
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         recipe = row["recipe"]
         name = (row.get("tokens_seen", row["model"]), recipe["name"], recipe["steps"], row["layout"], row["length"])
         groups.setdefault(name, []).append(row)
-    heads = ("model, or tokens seen", "recipe", "budget", "layout", "tokens", "exact", "median steps", "90th percentile")
+    heads = ("model, or tokens seen", "recipe", "budget", "layout", "tokens", "exact", "95% interval of the share")
+    heads += ("median steps", "90th percentile", "accuracy", "bits a float")
     rows_of_cells = []
     for name, group in sorted(groups.items(), key=lambda item: (str(item[0][0]).zfill(12), *item[0][1:])):
-        steps = sorted(row["steps"] for row in group if row["exact"])
-        middle = f"{statistics.median(steps):.0f}" if steps else "-"
-        high = f"{steps[math.ceil(0.9 * len(steps)) - 1]}" if steps else "-"  # nearest rank
+        exact = sum(row["exact"] for row in group)
+        middle, high = shown(median_steps(group)), shown(highest_steps(group))
         right = sum(row["correct"] for row in group) / sum(row["length"] for row in group)
         bits = statistics.mean(row["nats"] / 0.6931471805599453 / row["floats"] for row in group)
-        cells = [*name, f"{len(steps)}/{len(group)}", middle, high, f"{right:.3f}", f"{bits:.3f}"]
+        counted = [f"{exact} of {len(group)}", percent_interval(exact, len(group))]
+        cells = [*name, *counted, middle, high, f"{right:.3f}", f"{bits:.3f}"]
         rows_of_cells.append([str(cell) for cell in cells])
-    return Table("held", [*heads, "accuracy", "bits a float"], rows_of_cells).markdown()
+    return Table("held", list(heads), rows_of_cells).markdown()
 
 
 def report() -> None:
     """Tables and picture, from the committed rows."""
     rows = {name: read_rows(RESULTS / name / "rows.jsonl") for name in MARKS}
-    put_between(RESULTS / "README.md", {MARKS[name]: table(of_name) for name, of_name in rows.items()})
+    for name, of_name in rows.items():
+        put_between(RESULTS / name / "README.md", {MARKS[name]: table(of_name)})
     save_figure(over_training(rows["pretraining"]), PICTURE)
 
 

@@ -26,7 +26,7 @@ from prototokens.lab.texts import Texts
 from prototokens.ptok.encoded import EncodedText
 from row_files import RowFile, options, parsed, read_rows
 
-PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[1] / "results" / "long-run" / "README.md"
 MARKS = ("<!-- long run: made by scripts/long_run.py -->", "<!-- end of the long run -->")
 WARM = 200  # chunks after which memory has to stay within 5%
 

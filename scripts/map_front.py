@@ -3,9 +3,9 @@
     python scripts/map_front.py --texts file:books_val.parquet --rows results/front/rows.jsonl
     python scripts/map_front.py --report results/front/*.jsonl
 
-The second command writes the tables of docs/vectors.md and its picture, from the rows alone. Rows are appended as they are
-solved, and what is there already is not run again, so a killed run goes on where it was. Each solution is decoded before it is
-counted. Of a length at which none of the first `TRIAL` passages is exact no more are run, and longer ones with these vectors
+The second command writes the tables of results/front/README.md and its picture, from the rows alone. Rows are appended as they
+are solved, and what is there already is not run again, so a killed run goes on where it was. Each solution is decoded before it
+is counted. Of a length at which none of the first `TRIAL` passages is exact no more are run, and longer ones with these vectors
 are not tried. `--estimate` tells what the whole map costs by the forecast, and does nothing.
 """
 
@@ -23,6 +23,7 @@ from pathlib import Path
 import prototokens as pt
 from fit_rows import about, fit_rows
 from pages import put_between
+from prototokens.lab.report import percent_interval
 from prototokens.lab.texts import Texts
 from prototokens.planning.forecast import Forecaster
 from row_files import Row, RowFile, read_rows
@@ -106,8 +107,14 @@ def grouped(rows: Iterable[dict]) -> dict[str, dict[Cell, list[dict]]]:
     return out
 
 
-def median_steps(rows: list[dict], rank: float = 0.5) -> int | None:
-    """The step count (nearest rank) at which that share of all rows is exact, the unsolved ones counted as never; or None."""
+def median_steps(rows: list[dict]) -> float | None:
+    """The median over all rows, where those that are not exact take for ever; None where that is the median."""
+    median = statistics.median(row["steps"] if row["exact"] else math.inf for row in rows)
+    return median if math.isfinite(median) else None
+
+
+def highest_steps(rows: list[dict], rank: float = 0.9) -> int | None:
+    """The step count (nearest rank) at which that share of all rows is exact; None where fewer are."""
     steps = sorted(row["steps"] for row in rows if row["exact"])
     place = math.ceil(rank * len(rows)) - 1
     return steps[place] if place < len(steps) else None
@@ -115,11 +122,13 @@ def median_steps(rows: list[dict], rank: float = 0.5) -> int | None:
 
 def table(cells: dict[Cell, list[dict]]) -> list[str]:
     """One line a cell. Steps are over all passages: where fewer than half (nine in ten) are exact, there is no such number."""
-    titles = ("layout", "vectors", "tokens", "floats a token", "bits a float", "exact", "steps, median", "90th percentile")
-    lines = ["| " + " | ".join([*titles, "seconds a text"]) + " |"]
-    lines.append("|---|" + "---:|" * 8)
+    titles = ("layout", "vectors", "tokens", "floats a token", "bits a float", "exact", "95% interval of the share")
+    titles += ("steps, median", "fewest to most", "90th percentile", "seconds a text")
+    lines = ["| " + " | ".join(titles) + " |"]
+    lines.append("|---|" + "---:|" * (len(titles) - 1))
     for (layout, length), rows in cells.items():
-        steps = [median_steps(rows, rank) for rank in (0.5, 0.9)]
+        solved = [row["steps"] for row in rows if row["exact"]]
+        steps = [shown(median_steps(rows)), f"{min(solved):,}-{max(solved):,}" if solved else "-", shown(highest_steps(rows))]
         bits = statistics.mean(row["nats"] / math.log(2) / row["floats"] for row in rows)
         line = [
             f"`{layout}`",
@@ -127,11 +136,18 @@ def table(cells: dict[Cell, list[dict]]) -> list[str]:
             length,
             f"{rows[0]['floats'] / length:.1f}",
             f"{bits:.2f}",
-            f"{sum(r['exact'] for r in rows)}/{len(rows)}",
+            f"{len(solved)} of {len(rows)}",
+            percent_interval(len(solved), len(rows)),
+            *steps,
+            f"{statistics.median(row['seconds'] for row in rows):.1f}",
         ]
-        line += ["-" if value is None else f"{value:,}" for value in steps]
-        lines.append("| " + " | ".join(map(str, [*line, f"{statistics.median(row['seconds'] for row in rows):.1f}"])) + " |")
+        lines.append("| " + " | ".join(map(str, line)) + " |")
     return lines
+
+
+def shown(steps: float | None) -> str:
+    """A number of steps, or a dash."""
+    return "-" if steps is None else f"{steps:,g}" if steps < 1e5 else f"{steps:,.0f}"
 
 
 def draw(groups: dict[str, dict[Cell, list[dict]]], path: Path) -> None:
@@ -221,7 +237,7 @@ def main() -> None:
     parser.add_argument(
         "--report", nargs="+", type=Path, help="write page and picture from these files of rows; nothing is run"
     )
-    parser.add_argument("--page", type=Path, default=Path("docs/vectors.md"))
+    parser.add_argument("--page", type=Path, default=Path("results/front/README.md"))
     parser.add_argument("--picture", type=Path, default=Path("docs/images/front.svg"))
     args = parser.parse_args()
     if args.report:

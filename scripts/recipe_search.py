@@ -24,12 +24,13 @@ from torch import Tensor
 
 import prototokens as pt
 from fit_rows import about
-from map_front import KEY, median_steps
+from map_front import KEY, highest_steps, median_steps, shown
 from pages import put_between
 from prototokens.engine.batch import Batch
 from prototokens.engine.head import Scores, score
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.rows import groups_of
+from prototokens.lab.report import percent_interval
 from prototokens.lab.texts import Texts
 from row_files import Row, RowFile, read_rows
 
@@ -303,6 +304,9 @@ def _write(lm: pt.FrozenLM, rows: RowFile, left: list[tuple[list[int], Row]], nu
     rows.append({**row, **result})
 
 
+HEADS = "| trial | exact | 95% interval of the share | steps, median | 90th percentile | row-steps, median | 90th percentile |"
+
+
 def table(rows: list[dict]) -> list[str]:
     """A table for each model, source, length and budget; percentiles are over all passages, one not exact counting as never."""
     groups: dict[str, dict[str, list[dict]]] = {}
@@ -312,14 +316,15 @@ def table(rows: list[dict]) -> list[str]:
         groups.setdefault(heading, {}).setdefault(row["trial"], []).append(row)
     lines: list[str] = []
     for heading, trials in groups.items():
-        lines += ["", heading, "", "| trial | exact | steps, median | 90th percentile | row-steps, median | 90th percentile |"]
-        lines.append("|---|" + "---:|" * 5)
+        lines += ["", heading, "", HEADS]
+        lines.append("|---|" + "---:|" * 6)
         for name in sorted(trials, key=list(TRIALS).index):
             found = trials[name]
             spent = [{**row, "steps": row["row_steps"]} for row in found]
-            numbers = [median_steps(those, rank) for those in (found, spent) for rank in (0.5, 0.9)]
-            told = ["-" if number is None else f"{number:,}" for number in numbers]
-            lines.append(f"| {name} | {sum(row['exact'] for row in found)}/{len(found)} | {' | '.join(told)} |")
+            numbers = [shown(of(those)) for those in (found, spent) for of in (median_steps, highest_steps)]
+            exact = sum(row["exact"] for row in found)
+            counted = [f"{exact} of {len(found)}", percent_interval(exact, len(found))]
+            lines.append(f"| {' | '.join([name, *counted, *numbers])} |")
     return lines[1:]
 
 
@@ -336,7 +341,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=Path, default=Path("results/recipe/rows.jsonl"))
     parser.add_argument("--report", nargs="+", type=Path, help="write the tables from these files of rows; nothing is run")
-    parser.add_argument("--page", type=Path, default=Path("docs/recipe.md"))
+    parser.add_argument("--page", type=Path, default=Path("results/recipe/README.md"))
     args = parser.parse_args()
     if args.report:
         put_between(args.page, {MARKS: "\n".join(table([row for path in args.report for row in read_rows(path)]))})

@@ -24,7 +24,8 @@ from prototokens.layout import NAMED as LAYOUTS
 from prototokens.recipe import NAMED as RECIPES
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+REPORTS = sorted((ROOT / "results").rglob("README.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *REPORTS]
 NAMES = [page.relative_to(ROOT).with_suffix("").as_posix().removeprefix("docs/") for page in PAGES]
 CHAPTER = "He had never seen the sea before that day. It was dark.\n"
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)

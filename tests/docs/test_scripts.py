@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 from tests.docs.test_pages import PAGES, ROOT, blocks
 
+SCRIPTS = ("scripts/", "tests/faults/mutate_files.py")
 PIPED = re.compile(r"\| (prototokens|od)\b")
 
 
@@ -25,7 +26,7 @@ class Line(NamedTuple):
 
     @property
     def script(self):
-        return next((word for word in self.words if word.startswith("scripts/")), None)
+        return next((word for word in self.words if word.startswith(SCRIPTS)), None)
 
     @property
     def options(self):
@@ -33,7 +34,7 @@ class Line(NamedTuple):
 
 
 def lines():
-    for page in [*PAGES, ROOT / "results" / "README.md"]:
+    for page in PAGES:
         for block in blocks(page):
             if block.language in ("sh", "console"):
                 for line in block.content.replace("\\\n", " ").splitlines():
@@ -80,7 +81,7 @@ def test_a_pages_tables_are_those_of_the_committed_rows(line, monkeypatch, tmp_p
     monkeypatch.chdir(tmp_path)
     options = [found for word in line.options for found in (sorted(glob.glob(word)) or [word])]
     run(tmp_path / line.script, options, monkeypatch)
-    for page in [*sorted((tmp_path / "docs").rglob("*.md")), tmp_path / "results" / "README.md"]:
+    for page in sorted([*(tmp_path / "docs").rglob("*.md"), *(tmp_path / "results").rglob("README.md")]):
         committed = ROOT / page.relative_to(tmp_path)
         assert page.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8"), page.name
 

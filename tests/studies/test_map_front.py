@@ -88,7 +88,7 @@ def test_the_page_is_made_from_the_rows_alone(mapped, tmp_path, monkeypatch):
     assert [word in text for word in ("Before.", "Between.", "After.")] == [True] * 3
     exact = sum(row["exact"] for row in rows if (row["layout"], row["length"]) == ("paper", 2))
     assert "| 2 | 2 | 32.0 | " in text
-    assert f" | {exact}/3 | " in text
+    assert f" | {exact} of 3 | [" in text
     map_front.main()
     assert page.read_text() == text
     assert picture.read_bytes() == drawn
@@ -97,6 +97,8 @@ def test_the_page_is_made_from_the_rows_alone(mapped, tmp_path, monkeypatch):
 def test_a_median_counts_those_that_were_never_exact():
     rows = [{"exact": exact, "steps": steps} for exact, steps in [(True, 10), (False, 99), (True, 30), (False, 99), (True, 20)]]
     assert map_front.median_steps(rows) == 30
-    assert map_front.median_steps(rows[:4]) == 30
-    assert map_front.median_steps(rows[1:4]) is None
-    assert map_front.median_steps(rows, 0.9) is None
+    assert map_front.median_steps(rows[:4]) is None  # half way between 30 and never
+    assert map_front.median_steps(rows[2:]) == 30
+    assert map_front.median_steps([rows[0], rows[2]]) == 20
+    assert map_front.highest_steps(rows) is None
+    assert map_front.highest_steps(rows, 0.6) == 30

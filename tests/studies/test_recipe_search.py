@@ -53,7 +53,7 @@ def test_what_is_there_is_not_run_again_and_the_page_is_made_from_rows(searched,
     assert "old" not in made
     assert made.startswith("Before.\n")
     assert made.endswith("Behind.\n")
-    lines = [line.split("|")[1].strip() for line in made.splitlines() if "/2 |" in line]
+    lines = [line.split("|")[1].strip() for line in made.splitlines() if " of 2 |" in line]
     assert lines == TRIED
 
 

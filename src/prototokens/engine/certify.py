@@ -23,7 +23,9 @@ from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 
 LEVELS = ("none", "standard", "strict")
-# Fitted vectors move their logits up to twice as far as vectors at random do (dev/LOG.md): this much is asked for.
+# Margins of fitted vectors move further than those of vectors at random. Of 500 certified fits in layout `paper`
+# (results/certificate) the least margin fell by a median of 0.40 of the measured movement, three fell by more than twice
+# of it, and one by all three times: it came out right only because it had more margin than was asked for.
 RESERVE = 3.0
 PROBES = 8  # vectors at random on which the movement is measured, half of them twice as large as embeddings
 PROBE_LENGTH = 24
