@@ -1,6 +1,7 @@
 """A `.ptok` file that is not what it should be is refused in words that name it, or gives the right text: never another one."""
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -285,6 +286,42 @@ class TestHeader:
             pt.decode(tiny_llama, EncodedText.load(path))
 
 
+class TestRepeatedKeys:
+    """Two readers would read two files: one takes the first value of a repeated key, another the last."""
+
+    @pytest.fixture
+    def outer(self, encoded):
+        """The header of the safetensors file, and the bytes of its tensors."""
+        whole = encoded.to_bytes()
+        end = 8 + int.from_bytes(whole[:8], "little")
+        return whole[8:end].decode().rstrip(), whole[end:]
+
+    @pytest.mark.parametrize(
+        "repeated",
+        ['"exact":false,', '"text":{"bytes":1},', '"format":1,', '"model":{"name":"/etc/passwd"},', '"exact":true,'],
+    )
+    def test_in_the_formats_own_header(self, encoded, refused, repeated):
+        key = repeated.split('"')[1]
+        tensors = {"vectors": encoded.vectors, "slots": encoded.slots.to(torch.int32)}
+        text = write_header({**encoded.header, "tensors_sha256": tensors_hash(tensors)})["prototokens"]
+        for changed in ("{" + repeated + text[1:], text[:-1] + "," + repeated[:-1] + "}"):
+            metadata = {"prototokens": changed, "sha256": hashlib.sha256(changed.encode()).hexdigest()}
+            assert refused(save(tensors, metadata=metadata), f"its header names the key '{key}' twice")
+
+    @pytest.mark.parametrize("name", ["vectors", "slots", "__metadata__"])
+    def test_in_the_header_of_safetensors(self, outer, refused, name):
+        text, tensors = outer
+        first = json.dumps({name: json.loads(text)[name]})[1:-1]
+        for changed in ("{" + first + "," + text[1:], text[:-1] + "," + first + "}"):
+            head = changed.encode()
+            assert refused(len(head).to_bytes(8, "little") + head + tensors, f"names the key '{name}' twice")
+
+    def test_within_a_tensors_description(self, outer, refused):
+        text, tensors = outer
+        head = text.replace('"dtype":"F32"', '"dtype":"F64","dtype":"F32"').encode()
+        assert refused(len(head).to_bytes(8, "little") + head + tensors, "names the key 'dtype' twice")
+
+
 class TestOtherFiles:
     def test_safetensors_of_somebody_else(self, refused):
         assert refused(save({"weight": torch.zeros(2)}), "no header of ours")
@@ -307,7 +344,7 @@ class TestOtherFiles:
             raise PermissionError(errno.EACCES, "Permission denied")
 
         encoded.save(path)
-        monkeypatch.setattr("prototokens.ptok.encoded.safe_open", denied)
+        monkeypatch.setattr("prototokens.ptok.encoded.read_contents", denied)
         with pytest.raises(FileError, match=r"x\.ptok cannot be read \(Permission denied\)"):
             EncodedText.load(path)
 

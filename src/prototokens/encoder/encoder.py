@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from prototokens._util import strict_json
 from prototokens._util.files import write_atomically
 from prototokens._util.settings import as_json, from_json
 from prototokens._util.versions import versions
@@ -225,8 +226,10 @@ class Encoder:
 def _config(folder: Path) -> dict[str, Any]:
     place = folder / CONFIG
     try:
-        config = json.loads(place.read_text(encoding="utf-8"))
-    except ValueError as error:
+        config = strict_json.loads(place.read_text(encoding="utf-8"))
+    except strict_json.RepeatedKeyError as error:
+        raise FileError(f"{place} is damaged: it {error}") from error
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{place} is damaged: it is no JSON") from error
     version = config.get("format") if isinstance(config, dict) else None
     if isinstance(version, int) and version > FORMAT:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float32, Int64
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -30,7 +30,15 @@ from prototokens.ptok.header import make_header, read_header, write_header
 from prototokens.ptok.hub import HubMixin
 from prototokens.ptok.patches import Extras, pack, unpack
 from prototokens.ptok.source import as_bytes
-from prototokens.ptok.tensors import check_declared, check_header_length, in_order, pack_codes, tensors_hash, unpack_codes
+from prototokens.ptok.tensors import (
+    check_declared,
+    in_order,
+    pack_codes,
+    read_contents,
+    read_tensors,
+    tensors_hash,
+    unpack_codes,
+)
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
@@ -242,11 +250,11 @@ class EncodedText(HubMixin):
         try:
             if not path.is_file():
                 raise FileError(_no_file(path))
-            check_header_length(path)
-            with safe_open(path, "pt") as handle:
-                header = read_header(handle.metadata() or {}, path)
-                check_declared(handle, header, path)
-                tensors = {name: handle.get_tensor(name) for name in handle.keys()}
+            with path.open("rb") as handle:
+                contents = read_contents(handle)
+                header = read_header(contents.metadata, path)
+                check_declared(contents.declared, header, path)
+                tensors = read_tensors(handle, contents)
         except OSError as error:
             raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
         except (SafetensorError, ValueError, MemoryError) as error:

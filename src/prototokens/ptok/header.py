@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prototokens._util import strict_json
 from prototokens._util.versions import versions
 from prototokens.engine.grid import WIDTHS
 from prototokens.errors import FileError, UsageError
@@ -124,8 +125,10 @@ def read_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     if text is None:
         raise FileError(f"{path} is a safetensors file, but not one of prototokens: it has no header of ours")
     try:
-        header = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        header = strict_json.loads(text, parse_float=_finite, parse_constant=_finite)
         version = header["format"]
+    except strict_json.RepeatedKeyError as error:
+        raise FileError(f"{path} is damaged: its header {error}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileError(f"{path} is damaged: its header cannot be read") from error
     if type(version) is int and version > FORMAT:

@@ -6,13 +6,15 @@ import hashlib
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 
+from prototokens._util import strict_json
 from prototokens._util.files import write_atomically
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.spans import Solved, Span
+from prototokens.ptok.tensors import read_contents, read_tensors
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
@@ -55,17 +57,17 @@ def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Solved
     if not path.exists():
         return {}
     try:
-        with safe_open(path, "pt") as handle:
-            metadata = handle.metadata() or {}
-            if metadata.get("key") != key:
+        with path.open("rb") as handle:
+            contents = read_contents(handle)
+            if contents.metadata.get("key") != key:
                 return {}
-            kept: Solved = {}
-            for number, row in enumerate(json.loads(metadata["rows"])):
-                span = Span(*row.pop("span"))
-                kept[span] = Solution(
-                    protos=handle.get_tensor(str(number)), layout=layout, ids=tuple(ids[span.start : span.end]), **row
-                )
-            return kept
+            tensors = read_tensors(handle, contents)
+        kept: Solved = {}
+        for number, row in enumerate(strict_json.loads(contents.metadata["rows"])):
+            span = Span(*row.pop("span"))
+            stretch = tuple(ids[span.start : span.end])
+            kept[span] = Solution(protos=tensors[str(number)], layout=layout, ids=stretch, **row)
+        return kept
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
         # A torn or foreign file: nothing is lost but time, and the new run writes its own.
         return {}

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
+from safetensors.torch import load
 from torch import Tensor
 
+from prototokens._util import strict_json
 from prototokens.engine.grid import GRID_BITS, levels_of, values_of
 from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
@@ -74,23 +77,76 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check_header_length(path: Path) -> None:
-    """Refuse a header too long to be read, from the length that the file states.
+class Declared(NamedTuple):
+    """What the header of a safetensors file says of one tensor: its dtype, as safetensors calls it, and its shape."""
+
+    kind: str
+    shape: list[int]
+
+
+class Contents(NamedTuple):
+    """The header of a safetensors file, read before its tensors are.
+
+    Attributes:
+        metadata: the words that the file carries.
+        declared: its tensors.
+        size: bytes of the whole file, as the header has it and as the file is.
+    """
+
+    metadata: dict[str, str]
+    declared: dict[str, Declared]
+    size: int
+
+
+def read_contents(handle: BinaryIO) -> Contents:
+    """The header of an open safetensors file; no tensor is read, however large it is said to be.
 
     Raises:
-        ValueError: it is.
-        OSError: the file cannot be read.
+        ValueError: it is no such file, its header names a key twice, or its length is not what the header needs.
+        OSError: it cannot be read.
     """
-    with path.open("rb") as handle:
-        stated = int.from_bytes(handle.read(8), "little")
-    if stated > MOST_HEADER and stated > path.stat().st_size:
+    size = handle.seek(0, os.SEEK_END)
+    handle.seek(0)
+    stated = int.from_bytes(handle.read(8), "little")
+    if stated > MOST_HEADER and stated > size:
         # Of a text that was renamed, the first letters read as a number would say nothing to anybody.
         raise ValueError("it does not begin as such a file does, with the length of a header")
     if stated > MOST_HEADER:
         raise ValueError(f"its header is said to have {stated:,} bytes, and {MOST_HEADER:,} are the most")
+    raw = handle.read(stated)
+    if len(raw) < stated or not stated:
+        raise ValueError("it ends within its header")
+    try:
+        header = strict_json.loads(raw)
+    except strict_json.RepeatedKeyError as error:
+        raise ValueError(f"its header {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError("its header is not JSON") from error
+    try:
+        metadata = dict(header.pop("__metadata__", {}))
+        declared = {name: Declared(one["dtype"], list(one["shape"])) for name, one in header.items()}
+        end = 8 + stated + max((one["data_offsets"][1] for one in header.values()), default=0)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError("its header does not describe tensors") from error
+    if end != size:
+        raise ValueError(f"it has {size:,} bytes, and its header needs {str(end)[:30]}")
+    return Contents(metadata, declared, size)
 
 
-def check_declared(handle: Any, header: dict[str, Any], path: Path) -> None:
+def read_tensors(handle: BinaryIO, contents: Contents) -> dict[str, Tensor]:
+    """The tensors of an open safetensors file whose header was found sound.
+
+    The file is read here and not opened by its name, as safetensors takes only names that are UTF-8.
+
+    Raises:
+        SafetensorError: the header does not fit the bytes behind it.
+        OSError: it cannot be read.
+    """
+    handle.seek(0)
+    return load(handle.read(contents.size))
+
+
+def check_declared(declared: dict[str, Declared], header: dict[str, Any], path: Path) -> None:
     """Names, kinds and shapes of the tensors, before any is read.
 
     Raises:
@@ -105,17 +161,16 @@ def check_declared(handle: Any, header: dict[str, Any], path: Path) -> None:
     else:
         shapes["codes"] = ("U8", [sum(row_bytes(width, d_model) for width in bits)])
         shapes["scale"] = ("F32", [len(bits)])
-    if "patches" in handle.keys() and header["format"] >= 2:
+    if "patches" in declared and header["format"] >= 2:
         shapes["patches"] = ("U8", None)
-    if sorted(handle.keys()) != sorted(shapes):
+    if sorted(declared) != sorted(shapes):
         raise FileError(
             f"{path} is damaged: it should hold the tensors {' and '.join(map(repr, sorted(shapes, reverse=True)))}, and holds"
-            f" {_short(sorted(handle.keys()))}"
+            f" {_short(sorted(declared))}"
         )
     for name, (kind, expected) in shapes.items():
-        part = handle.get_slice(name)
-        shape, words = part.get_shape(), {"F32": "float32", "I32": "int32", "U8": "bytes"}[kind]
-        if part.get_dtype() != kind:
+        (stated, shape), words = declared[name], {"F32": "float32", "I32": "int32", "U8": "bytes"}[kind]
+        if stated != kind:
             raise FileError(f"{path} is damaged: its tensor {name!r} is of another kind than {words}")
         if name == "vectors":
             least = 0 if header.get("stored") else 1
