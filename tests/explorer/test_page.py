@@ -1,6 +1,7 @@
 """The page without a browser: what it refuses, what it never gives away, and how a fit is watched and stopped."""
 
 import asyncio
+import json
 import re
 import socket
 import sys
@@ -62,6 +63,64 @@ def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, 
         sent = {"data": data, "fn_index": 0, "session_hash": "x"}
         answer = ask("POST", f"{served}/{asked}", json=sent)
         assert (answer.status_code, answer.json()) == (403, {"detail": "only a file that was sent up can be named"})
+
+
+def upload(served):
+    """A file that was sent up: the place that the page gave it."""
+    return ask("POST", f"{served}/gradio_api/upload", files={"files": ("a b.ptok", b"x" * 100)}).json()[0]
+
+
+def joined(served, description):
+    """The answer to a request whose input is a file that is described so."""
+    sent = {"data": [description, "builtin", None], "fn_index": 10_000, "session_hash": "x"}
+    content = sent if isinstance(description, dict) else None
+    raw = json.dumps(sent).replace(json.dumps(description), str(description))
+    options = {"json": content} if content else {"content": raw, "headers": {"content-type": "application/json"}}
+    return ask("POST", f"{served}/gradio_api/queue/join", **options)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/x.ptok",
+        "http://elsewhere.example/gradio_api/file={path}",
+        "//elsewhere.example/gradio_api/file={path}",
+        "http://user@elsewhere.example/gradio_api/file={path}",
+        "file:///etc/passwd",
+        "{root}/gradio_api/file=/etc/passwd",
+        "{root}/gradio_api/proxy=http://elsewhere.example/x",
+        ["http://elsewhere.example/"],
+    ],
+)
+def test_a_file_with_an_address_elsewhere_is_refused(served, url):
+    """Whether Gradio would fetch the `url` of a file has changed with its versions: it is not asked."""
+    path = upload(served)
+    named = url.format(path=path, root=served) if isinstance(url, str) else url
+    answer = joined(served, {"path": path, "url": named, "meta": {"_type": "gradio.FileData"}})
+    assert (answer.status_code, answer.json()) == (403, {"detail": "only a file that was sent up can be named"})
+    assert joined(served, {"url": named, "meta": {"_type": "gradio.FileData"}}).status_code == 403
+
+
+@pytest.mark.parametrize("url", [None, "", "/gradio_api/file={path}", "{root}/gradio_api/file={path}"])
+def test_a_file_that_was_sent_up_passes_with_its_own_address(served, url):
+    path = upload(served)
+    named = url and url.format(path=path, root=served)
+    answer = joined(served, {"path": path, "url": named, "meta": {"_type": "gradio.FileData"}})
+    assert answer.status_code != 403
+
+
+@pytest.mark.parametrize("route", ["file=", "file/", "proxy=", "file=%20", "file=HTTP%3A%2F%2F127.0.0.1:9/"])
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/x", "https://elsewhere.example/x"])
+def test_the_route_for_files_leads_nowhere_else(served, route, address):
+    """An open redirect, or a fetch in the visitor's name (gradio-app/gradio, issue 13593)."""
+    answer = ask("GET", f"{served}/gradio_api/{route}{address}", follow_redirects=False)
+    assert (answer.status_code, answer.json()) == (403, {"detail": "this page serves its own files alone"})
+
+
+def test_a_file_that_is_described_twice_is_refused(served):
+    """The gate and Gradio might read different ones."""
+    path = json.dumps(upload(served))
+    assert joined(served, f'{{"path": {path}, "path": {path}}}').status_code == 403
 
 
 @pytest.mark.parametrize("size", [5 << 20, 12 << 20])

@@ -6,20 +6,26 @@ it is mounted in another application. Here both are refused before it sees them.
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from gradio.route_utils import API_PREFIX
 from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from prototokens._util import strict_json
 
 # Whatever a page may ask for, the browser gets it from here or not at all.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; frame-ancestors 'self'"
 )
+# The route for files of Gradio takes an address too, and redirects to it or fetches it, as its version has it.
+ELSEWHERE = re.compile(r"/(file|proxy)[=/]\s*[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 MOST_ASKED = 4 << 20  # bytes of a request that is no upload, where texts are not let be longer
 MOST_DRAINED = 64 << 20  # bytes that are read of a request that is refused: a browser hears an answer only once it has sent
 
@@ -44,6 +50,9 @@ class Gate:
                 headers["Referrer-Policy"] = "no-referrer"
             await send(message)
 
+        if scope["type"] == "http" and ELSEWHERE.search(scope["path"]):
+            await _refusal(403, "this page serves its own files alone")(scope, receive, sent)
+            return
         if scope["type"] != "http" or scope["method"] != "POST" or _is_upload(scope):
             await self.inner(scope, receive, sent)
             return
@@ -53,7 +62,7 @@ class Gate:
                 scope, receive, sent
             )
             return
-        if not _names_uploads_alone(body):
+        if not _names_uploads_alone(body, _own_addresses(scope)):
             await _refusal(403, "only a file that was sent up can be named")(scope, receive, sent)
             return
         given = iter([{"type": "http.request", "body": body, "more_body": False}])
@@ -87,20 +96,55 @@ async def _body(receive: Receive, most: int) -> bytes | None:
             return bytes(body) if seen <= most else None
 
 
-def _names_uploads_alone(body: bytes) -> bool:
-    """Whether every file that is named in a request lies where uploads are put. What is no JSON names none."""
+def _own_addresses(scope: Scope) -> set[str]:
+    """What a visitor's browser calls this page: host and port, behind a proxy those of the proxy."""
+    headers = Headers(scope=scope)
+    return {headers.get("host", ""), urlsplit(headers.get("origin", "")).netloc} - {""}
+
+
+def _names_uploads_alone(body: bytes, own: set[str]) -> bool:
+    """Whether every file that a request names was sent up to this page. What is not JSON names none.
+
+    Args:
+        body: of the request.
+        own: host and port of this page, as addresses of its files begin.
+    """
     try:
-        asked = json.loads(body)
+        asked = strict_json.loads(body)
+    except strict_json.RepeatedKeyError:
+        return False
     except (ValueError, RecursionError):
         return not body.lstrip().startswith((b"{", b"["))
-    place, waiting = Path(get_upload_folder()).resolve(), [asked]
+    waiting = [asked]
     while waiting:
         each: Any = waiting.pop()
         if isinstance(each, dict):
-            path = each.get("path")
-            if isinstance(path, str) and not Path(path).resolve().is_relative_to(place):
+            if not _is_upload_or_none(each.get("path"), each.get("url"), own):
                 return False
             waiting.extend(each.values())
         elif isinstance(each, list):
             waiting.extend(each)
     return True
+
+
+def _is_upload_or_none(path: Any, url: Any, own: set[str]) -> bool:
+    """Whether a file, as a request describes it, was sent up, and its address is where this page serves it."""
+    if isinstance(path, str) and not _is_in_uploads(path):
+        return False
+    if not url:
+        return True
+    if not isinstance(url, str) or not isinstance(path, str):
+        return False
+    root, _, named = url.partition(f"{API_PREFIX}/file=")
+    try:
+        host = urlsplit(root).netloc
+    except ValueError:
+        return False
+    return unquote(named) == unquote(path) and (host in own if root else True)
+
+
+def _is_in_uploads(path: str) -> bool:
+    try:
+        return Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+    except (OSError, ValueError):  # no name of a file: too long, or with a null character
+        return False
