@@ -1,8 +1,10 @@
 """Whatever is given: a clear sentence, the right exit status, nothing lost."""
 
+import io
 import os
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import click
@@ -11,8 +13,10 @@ from huggingface_hub import constants
 
 from prototokens import encoding
 from prototokens.cli import main
+from prototokens.cli.reading import MAX_HEAD
 from prototokens.errors import FileError
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.patches import MOST_UNPACKED
 
 ODD_TEXTS = {
     "one token": "a",
@@ -100,15 +104,66 @@ class TestText:
 
     def test_unreadable(self, encode, tmp_path, monkeypatch):
         # Not with chmod: root, as which containers run tests, may read anything.
-        def denied(self):
+        def denied(self, *_):
             raise PermissionError(13, "Permission denied", str(self))
 
-        monkeypatch.setattr(Path, "read_bytes", denied)
+        monkeypatch.setattr(Path, "open", denied)
         assert refused(encode(tmp_path / "secret.txt"), "secret.txt cannot be read (Permission denied)")
 
     def test_none_or_two(self, encode, target):
         assert refused(encode("-o", target), "a file", "--text")
         assert refused(encode("book.txt", "--text", "hi", "-o", target), "a file", "--text")
+
+    def test_closed_standard_input(self, encode, target, monkeypatch):
+        monkeypatch.setattr(sys, "stdin", None)
+        assert refused(encode("-", "-o", target), "standard input cannot be read (it is closed)")
+
+
+class Endless(io.RawIOBase):
+    """Bytes that follow one another for ever; it notes how many were taken."""
+
+    def __init__(self, letters):
+        self.letters, self.taken = letters, 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        stretch = (self.letters * (len(buffer) // len(self.letters) + 1))[: len(buffer)]
+        buffer[:] = stretch
+        self.taken += len(buffer)
+        return len(buffer)
+
+
+@pytest.mark.usefixtures("no_fit")
+class TestEndlessText:
+    def test_a_pipe_that_never_ends(self, encode, target, monkeypatch):
+        source = Endless(b"Call me Ishmael. ")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(source)))
+        assert refused(encode("-", "-o", target, "--max-tokens", 1000), "more than 8,000 tokens", "1,000 of --max-tokens")
+        assert source.taken <= 2 * MAX_HEAD
+
+    def test_what_no_token_stands_for(self, encode, target, monkeypatch):
+        """Bytes that are no UTF-8 give no token, so no number of tokens ends the reading."""
+        source = Endless(b"\xff")
+        monkeypatch.setattr("prototokens.cli.reading.MAX_HEAD", 1000)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(source, 1000)))
+        assert refused(encode("-", "-o", target, "--max-tokens", 10), "standard input holds more than", "10 tokens (--max-tok")
+        assert source.taken < MOST_UNPACKED + (1 << 16)
+
+    def test_a_file_of_six_gigabytes(self, encode, target, tmp_path):
+        with open(tmp_path / "large.txt", "wb") as file:
+            file.truncate(6 << 30)  # takes no room on the disk
+        tracemalloc.start()
+        ran = encode(tmp_path / "large.txt", "-o", target)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert refused(ran, "about 6,442,450,944 tokens", "100,000 of --max-tokens")
+        assert peak < 1 << 28
+
+    @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs a device without an end: /dev/zero")
+    def test_a_device_without_an_end(self, encode, target):
+        assert refused(encode("/dev/zero", "-o", target, "--max-tokens", 5000), "more than 40,000 tokens", "--max-tokens")
 
 
 @pytest.mark.usefixtures("no_model")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from prototokens.cli.reading import open_text, read_all
 from prototokens.errors import FileError, TextError, UsageError
 
 if TYPE_CHECKING:
@@ -97,28 +98,6 @@ def load_model_of(
     return lm
 
 
-def read_bytes(source: str | None, text: str | None) -> bytes:
-    """What is in a file argument, in `-` (standard input) or in --text.
-
-    Raises:
-        UsageError: none of them, or two.
-        TextError: the file is not there, or cannot be read.
-    """
-    if (source is None) == (text is None):
-        raise UsageError("give either a file (or - for standard input) or --text")
-    if text is not None:
-        return os.fsencode(text)  # an argument that is no UTF-8 is what it was
-    assert source is not None
-    try:
-        return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except IsADirectoryError as error:
-        raise TextError(f"{source} is a folder, and a text file was expected") from error
-    except FileNotFoundError as error:
-        raise TextError(f"{source} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise TextError(f"{source} cannot be read ({getattr(error, 'strerror', None) or error})") from error
-
-
 def read_text(source: str | None, text: str | None) -> str:
     """The text in a file argument, in `-` (standard input) or in --text.
 
@@ -126,13 +105,13 @@ def read_text(source: str | None, text: str | None) -> str:
         UsageError: none of them, or two.
         TextError: the file is not there, cannot be read, or is not UTF-8.
     """
-    raw = read_bytes(source, text)
+    given = open_text(source, text)
+    raw = read_all(given)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        named = "standard input" if source == "-" else source
         raise TextError(
-            f"{named} is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start};"
+            f"{given.name} is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start};"
             " convert it first (for example with iconv)"
         ) from error
 
@@ -153,7 +132,7 @@ def check_output(path: Path, force: bool) -> None:
         if path.exists() and not force:
             raise FileError(f"{path} exists already: pass --force to write over it, or name another output")
         place = Path(os.path.realpath(path))
-        os.fspath(place).encode()  # safetensors opens no file whose name is not UTF-8
+        os.fsencode(place)  # a name that the file system can hold
         if not place.parent.is_dir():
             raise FileError(f"the folder {place.parent} does not exist: make it first, or name another output")
         descriptor, trial = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")

@@ -15,6 +15,7 @@ import click
 
 from prototokens._util.numerals import whole_number
 from prototokens.cli import common
+from prototokens.cli.reading import Given, open_text
 from prototokens.errors import FileError, Interrupted, TextError, UsageError
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def encode(
     """
     options |= {"bits": _bits(bits), "start": _start("random" if options["share"] and start == "auto" else start)}
     count = _vectors(vectors)
-    output, content = _output_and_text(output, source, text, force)
-    if not content:
+    output, given = _output_and_text(output, source, text, force)
+    if not given.head:
         raise TextError("the text is empty: there is nothing to encode")
     from prototokens.encoder.plan import plan_from
     from prototokens.encoder.shipped import without_steps
@@ -127,7 +128,7 @@ def encode(
     if compiled:
         lm.compile()
     chosen = certified_recipe(lm, chosen, options["certify"])
-    what = _source(lm, content, max_tokens, quiet)
+    what = _source(lm, given, max_tokens, quiet)
     options["start"] = without_steps(lm, options["start"], arrangement, count, chosen)
     plan = plan_from(lm, what.ids, options["start"], arrangement, chunk_length, count, chosen)
     result = _encode(lm, what, plan, chosen, output, quiet, **options)
@@ -178,46 +179,68 @@ def _bits(given: str) -> int | Literal["auto"]:
     return check_bits(given if number is None else number)
 
 
-def _output_and_text(output: Path | None, source: str | None, text: str | None, force: bool) -> tuple[Path, bytes]:
+def _output_and_text(output: Path | None, source: str | None, text: str | None, force: bool) -> tuple[Path, Given]:
     """Where to write, found writable, and what to encode."""
     if output is not None:
         # Before the text: nobody should type one to be told that there is no place for it.
         common.check_output(output, force)
-        content = common.read_bytes(source, text)
+        given = open_text(source, text)
         if source not in (None, "-") and output.exists() and os.path.samefile(source, output):
             raise UsageError(f"{output} is the text itself, which the vectors would replace: name another output")
-        return output, content
-    content = common.read_bytes(source, text)
+        return output, given
+    given = open_text(source, text)
     if source in (None, "-"):
         raise UsageError("name the file to write with -o: there is no input file to name it after")
     output = Path(source).with_suffix(".ptok")
     if output == Path(source):
         raise UsageError(f"{source} has the suffix of an output already: decode it, or name the file to write with -o")
     common.check_output(output, force)
-    return output, content
+    return output, given
 
 
-def _source(lm: FrozenLM, content: bytes, most: int, quiet: bool) -> Source:
+def _source(lm: FrozenLM, given: Given, most: int, quiet: bool) -> Source:
     """The text and its ids, unless they are too many; of a text far too long, only the first part is looked at.
 
     Raises:
         TextError: more tokens than allowed, or not one.
     """
+    from prototokens.ptok.patches import MOST_UNPACKED
     from prototokens.ptok.source import read_source
 
-    head = content[: CHARACTERS_A_TOKEN * most]
-    ids = lm.encode(head.decode("utf-8", "replace")) if len(head) < len(content) else []
-    if len(ids) <= most:
-        source = read_source(lm, content)
-        head, ids = content, source.ids
-        if len(ids) <= most:
-            if source.edited and not quiet:
-                why = "are no UTF-8 text, or are changed by the tokenizer,"
-                click.echo(f"{source.edited:,} of {len(content):,} bytes {why} and are stored as they are", err=True)
-            return source
-    count = f"{len(ids):,}" if head is content else f"about {len(ids) * len(content) // len(head):,}"
+    head = given.head[: CHARACTERS_A_TOKEN * most]
+    if len(head) < len(given.head):
+        _check_count(len(lm.encode(head.decode("utf-8", "ignore"))), most, len(head), given)
+    # What so many tokens can stand for at the most, and what a file may hold of bytes that no token stands for.
+    limit = most * lm.longest_token + MOST_UNPACKED
+    content = given.read(limit)
+    if content is None:
+        raise TextError(
+            f"{given.name} holds more than {limit:,} bytes, and {most:,} tokens (--max-tokens) stand for fewer: give a"
+            " shorter text"
+        )
+    source = read_source(lm, content)
+    _check_count(len(source.ids), most, len(content), given)
+    if source.edited and not quiet:
+        why = "are no UTF-8 text, or are changed by the tokenizer,"
+        click.echo(f"{source.edited:,} of {len(content):,} bytes {why} and are stored as they are", err=True)
+    return source
+
+
+def _check_count(count: int, most: int, read: int, given: Given) -> None:
+    """Refuse a text of which so many bytes, read from its beginning, have more tokens than are allowed.
+
+    Raises:
+        TextError: they have.
+    """
+    if count <= most:
+        return
+    size = given.size or len(given.head)
+    if given.rest is not None and given.size is None:
+        counted = f"more than {count:,}"
+    else:
+        counted = f"{count:,}" if read == size else f"about {count * size // read:,}"
     raise TextError(
-        f"the text has {count} tokens, more than the {most:,} of --max-tokens: a fit of that size takes hours on a CPU;"
+        f"the text has {counted} tokens, more than the {most:,} of --max-tokens: a fit of that size takes hours on a CPU;"
         " pass a larger --max-tokens to insist, or a shorter text"
     )
 

@@ -288,6 +288,11 @@ class FrozenLM:
             raise ModelError(f"the tokenizer that comes with {self.name!r} is not its own: it gives the id {given}")
         return ids
 
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest entry of the vocabulary, as the tokenizer spells it: no token stands for more of a text."""
+        return max(len(token.encode("utf-8", "surrogatepass")) for token in self._tokenizer().get_vocab())
+
     def decode(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> str:
         """The text of ids: special tokens spelled out, spaces left as they are."""
         numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
