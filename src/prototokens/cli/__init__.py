@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
+from click.shell_completion import shell_complete
 
 from prototokens._version import __version__
+from prototokens.cli import standard_streams
 from prototokens.cli.bench import bench
 from prototokens.cli.capacity import capacity
 from prototokens.cli.decode import decode
@@ -21,6 +24,8 @@ from prototokens.cli.trace import trace
 from prototokens.cli.train_encoder import train_encoder
 from prototokens.cli.verify import verify
 from prototokens.errors import PrototokensError
+
+NAME = "prototokens"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -43,8 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command and end the process with its status; what a user can be told is one line, without a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    standard_streams.open_closed()
     try:
-        status = cli.main(arguments, prog_name="prototokens", standalone_mode=False)
+        # Not `cli.main`: click would end a command whose output's reader has gone with status 1, "not exact" here.
+        _complete_for_shell()
+        with cli.make_context(NAME, list(arguments)) as context:
+            status = cli.invoke(context)
     except click.exceptions.Exit as leaving:
         status = leaving.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
@@ -57,12 +66,21 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("prototokens: stopped", err=True)
         status = 130
     except (PrototokensError, OSError) as error:
-        # An OSError here is of what no command names: standard output on a full disk, say.
-        if debug:
-            raise
-        click.echo(f"prototokens: {error}", err=True)
         status = error.exit_status if isinstance(error, PrototokensError) else 2
+        if standard_streams.reader_has_gone(error):
+            status = standard_streams.BROKEN_PIPE
+        elif debug:
+            raise
+        else:
+            click.echo(f"prototokens: {standard_streams.describe(error)}", err=True)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complete_for_shell() -> None:
+    """Answer a shell that asks for completions, as `cli.main` would, and end the process."""
+    variable = f"_{NAME.upper()}_COMPLETE"
+    if instruction := os.environ.get(variable):
+        sys.exit(shell_complete(cli, {}, NAME, variable, instruction))
 
 
 def _sentence(error: click.ClickException) -> str:
