@@ -21,17 +21,16 @@ INTRODUCTION = """\
 
 <!-- Written by scripts/docs/command_line_page.py from the commands themselves: change those, then run it again. -->
 
-`python -m prototokens` is the same as `prototokens`. With `-h` or `--help`, it and each of its commands say what they do. Every
-command takes `--json`: then standard output holds one JSON object, in UTF-8, with the keys listed here; further keys may be
-added, and none is taken away or changes its meaning. Data goes to standard output; progress, summaries, warnings and errors go
-to standard error.
+`python -m prototokens` is the same as `prototokens`. With `-h` or `--help`, it and each of its commands print their help. Every
+command takes `--json`: then standard output is one JSON object, in UTF-8, with the keys listed here. Keys may be added, and none
+is removed or changes its meaning. Data goes to standard output; progress, summaries, warnings and errors go to standard error.
 
 | exit status | meaning |
 |---|---|
 | 0 | done |
 | 1 | done, but not as asked: the vectors do not decode to the text exactly |
 | 2 | wrong usage or bad input; one line on standard error says what to do |
-| 130 | stopped with Ctrl-C; `encode` ends so after SIGTERM too, and what it has solved is kept |
+| 130 | stopped with Ctrl-C; `encode` ends with it after SIGTERM too, and saves what it has solved |
 """
 
 
