@@ -9,7 +9,7 @@ from typing import Any
 from prototokens.encoder.encoder import BEYOND, Encoder
 from prototokens.encoder.starts import saves
 from prototokens.lab.plots import Panel, Series, draw_lines, panels
-from prototokens.lab.report import Table, save_figure
+from prototokens.lab.report import Table, save_figure, share
 
 CARD = """---
 license: apache-2.0
@@ -19,14 +19,15 @@ library_name: prototokens
 # An encoder for {model}
 
 A network that maps a text of up to {max_length} tokens to its {vectors} vectors in one pass{how}.
-The frozen model maps them back in one pass. Made with `prototokens train-encoder`.
+The frozen model decodes them in one pass. Made with `prototokens train-encoder`.
 
 {facts}
 
-## Raw: no step of a fit
+## Zero-step: without a fit
 
-Texts it was not trained on ({source}). Looks are passes of the frozen model, forward and back, by which
-refinements are told what is wrong; a text that is exact is not looked at again.
+Texts that it was not trained on ({source}). A feedback pass is one forward and backward pass of the frozen
+model; a text that is exact takes no further one. Shares of exact texts have their exact 95% interval, and belong to
+this kind of text and to the processor that measured them: other kinds of text come out less exact.
 
 {raw}
 
@@ -39,12 +40,12 @@ refinements are told what is wrong; a text that is exact is not looked at again.
 ## Use and limits
 
 `prototokens.encoder.encoder.Encoder.load(folder)` reads it. It serves the model with fingerprint `{fingerprint}` and layout
-`{layout}`, and is refused elsewhere. Texts of another kind than it was trained on come out less exact; a fit from its vectors
-makes them exact all the same.
+`{layout}`, and is refused for any other. Texts of another kind than it was trained on come out less exact, and a fit from its
+vectors goes on from there.
 """
 
-HOW = """, and moves them in
-refinements, each of which is told what the frozen model makes of them: {} in training, up to {} in use"""
+HOW = """, and
+refines them with gradients from the frozen model: {} in training, up to {} in use"""
 
 
 def write_card(encoder: Encoder) -> str:
@@ -80,11 +81,11 @@ def write_card(encoder: Encoder) -> str:
 
 
 def _raw(rows: list[dict[str, Any]]) -> str:
-    columns = ("tokens", "texts", "looks", "token accuracy", "exact", "nats a token")
+    columns = ("tokens", "feedback passes", "token accuracy", "exact", "nats a token")
     cells = [
         (
-            row["length"], row["texts"], f"{row.get('looks', 0):.1f}", f"{row['accuracy']:.1%}", f"{row['exact']:.1%}",
-            f"{row['nats']:.3f}",
+            row["length"], f"{row.get('looks', 0):.1f}", f"{row['accuracy']:.1%}",
+            share(round(row["exact"] * row["texts"]), row["texts"]), f"{row['nats']:.3f}",
         )
         for row in rows
     ]  # fmt: skip
@@ -94,7 +95,7 @@ def _raw(rows: list[dict[str, Any]]) -> str:
 def _proof(encoder: Encoder) -> str:
     rows = encoder.config["proof"]
     if not rows:
-        return "Not measured, so `auto` starts at random."
+        return "This was not measured, so `auto` starts at random."
     columns = (
         "tokens", "texts", "rate from the encoder", "row-steps, random", "row-steps, encoder", "seconds, random",
         "seconds, encoder", "exact, random", "exact, encoder", "auto takes",
@@ -108,8 +109,8 @@ def _proof(encoder: Encoder) -> str:
         for row in rows
     ]  # fmt: skip
     words = (
-        "The same texts fitted from random starts and from the encoder's, in turn, its own pass counted. The rate is a share of"
-        " the recipe's, chosen on other texts:"
+        "The same texts, fitted from random starts and from the encoder's vectors in turn; the encoder's passes are counted. The"
+        " rate is a share of the recipe's, chosen on other texts:"
     )
     return f"{words}\n\n{Table('proof', columns, cells).markdown()}"
 
