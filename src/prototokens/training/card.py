@@ -109,8 +109,8 @@ def _proof(encoder: Encoder) -> str:
         for row in rows
     ]  # fmt: skip
     words = (
-        "The same texts, fitted from random starts and from the encoder's vectors in turn; the encoder's passes are counted. The"
-        " rate is a share of the recipe's, chosen on other texts:"
+        "The same texts, fitted from random starts and from the encoder's vectors in turn; the encoder's passes are counted."
+        " The rate is a share of the recipe's, chosen on other texts:"
     )
     return f"{words}\n\n{Table('proof', columns, cells).markdown()}"
 
