@@ -8,7 +8,7 @@ import torch
 import prototokens as pt
 from prototokens.engine import certify, matrix
 from prototokens.engine.matrix import Cell
-from prototokens.errors import UsageError
+from prototokens.errors import ModelError, UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 
 TEXTS = ["Call me", "Ishmael.", "Some years", "ago"]
@@ -177,3 +177,51 @@ def test_compiled_decoding_is_one_of_the_ways(tiny_llama, solutions):
         pytest.skip(tried.reason)
     for margin, solution in zip(tried.margins, solutions, strict=True):
         torch.testing.assert_close(margin, plain_margins(tiny_llama, solution), rtol=0, atol=1e-4)
+
+
+COMPLAINT = """\
+CppCompileError: C++ compile error
+
+Command:
+g++ /tmp/main.cpp -D TORCH_INDUCTOR_CPP_WRAPPER -O3 -fopenmp -o /tmp/main.so
+
+Output:
+/tmp/main.cpp:2:10: fatal error: omp.h: No such file or directory
+    2 | #include <omp.h>
+compilation terminated.
+"""
+
+
+class BadCompiler:
+    """In the place of `torch.compile`: what it makes fails when it is run, as where a header is missing."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self, body, **_):
+        from torch._dynamo.exc import TorchDynamoException
+
+        def compiled(**_):
+            self.asked += 1
+            raise TorchDynamoException(COMPLAINT)
+
+        return compiled
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
+def test_where_compiling_fails_the_way_is_absent_and_the_reason_is_a_line(tiny_llama, solutions, monkeypatch):
+    lm = FrozenLM(tiny_llama.model, tiny_llama.tokenizer)
+    compiler = BadCompiler()
+    monkeypatch.setattr(torch, "compile", compiler)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    cells = [Cell(rows, 0, "float32", compiled=True) for rows in (1, 4)]
+    found = list(matrix.run_cells(lm, solutions, cells))
+    assert [tried.margins for tried in found] == [None, None]
+    assert {tried.reason for tried in found} == {
+        "torch.compile cannot be used here (/tmp/main.cpp:2:10: fatal error: omp.h: No such file or directory)"
+    }
+    assert compiler.asked == 1
+    lm.compile()
+    with pytest.raises(ModelError, match=r"torch\.compile cannot be used here \(.*omp\.h") as refusal:
+        pt.fit(lm, ["ab"], recipe=pt.Recipe(steps=1))
+    assert "\n" not in str(refusal.value)

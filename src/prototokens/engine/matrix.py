@@ -25,7 +25,7 @@ from prototokens.engine.head import score
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import ModelError
 from prototokens.layout import Layout
-from prototokens.lm import attention
+from prototokens.lm import attention, compiling
 from prototokens.lm.frozen_lm import FrozenLM, _cast
 
 BATCHES = (1, 2, 3, 7, 16, 64)
@@ -199,6 +199,7 @@ def _passes(rows: Sequence[Row], batch: int, padding: int) -> Iterator[Sequence[
 
 _TWINS: weakref.WeakKeyDictionary[FrozenLM, dict[str, FrozenLM | None]] = weakref.WeakKeyDictionary()
 _COMPILED: weakref.WeakKeyDictionary[FrozenLM, Any] = weakref.WeakKeyDictionary()
+_NOT_COMPILED: weakref.WeakKeyDictionary[FrozenLM, str] = weakref.WeakKeyDictionary()  # why not
 
 
 def in_dtype(lm: FrozenLM, dtype: str) -> FrozenLM | None:
@@ -257,7 +258,19 @@ def _compiled(lm: FrozenLM) -> Callable[[Tensor], Tensor]:
         raise _Absent("torch.compile needs a C++ compiler, and there is none here")
     if lm not in _COMPILED:
         _COMPILED[lm] = torch.compile(lm.model.base_model, dynamic=True)
-    return _through(_COMPILED[lm])
+    through = _through(_COMPILED[lm])
+
+    def hidden(inputs: Tensor) -> Tensor:
+        if lm in _NOT_COMPILED:
+            raise _Absent(_NOT_COMPILED[lm])
+        try:
+            with compiling.in_words():
+                return through(inputs)
+        except compiling.CompileError as error:
+            _NOT_COMPILED[lm] = str(error)  # a compiler that has failed is not asked again
+            raise _Absent(_NOT_COMPILED[lm]) from error
+
+    return hidden
 
 
 def _through(body: Callable[..., Any]) -> Callable[[Tensor], Tensor]:

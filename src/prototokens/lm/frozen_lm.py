@@ -31,7 +31,7 @@ from transformers import (
 
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.layout import Layout
-from prototokens.lm import attention, checks, gguf_model
+from prototokens.lm import attention, checks, compiling, gguf_model
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.fast_llama import LlamaBody, by_hand
 from prototokens.lm.locate import BUILTIN, GGUF_SUFFIX, Source, find, quiet
@@ -238,7 +238,8 @@ class FrozenLM:
         """As `hidden_lean`, or by the compiled body where there is one, which is compiled anew for every shape it meets."""
         if self._compiled is None:
             return self.hidden_lean(inputs_embeds)
-        return self._through(self._compiled, inputs_embeds)
+        with compiling.in_words():
+            return self._through(self._compiled, inputs_embeds)
 
     @cached_property
     def _by_hand(self) -> LlamaBody | None:
