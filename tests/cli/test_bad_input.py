@@ -282,9 +282,9 @@ class TestUsage:
 def test_a_file_of_another_model_is_refused(encode, run, target, folder, tmp_path):
     encode("--text", "hi", "-o", target)
     unnamed = run("decode", target)
-    assert refused(unnamed, target, str(folder), "--model")
+    assert refused(unnamed, target, repr(folder.name), "--model")
     other = run("decode", target, "--model", "builtin")
-    assert refused(other, target, "fingerprint", str(folder))
+    assert refused(other, target, "fingerprint", repr(folder.name))
 
 
 def test_other_weights_are_tried_where_the_user_insists_and_the_hash_tells(encode, run, target, tmp_path, tiny_neox):

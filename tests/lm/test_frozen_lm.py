@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+import transformers
 from huggingface_hub.errors import RepositoryNotFoundError
 from tokenizers import processors
 from transformers import (
@@ -16,6 +17,8 @@ from transformers import (
     BertForMaskedLM,
     CohereConfig,
     CohereForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaModel,
@@ -92,6 +95,65 @@ def test_heads_with_a_bias_or_a_scale(model_class, config, expected):
     assert (lm.head.bias is not None, lm.head.scale) == expected
     inputs = vectors(lm)
     torch.testing.assert_close(lm.logits(lm.hidden(inputs)), model(inputs_embeds=inputs).logits, rtol=1e-5, atol=1e-6)
+
+
+FALCON = {"vocab_size": 150, "mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+
+
+def test_a_factor_on_ids_alone_is_part_of_the_embedding():
+    """Falcon-H1 multiplies the embeddings of ids, and takes vectors as they are."""
+    shape = {"num_key_value_heads": 2, "embedding_multiplier": 3.5, "mamba_chunk_size": 8, "pad_token_id": None}
+    model = random_model(FalconH1ForCausalLM, FalconH1Config(**SMALL, **FALCON, **shape))
+    lm = FrozenLM(model)
+    assert torch.equal(lm.embed(IDS), 3.5 * model.get_input_embeddings()(IDS))
+    assert torch.equal(lm.embedding_weight[IDS], lm.embed(IDS))
+    with torch.no_grad():
+        own = model(input_ids=IDS, use_cache=False).logits
+    torch.testing.assert_close(lm.logits(lm.hidden(lm.embed(IDS))), own, rtol=1e-5, atol=1e-6)
+
+
+PER_LAYER = {
+    "vocab_size": 97,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "hidden_size_per_layer_input": 4,
+    "vocab_size_per_layer_input": 97,
+    "num_kv_shared_layers": 0,
+    "pad_token_id": None,
+}
+
+
+@pytest.mark.parametrize("family", ["Gemma3n", "Gemma4"])
+def test_a_second_table_for_ids_is_refused_before_any_search_of_the_first(family, monkeypatch):
+    """Gemma 4's body finds the ids of vectors by comparing them with its whole table: gigabytes, on a real one."""
+    if not hasattr(transformers, f"{family}ForCausalLM"):
+        pytest.skip(f"this version of transformers has no {family}")
+    made_of = {"Gemma3n": {"laurel_rank": 2, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0]}, "Gemma4": {}}
+    config = getattr(transformers, f"{family}TextConfig")(
+        **SMALL, **PER_LAYER, **made_of[family], layer_types=["full_attention"]
+    )
+    model = random_model(getattr(transformers, f"{family}ForCausalLM"), config)
+    for parameter in model.parameters():  # what begins at zero would hide what it scales
+        if not parameter.abs().max():
+            torch.nn.init.normal_(parameter)
+
+    def tried(*_):
+        raise AssertionError("vectors were tried")
+
+    monkeypatch.setattr(FrozenLM, "hidden", tried)
+    assert "looks ids up in a second table (model.embed_tokens_per_layer)" in refusal(model)
+
+
+def test_a_body_that_takes_no_vectors_but_those_of_its_table_is_refused(tiny_llama, monkeypatch):
+    table, hidden = tiny_llama.embedding_weight, FrozenLM.hidden
+
+    def known_only(self, inputs):
+        if not (inputs[..., None, :] == table).all(-1).any(-1).all():
+            raise RuntimeError("these inputs_embeds do not match the embedding weights")
+        return hidden(self, inputs)
+
+    monkeypatch.setattr(FrozenLM, "hidden", known_only)
+    assert "cannot be run on vectors in place of tokens" in refusal(tiny_llama.model)
 
 
 def test_the_soft_cap_is_kept(tiny_gemma2):

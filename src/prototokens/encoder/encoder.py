@@ -78,7 +78,12 @@ class Encoder:
         with torch.no_grad():
             for tensor in network.state_dict().values():
                 tensor.copy_(tensor.to(torch.bfloat16))
-        model = {"name": lm.name, "revision": lm.revision, "fingerprint": lm.fingerprint, "tokenizer": lm.tokenizer_hash}
+        model = {
+            "name": lm.recorded_name,
+            "revision": lm.revision,
+            "fingerprint": lm.fingerprint,
+            "tokenizer": lm.tokenizer_hash,
+        }
         shape = as_json(network.shape)
         config = {"format": FORMAT, "model": model, "shape": shape, "held_out": {}, "proof": [], "versions": versions()}
         return Encoder(network.eval().requires_grad_(False), {**config, **known})

@@ -27,6 +27,25 @@ SOFTCAP_NAMES = ("final_logit_softcapping", "output_logit_soft_cap", "logits_sof
 SCALE_NAMES = ("logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
+# What they call a factor that some bodies apply to the embeddings of ids, and not to vectors that stand in for them.
+EMBED_SCALE_NAMES = ("embedding_multiplier", "embedding_scale", "scale_emb", "embed_scale", "input_scale")
+FREE_NOISE = 0.5  # of the embeddings' size: vectors of the trial run that are in no table
+
+
+class Probed(NamedTuple):
+    """What the trial run found.
+
+    Attributes:
+        embed: the number of the way from ids to input vectors that the model itself takes.
+        head: the number of the head that gives the model's own logits.
+        dtype: of these logits.
+    """
+
+    embed: int
+    head: int
+    dtype: torch.dtype
+
+
 class Parts(NamedTuple):
     """Where a causal LM keeps what is needed of it.
 
@@ -80,55 +99,131 @@ def head_candidates(config: object) -> Iterator[tuple[float, float | None]]:
     return product([*scales, 1.0], [*softcaps, None])
 
 
+def embed_scales(config: object) -> list[float]:
+    """Factors on the rows of the embedding table that a body may apply to ids alone; 1, which most models take, comes first."""
+    named = [value for name in EMBED_SCALE_NAMES if (value := _number(config, name))]
+    width = _number(config, "hidden_size")
+    return list(dict.fromkeys([1.0, *named, *([width**0.5] if width else [])]))
+
+
 def probe(
     model: Any,
     name: str,
-    embed: Callable[[Tensor], Tensor],
+    embeds: list[Callable[[Tensor], Tensor]],
     hidden: Callable[[Tensor], Tensor],
     heads: list[Callable[[Tensor], Tensor]],
-) -> tuple[int, torch.dtype]:
+) -> Probed:
     """Run the model on four positions, its own way and ours, and compare.
 
     Args:
         model: the whole model.
         name: what the user called it, for the messages.
-        embed: ids `[rows, seq]` to input vectors `[rows, seq, d_model]`.
+        embeds: ways to get from ids `[rows, seq]` to input vectors `[rows, seq, d_model]`, the likeliest first.
         hidden: input vectors to hidden states `[rows, seq, hidden]`.
         heads: ways to get from hidden states to logits `[rows, seq, vocab]`, the likeliest first.
 
-    Returns:
-        The number of the first of `heads` that agrees with the model, and the dtype of the model's own logits.
-
     Raises:
-        ModelError: the model is not causal, cannot be run on vectors, does more than its parts say, or passes no gradient on.
+        ModelError: the model is not causal, cannot be run on vectors, does more than its parts say, or passes no
+            gradient on.
     """
     ids = _probe_ids(model)
     with torch.no_grad():
         own = _logits(model, name, input_ids=ids)
-        vectors = embed(ids)
+        vectors = embeds[0](ids)
     if not own.isfinite().all():
         dtype = str(vectors.dtype).removeprefix("torch.")
         raise ModelError(f"{name!r} gives numbers that are not finite in {dtype}: ask for another dtype or check its weights")
     tolerance = _tolerance(own, vectors.dtype)
     if (own[0, :-1] - own[1, :-1]).abs().max() > tolerance:
         raise _not_causal(name)
+    # First of all: a body that searches its table for the ids of vectors takes gigabytes to do so (Gemma 4 E2B).
+    if table := _second_table(model, name, ids, own, tolerance):
+        raise ModelError(
+            f"{name!r} looks ids up in a second table ({table}), beside its input embeddings: vectors cannot stand in for"
+            " its tokens"
+        )
+    number, which = _same_logits(model, name, ids, embeds, hidden, heads, own)
+    vectors = _in_no_table(embeds[number](ids)).requires_grad_()
+    with torch.enable_grad():
+        states = _run_on_vectors(name, hidden, vectors)
+        _check_gradient(vectors, heads[which](states), name)
+    return Probed(number, which, own.dtype)
 
-    vectors = vectors.detach().requires_grad_()
+
+def _same_logits(
+    model: Any,
+    name: str,
+    ids: Tensor,
+    embeds: list[Callable[[Tensor], Tensor]],
+    hidden: Callable[[Tensor], Tensor],
+    heads: list[Callable[[Tensor], Tensor]],
+    own: Tensor,
+) -> tuple[int, int]:
+    """The numbers of the first way to embed and the first head that together give the model's own logits.
+
+    Raises:
+        ModelError: there are none.
+    """
+    for number, embed in enumerate(embeds):
+        with torch.no_grad():
+            vectors = embed(ids)
+            states = _run_on_vectors(name, hidden, vectors)
+        which = _agreeing(heads, states, own, _tolerance(own, vectors.dtype))
+        if which is not None:
+            return number, which
+    with torch.no_grad():
+        vectors = embeds[0](ids)
+        states = _run_on_vectors(name, hidden, vectors)
+        on_vectors = _logits(model, name, inputs_embeds=vectors)
+    if _agreeing(heads, states, on_vectors, _tolerance(own, vectors.dtype)) is not None:
+        raise ModelError(f"{name!r} does more with ids than look up embeddings: vectors cannot stand in for its tokens")
+    raise ModelError(f"{name!r} cannot be used here: its head does more than a linear map of the last hidden states")
+
+
+def _run_on_vectors(name: str, hidden: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
     try:
-        with torch.enable_grad():
-            states = hidden(vectors)
+        return hidden(vectors)
     except Exception as error:
         raise ModelError(f"{name!r} cannot be run on vectors in place of tokens (inputs_embeds): {one_line(error)}") from error
-    which = _agreeing(heads, states, own, tolerance)
-    if which is None:
-        with torch.no_grad():
-            on_vectors = _logits(model, name, inputs_embeds=vectors)
-        if _agreeing(heads, states, on_vectors, tolerance) is not None:
-            raise ModelError(f"{name!r} does more with ids than look up embeddings: vectors cannot stand in for its tokens")
-        raise ModelError(f"{name!r} cannot be used here: its head does more than a linear map of the last hidden states")
-    with torch.enable_grad():
-        _check_gradient(vectors, heads[which](states), name)
-    return which, own.dtype
+
+
+def _in_no_table(vectors: Tensor) -> Tensor:
+    """Vectors near these, that belong to no token: what a fit will give the model."""
+    noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0)).to(vectors)
+    return vectors + FREE_NOISE * vectors.float().square().mean().sqrt().to(vectors.dtype) * noise
+
+
+@torch.no_grad()
+def _second_table(model: Any, name: str, ids: Tensor, own: Tensor, tolerance: float) -> str | None:
+    """The name of a table, other than that of the input embeddings, in which the model looks ids up, if that counts.
+
+    It counts where other rows of it give other logits.
+    """
+    first, seen = model.get_input_embeddings(), {}
+
+    def note(module: nn.Module, given: tuple[Any, ...]) -> None:
+        if given and isinstance(given[0], Tensor) and given[0].shape == ids.shape and torch.equal(given[0], ids):
+            seen[module] = True
+
+    tables = {module: path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    tables.pop(first, None)
+    hooks = [table.register_forward_pre_hook(note) for table in tables]
+    try:
+        if not hooks:
+            return None
+        _logits(model, name, input_ids=ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for table in seen:
+        hook = table.register_forward_hook(lambda module, given, rows: rows.roll(1, 1))
+        try:
+            other = _logits(model, name, input_ids=ids)
+        finally:
+            hook.remove()
+        if (other - own).abs().max() > tolerance:
+            return tables[table]
+    return None
 
 
 def state_hash(model: nn.Module) -> str:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,10 +31,10 @@ from transformers import (
 
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.layout import Layout
-from prototokens.lm import attention, checks, compiling, gguf_model
+from prototokens.lm import attention, checkpoint, checks, compiling, gguf_model
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.fast_llama import LlamaBody, by_hand
-from prototokens.lm.locate import BUILTIN, GGUF_SUFFIX, Source, find, quiet
+from prototokens.lm.locate import BUILTIN, Source, find, quiet, recorded_name
 
 # A window of text for `surprisal`: attention over a longer one costs more than the context beyond it is worth.
 SURPRISAL_WINDOW = 4096
@@ -113,15 +113,19 @@ class FrozenLM:
             ModelError: the model cannot be used this way.
         """
         self.name, self.revision, self.model, self.tokenizer = name, revision, model, tokenizer
+        self.recorded_name = recorded_name(name)
         model.eval().requires_grad_(False)
         attention.use_plain(model)
         self._body, self._table, readout = checks.parts(model, name)
         config = model.config.get_text_config()
         linear = Head(cast(Tensor, readout.weight), cast("Tensor | None", getattr(readout, "bias", None)))
         heads = [replace(linear, scale=scale, softcap=softcap) for scale, softcap in checks.head_candidates(config)]
+        self._embed_scale = 1.0
+        scales = checks.embed_scales(config)
+        embeds = [partial(self._scaled, scale=scale) for scale in scales]
         with quiet():
-            which, dtype = checks.probe(model, name, self.embed, self.hidden, list(heads))
-        self.head = replace(heads[which], dtype=dtype)
+            found = checks.probe(model, name, embeds, self.hidden, list(heads))
+        self._embed_scale, self.head = scales[found.embed], replace(heads[found.head], dtype=found.dtype)
         self.fingerprint = fingerprint or self.weights_hash()
         self._compiled: Any = None
         self.tokenizer_hash = "" if tokenizer is None else _tokenizer_hash(tokenizer)
@@ -174,11 +178,6 @@ class FrozenLM:
         return f"FrozenLM({self.name!r}, {size}, {self.dtype}, {self.device})"
 
     @property
-    def recorded_name(self) -> str:
-        """What files call the model: a GGUF file by the last part of its path, anything else as it was given."""
-        return Path(self.name).name if self.name.lower().endswith(GGUF_SUFFIX) else self.name
-
-    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.head.weight.device
@@ -192,7 +191,7 @@ class FrozenLM:
     def embedding_weight(self) -> Float[Tensor, "ids d_model"]:
         """The input vector of every id, as `embed` gives it.
 
-        The model's own table where that is the same; a scaled copy, made at the first use, where it is not (Gemma).
+        The model's own table where that is the same; a scaled copy, made at the first use, where it is not (Gemma, Falcon-H1).
         """
         table = cast(Tensor, self._table.weight).detach()
         ids = torch.arange(table.shape[0], device=table.device)
@@ -201,7 +200,12 @@ class FrozenLM:
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
         """The vectors that the model's own forward pass takes as `inputs_embeds` for these ids."""
         with torch.no_grad():
-            return self._table(ids)
+            return self._scaled(ids, self._embed_scale)
+
+    def _scaled(self, ids: Int[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape d_model"]:
+        """Rows of the embedding table, times a factor that some bodies apply to ids alone (Falcon-H1)."""
+        vectors = self._table(ids)
+        return vectors if scale == 1.0 else vectors * scale
 
     def compile(self) -> None:
         """Compile the body for fits, which then pad their rows to few shapes: about a minute for each, and faster steps.
@@ -384,17 +388,22 @@ def _load(name: str, source: Source, trust_remote_code: bool) -> tuple[PreTraine
         own_code = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
             raise ModelError(f"{name!r} is no causal language model ({config.model_type}), so it cannot be used here")
+        checkpoint.refuse_adapter(name, source.place, options)
+        # Weights of another shape are told of in `info`, and then refused: the error says less of them.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.place, config=config, dtype="auto", output_loading_info=True, **options
+            source.place,
+            config=config,
+            dtype="auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
         )
     except ModelError:
         raise
     except Exception as error:
         raise ModelError(f"{name!r} could not be loaded: {checks.one_line(error)}") from error
     model, info = loaded
-    # transformers fills what a checkpoint lacks with random numbers and only warns.
-    if lacking := sorted(info["missing_keys"]):
-        raise ModelError(f"{name!r} is incomplete: it lacks {len(lacking)} weights of a causal LM, {lacking[0]} for one")
+    checkpoint.refuse_incomplete(name, info)
     return model, _load_tokenizer(name, source, options)
 
 

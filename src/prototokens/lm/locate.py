@@ -20,6 +20,7 @@ from huggingface_hub import utils as hub_utils
 from transformers.utils import logging as hf_logging
 
 from prototokens.errors import ModelError, UsageError
+from prototokens.lm import checkpoint
 from prototokens.lm.checks import one_line
 
 BUILTIN = "builtin"
@@ -43,6 +44,18 @@ class Source(NamedTuple):
     gguf: bool = False
 
 
+def recorded_name(name: str) -> str:
+    """What files call a model: a folder or a GGUF file by the last part of its path, anything else as it was given.
+
+    A path says where a model lies on one machine and who works there; which model it is, the fingerprint says.
+    """
+    path = Path(name).expanduser()
+    if name == BUILTIN or not (path.is_absolute() or path.is_dir() or name.lower().endswith(GGUF_SUFFIX)):
+        return name
+    last = Path(os.path.abspath(path)).name
+    return f"./{last}" if last == BUILTIN else last or name
+
+
 def find(name: str, revision: str | None) -> Source:
     """Find what a user called a model.
 
@@ -64,7 +77,9 @@ def find(name: str, revision: str | None) -> Source:
         raise UsageError(f"{name!r} has no revision {revision!r}: only models on the hub have revisions")
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"the folder {name!r} holds no config.json, so no model: give one written by save_pretrained")
+            adapter = checkpoint.adapter_alone(path)
+            what = adapter or "holds no config.json, so no model: give one written by save_pretrained"
+            raise ModelError(f"the folder {name!r} {what}")
         return Source(str(path), None, offline=True)
     if path.is_file() and is_gguf(path):
         return Source(str(path), None, offline=True, gguf=True)
