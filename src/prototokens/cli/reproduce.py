@@ -15,7 +15,7 @@ DEFAULT_TEXTS = ("sample", "random-tokens", "generated:sample")
 
 
 @click.command(short_help="Run the paper's experiments: tables, figures and rows.")
-@click.argument("name", required=False, metavar="[NAME|all]")
+@click.argument("name", required=False, metavar="[NAME|FILE.py|all]")
 @click.option("--plan", is_flag=True, help="Run nothing: list the jobs and say how long they will take here.")
 @click.option(
     "--from-rows", is_flag=True, help="Run nothing: write the reports again from the rows of the folder; no model is loaded."
@@ -35,17 +35,22 @@ DEFAULT_TEXTS = ("sample", "random-tokens", "generated:sample")
 def reproduce(name: str | None, debug: bool, **options: Any) -> int:
     """Run the experiment NAME, or all of them; without NAME, list what there is and about how long each takes.
 
+    FILE.py is a study: an experiment in a file of its own, whose code is run. Its report goes to the output folder itself.
+
     What is done already in the output folder is not run again: a run that was killed goes on where it was, and several
     processes can share the work of one folder. Reports, with their tables as Markdown and CSV and their figures as PNG and SVG,
     go to the folder; the tables are printed too.
     """
     if name is None:
         return _list(options)
+    from prototokens.errors import UsageError
     from prototokens.lab import experiments
 
     names = experiments.resolve(name)
     if options["from_rows"]:
         return _redraw(names, name == "all", options)
+    if experiments.is_study(names[0]) and options["runner"] != "local":
+        raise UsageError("a study runs in this process: leave --runner as it is")
     config = sweeping.settings(options, DEFAULT_TEXTS)
     modules = {one: experiments.named(one) for one in names}
     jobs = {one: module.jobs(config) for one, module in modules.items()}
@@ -80,8 +85,8 @@ def _redraw(names: list[str], some: bool, options: dict[str, Any]) -> int:
         raise UsageError(f"there are no rows of {', '.join(names)} in {place}: name their folder with --out, or run it first")
     made = []
     for name, rows in found.items():
-        models = {(row["fingerprint"], row["dtype"]) for row in rows}
-        if name != "pretraining" and (len(models) > 1 or len({row["recipe"]["name"] for row in rows}) > 1):
+        # Studies, and what follows a model over its training, compare models and recipes.
+        if name != "pretraining" and not experiments.is_study(name) and _mixed(rows):
             raise UsageError(f"{place} has rows of {name} from several models or recipes: a folder of each has one report")
         made.append(_written(name, experiments.named(name).report(rows), rows, len({row["key"] for row in rows}), options))
     if options["as_json"]:
@@ -90,9 +95,18 @@ def _redraw(names: list[str], some: bool, options: dict[str, Any]) -> int:
     return 0
 
 
+def _mixed(rows: list[Row]) -> bool:
+    """Whether rows are of more than one model or recipe."""
+    models = {(row["fingerprint"], row["dtype"]) for row in rows}
+    return len(models) > 1 or len({row["recipe"]["name"] for row in rows}) > 1
+
+
 def _written(name: str, report: Any, rows: list[Row], jobs: int, options: dict[str, Any]) -> dict[str, Any]:
     """Write a report, print it unless JSON is asked for, and say it as JSON."""
-    files = report.save(sweeping.folder(options) / name)
+    from prototokens.lab import experiments
+
+    place = sweeping.folder(options)
+    files = report.save(place if experiments.is_study(name) else place / name)
     if not options["as_json"]:
         click.echo(report.markdown())
     if not options["quiet"]:
@@ -103,7 +117,7 @@ def _written(name: str, report: Any, rows: list[Row], jobs: int, options: dict[s
         "title": report.title,
         "jobs": jobs,
         "rows": len(rows),
-        "seconds": round(sum({row["key"]: row["seconds"] for row in rows}.values()), 1),
+        "seconds": round(sum({row["key"]: row.get("seconds", 0.0) for row in rows}.values()), 1),
         "notes": report.notes,
         "tables": tables,
         "files": [str(file) for file in files],

@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+import re
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,9 +78,14 @@ class Report:
         return "\n\n".join([head.rstrip(), *(table.markdown() for table in self.tables), *pictures]) + "\n"
 
     def save(self, folder: Path) -> list[Path]:
-        """Write report.md, NAME.csv for each table, NAME.png and NAME.svg for each figure; returns the files."""
+        """Write report.md, NAME.csv for each table, NAME.png and NAME.svg for each figure; returns the files.
+
+        Where the folder has a README.md with marks for the tables (`fill`), they go there, and no report.md is written.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        files = {"report.md": self.markdown(), **{f"{table.name}.csv": table.csv() for table in self.tables}}
+        files = {f"{table.name}.csv": table.csv() for table in self.tables}
+        if not fill(folder / "README.md", self.tables):
+            files = {"report.md": self.markdown(), **files}
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
         for name, figure in self.figures.items():
@@ -86,6 +93,23 @@ class Report:
                 save_figure(figure, folder / f"{name}.{suffix}")
         pictures = [f"{name}.{suffix}" for name in self.figures for suffix in ("png", "svg")]
         return [folder / name for name in [*files, *pictures]]
+
+
+def fill(page: Path, tables: Sequence[Table]) -> bool:
+    """Write tables into a page of prose, each between its marks; returns whether the page has any such marks.
+
+    Between `<!-- NAME: made by ... -->` and `<!-- end of NAME -->` goes the table of that name, or those named NAME-1, NAME-2.
+    """
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    found = False
+    for name in dict.fromkeys(re.sub(r"-\d+$", "", table.name) for table in tables):
+        made = [table.markdown() for table in tables if re.fullmatch(rf"{re.escape(name)}(-\d+)?", table.name)]
+        marks = re.compile(rf"(<!-- {re.escape(name)}: made by [^>]* -->\n).*?(<!-- end of {re.escape(name)} -->)", re.DOTALL)
+        text, count = marks.subn(lambda mark, made=made: "\n".join([mark[1], *made, "", mark[2]]), text)
+        found = found or count > 0
+    if found:
+        page.write_text(text, encoding="utf-8")
+    return found
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -125,6 +149,19 @@ def most_of_a_source(rows: Sequence[dict[str, Any]]) -> int:
     for row in rows:
         texts.setdefault(row.get("source"), set()).add(row["text"])
     return max((len(some) for some in texts.values()), default=0)
+
+
+def median_steps(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The median over all rows, one that is not exact counting as infinite; None where that is the median."""
+    median = statistics.median(row["steps"] if row["exact"] else math.inf for row in rows)
+    return median if math.isfinite(median) else None
+
+
+def high_steps(rows: Sequence[Mapping[str, Any]], rank: float = 0.9) -> int | None:
+    """The steps (nearest rank) after which that share of all rows is exact; None where fewer ever are."""
+    steps = sorted(row["steps"] for row in rows if row["exact"])
+    place = math.ceil(rank * len(rows)) - 1
+    return steps[place] if place < len(steps) else None
 
 
 def _shown(cell: Any) -> str:
