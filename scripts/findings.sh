@@ -18,7 +18,9 @@
 set -eu
 PROTOTOKENS=${PROTOTOKENS:-.venv/bin/prototokens}
 OUT=${OUT:-results/experiments}
-PICTURES="table1/table1 figure3/figure3 quality/errors"
+# Each with the folder of its rows.
+STUDIES="bits:bits certificate:certificate long_run:long-run front:front front:held front:pretraining recipe:recipe
+    encoder_speed:encoder encoder_space:encoder encoder_variants:encoder"
 
 fail() {
     echo "findings.sh: $*" >&2
@@ -39,9 +41,8 @@ case ${1:-} in
         for folder in "$OUT"/*/; do
             "$PROTOTOKENS" reproduce all --from-rows --quiet --out "${folder%/}" > /dev/null
         done
-        # The pictures that docs/findings.md shows.
-        for picture in $PICTURES; do
-            cp "$OUT/builtin/$picture.svg" "docs/images/${picture##*/}-builtin.svg"
+        for pair in $STUDIES; do
+            "$PROTOTOKENS" reproduce "studies/${pair%:*}.py" --from-rows --quiet --out "results/${pair#*:}" > /dev/null
         done
         exit ;;
     *) fail "evening, night or draw is expected (before the first two also plan)" ;;

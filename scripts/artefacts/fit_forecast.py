@@ -1,9 +1,10 @@
 """Fit the forecast's coefficients to rows of real fits, and judge it on rows that were held out.
 
-    python scripts/artefacts/fit_forecast.py --rows results/front/*.jsonl results/held/rows.jsonl
-    python scripts/artefacts/fit_forecast.py --rows results/front/*.jsonl --check    # judge the package, write nothing
+    python scripts/artefacts/fit_forecast.py --rows results/front/rows.jsonl results/held/rows.jsonl
+    python scripts/artefacts/fit_forecast.py --rows results/front/rows.jsonl --check    # judge the package, write nothing
+    python scripts/artefacts/fit_forecast.py --report                # the table of results/front/README.md
 
-Rows are those of `map_front.py` and `held_share.py`. For each recipe, the log of the steps is a weighted sum of the features of
+Rows are those of `studies/front.py`. For each recipe, the log of the steps is a weighted sum of the features of
 `planning.forecast` and an offset for each model, with logistic noise; a row that ran out of steps says that it takes more.
 The likelihood is maximised with a weak pull of the weights towards zero and of the offsets towards each other. Held out are
 whole passages, a fifth at a time: no passage is on both sides. The rank correlation is Spearman's, of forecast steps and steps;
@@ -29,6 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prototokens.lab.report import Table, fill
 from prototokens.layout import Layout
 from prototokens.planning.forecast import Curve, features
 from prototokens.recipe import Recipe
@@ -221,12 +223,30 @@ def unseen_models(rows: Rows) -> dict[str, dict[str, float | int | None]]:
     return out
 
 
+def judgement(recipes: dict[str, dict]) -> Table:
+    """How good the shipped forecast is on rows that were held out, as the file with its coefficients records it."""
+    columns = ["recipe", "rows judged", "rows in all", "rank correlation", "within a cell", "steps off by, median"]
+    cells = []
+    for recipe, values in recipes.items():
+        parts = {"passages held out": values["held_out"]}
+        parts |= {f"all of {name}, none of it seen": found for name, found in values["unseen_models"].items()}
+        for name, found in parts.items():
+            numbers = [found["rank_correlation"], found["within"], found["steps_off_by_median"]]
+            cells.append([recipe, name, found["rows"], *("-" if number is None else f"{number:.2f}" for number in numbers)])
+    return Table("forecast", columns, cells)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", type=Path, required=True)
+    parser.add_argument("--rows", nargs="+", type=Path, default=[])
     parser.add_argument("--check", action="store_true", help="judge the coefficients of the package on these rows")
     parser.add_argument("--out", type=Path, default=HOME)
+    parser.add_argument("--report", action="store_true", help="write the table of the page from the package's file")
+    parser.add_argument("--page", type=Path, default=Path("results/front/README.md"))
     args = parser.parse_args()
+    if args.report:
+        fill(args.page, [judgement(json.loads(args.out.read_text())["recipes"])])
+        return
     made = {}
     for name, rows in read(args.rows).items():
         some = tensors(rows)

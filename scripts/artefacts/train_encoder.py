@@ -27,7 +27,7 @@ from prototokens.training.config import Training
 from prototokens.training.train import Running, Trainer
 
 TRIAL_STEPS = 6
-# For each layout, what is passed on to train-encoder: a first choice, of which encoder_variants.py is to judge.
+# For each layout, what is passed on to train-encoder: a first choice, of which studies/encoder_variants.py is to judge.
 ENCODERS = {
     "mixed:4": {
         "max-length": 32,

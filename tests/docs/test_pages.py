@@ -156,9 +156,9 @@ def unserved(monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_a_pages_commands_do_what_they_say(page, reader, monkeypatch, capsysbinary):
-    """With a chapter of two sentences; all but those that take minutes, a cluster, the network, or standard input."""
+    """With a chapter of two sentences; all but studies and what takes minutes, a cluster, the network, or standard input."""
     run = [arguments for _, arguments, alone in commands(page) if alone and not {"demo", "bench", "ray", "-"} & set(arguments)]
-    run = [arguments for arguments in run if not any(word.startswith("hub:") for word in arguments)]
+    run = [arguments for arguments in run if not any(word.startswith(("hub:", "studies/")) for word in arguments)]
     if any(arguments[0] == "explore" for arguments in run):
         unserved(monkeypatch)
     for arguments in run:

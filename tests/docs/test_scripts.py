@@ -1,7 +1,6 @@
 """The scripts that pages name take the options given there, and the tables they made are those of the committed rows."""
 
 import argparse
-import glob
 import os
 import re
 import runpy
@@ -14,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 from tests.docs.test_pages import PAGES, ROOT, blocks
+
+from prototokens.cli import main
 
 SCRIPTS = ("scripts/", "tests/faults/mutate_files.py")
 PIPED = re.compile(r"\| (prototokens|od)\b")
@@ -42,7 +43,6 @@ def lines():
 
 
 OF_SCRIPTS = list({tuple(line.words): line for line in lines() if line.script and line.script.endswith(".py")}.values())
-REPORTS = [line for line in OF_SCRIPTS if "--report" in line.words]
 OF_PYTEST = [line for line in lines() if "pytest" in line.words]
 
 
@@ -73,17 +73,42 @@ def test_a_script_takes_the_options_of_the_page(line, monkeypatch):
         run(ROOT / line.script, line.options, monkeypatch)
 
 
-@pytest.mark.parametrize("line", REPORTS, ids=shown)
-def test_a_pages_tables_are_those_of_the_committed_rows(line, monkeypatch, tmp_path):
-    for folder in ("docs", "results", "scripts"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "src").symlink_to(ROOT / "src")
-    monkeypatch.chdir(tmp_path)
-    options = [found for word in line.options for found in (sorted(glob.glob(word)) or [word])]
-    run(tmp_path / line.script, options, monkeypatch)
-    for page in sorted([*(tmp_path / "docs").rglob("*.md"), *(tmp_path / "results").rglob("README.md")]):
-        committed = ROOT / page.relative_to(tmp_path)
-        assert page.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8"), page.name
+def studies():
+    """The study and the folder of every report that a page says how to make."""
+    for line in lines():
+        if line.words[:2] == ["prototokens", "reproduce"] and "--from-rows" in line.words:
+            _, _, study, _, _, folder = line.words
+            yield study, folder
+
+
+STUDIES = sorted(set(studies()))
+
+
+def test_every_study_has_a_report_or_no_rows():
+    assert {study for study, _ in STUDIES} == {f"studies/{path.name}" for path in (ROOT / "studies").glob("*.py")} - {
+        "studies/two_actors.py"
+    }
+
+
+@pytest.mark.parametrize(("study", "folder"), STUDIES, ids=[f"{study} {folder}" for study, folder in STUDIES])
+def test_a_reports_tables_are_those_of_the_committed_rows(study, folder, tmp_path, capsys):
+    copied = tmp_path / folder
+    shutil.copytree(ROOT / folder, copied)
+    tables = {path.name: path.read_bytes() for path in copied.glob("*.csv")}
+    with pytest.raises(SystemExit) as end:
+        main(["reproduce", str(ROOT / study), "--from-rows", "--out", str(copied), "--quiet"])
+    assert end.value.code == 0, capsys.readouterr().err
+    assert (copied / "README.md").read_text(encoding="utf-8") == (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    assert {path.name: path.read_bytes() for path in copied.glob("*.csv")} == tables
+    assert not (copied / "report.md").exists()
+
+
+def test_the_table_of_the_forecast_is_that_of_the_package(tmp_path):
+    page = tmp_path / "README.md"
+    shutil.copy(ROOT / "results" / "front" / "README.md", page)
+    script = ROOT / "scripts" / "artefacts" / "fit_forecast.py"
+    subprocess.run([sys.executable, script, "--report", "--page", page], check=True)
+    assert page.read_text(encoding="utf-8") == (ROOT / "results" / "front" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", OF_PYTEST, ids=lambda line: " ".join(line.words))

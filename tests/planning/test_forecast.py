@@ -138,7 +138,7 @@ def test_a_recipe_of_ones_own_is_forecast_as_fast():
 
 
 def made_rows(count, seed=0, offsets=(("a", 0.3), ("b", -0.3)), recipe="fast", budget=1000):
-    """Rows as `map_front.py` writes them, their steps drawn from a known law."""
+    """Rows as `studies/front.py` writes them, their steps drawn from a known law."""
     draw = np.random.default_rng(seed)
     rows = []
     for number in range(count):

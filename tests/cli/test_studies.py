@@ -1,0 +1,131 @@
+"""Experiments in files of their own: those of studies/ on the tiny model, and what no study is."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prototokens.engine import certify
+
+STUDIES = Path(__file__).parents[2] / "studies"
+STUDY = """
+from prototokens.lab.job import Config, Job, Row
+from prototokens.lab.report import Report, Table
+
+TITLE = "Mine"
+
+
+def jobs(config):
+    return [Job("mine", config.model, tuple(config.texts.passages(2, 3)), values={"scale": config.scale})]
+
+
+def run(job, lm):
+    return [{"length": len(text.ids)} for text in job.texts]
+
+
+def report(rows):
+    return Report(TITLE, tables=[Table("lengths", ["tokens"], [[row["length"]] for row in rows])])
+"""
+
+
+@pytest.fixture
+def study(run, folder, tmp_path):
+    """`prototokens reproduce STUDY` on the tiny model, into a folder of its own."""
+
+    def reproduce(path, *more):
+        texts = ("--texts", "random-tokens", "--dtype", "float32")
+        return run("reproduce", path, "--model", folder, "--out", tmp_path / "out", *texts, *more, "--json")
+
+    return reproduce
+
+
+def rows(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
+
+
+def test_a_file_of_ones_own_is_run_and_reported(study, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(STUDY)
+    made = study(path)
+    assert made.status == 0, made.err
+    assert made.json["experiments"][0]["tables"] == {"lengths": [{"tokens": 3}, {"tokens": 3}]}
+    assert (tmp_path / "out" / "report.md").read_text().startswith("# Mine")
+    page = tmp_path / "out" / "README.md"
+    page.write_text("Before.\n\n<!-- lengths: made by mine.py -->\nold\n<!-- end of lengths -->\n\nBehind.\n")
+    (tmp_path / "out" / "report.md").unlink()
+    assert study(path, "--from-rows").status == 0
+    table = "| tokens |\n|---|\n| 3 |\n| 3 |"
+    made = f"<!-- lengths: made by mine.py -->\n\n{table}\n\n<!-- end of lengths -->"
+    assert page.read_text() == f"Before.\n\n{made}\n\nBehind.\n"
+    assert not (tmp_path / "out" / "report.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "sentence"),
+    [
+        ("absent.py", None, "does not exist"),
+        ("table1.py", STUDY, "cannot be called 'table1'"),
+        ("lacking.py", "TITLE = 'x'", "has to define TITLE, jobs, run and report"),
+    ],
+)
+def test_what_no_study_is(study, tmp_path, name, code, sentence):
+    if code is not None:
+        (tmp_path / name).write_text(code)
+    refused = study(tmp_path / name)
+    assert refused.status == 2
+    assert sentence in refused.err
+
+
+def test_a_study_is_not_sent_to_other_processes(study, tmp_path):
+    (tmp_path / "mine.py").write_text(STUDY)
+    refused = study(tmp_path / "mine.py", "--runner", "ray")
+    assert refused.status == 2
+    assert "--runner" in refused.err
+
+
+def test_front_goes_up_the_lengths_while_passages_are_exact(study, tmp_path):
+    made = study(STUDIES / "front.py", "--count", 3, "--lengths", "2,64,100", "--steps", 60)
+    assert made.status == 0, made.err
+    found = rows(tmp_path)
+    assert {row["layout"] for row in found} == {"paper", "mixed:2", "mixed:4", "mixed:8", "mixed:16"}
+    paper = [row for row in found if row["layout"] == "paper"]
+    assert all(row["exact"] for row in paper if row["length"] == 2)
+    assert len([row for row in paper if row["length"] == 2]) == 3
+    assert len([row for row in paper if row["length"] == 64]) == 2  # hopeless: the trial alone
+    assert not [row for row in paper if row["length"] == 100]
+    for row in found:
+        assert row["floats"] == row["vectors"] * 32
+        assert row["exact"] == (row["correct"] == row["length"])
+        assert 0 < row["nats_max"] <= row["nats"]
+
+
+def test_trials_of_a_recipe_are_on_the_same_passages(study, tmp_path):
+    made = study(STUDIES / "recipe.py", "--count", 2, "--lengths", "3", "--steps", 300)
+    assert made.status == 0, made.err
+    found = rows(tmp_path)
+    assert len({tuple(text["hash"] for text in row["texts"]) for row in found}) == 1
+    (table,) = made.json["experiments"][0]["tables"].values()
+    assert [row["trial"] for row in table][:2] == ["fast", "start N(0, 1)"]
+    assert len(found) == 2 * len(table)
+
+
+def test_few_bits_and_stopping_rules(study, tmp_path, monkeypatch):
+    # The most different ways of decoding are enough here, and none of them is compiled.
+    monkeypatch.setattr(certify, "cells_of", lambda lm, level, cells_of=certify.cells_of: cells_of(lm, "standard"))
+    made = study(STUDIES / "bits.py", "--count", 2, "--lengths", "3", "--steps", 300)
+    assert made.status == 0, made.err
+    assert {row["bits"] for row in rows(tmp_path)} == {1, 2, 3, 4, 5, 6, 7, 8, 16}
+    made = study(STUDIES / "certificate.py", "--count", 2, "--lengths", "3", "--steps", 300)
+    assert made.status == 0, made.err
+    found = [row for row in rows(tmp_path) if row["experiment"] == "certificate"]
+    assert {row["rule"] for row in found} == {"argmax", "recipe", "standard"}
+    assert all(row["solved"] for row in found)
+    assert not any(row["wrong_in"] for row in found if row["rule"] == "standard")
+
+
+def test_many_chunks_in_one_process(study, tmp_path):
+    made = study(STUDIES / "long_run.py", "--count", 1, "--steps", 60)
+    assert made.status == 0, made.err
+    (row,) = rows(tmp_path)
+    assert row["chunks"] >= 40
+    assert row["resident_bytes"] > 0
