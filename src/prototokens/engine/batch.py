@@ -292,14 +292,10 @@ class Batch:
         if self.height > len(inputs):  # rows that fill up come last, and nothing is read from them
             inputs = repeat_last(inputs, self.height)
         read = self.lm.hidden_static(inputs.to(self.lm.dtype)).flatten(0, 1)[self.arranged.read]
-        scores = self._scores(read.detach(), self.targets)
+        scores = score(self.lm, read.detach(), self.targets, self.recipe.temperature)
         (gradient,) = torch.autograd.grad(read, protos, scores.gradient)
         self._record(scores)
         self._update(gradient)
-
-    def _scores(self, read: Tensor, targets: Tensor) -> Scores:
-        """What is fitted: a search for recipes puts another loss here."""
-        return score(self.lm, read, targets, self.recipe.temperature)
 
     def _record(self, scores: Scores) -> None:
         """Note, for each group, whether the vectors just scored are its best so far, and keep a copy where they are."""
