@@ -21,9 +21,11 @@ INTRODUCTION = """\
 
 <!-- Written by scripts/docs/command_line_page.py from the commands themselves: change those, then run it again. -->
 
-`python -m prototokens` is the same as `prototokens`. With `-h` or `--help`, it and each of its commands print their help. Every
-command takes `--json`: then standard output is one JSON object, in UTF-8, with the keys listed here. Keys may be added, and none
-is removed or changes its meaning. Data goes to standard output; progress, summaries, warnings and errors go to standard error.
+`python -m prototokens` is the same as `prototokens`. With `-h` or `--help`, it and each of its
+commands print their help. Every command takes `--json`: then standard output is one JSON object,
+in UTF-8, with the keys listed here. Keys may be added, and none is removed or changes its
+meaning. Data goes to standard output; progress, summaries, warnings and errors go to standard
+error.
 
 | exit status | meaning |
 |---|---|
