@@ -1,5 +1,6 @@
 """A `.ptok` file that is not what it should be is refused in words that name it, or gives the right text: never another one."""
 
+import copy
 import errno
 import hashlib
 import json
@@ -371,6 +372,32 @@ class TestOtherModels:
         finally:
             weight.data[0, 0] = before
         assert pt.decode(tiny_llama, encoded) == TEXT
+
+    def test_other_code_for_the_same_weights(self, encoded, tiny_llama, path):
+        """As transformers 5.4 moved a factor of Gemma 1 and 2 from the body to the table, and no weight changed."""
+        model = copy.deepcopy(tiny_llama.model)
+
+        def scaled(body, given, options):
+            ids = options.pop("input_ids", None)
+            vectors = options["inputs_embeds"] if ids is None else body.embed_tokens(ids)
+            return given, {**options, "inputs_embeds": 6 * vectors}
+
+        model.model.register_forward_pre_hook(scaled, with_kwargs=True)
+        other = FrozenLM(model, tiny_llama.tokenizer, name="tiny-llama")
+        assert (other.fingerprint, other.tokenizer_hash) == (tiny_llama.fingerprint, tiny_llama.tokenizer_hash)
+        encoded.save(path)
+        with pytest.raises(FileError, match=r"x\.ptok was made with the weights of 'tiny-llama', but the code of transformers"):
+            pt.decode(other, EncodedText.load(path))
+        decode_text(other, EncodedText.load(path), any_model=True)
+
+    @pytest.mark.parametrize("wrong", [5, "text", {}, ["a"], [None], [0.0] * 2000])
+    def test_responses_of_another_kind(self, encoded, refused, wrong):
+        assert refused(forged(encoded, model={**encoded.header["model"], "response": wrong}), "lacks what decoding needs")
+
+    def test_a_file_without_a_response_is_read(self, encoded, tiny_llama, path):
+        model = {key: value for key, value in encoded.header["model"].items() if key != "response"}
+        path.write_bytes(forged(encoded, model=model))
+        assert pt.decode(tiny_llama, EncodedText.load(path)) == TEXT
 
     def test_other_tokenizer(self, encoded, tiny_llama, byte_tokenizer, path):
         byte_tokenizer.add_tokens(["ab"])

@@ -31,7 +31,7 @@ from transformers import (
 
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.layout import Layout
-from prototokens.lm import attention, checkpoint, checks, compiling, gguf_model
+from prototokens.lm import attention, checkpoint, checks, compiling, gguf_model, response
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.fast_llama import LlamaBody, by_hand
 from prototokens.lm.locate import BUILTIN, Source, find, quiet, recorded_name
@@ -206,6 +206,11 @@ class FrozenLM:
         """Rows of the embedding table, times a factor that some bodies apply to ids alone (Falcon-H1)."""
         vectors = self._table(ids)
         return vectors if scale == 1.0 else vectors * scale
+
+    @cached_property
+    def response(self) -> list[float]:
+        """How the model's code answers to fixed vectors (`lm.response`): what files are held against, beside the weights."""
+        return response.respond(self.hidden, cast(Tensor, self._table.weight).detach())
 
     def compile(self) -> None:
         """Compile the body for fits, which then pad their rows to few shapes: about a minute for each, and faster steps.

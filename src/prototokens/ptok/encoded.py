@@ -20,12 +20,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from prototokens._util.files import write_atomically
+from prototokens._util.versions import versions
 from prototokens.engine.certify import UNCERTIFIED, Certificate
 from prototokens.engine.grid import GRID_BITS, Grid
 from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.locate import GGUF_SUFFIX
+from prototokens.lm.response import differ
 from prototokens.ptok.header import make_header, read_header, write_header
 from prototokens.ptok.hub import HubMixin
 from prototokens.ptok.patches import Extras, pack, unpack
@@ -202,6 +204,13 @@ class EncodedText(HubMixin):
             raise FileError(
                 f"{this} was made with another tokenizer than that of {lm.name!r} (hash {self.header['tokenizer'][:12]!r}"
                 f" against {lm.tokenizer_hash[:12]!r}): the ids would be read as other text"
+            )
+        if not any_model and made_for.get("response") and differ(made_for["response"], lm.response):
+            made_with, here = self.header["versions"].get("transformers"), versions()["transformers"]
+            raise FileError(
+                f"{this} was made with the weights of {lm.name!r}, but the code of transformers {made_with!s:.20} took input"
+                f" vectors otherwise than that of transformers {here} here: decode it with that version, or encode the text"
+                " again"
             )
         held = [self.header["chunks"][number] for number in self.held()]
         longest, most = max(held, default=1), lm.longest_target(self.layout)

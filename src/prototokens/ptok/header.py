@@ -29,6 +29,7 @@ MOST_TOKENS_A_CHUNK = 1 << 20
 MOST_WIDTH = 1 << 20  # numbers of a vector
 MOST = 2**63  # of any number: what is larger can be neither counted nor divided
 LONGEST_WORD = 4096  # characters: the longest path of a folder
+MAX_RESPONSE = 1024  # numbers
 COMMIT = re.compile("[0-9a-f]{6,64}")
 
 
@@ -106,6 +107,7 @@ def _model(lm: FrozenLM) -> dict[str, Any]:
         "dtype": str(lm.dtype).removeprefix("torch."),
         "d_model": lm.d_model,
         "vocab_size": lm.vocab_size,
+        "response": lm.response,
     }
 
 
@@ -173,9 +175,15 @@ def _sound(header: dict[str, Any]) -> bool:
         and all(length <= MOST_TOKENS_A_CHUNK for length in lengths)
         and sum(lengths) == text["tokens"]
         and _known(header["layout"])
+        and _response_sound(model.get("response", []))
         and _certificate_sound(header.get("certificate", {}))
         and _additions_sound(header)
     )
+
+
+def _response_sound(response: Any) -> bool:
+    """Whether a response can be held against another; earlier files have none."""
+    return isinstance(response, list) and len(response) <= MAX_RESPONSE and all(_is_number(number) for number in response)
 
 
 def _additions_sound(header: dict[str, Any]) -> bool:
