@@ -98,14 +98,15 @@ class Report:
 def fill(page: Path, tables: Sequence[Table]) -> bool:
     """Write tables into a page of prose, each between its marks; returns whether the page has any such marks.
 
-    Between `<!-- NAME: made by ... -->` and `<!-- end of NAME -->` goes the table of that name, or those named NAME-1, NAME-2.
+    Between `<!-- NAME: made by ... -->` and `<!-- end of NAME -->` goes the table of that name, or those named NAME-1, NAME-2,
+    with an empty line between two: without it, Markdown takes a caption for one more row of the table before it.
     """
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     found = False
     for name in dict.fromkeys(re.sub(r"-\d+$", "", table.name) for table in tables):
         made = [table.markdown() for table in tables if re.fullmatch(rf"{re.escape(name)}(-\d+)?", table.name)]
         marks = re.compile(rf"(<!-- {re.escape(name)}: made by [^>]* -->\n).*?(<!-- end of {re.escape(name)} -->)", re.DOTALL)
-        text, count = marks.subn(lambda mark, made=made: "\n".join([mark[1], *made, "", mark[2]]), text)
+        text, count = marks.subn(lambda mark, made=made: "\n\n".join([mark[1].rstrip(), *made, mark[2]]), text)
         found = found or count > 0
     if found:
         page.write_text(text, encoding="utf-8")
