@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from prototokens.engine.inputs import OneStep
 from prototokens.engine.progress import Progress
 from prototokens.engine.quantise import quantise
 from prototokens.errors import UsageError
+from prototokens.fitting import prefix_of
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import MOST_HALVINGS, ChunkPlan
@@ -42,6 +43,7 @@ def encode(
     recipe: str | Recipe = "fast",
     seed: int = 0,
     share: str | None = None,
+    prefix: str | Sequence[int] = "auto",
     start: str | Encoder = "auto",
     rows: int | None = None,
     plan: ChunkPlan | None = None,
@@ -61,6 +63,7 @@ def encode(
         chunk_length: tokens of every chunk but the last; by default cut by the text's information (`plan_chunks`).
         vectors: of a chunk, in place of a layout; `auto` chooses their number by the forecast (`plan_chunks`).
         share: one e (or one m) for all chunks; such a text is solved as a whole or not at all, and its chunks are not halved.
+        prefix: token ids that stand before the vectors of every chunk, as `fit` takes them.
         start: where the vectors begin: `random`; `encoder`, the one that ships for this model; `auto`, that one where it has
             proved to save time; or an encoder (`encoder.starts`). A chunk that has failed is tried again at random. Shared
             vectors always begin at random.
@@ -89,7 +92,7 @@ def encode(
     source = text if isinstance(text, Source) else read_source(lm, text)
     start = "random" if share and start == "auto" else start
     start = without_steps(lm, start, plan.layout if plan else layout, vectors, recipe)
-    plan = plan or plan_from(lm, source.ids, start, layout, chunk_length, vectors, recipe)
+    plan = plan or plan_from(lm, source.ids, start, layout, chunk_length, vectors, recipe, prefix_of(lm, prefix, recipe))
     if sum(plan.lengths) != len(source.ids):
         raise UsageError(f"the plan is for {sum(plan.lengths)} tokens and the text has {len(source.ids)}: give its own plan")
     if share == "e":

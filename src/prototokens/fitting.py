@@ -17,6 +17,7 @@ from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
 Target = str | Sequence[int]
+PUBLISHED = "paper"  # the recipe that is kept to the letter
 
 
 @overload
@@ -28,6 +29,7 @@ def fit(
     recipe: str | Recipe = ...,
     seed: int | Sequence[int] = ...,
     share: str | None = ...,
+    prefix: str | Sequence[int] = ...,
     method: Method | None = ...,
     start: str | Encoder | Sequence[Start | None] = ...,
     rows: int | None = ...,
@@ -43,6 +45,7 @@ def fit(
     recipe: str | Recipe = ...,
     seed: int | Sequence[int] = ...,
     share: str | None = ...,
+    prefix: str | Sequence[int] = ...,
     method: Method | None = ...,
     start: str | Encoder | Sequence[Start | None] = ...,
     rows: int | None = ...,
@@ -59,6 +62,7 @@ def fit(
     recipe: str | Recipe = "fast",
     seed: int | Sequence[int] = 0,
     share: str | None = None,
+    prefix: str | Sequence[int] = "auto",
     method: Method | None = None,
     start: str | Encoder | Sequence[Start | None] = "random",
     rows: int | None = None,
@@ -74,6 +78,9 @@ def fit(
         recipe: a recipe or its name (`Recipe.named`).
         seed: of the starts; a list gives each target its own.
         share: one e (or one m) for all targets; then they are solved together or not at all.
+        prefix: token ids that stand before the vectors (`FrozenLM.prefix_ids`): `none`, `bos`, `text:...`, ids, or `auto`: BOS
+            where the model's first position is an attention sink. With the recipe `paper`, which is the published one to
+            the letter, `auto` is none. A prefix that the layout brings is kept.
         method: how vectors and model are joined, if not by `layout` in one step: `engine.inputs.Cramming(K)`, the
             autoregressive counterpart; then `layout` is not looked at.
         start: where the vectors begin: `random`; `encoder`, the one that ships for this model and layout; `auto`, that one
@@ -92,7 +99,7 @@ def fit(
         DeviceMemoryError: memory does not hold a single row.
     """
     recipe = Recipe.named(recipe)
-    method = method or OneStep(Layout.named(layout))
+    method = method or OneStep(prefixed(lm, Layout.named(layout), prefix, recipe))
     single = isinstance(targets, str)
     ids = [lm.encode(target) if isinstance(target, str) else target for target in ([targets] if single else targets)]
     starts = begin(lm, ids, method.layout, start, recipe.margin).starts if isinstance(start, Encoder | str) else start
@@ -109,3 +116,13 @@ def fit(
         finished=finished,
     )
     return solutions[0] if single else solutions
+
+
+def prefixed(lm: FrozenLM, layout: Layout, prefix: str | Sequence[int], recipe: Recipe) -> Layout:
+    """A layout behind the prefix that is asked for; its own is kept where `auto` would choose."""
+    return layout if layout.prefix and prefix == "auto" else layout.with_prefix(prefix_of(lm, prefix, recipe))
+
+
+def prefix_of(lm: FrozenLM, prefix: str | Sequence[int], recipe: Recipe) -> tuple[int, ...]:
+    """The token ids of a prefix; the published recipe has none unless one is named."""
+    return () if prefix == "auto" and recipe.name == PUBLISHED else lm.prefix_ids(prefix)

@@ -1,25 +1,27 @@
 """How proto-tokens are arranged into an input, and which outputs are scored.
 
 A layout is two integer vectors for each target length N: `index`, the proto-token that sits at each input position, and
-`scored`, the input positions whose outputs are read as the target. Nothing else in the package knows one arrangement from
-another.
+`scored`, the input positions whose outputs are read as the target. A keyed layout multiplies each vector by the key of its
+position (`keys`). A prefix, if there is one, is a list of token ids that stand before the vectors. Nothing else in the
+package knows one arrangement from another.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from prototokens._util.numerals import whole_number
 from prototokens.errors import UsageError
+from prototokens.keys import VERSION, signs
 
-MOST_REPEATED = 1024  # K of `tiled:K` and `mixed:K`
+MOST_REPEATED = 1024  # K of `tiled:K`, `mixed:K` and `keyed:K`
 NEIGHBOURS = (1, 2, 3)  # preceding vectors together with which a vector should be new, in `mixed:K`
 
 
@@ -31,11 +33,15 @@ class Layout:
         name: what `Layout.named` finds it by, and what files record.
         vectors: number of distinct proto-tokens; number 0 is e, the others m_1 ... m_K.
         arrange: target length N -> (index, scored) as plain lists.
+        key_version: of the rule that gives the key of each position (`prototokens.keys`); 0 where vectors are fed unchanged.
+        prefix: token ids that stand before the vectors: fixed input that costs no trained number.
     """
 
     name: str
     vectors: int
     arrange: Callable[[int], tuple[list[int], list[int]]]
+    key_version: int = 0
+    prefix: tuple[int, ...] = ()
 
     @staticmethod
     def named(name: str | Layout) -> Layout:
@@ -50,6 +56,7 @@ class Layout:
         | `paper` | e, m x (N-1) | all: e's own output is the first token |
         | `tiled:K` | e, then m_1 ... m_K over and over, N-1 of them | all |
         | `mixed:K` | e, m_1 ... m_K, then all of them again in an order whose neighbours keep changing | all |
+        | `keyed:K` | K vectors in turn, each multiplied by the key of its position, a fixed pattern of signs | all |
 
         The first five are the arrangements of the paper's table 1 (arXiv 2505.21189), whose text and table disagree on which
         of the two with one e is which; its equation is `paper`.
@@ -77,12 +84,23 @@ class Layout:
         return torch.tensor(self._arranged(length)[1])
 
     def windows(self, length: int) -> int:
-        """How many different stretches of three vectors there are in the input: what tells places with one vector apart."""
-        return _windows(self, length)
+        """How many different stretches of three inputs there are in a row: what tells places with one vector apart.
+
+        With keys every place is different.
+        """
+        return max(0, length - 2) if self.key_version else _windows(self, length)
 
     def positions(self, length: int) -> int:
-        """Number of input positions for a target of `length` tokens."""
+        """Number of input positions for a target of `length` tokens, the prefix not counted."""
         return len(self._arranged(length)[0])
+
+    def keys(self, length: int, d_model: int) -> Float32[Tensor, "positions d_model"] | None:
+        """What the vector at each input position is multiplied by, or None where a layout has no keys."""
+        return signs(self.positions(length), d_model) if self.key_version else None
+
+    def with_prefix(self, prefix: Sequence[int]) -> Layout:
+        """The same arrangement behind these token ids."""
+        return replace(self, prefix=tuple(prefix))
 
     def _arranged(self, length: int) -> tuple[list[int], list[int]]:
         if length < 1:
@@ -121,6 +139,21 @@ def mixed(repeated: int) -> Layout:
     )
 
 
+@cache
+def keyed(vectors: int) -> Layout:
+    """K vectors in turn, each multiplied by the key of its position.
+
+    Keys make every position look different to the model, where repeated vectors differ by their distance to the beginning
+    alone: the same floats take a third of the steps, and one vector holds a text (docs/concepts.md).
+    """
+    return Layout(
+        name=f"keyed:{vectors}",
+        vectors=vectors,
+        arrange=lambda n: ([i % vectors for i in range(n)], list(range(n))),
+        key_version=VERSION,
+    )
+
+
 @lru_cache
 def _mixed_order(count: int, length: int) -> tuple[int, ...]:
     """Numbers below `count`, each the one that has come least often behind the last one, the last two and the last three.
@@ -145,7 +178,7 @@ def _mixed_order(count: int, length: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-REPEATING = {"tiled": tiled, "mixed": mixed}
+REPEATING = {"tiled": tiled, "mixed": mixed, "keyed": keyed}
 NAMED = {
     layout.name: layout
     for layout in (

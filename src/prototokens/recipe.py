@@ -31,6 +31,10 @@ class Recipe:
         whiten_power: of the matrix, with a minus, in whitened steps; 0.5 is full-matrix Adagrad's.
         slow_below: nats a token, at the loss temperature: below them the rate falls as the loss does, to a tenth at most; 0:
             it does not. Nor does it where a fit begins at vectors that were given.
+        token_weight_growth: by how much the weight of a token grows with each step at which its margin is not above `margin`;
+            0: all tokens weigh the same (`engine.optimizer.token_weights`).
+        token_weight_max: of a token's weight.
+        token_weight_decay: of what a token's weight has above 1, with each step at which its margin is above `margin`.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
     """
@@ -41,13 +45,16 @@ class Recipe:
     lr_unit: str = "embeddings"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
-    schedule: str = "cosine"
-    temperature: float = 0.5
+    schedule: str = "constant"
+    temperature: float = 0.3
     margin: float = 0.05
     whiten: bool = True
     whiten_rate: float = 0.3
     whiten_power: float = 0.45
     slow_below: float = 1.0
+    token_weight_growth: float = 0.2
+    token_weight_max: float = 30.0
+    token_weight_decay: float = 0.9
     steps: int = 2000
     restarts: int = 0
 
@@ -59,6 +66,9 @@ class Recipe:
             "whiten_rate must be above zero": self.whiten_rate > 0 and math.isfinite(self.whiten_rate),
             "whiten_power must lie between 0 and 1": 0 <= self.whiten_power <= 1,
             "slow_below must not be negative": self.slow_below >= 0 and math.isfinite(self.slow_below),
+            "token_weight_growth must not be negative": _not_negative(self.token_weight_growth),
+            "token_weight_max must be at least 1": self.token_weight_max >= 1 and math.isfinite(self.token_weight_max),
+            "token_weight_decay must lie between 0 and 1": 0 <= self.token_weight_decay <= 1,
             "steps must not be negative": self.steps >= 0,
             "restarts must not be negative": self.restarts >= 0,
             "betas must lie in [0, 1)": all(0 <= beta < 1 for beta in self.betas),
@@ -99,7 +109,12 @@ class Recipe:
 
 
 # What files and rows mean that were written when recipes had no such values.
-BEFORE = {"whiten_power": 0.5, "slow_below": 0.0}
+BEFORE = {"whiten_power": 0.5, "slow_below": 0.0, "token_weight_growth": 0.0}
+
+
+def _not_negative(value: float) -> bool:
+    return value >= 0 and math.isfinite(value)
+
 
 NAMED = {
     # Published settings (arXiv 2505.21189, section 4): nothing of ours in it.
@@ -115,6 +130,7 @@ NAMED = {
         margin=0.0,
         whiten=False,
         slow_below=0.0,
+        token_weight_growth=0.0,
         steps=5000,
     ),
     "fast": Recipe(),

@@ -73,6 +73,14 @@ CHARACTERS_A_TOKEN = 8
     help="One vector for all chunks, in layouts of two: e with --layout free, m with --layout paper or free.",
 )  # fmt: skip
 @click.option(
+    "--prefix", default="auto", show_default=True, metavar="auto|none|bos|text:...",
+    help="Fixed tokens before the vectors of every chunk, which cost no trained number: none, the model's BOS token, or a text;"
+    " auto: BOS where the model's first position is an attention sink.",
+)  # fmt: skip
+@click.option(
+    "--context", type=click.Path(path_type=Path), help="A file whose text stands before the vectors, in place of --prefix."
+)
+@click.option(
     "--rows", type=click.IntRange(min=1), help="Chunks fitted side by side.", show_default="as many as fill the machine"
 )
 @click.option(
@@ -100,7 +108,8 @@ CHARACTERS_A_TOKEN = 8
 @common.output_options
 def encode(
     source: str | None, text: str | None, output: Path | None, force: bool, max_tokens: int, bits: str, start: str,
-    compiled: bool, layout: str, vectors: str | None, chunk_length: int | None, recipe: str, steps: int | None,
+    compiled: bool, prefix: str, context: Path | None,
+    layout: str, vectors: str | None, chunk_length: int | None, recipe: str, steps: int | None,
     model: str | None, revision: str | None, device: str | None, dtype: str,
     as_json: bool, quiet: bool, debug: bool, **options: Any,
 ) -> int:  # fmt: skip
@@ -116,9 +125,11 @@ def encode(
     output, given = _output_and_text(output, source, text, force)
     if not given.head:
         raise TextError("the text is empty: there is nothing to encode")
+    prefix = _prefix(prefix, context)
     from prototokens.encoder.plan import plan_from
     from prototokens.encoder.shipped import without_steps
     from prototokens.encoding import certified_recipe
+    from prototokens.fitting import prefix_of
     from prototokens.layout import Layout
     from prototokens.recipe import Recipe
 
@@ -130,7 +141,8 @@ def encode(
     chosen = certified_recipe(lm, chosen, options["certify"])
     what = _source(lm, given, max_tokens, quiet)
     options["start"] = without_steps(lm, options["start"], arrangement, count, chosen)
-    plan = plan_from(lm, what.ids, options["start"], arrangement, chunk_length, count, chosen)
+    before = prefix_of(lm, prefix, chosen)
+    plan = plan_from(lm, what.ids, options["start"], arrangement, chunk_length, count, chosen, before)
     result = _encode(lm, what, plan, chosen, output, quiet, **options)
     if as_json:
         common.print_json(result)
@@ -139,6 +151,22 @@ def encode(
     if not result["exact"]:
         click.echo(f"prototokens: not exact: {result['accuracy']:.2%} of the tokens are right; more --steps may help", err=True)
     return 0 if result["exact"] else 1
+
+
+def _prefix(given: str, context: Path | None) -> str:
+    """What stands before the vectors: as it is named, or the text of a file.
+
+    Raises:
+        UsageError: both are given, or the file is no UTF-8 text.
+    """
+    if context is None:
+        return given
+    if given != "auto":
+        raise UsageError("give either --prefix or --context: both stand before the vectors")
+    try:
+        return "text:" + common.read_bytes(str(context), None).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{context} is no UTF-8 text: a context is read as text") from error
 
 
 def _vectors(given: str | None) -> int | Literal["auto"] | None:
@@ -266,6 +294,7 @@ def _encode(
         "output": str(output),
         "model": lm.name,
         "layout": header["layout"],
+        "prefix": len(header.get("prefix", [])),
         "tokens": header["text"]["tokens"],
         "chunks": len(header["chunks"]),
         "vectors": encoded.vectors.shape[0],

@@ -10,7 +10,7 @@ import click
 from prototokens.cli import common
 
 # Of a file that has no such things, and of earlier versions.
-ABSENT = {"stored": [], "patched": 0, "edited": 0, "bits": None, "sizes": {}, "certificate": {}}
+ABSENT = {"stored": [], "patched": 0, "edited": 0, "bits": None, "sizes": {}, "certificate": {}, "prefix": []}
 
 
 @click.command(short_help="Show what is inside a file.")
@@ -53,7 +53,8 @@ def _show(file: Path, header: dict[str, Any], figures: dict[str, Any]) -> None:
         f" d_model {model['d_model']}",
         "text": f"{text['characters']:,} characters, {text['bytes']:,} bytes, {text['tokens']:,} tokens",
         "sha-256": text["sha256"],
-        "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout {header['layout']}",
+        "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout {header['layout']}"
+        + (f" behind {len(header['prefix'])} tokens of prefix" if header.get("prefix") else ""),
         "vectors": f"{figures['vectors']}, {figures['floats']:,} numbers: {figures['floats_per_token']:.2f} numbers and"
         f" {figures['bits_per_token']:.0f} bits a token",
         "size": f"{figures['bits_per_character']:.1f} bits a character in vectors and patches,"

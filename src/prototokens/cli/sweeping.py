@@ -39,6 +39,11 @@ def sweep_options(command: Callable) -> Callable:
         click.option("--count", type=click.IntRange(min=1), help="How many texts, in place of the scale's number."),
         click.option("--steps", type=click.IntRange(min=1), help="Most steps of a fit: 400 for smoke, 5000 for paper."),
         click.option(
+            "--prefix", default="auto", show_default=True, metavar="auto|none|bos|text:...",
+            help="Fixed tokens before the vectors; auto: BOS where the model's first position is an attention sink, and none"
+            " with the recipe paper.",
+        ),
+        click.option(
             "--recipe", type=click.Choice(["fast", "paper"]), default="fast", show_default=True, help="How vectors are fitted."
         ),
         click.option(
@@ -71,6 +76,7 @@ def lengths_of(text: str | None) -> tuple[int, ...] | None:
 
 def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:
     """The model and the texts, loaded, and everything that jobs are made from."""
+    from prototokens.fitting import prefix_of
     from prototokens.lab import models
     from prototokens.lab.job import Config
     from prototokens.lab.texts import Texts
@@ -79,14 +85,16 @@ def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:
     lm = models.load(options["model"] or "builtin", options["revision"], options["dtype"], options["device"])
 
     def facts_of(name: str) -> Any:
-        return models.facts(models.load(name, dtype=str(lm.dtype).removeprefix("torch."), device=str(lm.device)))
+        other = models.load(name, dtype=str(lm.dtype).removeprefix("torch."), device=str(lm.device))
+        return models.facts(other, prefix_of(other, options["prefix"], recipe))
 
     scale = options["scale"]
+    recipe = Recipe.named(options["recipe"], steps=options["steps"] or STEPS[scale])
     return Config(
-        model=models.facts(lm),
+        model=models.facts(lm, prefix_of(lm, options["prefix"], recipe)),
         texts=Texts(lm, options["texts"] or default_texts, options["seed"]),
         scale=scale,
-        recipe=Recipe.named(options["recipe"], steps=options["steps"] or STEPS[scale]),
+        recipe=recipe,
         seed=options["seed"],
         checkpoints=tuple(options.get("checkpoints") or ()),
         facts_of=facts_of,

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
+from prototokens.engine.forward import scored_hidden
 from prototokens.engine.head import Scores, score
 from prototokens.engine.inputs import OneStep, Plan, arrange
 from prototokens.layout import Layout
@@ -74,7 +75,7 @@ class Decoder:
         arranged = arrange(lm, [self._plan(len(ids)) for ids in texts], self.layout.vectors)
         targets = torch.tensor([token for ids in texts for token in ids], dtype=torch.int64, device=lm.device)
         with torch.set_grad_enabled(gradient), torch.autocast(lm.device.type, enabled=False):
-            hidden = lm.hidden_lean(arranged.inputs(protos.float()).to(lm.dtype)).flatten(0, 1)[arranged.read]
+            hidden = scored_hidden(lm, arranged, protos.float())
             return Judged(hidden, score(lm, hidden.detach(), targets, temperature, gradient), arranged.row_of)
 
     def _plan(self, length: int) -> Plan:

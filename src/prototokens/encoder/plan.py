@@ -24,6 +24,7 @@ def plan_from(
     length: int | None = None,
     vectors: int | Literal["auto"] | None = None,
     recipe: str | Recipe = "fast",
+    prefix: tuple[int, ...] = (),
 ) -> ChunkPlan:
     """The plan of `plan_chunks`; where the start insists on an encoder, with its layout, chunks and forecast.
 
@@ -35,14 +36,16 @@ def plan_from(
     Raises:
         UsageError: as `chosen` and `plan_chunks`.
     """
-    named = Layout.named(layout) if layout != "auto" else None
+    named = Layout.named(layout).with_prefix(prefix) if layout != "auto" else None
+    if prefix and start == "auto":
+        start = "random"  # the encoders that ship know no prefix
     encoder = chosen(lm, start, named)
     if encoder is not None and ids:
         layout = named or (encoder.layout if vectors is None else layout)
         # What no step will mend is cut where the encoder is nearly always right.
         longest = encoder.raw_length if Recipe.named(recipe).steps == 0 else encoder.shape.max_length
         length = length or max(chunk_lengths(encoder, len(ids), longest))
-    plan = plan_chunks(lm, ids, layout, length, vectors, recipe)
+    plan = plan_chunks(lm, ids, layout, length, vectors, recipe, prefix)
     if encoder is None and (start, vectors, length, Recipe.named(recipe).name) == ("auto", "auto", None, "fast"):
         at_hand = shipped(lm)
         return plan if at_hand is None else _cheaper(lm, plan, at_hand)

@@ -52,7 +52,7 @@ def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> 
         raise UsageError(f"start {start!r} is none of {', '.join(NAMES)}")
     if start != "encoder":
         return None
-    encoder = shipped(lm, layout)
+    encoder = None if layout is not None and layout.prefix else shipped(lm, layout)
     if encoder is None:
         what = "" if layout is None else f" and layout {layout.name!r}"
         raise UsageError(

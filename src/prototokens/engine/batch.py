@@ -17,13 +17,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prototokens.engine.forward import scored_hidden
 from prototokens.engine.grid import on_grid
 from prototokens.engine.head import Scores, score
-from prototokens.engine.inputs import Arranged, Method, arrange, repeat_last
+from prototokens.engine.inputs import Arranged, Method, arrange
 from prototokens.engine.memory import is_out_of_memory, room
-from prototokens.engine.optimizer import bytes_per_vector, move, side
+from prototokens.engine.optimizer import bytes_per_vector, move, side, token_weights
 from prototokens.engine.rows import Group, Starts
-from prototokens.engine.state import Groups, Rows, Vectors
+from prototokens.engine.state import Groups, Rows, Tokens, Vectors
 from prototokens.errors import DeviceMemoryError
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
@@ -40,6 +41,7 @@ class Members(NamedTuple):
     groups: list[Group]
     vectors: Vectors
     rows: Rows
+    tokens: Tokens
     state: Groups
 
 
@@ -63,6 +65,7 @@ def _joined(work: Members, new: Members) -> Members:
         [*work.groups, *new.groups],
         work.vectors.joined(replace(new.vectors, group=new.vectors.group + size)),
         work.rows.joined(replace(new.rows, group=new.rows.group + size, slots=new.rows.slots + count)),
+        work.tokens.joined(replace(new.tokens, row=new.tokens.row + len(work.rows.slots))),
         work.state.joined(new.state),
     )
 
@@ -94,6 +97,7 @@ class Batch:
         matrices = torch.empty(0, self.side, self.side, device=lm.device)
         self.vectors = Vectors(wide, wide, wide, wide, whole, flat, flat, matrices, matrices)
         self.rows = Rows(whole.view(0, method.vectors), whole, whole, flat)
+        self.tokens = Tokens(whole, flat)
         self.state = Groups(whole, flat, whole, flat, whole, flag, flag, flag)
 
     def __len__(self) -> int:
@@ -143,7 +147,7 @@ class Batch:
         entering = list(reversed(self.aside[len(self.aside) - resumed :]))
         if count > resumed:
             entering.append(self._begin(list(islice(self.waiting, count - resumed))))
-        work = Members(self.groups, self.vectors, self.rows, self.state)
+        work = Members(self.groups, self.vectors, self.rows, self.tokens, self.state)
         for members in entering:
             work = _joined(work, members)
         self._take(work)
@@ -221,6 +225,8 @@ class Batch:
         def all_of(size: int, value: float, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.full((size,), value, dtype=dtype, device=device)
 
+        lengths = [len(row.ids) for group in groups for row in group.rows]
+        of_token = [number for number, length in enumerate(lengths) for _ in range(length)]
         rows, size = len(of_row), len(groups)
         rate = torch.tensor([self.lr * group.rate * RETRY_RATE**group.breaks for group in groups], device=device)
         return Members(
@@ -237,6 +243,7 @@ class Batch:
                 matrices.clone(),
             ),
             Rows(whole(slots), whole(of_row), all_of(rows, 0), all_of(rows, -math.inf, torch.float32)),
+            Tokens(whole(of_token), all_of(len(of_token), 1, torch.float32)),
             Groups(
                 all_of(size, 0),
                 rate,
@@ -254,11 +261,14 @@ class Batch:
         keep = torch.tensor(chosen, device=self.lm.device)
         number = keep.cumsum(0) - 1
         of_vector = keep[self.vectors.group]
-        vectors, rows = self.vectors.select(of_vector), self.rows.select(keep[self.rows.group])
+        of_row = keep[self.rows.group]
+        vectors, rows = self.vectors.select(of_vector), self.rows.select(of_row)
+        tokens = self.tokens.select(of_row[self.tokens.row])
+        tokens.row = (of_row.cumsum(0) - 1)[tokens.row]
         vectors.group, rows.group = number[vectors.group], number[rows.group]
         rows.slots = (of_vector.cumsum(0) - 1)[rows.slots]
         groups = [group for group, is_chosen in zip(self.groups, chosen, strict=True) if is_chosen]
-        return Members(groups, vectors, rows, self.state.select(keep))
+        return Members(groups, vectors, rows, tokens, self.state.select(keep))
 
     def _take(self, work: Members) -> None:
         """Make these groups the ones in work, laid out; nothing has changed where this fails.
@@ -272,7 +282,7 @@ class Batch:
             height = self._height(len(rows), width)
             arranged = arrange(self.lm, [row.plan for row in rows], self.method.vectors, width)
             targets = torch.tensor([token for row in rows for token in row.ids], device=self.lm.device)
-        self.groups, self.vectors, self.rows, self.state = work
+        self.groups, self.vectors, self.rows, self.tokens, self.state = work
         self.arranged, self.targets, self.height = arranged, targets, height
         self.gridded = any(row.start is not None and row.start.grid is not None for row in rows)
 
@@ -288,14 +298,16 @@ class Batch:
         # The gradient at what is scored moves what stands behind it: straight through the rounding, where there is one.
         self.scored = on_grid(self.vectors.now, self.vectors.scale, self.vectors.levels) if self.gridded else self.vectors.now
         protos = self.scored.clone().requires_grad_()
-        inputs = self.arranged.inputs(protos[self.rows.slots])
-        if self.height > len(inputs):  # rows that fill up come last, and nothing is read from them
-            inputs = repeat_last(inputs, self.height)
-        read = self.lm.hidden_static(inputs.to(self.lm.dtype)).flatten(0, 1)[self.arranged.read]
+        read = scored_hidden(self.lm, self.arranged, protos[self.rows.slots], self.lm.hidden_static, self.height)
         scores = score(self.lm, read.detach(), self.targets, self.recipe.temperature)
-        (gradient,) = torch.autograd.grad(read, protos, scores.gradient)
+        assert scores.gradient is not None
+        weight = token_weights(self.recipe, self.tokens.weight, scores.margin)
+        weighted = scores.gradient if weight is self.tokens.weight else (scores.gradient * weight[:, None]).to(read.dtype)
+        (gradient,) = torch.autograd.grad(read, protos, weighted)
         self._record(scores)
+        new_tokens = replace(self.tokens, weight=weight)
         self._update(gradient)
+        self.tokens = new_tokens
 
     def _record(self, scores: Scores) -> None:
         """Note, for each group, whether the vectors just scored are its best so far, and keep a copy where they are."""

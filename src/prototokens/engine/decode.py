@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from prototokens.engine.forward import Held, scored_hidden, stacked
 from prototokens.engine.head import argmax
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import UsageError
-from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 
 # Input positions of one forward pass: bounds memory (a few hundred bytes times the model's width, per position).
 POSITIONS = 8192
-
-
-@runtime_checkable
-class Held(Protocol):
-    """What decoding needs of a row: a `Solution` has it, and so has a chunk of a file."""
-
-    @property
-    def protos(self) -> Float[Tensor, "vectors d_model"]: ...
-    @property
-    def layout(self) -> Layout: ...
-    @property
-    def length(self) -> int: ...
 
 
 class Decoded(NamedTuple):
@@ -59,11 +45,9 @@ def decode_ids(lm: FrozenLM, rows: Sequence[Held], positions: int = POSITIONS) -
         for row in part:
             if row.protos.shape[1] != lm.d_model:
                 raise UsageError(f"vectors of width {row.protos.shape[1]} given, and {lm.name} takes {lm.d_model}")
-        most = max(row.protos.shape[0] for row in part)
-        protos = torch.stack([torch.nn.functional.pad(row.protos, (0, 0, 0, most - row.protos.shape[0])) for row in part])
-        arranged = arrange(lm, [OneStep(row.layout).plan(range(row.length)) for row in part], most)
-        hidden = lm.hidden_lean(arranged.inputs(protos.to(lm.device, torch.float32)).to(lm.dtype))
-        flat = argmax(lm, hidden.flatten(0, 1)[arranged.read])
+        protos = stacked([row.protos for row in part], lm.device)
+        arranged = arrange(lm, [OneStep(row.layout).plan(range(row.length)) for row in part], protos.shape[1])
+        flat = argmax(lm, scored_hidden(lm, arranged, protos))
         ids += [piece.tolist() for piece in flat.split([row.length for row in part])]
         passes += 1
     return Decoded(ids, passes)
@@ -85,19 +69,26 @@ def generate_from(lm: FrozenLM, solutions: Sequence[Held]) -> list[list[int]]:
     if len(shapes) > 1 or next(iter(shapes))[1] != lm.d_model:
         raise UsageError(f"vectors of one number and of width {lm.d_model} are needed, and shapes {sorted(shapes)} were given")
     memory = torch.stack([solution.protos for solution in solutions]).to(lm.device, lm.dtype)
+    prefix = solutions[0].layout.prefix
+    if any(solution.layout.prefix != prefix for solution in solutions):
+        raise UsageError("memory vectors that stand behind different prefixes cannot be decoded side by side")
+    if prefix:
+        before = lm.embed(torch.tensor([prefix], device=lm.device)).to(lm.dtype)
+        memory = torch.cat([before.expand(len(memory), -1, -1), memory], 1)
     ids = lm.generate(memory, max(solution.length for solution in solutions)).tolist()
     return [row[: solution.length] for row, solution in zip(ids, solutions, strict=True)]
 
 
 def _passes(rows: Sequence[Held], positions: int) -> Iterator[list[Held]]:
-    """The rows in order, as many to a pass as fit."""
+    """The rows in order, as many to a pass as fit and stand behind the same prefix."""
     part: list[Held] = []
     widest = 0
     for row in rows:
-        wider = max(widest, row.layout.positions(row.length))
-        if part and (len(part) + 1) * wider > positions:
+        own = len(row.layout.prefix) + row.layout.positions(row.length)
+        wider = max(widest, own)
+        if part and ((len(part) + 1) * wider > positions or row.layout.prefix != part[0].layout.prefix):
             yield part
-            part, wider = [], row.layout.positions(row.length)
+            part, wider = [], own
         part.append(row)
         widest = wider
     if part:

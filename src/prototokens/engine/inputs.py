@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from prototokens.errors import UsageError
+from prototokens.keys import signs
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 
@@ -29,11 +30,15 @@ class Plan(NamedTuple):
         index: the vector that sits at each input position; `GIVEN` where the row's own text stands.
         scored: the input position whose output is read as each target token.
         given: the ids of the `GIVEN` positions, in order.
+        keyed: whether each vector is multiplied by the key of its position (`keys.signs`).
+        prefix: token ids that stand before the first position.
     """
 
     index: Int64[Tensor, "positions"]
     scored: Int64[Tensor, "tokens"]
     given: Int64[Tensor, "given"]
+    keyed: bool = False
+    prefix: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -66,17 +71,24 @@ class OneStep:
         index = self.layout.index(len(ids))
         if bool((index == GIVEN).any()):
             raise UsageError(f"layout {self.layout.name!r} feeds the text in: it is decoded token by token (generate_from)")
-        return Plan(index, self.layout.scored(len(ids)), index.new_empty(0))
+        layout = self.layout
+        return Plan(index, layout.scored(len(ids)), index.new_empty(0), layout.key_version > 0, layout.prefix)
 
 
 class Cramming:
     """The autoregressive counterpart: K memory vectors, then the text itself, each output scored against the next token.
 
     Teacher-forced: the text is fed in, all but its last token. Decoding is ordinary greedy generation from the vectors
-    (`engine.decode.generate_from`). Source: Kuratov et al., arXiv 2502.13063, section 3.
+    (`engine.decode.generate_from`). Source: Kuratov et al., arXiv 2502.13063, section 3. Keys would change nothing here:
+    each memory vector stands at one position only, where a fixed sign pattern is a change of variables, and the scored
+    positions differ by the text itself.
+
+    Args:
+        vectors: number of memory vectors.
+        prefix: token ids that stand before them.
     """
 
-    def __init__(self, vectors: int = 1):
+    def __init__(self, vectors: int = 1, prefix: Sequence[int] = ()):
         if not 1 <= vectors <= MOST_MEMORY:
             raise UsageError(f"from 1 to {MOST_MEMORY} memory vectors can be used, not {vectors}")
         self.vectors = vectors
@@ -84,11 +96,12 @@ class Cramming:
             f"memory:{vectors}",
             vectors,
             lambda n: ([*range(vectors), *[GIVEN] * (n - 1)], list(range(vectors - 1, vectors + n - 1))),
+            prefix=tuple(prefix),
         )
 
     def plan(self, ids: Sequence[int]) -> Plan:
-        length = len(ids)
-        return Plan(self.layout.index(length), self.layout.scored(length), torch.tensor(list(ids[:-1]), dtype=torch.int64))
+        index, scored = self.layout.index(len(ids)), self.layout.scored(len(ids))
+        return Plan(index, scored, torch.tensor(list(ids[:-1]), dtype=torch.int64), prefix=self.layout.prefix)
 
 
 class Arranged(NamedTuple):
@@ -99,16 +112,22 @@ class Arranged(NamedTuple):
         fixed: the input vectors where the text stands, zero elsewhere; None where no row has any.
         read: for each scored token of all rows, in order, its place in the flattened `[rows * positions]`.
         row_of: the row of each scored token.
+        keys: what the vector at each position is multiplied by, for all rows alike or for each; None where no row is keyed.
+        prefix: token ids that stand before the first position of every row.
     """
 
     spread: Float[Tensor, "rows positions vectors"]
     fixed: Float[Tensor, "rows positions d_model"] | None
     read: Int64[Tensor, "tokens"]
     row_of: Int64[Tensor, "tokens"]
+    keys: Float[Tensor, "positions d_model"] | Float[Tensor, "rows positions d_model"] | None
+    prefix: tuple[int, ...]
 
     def inputs(self, protos: Float[Tensor, "rows vectors d_model"]) -> Float[Tensor, "rows positions d_model"]:
         """The model's inputs. A product with a one-hot matrix is an exact gather, and its gradient a plain product."""
         placed = self.spread @ protos
+        if self.keys is not None:
+            placed = placed * self.keys
         return placed if self.fixed is None else placed + self.fixed
 
 
@@ -123,7 +142,9 @@ def repeat_last(values: Tensor, length: int) -> Tensor:
 
 
 def arrange(lm: FrozenLM, plans: Sequence[Plan], vectors: int, width: int | None = None) -> Arranged:
-    """Pad the plans of a batch to one shape: `width` positions, or as many as the longest has."""
+    """Pad the plans of a batch, which share a prefix, to one shape: `width` positions, or as many as the longest has."""
+    prefix = plans[0].prefix
+    assert all(plan.prefix == prefix for plan in plans)
     longest = max(len(plan.index) for plan in plans) if width is None else width
     spread = torch.zeros(len(plans), longest, vectors)
     fixed = None
@@ -139,4 +160,17 @@ def arrange(lm: FrozenLM, plans: Sequence[Plan], vectors: int, width: int | None
             fixed[row, places.to(lm.device)] = lm.embed(given.to(lm.device)).float()
     read = torch.cat([plan.scored + row * longest for row, plan in enumerate(plans)])
     row_of = torch.cat([torch.full_like(plan.scored, row) for row, plan in enumerate(plans)])
-    return Arranged(spread.to(lm.device), fixed, read.to(lm.device), row_of.to(lm.device))
+    keys = _keys(plans, longest, lm.d_model)
+    keys = None if keys is None else keys.to(lm.device)
+    return Arranged(spread.to(lm.device), fixed, read.to(lm.device), row_of.to(lm.device), keys, prefix)
+
+
+def _keys(
+    plans: Sequence[Plan], width: int, d_model: int
+) -> Float[Tensor, "positions d_model"] | Float[Tensor, "rows positions d_model"] | None:
+    """The keys of a batch: one table where every row is keyed, a table a row where only some are."""
+    keyed = [plan.keyed for plan in plans]
+    if not any(keyed):
+        return None
+    table = signs(width, d_model)
+    return table if all(keyed) else torch.where(torch.tensor(keyed)[:, None, None], table, 1.0)

@@ -17,16 +17,18 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from prototokens.engine.forward import Backend, scored_hidden, stacked
 from prototokens.engine.head import score
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import ModelError
 from prototokens.layout import Layout
 from prototokens.lm import attention, compiling
 from prototokens.lm.frozen_lm import FrozenLM, _cast
+from prototokens.lm.prefix import fed
 
 BATCHES = (1, 2, 3, 7, 16, 64)
 PADDINGS = (0, 5, 32)  # positions behind the longest row of a pass
@@ -161,22 +163,20 @@ def cell_margins(lm: FrozenLM, rows: Sequence[Row], cell: Cell) -> list[Tensor]:
 @torch.no_grad()
 def margins(lm: FrozenLM, rows: Sequence[Row]) -> list[Tensor]:
     """For each row, the margin of every position as this model decodes it by itself, many rows to a pass, on the CPU."""
-    return _margins(lm, rows, _through(lm.model.base_model), POSITIONS, 0)
+    return _margins(lm, rows, lm.hidden, POSITIONS, 0)
 
 
-def _margins(lm: FrozenLM, rows: Sequence[Row], hidden: Callable[[Tensor], Tensor], batch: int, padding: int) -> list[Tensor]:
+def _margins(lm: FrozenLM, rows: Sequence[Row], backend: Backend, batch: int, padding: int) -> list[Tensor]:
     found: list[Tensor] = []
     for part in _passes(rows, batch, padding):
-        most = max(row.protos.shape[0] for row in part)
-        protos = torch.stack([torch.nn.functional.pad(row.protos, (0, 0, 0, most - row.protos.shape[0])) for row in part])
+        protos = stacked([row.protos for row in part], lm.device)
         plans = [OneStep(row.layout).plan(row.ids) for row in part]
         width = max(len(plan.index) for plan in plans) + padding
         if lm.max_context is not None:
-            width = min(width, lm.max_context)
-        arranged = arrange(lm, plans, most, width)
-        states = hidden(arranged.inputs(protos.to(lm.device, torch.float32)).to(lm.dtype))
+            width = min(width, lm.max_context - len(plans[0].prefix))
+        arranged = arrange(lm, plans, protos.shape[1], width)
         targets = torch.tensor([token for row in part for token in row.ids], device=lm.device)
-        scores = score(lm, states.flatten(0, 1)[arranged.read], targets, gradient=False)
+        scores = score(lm, scored_hidden(lm, arranged, protos, backend), targets, gradient=False)
         # A number that is none leads nothing.
         flat = scores.margin.nan_to_num(nan=-math.inf).cpu()
         found += list(flat.split([len(row.ids) for row in part]))
@@ -184,12 +184,12 @@ def _margins(lm: FrozenLM, rows: Sequence[Row], hidden: Callable[[Tensor], Tenso
 
 
 def _passes(rows: Sequence[Row], batch: int, padding: int) -> Iterator[Sequence[Row]]:
-    """The rows in order, `batch` to a pass, fewer where they are long."""
+    """The rows in order, `batch` to a pass, fewer where they are long or stand behind another prefix."""
     start = 0
     while start < len(rows):
-        end, widest = start, 0
-        while end < len(rows) and end - start < batch:
-            widest = max(widest, rows[end].layout.positions(len(rows[end].ids)) + padding)
+        end, widest, prefix = start, 0, rows[start].layout.prefix
+        while end < len(rows) and end - start < batch and rows[end].layout.prefix == prefix:
+            widest = max(widest, len(prefix) + rows[end].layout.positions(len(rows[end].ids)) + padding)
             if end > start and (end + 1 - start) * widest > POSITIONS:
                 break
             end += 1
@@ -229,7 +229,7 @@ def _twin(lm: FrozenLM, dtype: torch.dtype) -> FrozenLM | None:
 
 
 @contextmanager
-def _as_the_cell_says(lm: FrozenLM, cell: Cell) -> Iterator[Callable[[Tensor], Tensor]]:
+def _as_the_cell_says(lm: FrozenLM, cell: Cell) -> Iterator[Backend]:
     """The way from input vectors to hidden states, with kernel, threads and compilation as the cell has them."""
     with ExitStack() as stack:
         if cell.threads:
@@ -239,7 +239,7 @@ def _as_the_cell_says(lm: FrozenLM, cell: Cell) -> Iterator[Callable[[Tensor], T
             _check_kernel(lm, cell.kernel)
             stack.enter_context(attention.fused(lm.model))
             stack.enter_context(sdpa_kernel(KERNELS[cell.kernel]))
-        yield _compiled(lm) if cell.compiled else _through(lm.model.base_model)
+        yield _compiled(lm) if cell.compiled else _fed_through(lm, lm.model.base_model)
 
 
 def _check_kernel(lm: FrozenLM, kernel: str) -> None:
@@ -252,20 +252,20 @@ def _check_kernel(lm: FrozenLM, kernel: str) -> None:
         raise _Absent(f"this machine has no {kernel} attention for {short_name(lm.dtype)}") from error
 
 
-def _compiled(lm: FrozenLM) -> Callable[[Tensor], Tensor]:
-    """`lm.hidden` by a compiled body."""
+def _compiled(lm: FrozenLM) -> Backend:
+    """`lm.hidden` by a compiled body, the prefix fed before every row."""
     if lm.device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         raise _Absent("torch.compile needs a C++ compiler, and there is none here")
     if lm not in _COMPILED:
         _COMPILED[lm] = torch.compile(lm.model.base_model, dynamic=True)
-    through = _through(_COMPILED[lm])
+    through = _fed_through(lm, _COMPILED[lm])
 
-    def hidden(inputs: Tensor) -> Tensor:
+    def hidden(inputs: Tensor, prefix: tuple[int, ...]) -> Tensor:
         if lm in _NOT_COMPILED:
             raise _Absent(_NOT_COMPILED[lm])
         try:
             with compiling.in_words():
-                return through(inputs)
+                return through(inputs, prefix)
         except compiling.CompileError as error:
             _NOT_COMPILED[lm] = str(error)  # a compiler that has failed is not asked again
             raise _Absent(_NOT_COMPILED[lm]) from error
@@ -273,10 +273,6 @@ def _compiled(lm: FrozenLM) -> Callable[[Tensor], Tensor]:
     return hidden
 
 
-def _through(body: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
-    """From input vectors to hidden states by a body, as it is given."""
-
-    def hidden(inputs: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
-        return body(inputs_embeds=inputs, use_cache=False, return_dict=True).last_hidden_state
-
-    return hidden
+def _fed_through(lm: FrozenLM, body: Any) -> Backend:
+    """Through a body as it is given, a prefix fed before every row: another way to what `lm.hidden` gives from its cache."""
+    return lambda inputs, prefix: fed(body, lm.embed, inputs, prefix)

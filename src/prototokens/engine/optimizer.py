@@ -43,6 +43,23 @@ def bytes_per_vector(recipe: Recipe, d_model: int) -> int:
     return 4 * (4 * d_model + 2 * side(recipe, d_model) ** 2)
 
 
+def token_weights(recipe: Recipe, weight: Tensor, margin: Tensor) -> Tensor:
+    """The weights of tokens in the next gradient, from those of the last one, `[tokens]`.
+
+    A token whose margin is not yet above the recipe's gains weight, one that has it falls back towards 1. Near the limit of
+    what vectors hold, cross-entropy alone gives up single tokens: its gradient at a token that is far off is no larger than
+    at one that is nearly right, and all others pull the other way. Weights that grow while a constraint is violated are
+    the multipliers of a dual ascent (Arora, Hazan & Kale, "The multiplicative weights update method", 2012).
+
+    Args:
+        margin: of each token, in logits; NaN counts as wrong.
+    """
+    if recipe.token_weight_growth == 0:
+        return weight
+    grown = (weight * (1 + recipe.token_weight_growth)).clamp_max(recipe.token_weight_max)
+    return torch.where(margin > recipe.margin, 1 + (weight - 1) * recipe.token_weight_decay, grown)
+
+
 def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradient: Tensor, loss: Tensor) -> None:
     """One step of every vector, at the age and rate of its group.
 

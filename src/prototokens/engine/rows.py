@@ -143,7 +143,7 @@ def groups_of(
             raise TextError(f"target {order + 1} of {len(targets)} is empty: there is nothing to fit")
         if not all(0 <= token < lm.vocab_size for token in ids):
             raise TextError(f"target {order + 1} of {len(targets)} has ids outside the vocabulary of {lm.vocab_size}")
-        positions = layout.positions(len(ids))
+        positions = len(layout.prefix) + layout.positions(len(ids))
         if lm.max_context is not None and positions > lm.max_context:
             raise TextError(
                 f"target {order + 1} of {len(targets)} takes {positions} positions and {lm.name} holds {lm.max_context}:"

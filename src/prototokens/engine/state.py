@@ -57,6 +57,17 @@ class Rows(State):
 
 
 @dataclass
+class Tokens(State):
+    """State along the axis of scored tokens, `[tokens]`, in the order of the rows: the row of each, and its weight.
+
+    `weight` multiplies a token's loss in the gradient (`Recipe.token_weight_growth`).
+    """
+
+    row: Tensor
+    weight: Tensor
+
+
+@dataclass
 class Groups(State):
     """State along the axis of groups, `[groups]`: optimiser steps so far, the learning rate, the best seen, and `steady`.
 

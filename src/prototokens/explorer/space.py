@@ -9,12 +9,13 @@ import gradio as gr
 import torch
 from torch import Tensor
 
+from prototokens.engine.forward import scored_hidden
 from prototokens.engine.head import score
+from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import TextError, UsageError
 from prototokens.explorer import pictures, show
 from prototokens.explorer.work import LINE, Desk, tokens_of, told
 from prototokens.fitting import fit
-from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import geometry
 from prototokens.ptok.encoded import Chunk
@@ -162,14 +163,15 @@ def _find(lm: FrozenLM, model: str, first: str, second: str) -> Found:
 
 def _slope(lm: FrozenLM, solution: Solution) -> Callable[[Tensor], Tensor]:
     """Points in the space of vectors -> the slope of the loss of the solution's text at each."""
-    index, scored = solution.layout.index(solution.length), solution.layout.scored(solution.length)
+    plan = OneStep(solution.layout).plan(solution.ids)
     target = torch.tensor(solution.ids, device=lm.device)
     temperature = Recipe().temperature
 
     def slope(points: Tensor) -> Tensor:
         leaves = points.to(lm.device).requires_grad_()
         with torch.enable_grad():
-            hidden = lm.hidden(leaves[:, index])[:, scored].flatten(0, 1)
+            arranged = arrange(lm, [plan] * len(points), len(solution.protos))
+            hidden = scored_hidden(lm, arranged, leaves, lm.hidden)
             scores = score(lm, hidden.detach(), target.repeat(len(points)), temperature)
             (gradient,) = torch.autograd.grad(hidden, leaves, scores.gradient)
         return gradient.to(points.device, points.dtype)
@@ -179,7 +181,7 @@ def _slope(lm: FrozenLM, solution: Solution) -> Callable[[Tensor], Tensor]:
 
 def _against(lm: FrozenLM, protos: Tensor, solution: Solution) -> str:
     """What vectors decode to, beside the text of a solution."""
-    tokens = tokens_of(lm, Chunk(protos, Layout.named("paper"), solution.length), solution.ids)
+    tokens = tokens_of(lm, Chunk(protos, solution.layout, solution.length), solution.ids)
     right = sum(bool(token.right) for token in tokens)
     return show.note(f"{right} of {len(tokens)} tokens right") + show.text(tokens)
 

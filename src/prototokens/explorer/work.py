@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from prototokens.engine.decode import Held
+from prototokens.engine.forward import Held, scored_hidden
 from prototokens.engine.head import argmax, score
+from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import PrototokensError, UsageError
 from prototokens.explorer import show
 from prototokens.lm.frozen_lm import FrozenLM
@@ -207,8 +208,8 @@ def read(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = Non
     Args:
         ids: the target, where it is known.
     """
-    inputs = held.protos[held.layout.index(held.length)].to(lm.device, lm.dtype)
-    hidden = lm.hidden(inputs[None])[0, held.layout.scored(held.length).to(lm.device)]
+    arranged = arrange(lm, [OneStep(held.layout).plan(range(held.length))], len(held.protos))
+    hidden = scored_hidden(lm, arranged, held.protos[None].to(lm.device, torch.float32), lm.hidden)
     decoded = argmax(lm, hidden)
     target = decoded if ids is None else torch.tensor(list(ids), device=lm.device)
     return Read(decoded.cpu(), score(lm, hidden, target, gradient=False).margin.cpu())

@@ -139,7 +139,7 @@ def _fit_some(lm: FrozenLM, active: list[_Running], shelf: Shelf, progress: Call
             key = wish.key(one.job.model)
             if key not in one.got:
                 # Rows that share a vector are a group of their own, and the engine takes one group of that kind at a time.
-                kind = (wish.layout, wish.recipe, key if wish.share else None)
+                kind = (wish.layout, wish.recipe, wish.prefix, key if wish.share else None)
                 alike.setdefault(kind, {})[key] = wish
                 if one not in wanted_by.setdefault(key, []):
                     wanted_by[key].append(one)
@@ -161,7 +161,7 @@ def _fit_some(lm: FrozenLM, active: list[_Running], shelf: Shelf, progress: Call
     fit(
         lm,
         [target for wish in fits.values() for target in wish.targets],
-        method=method_of(first.layout),
+        method=method_of(first.layout, model.prefix if first.prefix is None else first.prefix),
         recipe=first.recipe,
         seed=[seed for wish in fits.values() for seed in wish.seeds or [wish.seed] * len(wish.targets)],
         share=first.share,

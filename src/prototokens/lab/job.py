@@ -65,6 +65,7 @@ class ModelFacts:
     vocab_size: int
     max_context: int | None
     flops: float = 0.0
+    prefix: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Fit:
         layout: a layout's name, or `memory:K`: the autoregressive counterpart with K memory vectors.
         share: "e" or "m" where all targets share that vector.
         seeds: one for each target, where they are not all `seed`.
+        prefix: token ids that stand before the vectors; None: the model's own (`ModelFacts.prefix`).
     """
 
     targets: tuple[tuple[int, ...], ...]
@@ -84,15 +86,24 @@ class Fit:
     seed: int = 0
     share: str | None = None
     seeds: tuple[int, ...] = ()
+    prefix: tuple[int, ...] | None = None
 
     @staticmethod
-    def one(ids: Sequence[int], *, layout: str = "paper", recipe: Recipe | None = None, seed: int = 0) -> Fit:
+    def one(
+        ids: Sequence[int],
+        *,
+        layout: str = "paper",
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        prefix: tuple[int, ...] | None = None,
+    ) -> Fit:
         """A fit of a single target."""
-        return Fit((tuple(ids),), layout, recipe or Recipe(), seed)
+        return Fit((tuple(ids),), layout, recipe or Recipe(), seed, prefix=prefix)
 
     def key(self, model: ModelFacts) -> str:
         """Hash of everything that determines the solutions."""
-        return content_hash(["fit", model.fingerprint, model.dtype, asdict(self)])
+        prefix = list(model.prefix if self.prefix is None else self.prefix)
+        return content_hash(["fit", model.fingerprint, model.dtype, asdict(self), prefix])
 
 
 Fitted = tuple["Solution", ...]
@@ -132,6 +143,7 @@ class Job:
         """The job's name on disk."""
         texts = [[text.id, text.ids, text.context] for text in self.texts]
         settings = [self.layout, asdict(self.recipe), self.seed, dict(self.values), self.version]
+        settings += [list(self.model.prefix)] if self.model.prefix else []
         return content_hash([self.experiment, self.model.fingerprint, self.model.dtype, texts, *settings])
 
     @property

@@ -61,16 +61,18 @@ def packed(fit: Fit, fitted: Fitted) -> bytes:
     tensors = {str(number): solution.protos.contiguous() for number, solution in enumerate(fitted)}
     said = [{name: getattr(solution, name) for name in FIELDS} for solution in fitted]
     # The header of a safetensors file holds text alone, under names; the solutions' numbers are one of them.
-    return save(tensors, metadata={"solutions": json.dumps(said), "layout": fit.layout})
+    prefix = json.dumps(list(fitted[0].layout.prefix) if fitted else [])
+    return save(tensors, metadata={"solutions": json.dumps(said), "layout": fit.layout, "prefix": prefix})
 
 
 def unpacked(fit: Fit, data: bytes) -> Fitted | None:
     """The way back; None where the content is damaged."""
     try:
         size = int.from_bytes(data[:8], "little")
-        said = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["solutions"])
+        metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+        said, prefix = json.loads(metadata["solutions"]), json.loads(metadata["prefix"])
         tensors = load(data)
-        layout = method_of(fit.layout).layout
+        layout = method_of(fit.layout, tuple(prefix)).layout
         return tuple(
             Solution(protos=tensors[str(number)], layout=layout, ids=ids, **values)
             for number, (ids, values) in enumerate(zip(fit.targets, said, strict=True))

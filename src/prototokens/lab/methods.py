@@ -10,18 +10,22 @@ from prototokens.layout import Layout
 MEMORY = "memory:"
 
 
-def method_of(layout: str) -> Method:
-    """How vectors and model are joined: by a layout in one step, or, for `memory:K`, by the autoregressive counterpart.
+def method_of(layout: str, prefix: tuple[int, ...] = ()) -> Method:
+    """How vectors and model are joined: by a layout in one step, or, for `memory:K`, by the autoregressive baseline.
+
+    Args:
+        layout: a layout's name, or `memory:K`.
+        prefix: token ids that stand before the vectors.
 
     Raises:
         UsageError: no such layout.
     """
     if not layout.startswith(MEMORY):
-        return OneStep(Layout.named(layout))
+        return OneStep(Layout.named(layout).with_prefix(prefix))
     count = whole_number(layout.removeprefix(MEMORY))
     if count is None:
         raise UsageError(f"layout {layout!r} is not memory:K with a number K")
-    return Cramming(count)
+    return Cramming(count, prefix)
 
 
 def positions(layout: str, length: int) -> int:

@@ -29,8 +29,8 @@ def load(name: str, revision: str | None = None, dtype: str = "auto", device: st
     return _random(lm, name) if name.startswith(RANDOM) else lm
 
 
-def facts(lm: FrozenLM) -> ModelFacts:
-    """What jobs and rows say of a model."""
+def facts(lm: FrozenLM, prefix: tuple[int, ...] = ()) -> ModelFacts:
+    """What jobs and rows say of a model, and of the prefix that its fits stand behind."""
     return ModelFacts(
         name=lm.name,
         revision=lm.revision,
@@ -41,6 +41,7 @@ def facts(lm: FrozenLM) -> ModelFacts:
         vocab_size=lm.vocab_size,
         max_context=lm.max_context,
         flops=lm.flops_per_position(),
+        prefix=prefix,
     )
 
 

@@ -54,6 +54,7 @@ def describe(job: Job) -> Row:
         "texts": [{"id": text.id, "hash": text.ids_hash} for text in job.texts],
         "source": job.texts[0].source if job.texts else None,
         "layout": job.layout,
+        "prefix": list(model.prefix),
         "recipe": asdict(job.recipe),
         "seed": job.seed,
         "values": dict(job.values),

@@ -94,7 +94,7 @@ class Local:
 
     def _model(self, model: ModelFacts) -> FrozenLM:
         own = self.lm
-        if own is not None and models.facts(own) == model:
+        if own is not None and models.facts(own, model.prefix) == model:
             return own
         return load_checked(model, None if own is None else str(own.device))
 

@@ -33,22 +33,25 @@ def plain_attention(
 ) -> tuple[Tensor, None]:
     """What transformers asks of an attention: `[rows, heads, seq, head_dim]` in, `[rows, seq, heads, head_dim]` out.
 
-    Only the causal case is done here, and a mask that says which keys each query sees: transformers makes one, for the plain
-    causal case too, whenever it is compiled. A cache, a bias or a long row goes to the fused kernel.
+    Only the causal case is done here, and a mask that says which keys each query sees: transformers makes one behind a prefix,
+    and for the plain causal case too whenever it is compiled. A bias or a long row goes to the fused kernel.
     """
-    length = query.shape[2]
-    seen = attention_mask is None or (attention_mask.dtype == torch.bool and attention_mask.shape[-2:] == (length, length))
-    causal = seen and key.shape[2] == length and options.get("position_bias") is None
-    if not causal or length > LONGEST or query.dtype != torch.bfloat16 or not getattr(module, "is_causal", True):
+    length, keys = query.shape[2], key.shape[2]
+    if attention_mask is None:
+        causal = keys == length
+    else:
+        causal = attention_mask.dtype == torch.bool and attention_mask.shape[-2:] == (length, keys)
+    causal = causal and options.get("position_bias") is None
+    if not causal or keys > LONGEST or query.dtype != torch.bfloat16 or not getattr(module, "is_causal", True):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.mT
     if attention_mask is None:
-        hidden = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+        causal_mask = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
     else:
-        hidden = ~attention_mask
-    mixed = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value
+        causal_mask = ~attention_mask
+    mixed = scores.masked_fill(causal_mask, -torch.inf).softmax(-1) @ value
     return mixed.transpose(1, 2).contiguous(), None
 
 

@@ -33,8 +33,9 @@ from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm import attention, checkpoint, checks, compiling, gguf_model, response
 from prototokens.lm.devices import bfloat16_pays
-from prototokens.lm.fast_llama import LlamaBody, by_hand
+from prototokens.lm.fast_llama import FastLlama, KeyValue, fast_llama
 from prototokens.lm.locate import BUILTIN, Source, find, quiet, recorded_name
+from prototokens.lm.prefix import AUTO, MAX_KEPT, PrefixedBody, fed, first_position_response, prefix_ids
 
 # A window of text for `surprisal`: attention over a longer one costs more than the context beyond it is worth.
 SURPRISAL_WINDOW = 4096
@@ -128,6 +129,7 @@ class FrozenLM:
         self._embed_scale, self.head = scales[found.embed], replace(heads[found.head], dtype=found.dtype)
         self.fingerprint = fingerprint or self.weights_hash()
         self._compiled: Any = None
+        self._pasts: dict[tuple[int, ...], list[KeyValue]] = {}
         self.tokenizer_hash = "" if tokenizer is None else _tokenizer_hash(tokenizer)
         self.vocab_size, self.hidden_size = self.head.weight.shape
         self.d_model: int = cast(Tensor, self._table.weight).shape[1]
@@ -226,46 +228,93 @@ class FrozenLM:
         """Whether `compile` was called."""
         return self._compiled is not None
 
-    def hidden(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
+    def hidden(
+        self, inputs_embeds: Float[Tensor, "rows seq d_model"], prefix: tuple[int, ...] = ()
+    ) -> Float[Tensor, "rows seq hidden"]:
         """Hidden states after the final norm, by the model's own body. Differentiable with respect to the inputs.
 
         No attention mask: under causal attention, what stands to the right of a row's end cannot touch the row.
-        """
-        return self._through(self._body, inputs_embeds)
 
-    def hidden_lean(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
-        """As `hidden`, to the bit, in less time where the model is of a kind that has a body by hand (`lm.fast_llama`).
+        Args:
+            prefix: token ids that stand before every row; their keys and values are computed once and kept.
+        """
+        return self._prefixed(inputs_embeds.to(self.dtype), prefix)
+
+    def hidden_lean(
+        self, inputs_embeds: Float[Tensor, "rows seq d_model"], prefix: tuple[int, ...] = ()
+    ) -> Float[Tensor, "rows seq hidden"]:
+        """As `hidden`, to the bit, in less time where the model is of a kind that has a hand-written body (`fast_llama`).
 
         Nothing that hooks into the model's own modules sees it; it is differentiable once.
         """
         plain = self.model.config._attn_implementation == attention.PLAIN
-        if not plain or inputs_embeds.shape[1] > attention.LONGEST or self._by_hand is None:
-            return self.hidden(inputs_embeds)
-        return self._by_hand(inputs_embeds.to(self.dtype))
+        length = inputs_embeds.shape[1] + len(prefix)
+        if not plain or length > attention.LONGEST or self._fast is None:
+            return self.hidden(inputs_embeds, prefix)
+        return self._fast(inputs_embeds.to(self.dtype), self._past(prefix) if prefix else None)
 
-    def hidden_static(self, inputs_embeds: Float[Tensor, "rows seq d_model"]) -> Float[Tensor, "rows seq hidden"]:
+    def hidden_static(
+        self, inputs_embeds: Float[Tensor, "rows seq d_model"], prefix: tuple[int, ...] = ()
+    ) -> Float[Tensor, "rows seq hidden"]:
         """As `hidden_lean`, or by the compiled body where there is one, which is compiled anew for every shape it meets."""
         if self._compiled is None:
-            return self.hidden_lean(inputs_embeds)
+            return self.hidden_lean(inputs_embeds, prefix)
         with compiling.in_words():
-            return self._through(self._compiled, inputs_embeds)
+            return fed(self._compiled, self.embed, inputs_embeds.to(self.dtype), prefix)
 
     @cached_property
-    def _by_hand(self) -> LlamaBody | None:
-        return by_hand(self._body, self.model.config.get_text_config())
+    def _fast(self) -> FastLlama | None:
+        return fast_llama(self._body, self.model.config.get_text_config())
 
-    def _through(self, body: Any, inputs_embeds: Tensor) -> Tensor:
-        return body(inputs_embeds=inputs_embeds.to(self.dtype), use_cache=False, return_dict=True).last_hidden_state
+    @cached_property
+    def _prefixed(self) -> PrefixedBody:
+        return PrefixedBody(self._body, self.embed)
+
+    def _past(self, prefix: tuple[int, ...]) -> list[KeyValue]:
+        """Keys and values of a prefix in the hand-written body."""
+        assert self._fast is not None
+        if prefix not in self._pasts:
+            if len(self._pasts) == MAX_KEPT:
+                del self._pasts[next(iter(self._pasts))]
+            ids = torch.tensor([prefix], device=self.device)
+            self._pasts[prefix] = self._fast.past(self.embed(ids).to(self.dtype))
+        return self._pasts[prefix]
+
+    @property
+    def bos(self) -> int | None:
+        """The id of the beginning-of-sequence token, or None where the tokenizer has none that the model can read."""
+        token = None if self.tokenizer is None else self.tokenizer.bos_token_id
+        return token if isinstance(token, int) and 0 <= token < self.known_ids else None
+
+    @cached_property
+    def sink_response(self) -> float:
+        """How strongly the first position's output responds to its input, as a share of that behind BOS; 1.0 without a BOS.
+
+        Near zero where the first position is an attention sink (`prefix.first_position_response`).
+        """
+        if self.bos is None:
+            return 1.0
+        table = self.embedding_weight.float()
+        return first_position_response(self.hidden, (table.mean(0), table.std(0)), (self.bos,))
+
+    def prefix_ids(self, prefix: str | Sequence[int] = AUTO) -> tuple[int, ...]:
+        """The token ids of a prefix (`lm.prefix.prefix_ids`): `auto`, `none`, `bos`, `text:...`, or ids."""
+        return prefix_ids(self, prefix)
+
+    @property
+    def known_ids(self) -> int:
+        """Number of ids that have an input vector: those below it."""
+        return cast(Tensor, self._table.weight).shape[0]
 
     def logits(self, hidden: Float[Tensor, "*positions hidden"]) -> Float[Tensor, "*positions vocab"]:
         """Logits of hidden states, as the model itself gives them."""
         return self.head(hidden)
 
     def longest_target(self, layout: Layout) -> int:
-        """The longest target, in tokens, whose input the model's context holds."""
+        """The longest target, in tokens, whose input the model's context holds behind the layout's prefix."""
         if self.max_context is None:
             return UNLIMITED
-        return self.max_context - (layout.positions(1) - 1)
+        return self.max_context - len(layout.prefix) - (layout.positions(1) - 1)
 
     def flops_per_position(self) -> float:
         """Floating-point operations of a forward pass and a backward pass to the inputs, for each position.

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from prototokens.engine.decode import Held
+from prototokens.engine.forward import Held, inputs_of
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 
@@ -90,8 +90,8 @@ def attention(lm: FrozenLM, held: Held) -> Float[Tensor, "layers heads positions
     """
     inputs, index = _inputs(lm, held)
     weights = attention_weights(lm, inputs)
-    share = torch.nn.functional.one_hot(index, held.protos.shape[0]).to(weights)
-    return weights @ share
+    share = (index[:, None] == torch.arange(held.protos.shape[0], device=index.device)).to(weights)
+    return (weights @ share)[:, :, len(held.layout.prefix) :]
 
 
 @torch.no_grad()
@@ -156,7 +156,7 @@ def logit_lens(lm: FrozenLM, held: Held, ids: Int64[Tensor, " tokens"] | None = 
         TextError: more than `LONGEST` positions.
     """
     inputs, _ = _inputs(lm, held)
-    scored = held.layout.scored(held.length).to(lm.device)
+    scored = _scored(lm, held)
     states = read_out(lm, hidden_states(lm, inputs))[:, scored]
     made = [lm.logits(depth).float() for depth in states]  # one depth at a time: [tokens, vocabulary] each
     target = made[-1].argmax(-1) if ids is None else ids.to(lm.device)
@@ -194,7 +194,7 @@ def knockout(lm: FrozenLM, held: Held, vector: int = 0, ids: Int64[Tensor, " tok
         raise UsageError(f"there is no vector {vector} to knock out: layout {held.layout.name} has 0 to {last}")
     inputs, index = _inputs(lm, held)
     hidden = _with_hidden_keys(lm, inputs, index == vector)
-    scored = held.layout.scored(held.length).to(lm.device)
+    scored = _scored(lm, held)
     made = [lm.logits(row[scored]).float() for row in hidden]
     target = made[-1].argmax(-1) if ids is None else ids.to(lm.device)
     return Knockout(torch.stack([logits.argmax(-1) for logits in made]).cpu(), _margins(made, target).cpu())
@@ -215,13 +215,19 @@ def blocks(lm: FrozenLM) -> list[nn.Module]:
 
 
 def _inputs(lm: FrozenLM, held: Held) -> tuple[Tensor, Tensor]:
-    """(the input vectors `[positions, d_model]`, the vector that stands at each position), on the model's device."""
+    """The input vectors `[positions, d_model]` and the number of the vector at each position, -1 in the prefix."""
     if held.protos.shape[1] != lm.d_model:
         raise UsageError(f"vectors of width {held.protos.shape[1]} given, and {lm.name} takes {lm.d_model}")
-    index = held.layout.index(held.length)
+    prefix = torch.full((len(held.layout.prefix),), -1)
+    index = torch.cat([prefix, held.layout.index(held.length)])
     if len(index) > LONGEST:
         raise TextError(f"{len(index)} positions to look into, and at most {LONGEST} are drawn: choose a shorter chunk")
-    return held.protos[index].to(lm.device, lm.dtype), index.to(lm.device)
+    return inputs_of(lm, held), index.to(lm.device)
+
+
+def _scored(lm: FrozenLM, held: Held) -> Int64[Tensor, " tokens"]:
+    """The scored positions of a row whose prefix is fed."""
+    return len(held.layout.prefix) + held.layout.scored(held.length).to(lm.device)
 
 
 @contextmanager

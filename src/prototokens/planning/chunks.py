@@ -105,6 +105,7 @@ def plan_chunks(
     length: int | None = None,
     vectors: int | Literal["auto"] | None = None,
     recipe: str | Recipe = "fast",
+    prefix: tuple[int, ...] = (),
 ) -> ChunkPlan:
     """Cut `ids` into chunks.
 
@@ -114,6 +115,7 @@ def plan_chunks(
         vectors: of a chunk, e among them, where `layout` is `auto`: 2 is the paper's arrangement, and K + 1 is `mixed:K`;
             `auto` chooses this too by the forecast.
         recipe: that the forecast is for.
+        prefix: token ids that stand before the vectors of every chunk; where a layout was given, its own are kept.
 
     Raises:
         TextError: there are no ids.
@@ -122,7 +124,7 @@ def plan_chunks(
     if not ids:
         raise TextError("the text is empty: there is nothing to cut")
     expect = Forecaster.of(lm, recipe)
-    layouts = _layouts(layout, vectors, length)
+    layouts = [one.with_prefix(prefix or one.prefix) for one in _layouts(layout, vectors, length)]
     for one in layouts:
         longest = lm.longest_target(one)
         if length is not None and not 1 <= length <= longest:

@@ -28,7 +28,7 @@ from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.locate import GGUF_SUFFIX
 from prototokens.lm.response import differ
-from prototokens.ptok.header import make_header, read_header, write_header
+from prototokens.ptok.header import layout_of, make_header, read_header, write_header
 from prototokens.ptok.hub import HubMixin
 from prototokens.ptok.patches import Extras, pack, unpack
 from prototokens.ptok.source import as_bytes
@@ -130,7 +130,7 @@ class EncodedText(HubMixin):
 
     @property
     def layout(self) -> Layout:
-        return Layout.named(self.header["layout"])
+        return layout_of(self.header)
 
     @property
     def exact(self) -> bool:
@@ -219,6 +219,8 @@ class EncodedText(HubMixin):
                 f"{this} is damaged: it holds vectors of width {made_for['d_model']} and chunks of up to {longest} tokens, and"
                 f" {lm.name!r} takes width {lm.d_model} and at most {most} tokens"
             )
+        if max(self.layout.prefix, default=0) >= lm.known_ids:
+            raise FileError(f"{this} is damaged: its prefix has tokens that {lm.name!r} does not know")
         if max(self.extras.tokens(), default=0) >= lm.vocab_size:
             raise FileError(f"{this} is damaged: it patches in tokens that {lm.name!r} does not have")
 

@@ -17,6 +17,7 @@ from prototokens._util import strict_json
 from prototokens._util.versions import versions
 from prototokens.engine.grid import WIDTHS
 from prototokens.errors import FileError, UsageError
+from prototokens.keys import VERSION
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.patches import Extras
@@ -24,7 +25,9 @@ from prototokens.ptok.source import as_text
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
-FORMAT = 2  # what is written; 1 where a file has nothing of what came with 2: patches, stored chunks, edits, few bits
+# The newest format that is read. A file is written in the lowest that has all it needs: 2 came with patches, stored chunks,
+# edits and few bits; 3 with keyed layouts and prefixes.
+FORMAT = 3
 MOST_TOKENS_A_CHUNK = 1 << 20
 MOST_WIDTH = 1 << 20  # numbers of a vector
 MOST = 2**63  # of any number: what is larger can be neither counted nor divided
@@ -62,11 +65,12 @@ def make_header(
     margin = min((solution.margin for solution in kept), default=math.inf) if least is None else least
     tokens = sum(solution.length for solution in solutions)
     repaired = {*extras.patches, *extras.stored}
+    layout = solutions[0].layout
     header = {
-        "format": FORMAT if extras or bits else 1,
+        "format": _format(layout, bool(extras or bits)),
         "model": _model(lm),
         "tokenizer": lm.tokenizer_hash,
-        "layout": solutions[0].layout.name,
+        "layout": layout.name,
         "shared": shared,
         "chunks": [solution.length for solution in solutions],
         "text": {
@@ -93,9 +97,22 @@ def make_header(
             "patched": extras.patched,
             "edited": sum(edit.drop + len(edit.insert) for edit in extras.edits),
         }
+    header |= {"keys": layout.key_version} if layout.key_version else {}
+    header |= {"prefix": list(layout.prefix)} if layout.prefix else {}
     header |= {"bits": list(bits)} if bits else {}
     header |= {"sizes": sizes} if sizes else {}
     return header
+
+
+def _format(layout: Layout, second: bool) -> int:
+    if layout.key_version or layout.prefix:
+        return 3
+    return 2 if second else 1
+
+
+def layout_of(header: dict[str, Any]) -> Layout:
+    """The layout that a header names, behind its prefix."""
+    return Layout.named(header["layout"]).with_prefix(header.get("prefix", []))
 
 
 def _model(lm: FrozenLM) -> dict[str, Any]:
@@ -137,6 +154,11 @@ def read_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
         raise FileError(
             f"{path} has format {str(version)[:20]}, and this version reads up to {FORMAT}: install a newer prototokens"
         )
+    keys = header.get("keys", 0)
+    if type(keys) is int and keys > VERSION:
+        raise FileError(
+            f"{path} has keys of version {str(keys)[:20]}, and this version knows up to {VERSION}: install a newer prototokens"
+        )
     if metadata.get("sha256") != hashlib.sha256(text.encode()).hexdigest():
         raise FileError(f"{path} is damaged: its header is not the one that was saved")
     if not _sound(header):
@@ -174,7 +196,7 @@ def _sound(header: dict[str, Any]) -> bool:
         and bool(lengths)
         and all(length <= MOST_TOKENS_A_CHUNK for length in lengths)
         and sum(lengths) == text["tokens"]
-        and _known(header["layout"])
+        and _layout_sound(header)
         and _response_sound(model.get("response", []))
         and _certificate_sound(header.get("certificate", {}))
         and _additions_sound(header)
@@ -226,9 +248,17 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < MOST
 
 
-def _known(layout: str) -> bool:
+def _layout_sound(header: dict[str, Any]) -> bool:
+    """Whether the layout is known, its keys are of the version that it has, and its prefix is a list of token ids."""
     try:
-        Layout.named(layout)
+        layout = Layout.named(header["layout"])
     except UsageError:
         return False
-    return True
+    prefix = header.get("prefix", [])
+    return (
+        header.get("keys", 0) == layout.key_version
+        and isinstance(prefix, list)
+        and len(prefix) <= MOST_TOKENS_A_CHUNK
+        and all(type(token) is int and 0 <= token < MOST_WIDTH for token in prefix)
+        and (header["format"] >= 3 or not {"keys", "prefix"} & header.keys())
+    )

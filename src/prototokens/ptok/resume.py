@@ -26,7 +26,8 @@ def partial_path(output: Path) -> Path:
 
 def partial_key(lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int, start: str = "random") -> str:
     """Hash of all that solved spans depend on: of another text, model or recipe they are worth nothing."""
-    parts = [lm.fingerprint, str(lm.dtype), layout.name, recipe.as_dict(), seed, ids, start]
+    layout_parts = [layout.name, layout.key_version, list(layout.prefix)]
+    parts = [lm.fingerprint, str(lm.dtype), layout_parts, recipe.as_dict(), seed, ids, start]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

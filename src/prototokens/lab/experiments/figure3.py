@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from prototokens.engine.forward import scored_hidden
 from prototokens.engine.head import argmax, score
 from prototokens.engine.inputs import Cramming, arrange
 from prototokens.lab import capacity, plots
@@ -53,8 +54,8 @@ def run(job: Job, lm: FrozenLM) -> Run:
 def gains(lm: FrozenLM, solution: Solution) -> Row:
     """Token gain and information gain of memory vectors, the text fed in behind them and by itself."""
     ids, vectors = torch.tensor(solution.ids, device=lm.device), solution.protos.shape[0]
-    arranged = arrange(lm, [Cramming(vectors).plan(solution.ids)], vectors)
-    hidden = lm.hidden(arranged.inputs(solution.protos[None].to(lm.device))).flatten(0, 1)[arranged.read]
+    arranged = arrange(lm, [Cramming(vectors, solution.layout.prefix).plan(solution.ids)], vectors)
+    hidden = scored_hidden(lm, arranged, solution.protos[None].to(lm.device), lm.hidden)
     given = score(lm, hidden, ids, gradient=False).loss
     bos = None if lm.tokenizer is None else lm.tokenizer.bos_token_id
     # The first token is guessed from the beginning of a sequence; where the model has none, not at all.

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from prototokens.engine.forward import scored_hidden
 from prototokens.engine.head import score
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.lab import plots
@@ -104,7 +105,7 @@ class Between:
     def _hidden(self, points: Tensor) -> Tensor:
         """Hidden states of the scored positions of all points."""
         arranged = arrange(self.lm, [self.plan] * len(points), self.vectors)
-        return self.lm.hidden(arranged.inputs(points)).flatten(0, 1)[arranged.read]
+        return scored_hidden(self.lm, arranged, points, self.lm.hidden)
 
     def ways(self, pairs: Sequence[tuple[Solution, Solution]], steps: int, draws: int, seed: int) -> list[Row]:
         """Accuracy and least margin along the line and along a trained curve between each two, and the curve's length."""

@@ -1,0 +1,70 @@
+"""From vectors to the hidden states that the head reads: the one place where inputs are made and run through the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from prototokens.engine.inputs import Arranged, OneStep, arrange, repeat_last
+from prototokens.layout import Layout
+from prototokens.lm.frozen_lm import FrozenLM
+
+# Input vectors `[rows, positions, d_model]` and a prefix, to hidden states `[rows, positions, hidden]`.
+Backend = Callable[[Tensor, tuple[int, ...]], Tensor]
+
+
+def scored_hidden(
+    lm: FrozenLM,
+    arranged: Arranged,
+    protos: Float[Tensor, "rows vectors d_model"],
+    backend: Backend | None = None,
+    height: int = 0,
+) -> Float[Tensor, "tokens hidden"]:
+    """Hidden states at the scored positions of all rows, in order. Differentiable with respect to the vectors.
+
+    Args:
+        lm: the frozen model.
+        arranged: where the vectors stand and what is scored.
+        protos: of each row, in float32; the inputs are cast to the model's dtype.
+        backend: how the inputs run through the model; by default `lm.hidden_lean`.
+        height: rows that the pass is filled up to, by copies of the last one: a compiled body sees few shapes.
+    """
+    inputs = arranged.inputs(protos)
+    if height > len(inputs):  # nothing is read from them
+        inputs = repeat_last(inputs, height)
+    states = (backend or lm.hidden_lean)(inputs.to(lm.dtype), arranged.prefix)
+    return states.flatten(0, 1)[arranged.read]
+
+
+@runtime_checkable
+class Held(Protocol):
+    """Vectors and how they stand: a `Solution` has them, and so has a chunk of a file."""
+
+    @property
+    def protos(self) -> Float[Tensor, "vectors d_model"]: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def length(self) -> int: ...
+
+
+def inputs_of(lm: FrozenLM, held: Held) -> Float[Tensor, "positions d_model"]:
+    """The input vectors of one row as the model sees them, its prefix among them, in the model's dtype.
+
+    The first `len(held.layout.prefix)` positions are the prefix.
+    """
+    arranged = arrange(lm, [OneStep(held.layout).plan(range(held.length))], len(held.protos))
+    inputs = arranged.inputs(held.protos[None].to(lm.device, torch.float32))[0]
+    before = lm.embed(torch.tensor(arranged.prefix, dtype=torch.int64, device=lm.device))
+    return torch.cat([before.to(lm.dtype), inputs.to(lm.dtype)])
+
+
+def stacked(protos: list[Float[Tensor, "_ d_model"]], device: torch.device) -> Float[Tensor, "rows vectors d_model"]:
+    """The vectors of rows of different layouts in one tensor, zeros behind the fewer ones."""
+    most = max(len(one) for one in protos)
+    padded = [torch.nn.functional.pad(one, (0, 0, 0, most - len(one))) for one in protos]
+    return torch.stack(padded).to(device, torch.float32)
