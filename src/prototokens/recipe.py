@@ -41,7 +41,7 @@ class Recipe:
 
     name: str = "fast"
     start: str = "embeddings"
-    lr: float = 0.3
+    lr: float = 0.15
     lr_unit: str = "embeddings"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
