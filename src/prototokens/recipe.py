@@ -35,6 +35,8 @@ class Recipe:
             0: all tokens weigh the same (`engine.optimizer.token_weights`).
         token_weight_max: of a token's weight.
         token_weight_decay: of what a token's weight has above 1, with each step at which its margin is above `margin`.
+        stall: steps without a gain in the loss after which an attempt with fewer than nine in ten tokens right is given up
+            for another random start, within the same budget of steps; 0: never.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
     """
@@ -55,6 +57,7 @@ class Recipe:
     token_weight_growth: float = 0.2
     token_weight_max: float = 30.0
     token_weight_decay: float = 0.9
+    stall: int = 60
     steps: int = 2000
     restarts: int = 0
 
@@ -69,6 +72,7 @@ class Recipe:
             "token_weight_growth must not be negative": _not_negative(self.token_weight_growth),
             "token_weight_max must be at least 1": self.token_weight_max >= 1 and math.isfinite(self.token_weight_max),
             "token_weight_decay must lie between 0 and 1": 0 <= self.token_weight_decay <= 1,
+            "stall must not be negative": self.stall >= 0,
             "steps must not be negative": self.steps >= 0,
             "restarts must not be negative": self.restarts >= 0,
             "betas must lie in [0, 1)": all(0 <= beta < 1 for beta in self.betas),
@@ -109,7 +113,7 @@ class Recipe:
 
 
 # What files and rows mean that were written when recipes had no such values.
-BEFORE = {"whiten_power": 0.5, "slow_below": 0.0, "token_weight_growth": 0.0}
+BEFORE = {"whiten_power": 0.5, "slow_below": 0.0, "token_weight_growth": 0.0, "stall": 0}
 
 
 def _not_negative(value: float) -> bool:
@@ -131,6 +135,7 @@ NAMED = {
         whiten=False,
         slow_below=0.0,
         token_weight_growth=0.0,
+        stall=0,
         steps=5000,
     ),
     "fast": Recipe(),

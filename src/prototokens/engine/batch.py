@@ -32,6 +32,9 @@ from prototokens.solution import Solution
 
 RETRY_RATE = 0.3  # factor on the learning rate when a group starts again because its loss was not finite
 MOST_BREAKS = 3  # starts after which such a group is given up
+STALL_GAIN = 0.1  # by how much the loss has to fall to count as a gain (`Recipe.stall`)
+STALL_ACCURACY = 0.9  # share of right tokens from which on a slow attempt goes on
+MAX_STALLS = 5  # attempts of a group that are given up for lack of a gain
 BUCKET = 16  # a compiled body sees widths that are multiples of this
 
 
@@ -98,7 +101,7 @@ class Batch:
         self.vectors = Vectors(wide, wide, wide, wide, whole, flat, flat, matrices, matrices)
         self.rows = Rows(whole.view(0, method.vectors), whole, whole, flat)
         self.tokens = Tokens(whole, flat)
-        self.state = Groups(whole, flat, whole, flat, whole, flag, flag, flag)
+        self.state = Groups(whole, flat, whole, flat, whole, flag, flag, flag, flat, whole, flag)
 
     def __len__(self) -> int:
         return sum(len(group.rows) for group in self.groups)
@@ -206,7 +209,7 @@ class Batch:
             group.age = 0
             drawn, grid = torch.empty(distinct, self.lm.d_model), torch.zeros(2, distinct)
             for row, places in zip(reversed(group.rows), reversed(group.slots), strict=True):
-                drawn[places] = self.starts.draw(row, group.restarts + group.breaks)
+                drawn[places] = self.starts.draw(row, group.attempt)
                 if row.start is not None and row.start.grid is not None:
                     grid[:, places] = torch.stack(row.start.grid)
             starts.append(drawn)
@@ -253,6 +256,9 @@ class Batch:
                 all_of(size, 0, torch.bool),
                 all_of(size, 0, torch.bool),
                 torch.tensor([group.steady for group in groups], device=device),
+                all_of(size, math.inf, torch.float32),
+                all_of(size, 0),
+                all_of(size, 0, torch.bool),
             ),
         )
 
@@ -322,9 +328,20 @@ class Batch:
         going = ~self._ended()
         better = (total > state.correct) | ((total == state.correct) & (least > state.margin))
         better &= finite & going
+        mean_loss = torch.zeros_like(state.margin).scatter_reduce_(
+            0, rows.group[of_row], scores.loss, "mean", include_self=False
+        )
+        best_correct = torch.where(better, total, state.correct)
+        gain = mean_loss < state.least_loss * (1 - STALL_GAIN)
+        gained = torch.where(gain, state.age, state.gained)
+        tokens = torch.zeros_like(state.correct).index_add_(0, rows.group[of_row], torch.ones_like(of_row))
+        stalled = (state.age - gained > self.recipe.stall) & (best_correct < STALL_ACCURACY * tokens)
         new_state = replace(
             state,
-            correct=torch.where(better, total, state.correct),
+            least_loss=torch.where(gain, mean_loss, state.least_loss),
+            gained=gained,
+            stalled=state.stalled | (stalled & going & (self.recipe.stall > 0)),
+            correct=best_correct,
             margin=torch.where(better, least, state.margin),
             step=torch.where(better, state.age, state.step),
             broken=state.broken | (~finite & going),
@@ -338,9 +355,7 @@ class Batch:
         )
         best = torch.where(better[vectors.group, None], self.scored, vectors.best)
         self.accuracy, self.loss = scores.right.float().mean(), scores.loss.mean()
-        self.group_loss = torch.zeros_like(state.margin).scatter_reduce_(
-            0, rows.group[of_row], scores.loss, "mean", include_self=False
-        )
+        self.group_loss = mean_loss
         # All of it or, where memory ran out above, nothing.
         self.state, self.rows, self.vectors = new_state, new_rows, replace(vectors, best=best)
 
@@ -353,9 +368,14 @@ class Batch:
     # The end of an attempt
 
     def _ended(self) -> Tensor:
-        """For each group, whether its attempt has ended: solved, broken, or every vector of its budget scored."""
+        """For each group, whether its attempt has ended: solved, broken, stalled, or every vector of its budget scored."""
         state = self.state
-        return state.solved | state.broken | (state.age > self.recipe.steps)
+        return state.solved | state.broken | state.stalled | (state.age > self._budgets())
+
+    def _budgets(self) -> Tensor:
+        """Optimiser steps that each group's attempt may take: what stalled attempts took comes out of the recipe's."""
+        left = [max(0, self.recipe.steps - group.stalled_steps) for group in self.groups]
+        return torch.tensor(left, device=self.lm.device)
 
     def over(self) -> list[bool]:
         """`_ended`, on the host: on a GPU this waits for the work in hand."""
@@ -372,10 +392,15 @@ class Batch:
         solved, broken = bool(state.solved[number]), bool(state.broken[number])
         group.solved = solved
         group.breaks += broken
+        stalled = bool(state.stalled[number]) and not (solved or broken) and group.stalls < MAX_STALLS
+        if stalled:
+            group.stalls += 1
+            group.stalled_steps += int(state.age[number])
+            stalled = group.stalled_steps < self.recipe.steps
         given_up = group.breaks > MOST_BREAKS
         failure = f"the loss was not finite in {group.breaks} attempts" if given_up else None
         group.best = [replace(one, row_steps=group.spent, failure=failure) for one in previous]
-        if broken and not given_up:
+        if stalled or (broken and not given_up):
             self.waiting.appendleft(group)
             return False
         if not broken and not solved and group.restarts < self.recipe.restarts:
@@ -397,7 +422,7 @@ class Batch:
                 margin=float(self.rows.margin[place]),
                 steps=int(self.state.step[number]),
                 row_steps=0,
-                restarts=group.restarts + group.breaks,
+                restarts=group.attempt,
                 seed=row.seed,
             )
             for row, place in zip(group.rows, places, strict=True)

@@ -55,6 +55,8 @@ class Group:
     shared: int | None = None
     restarts: int = 0
     breaks: int = 0
+    stalls: int = 0  # attempts given up for lack of a gain, and the steps that they took
+    stalled_steps: int = 0
     spent: int = 0  # row-steps of earlier attempts, and those that its starts took
     solved: bool = False  # in the last attempt
     slots: list[list[int]] = field(default_factory=list)  # for each row, its vectors' numbers within the group
@@ -83,6 +85,11 @@ class Group:
         return max(len(row.plan.index) for row in self.rows)
 
     @property
+    def attempt(self) -> int:
+        """Attempts before the one at hand, from other starts."""
+        return self.restarts + self.breaks + self.stalls
+
+    @property
     def rate(self) -> float:
         """Share of the recipe's rate at which the next attempt goes: the least that a start asks for, if it begins there."""
         return min((row.start.rate for row in self.rows if self.steady and row.start is not None), default=1.0)
@@ -90,7 +97,7 @@ class Group:
     @property
     def steady(self) -> bool:
         """Whether the next attempt begins at vectors that were given: its loss is low from the first step on."""
-        return self.restarts + self.breaks == 0 and any(row.start is not None for row in self.rows)
+        return self.attempt == 0 and any(row.start is not None for row in self.rows)
 
 
 class Starts:

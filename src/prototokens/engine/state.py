@@ -71,6 +71,8 @@ class Tokens(State):
 class Groups(State):
     """State along the axis of groups, `[groups]`: optimiser steps so far, the learning rate, the best seen, and `steady`.
 
+    `least_loss` is the loss of the last gain and `gained` the step of it (`Recipe.stall`).
+
     `steady` are those whose rate does not fall with the loss: they began at vectors that were given.
     """
 
@@ -82,3 +84,6 @@ class Groups(State):
     solved: Tensor
     broken: Tensor
     steady: Tensor
+    least_loss: Tensor
+    gained: Tensor
+    stalled: Tensor
