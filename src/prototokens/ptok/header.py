@@ -26,7 +26,7 @@ from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
 # The newest format that is read. A file is written in the lowest that has all it needs: 2 came with patches, stored chunks,
-# edits and few bits; 3 with keyed layouts and prefixes.
+# edits and few bits; 3 with prefixes.
 FORMAT = 3
 MOST_TOKENS_A_CHUNK = 1 << 20
 MOST_WIDTH = 1 << 20  # numbers of a vector
@@ -105,7 +105,7 @@ def make_header(
 
 
 def _format(layout: Layout, second: bool) -> int:
-    if layout.key_version or layout.prefix:
+    if layout.prefix:
         return 3
     return 2 if second else 1
 
@@ -260,5 +260,5 @@ def _layout_sound(header: dict[str, Any]) -> bool:
         and isinstance(prefix, list)
         and len(prefix) <= MOST_TOKENS_A_CHUNK
         and all(type(token) is int and 0 <= token < MOST_WIDTH for token in prefix)
-        and (header["format"] >= 3 or not {"keys", "prefix"} & header.keys())
+        and (header["format"] >= 3 or "prefix" not in header)
     )
