@@ -58,7 +58,7 @@ def fit(
     lm: FrozenLM,
     targets: str | Sequence[Target],
     *,
-    layout: str | Layout = "paper",
+    layout: str | Layout = "keyed:2",
     recipe: str | Recipe = "fast",
     seed: int | Sequence[int] = 0,
     share: str | None = None,
@@ -74,7 +74,8 @@ def fit(
     Args:
         lm: the frozen model.
         targets: a text, or a list of texts and lists of token ids.
-        layout: an arrangement or its name (`Layout.named`).
+        layout: an arrangement or its name (`Layout.named`): by default two keyed vectors, which reproduce the same text in a
+            third of the steps of the paper's layout, `paper`.
         recipe: a recipe or its name (`Recipe.named`).
         seed: of the starts; a list gives each target its own.
         share: one e (or one m) for all targets; then they are solved together or not at all.

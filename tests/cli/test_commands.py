@@ -114,9 +114,9 @@ def test_bench_fits_the_same_passages_five_ways(run, folder, tmp_path):
     result = run("bench", text, "--model", folder, "--length", 3, "--passages", 2, "--steps", 300, "--json").json
     assert set(result) == set(KEYS["bench"]) - {"shapes", "heads", "head_memory"}
     ways = {way["name"]: way for way in result["ways"]}
-    assert sorted(ways) == ["engine, fast", "engine, fast, mixed:4", "engine, paper", "serial, fast", "serial, paper"]
+    assert sorted(ways) == ["engine, fast, keyed:2", "engine, fast, keyed:5", "engine, paper", "serial, fast", "serial, paper"]
     assert all(way["tried"] == 2 and 2 <= way["row_steps"] <= 602 and way["seconds"] > 0 for way in ways.values())
-    assert ways["engine, fast"]["solved"] == ways["serial, fast"]["solved"] == 2
+    assert ways["engine, fast, keyed:2"]["solved"] == ways["serial, fast"]["solved"] == 2
     assert result["decoding"]["one_step_single"] > 0
     assert result["decoding"]["autoregressive_single"] > 0
     assert ways["serial, paper"]["row_steps_times_serial_paper"] == 1.0

@@ -61,7 +61,7 @@ def test_json_of_encode_has_its_keys_and_true_figures(encode, folder, tmp_path):
     assert found["bytes"] == path.stat().st_size
     assert found["chunks"] == len(file.header["chunks"])
     assert found["floats"] == file.vectors.numel() == 32 * found["vectors"]
-    assert found["layout"] == file.header["layout"] == "mixed:4"
+    assert found["layout"] == file.header["layout"] == "keyed:5"
     assert found["row_steps"] >= found["chunks"]
     assert found["steps_median"] > 0
     assert found["min_margin"] > file.header["certificate"]["threshold"] > 0

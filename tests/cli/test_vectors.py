@@ -4,12 +4,13 @@ import re
 
 import pytest
 
+from prototokens.planning.chunks import VECTORS
 from prototokens.ptok.encoded import EncodedText
 
 TEXT = "Call me Ishmael."
 
 
-@pytest.mark.parametrize(("vectors", "layout"), [("2", "paper"), ("4", "mixed:3")])
+@pytest.mark.parametrize(("vectors", "layout"), [("1", "keyed:1"), ("2", "keyed:2"), ("4", "keyed:4")])
 def test_a_number_of_vectors(encode, decode, tmp_path, vectors, layout):
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--json", "--vectors", vectors)
@@ -23,7 +24,7 @@ def test_auto_is_exact_and_its_forecast_is_printed_before_the_fit(encode, decode
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--json", "--vectors", "auto")
     assert made.status == 0, made.err
-    assert made.json["layout"] in ("paper", "mixed:2", "mixed:4", "mixed:8", "mixed:16")
+    assert made.json["layout"] in [f"keyed:{count}" for count in VECTORS]
     assert decode(path).out == TEXT.encode()
     told = made.json
     assert 0 <= told["forecast_exact"] <= 1

@@ -216,11 +216,11 @@ def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypat
 
 
 def test_the_default_takes_two_vectors_for_a_text_they_hold_with_ease(tiny_llama, monkeypatch, curve):
-    for bits, name in [(0.1, "paper"), (2.0, "mixed:4")]:
+    for bits, name in [(0.1, "keyed:2"), (2.0, "keyed:5")]:
         even(tiny_llama, monkeypatch, bits)
         plan = plan_chunks(tiny_llama, ids_of(tiny_llama, 10))
         assert (plan.layout.name, plan.lengths) == (name, [10])
-    assert plan_chunks(tiny_llama, ids_of(tiny_llama, 10), length=10).layout.name == "mixed:4"
+    assert plan_chunks(tiny_llama, ids_of(tiny_llama, 10), length=10).layout.name == "keyed:5"
 
 
 def test_an_empty_text_is_refused(tiny_llama):
@@ -229,14 +229,14 @@ def test_an_empty_text_is_refused(tiny_llama):
 
 
 def test_vectors_that_cannot_be_meant(tiny_llama):
-    for vectors in (1, 0, 1026):
-        with pytest.raises(UsageError, match="vectors of a chunk are 'auto' or a number from 2 to 1025"):
+    for vectors in (0, -1, 1025):
+        with pytest.raises(UsageError, match="vectors of a chunk are 'auto' or a number from 1 to 1024"):
             plan_chunks(tiny_llama, [1] * 4, vectors=vectors)
     for vectors in (2, "auto"):
         with pytest.raises(UsageError, match="layout 'tiled:4' has 5 vectors a chunk"):
             plan_chunks(tiny_llama, [1] * 4, "tiled:4", vectors=vectors)
     assert plan_chunks(tiny_llama, [1] * 4, "tiled:4", vectors=5).layout.name == "tiled:4"
-    assert plan_chunks(tiny_llama, [1] * 4, vectors=2).layout.name == "paper"
+    assert plan_chunks(tiny_llama, [1] * 4, vectors=2).layout.name == "keyed:2"
 
 
 def test_a_very_predictable_text_still_keeps_to_the_context(tiny_llama, monkeypatch):
@@ -248,7 +248,7 @@ def test_a_very_predictable_text_still_keeps_to_the_context(tiny_llama, monkeypa
 
 def test_lengths_that_are_given(tiny_llama, tiny_mamba):
     layout, lengths, *_ = plan_chunks(tiny_llama, [1] * 20, length=8)
-    assert (layout.name, lengths) == ("mixed:4", [8, 8, 4])
+    assert (layout.name, lengths) == ("keyed:5", [8, 8, 4])
     assert plan_chunks(tiny_llama, [1] * 20, length=8, vectors="auto").lengths == [8, 8, 4]
     assert plan_chunks(tiny_llama, [1] * 16, "paper", length=8).lengths == [8, 8]
     assert plan_chunks(tiny_llama, [1], length=128).lengths == [1]

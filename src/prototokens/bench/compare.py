@@ -27,7 +27,7 @@ from prototokens.fitting import fit
 from prototokens.layout import Layout
 from prototokens.lm.devices import matrix_product_rate, wait
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.planning.chunks import DEFAULT_LAYOUT
+from prototokens.planning.chunks import DEFAULT_LAYOUT, SHORT_LAYOUT
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
@@ -106,8 +106,7 @@ def compare(
         },
         {
             "engine, paper": _engine(lm, targets, paper),
-            "engine, fast": _engine(lm, targets, fast),
-            f"engine, fast, {DEFAULT_LAYOUT}": _engine(lm, targets, fast, DEFAULT_LAYOUT),
+            **{f"engine, fast, {layout}": _engine(lm, targets, fast, layout) for layout in (SHORT_LAYOUT, DEFAULT_LAYOUT)},
         },
         len(targets),
         seconds,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from prototokens.engine.progress import Progress
     from prototokens.lm.frozen_lm import FrozenLM
+    from prototokens.ptok.encoded import Chunk
 
 FRAME_EVERY = 0.15  # seconds between pictures on a terminal
 LINE_EVERY = 0.5  # seconds between lines where the output is no terminal
@@ -60,11 +61,15 @@ def _sentence(lm: FrozenLM, seed: int, path: Path, console: Console) -> bool:
 
     from prototokens import samples
     from prototokens.encoding import encode
+    from prototokens.layout import Layout
+    from prototokens.ptok.encoded import Chunk
 
     text = samples.short()
+    layout = Layout.named("keyed:2").with_prefix(lm.prefix_ids())
     ids = lm.encode(text)
     console.print(
-        f"[bold]1.[/] {len(ids)} tokens into two vectors, e and m; the model is fed \\[e, m, m, ..., m] and nothing else"
+        f"[bold]1.[/] {len(ids)} tokens into two vectors, e and m; the model is fed e, m, e, m, ..., each multiplied by the"
+        " fixed signs of its position, and nothing else"
     )
     last = -1e9
 
@@ -77,27 +82,25 @@ def _sentence(lm: FrozenLM, seed: int, path: Path, console: Console) -> bool:
             if protos is None or (time.monotonic() - last < every and now.accuracy < 1):
                 return
             last = time.monotonic()
-            frame = _coloured(lm, protos, ids, now.row_steps)
+            frame = _coloured(lm, Chunk(protos, layout, len(ids)), ids, now.row_steps)
             if console.is_terminal:
                 live.update(frame, refresh=True)
             else:
                 console.print(frame)
 
-        encoded = encode(lm, text, layout="paper", chunk_length=len(ids), seed=seed, progress=show)
+        encoded = encode(lm, text, layout=layout, chunk_length=len(ids), seed=seed, progress=show)
     encoded.save(path)
     return _read_back(lm, path, text, console)
 
 
-def _coloured(lm: FrozenLM, protos, ids: list[int], steps: int):
+def _coloured(lm: FrozenLM, chunk: Chunk, ids: list[int], steps: int):
     """The decoded text of vectors as they are, wrong tokens dimmed."""
     from rich.table import Table
     from rich.text import Text
 
     from prototokens.engine.decode import decode_ids
-    from prototokens.layout import Layout
-    from prototokens.ptok.encoded import Chunk
 
-    got = decode_ids(lm, [Chunk(protos, Layout.named("paper"), len(ids))]).ids[0]
+    got = decode_ids(lm, [chunk]).ids[0]
     right = sum(a == b for a, b in zip(got, ids, strict=True))
     line = Text()
     for token, target in zip(got, ids, strict=True):

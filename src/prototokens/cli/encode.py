@@ -49,12 +49,12 @@ CHARACTERS_A_TOKEN = 8
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
 @click.option(
     "--layout", default="auto", show_default=True,
-    help="How a chunk's vectors are arranged: paper (two vectors), tiled:K and mixed:K (1 + K of them), one, halves,"
-    " alternating, free; auto takes paper for a short text and mixed:4 for others.",
+    help="How a chunk's vectors are arranged: keyed:K (K vectors), paper (two), tiled:K and mixed:K (1 + K of them), one,"
+    " halves, alternating, free; auto takes keyed:2 for a short text and keyed:5 for others.",
 )  # fmt: skip
 @click.option(
     "--vectors", metavar="N|auto",
-    help="Vectors a chunk, in place of a layout: 2 is paper, N is mixed:(N - 1); auto chooses their number, and the length"
+    help="Vectors a chunk, in place of a layout: N is keyed:N; auto chooses their number, and the length"
     " of the chunks, so that numbers times steps come out least.",
     show_default="as --layout has it",
 )  # fmt: skip

@@ -152,13 +152,12 @@ def _check(output: Path, force: bool) -> None:
 
 def _shape(options: dict[str, Any]) -> Shape:
     from prototokens.encoder.config import Shape
-    from prototokens.planning.chunks import of_vectors
 
     if options["layout"] and options["vectors"]:
         raise UsageError("give either --layout or --vectors")
     layout, count = options["layout"] or Shape.layout, options["vectors"]
     if count:
-        layout = "one" if count == 1 else of_vectors(count).name
+        layout = {1: "one", 2: "paper"}.get(count, f"mixed:{count - 1}")
     try:
         depths = tuple(int(part) for part in options["depths"].split(","))
     except ValueError as error:

@@ -23,7 +23,7 @@ from prototokens.ptok.spans import Solved, spans_of
 from prototokens.recipe import Recipe
 from prototokens.samples import short
 
-LAYOUTS = ["auto", "paper", "free", "mixed:2", "mixed:4", "mixed:8", "tiled:4"]
+LAYOUTS = ["auto", "keyed:1", "keyed:2", "keyed:5", "paper", "free", "mixed:4", "tiled:4"]
 EVERY = 0.25  # seconds from picture to picture
 MOST_SHOWN = 24  # chunks whose text is decoded for each picture
 # The time of the click goes with it: a request may wait in the line, and a Stop overtakes it.

@@ -15,15 +15,15 @@ from typing import Literal, NamedTuple
 import torch
 
 from prototokens.errors import TextError, UsageError
-from prototokens.layout import Layout, mixed
+from prototokens.layout import MOST_REPEATED, Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.forecast import Forecaster
 from prototokens.recipe import Recipe
 
-DEFAULT_LAYOUT = "mixed:4"
-SHORT_LAYOUT = "paper"  # for a text that two vectors hold with ease, and where two are asked for
+DEFAULT_LAYOUT = "keyed:5"
+SHORT_LAYOUT = "keyed:2"  # for a text that two vectors hold with ease, and where two are asked for
 LONGEST = 256
-VECTORS = (2, 3, 5, 9, 17)  # of a chunk, that `vectors="auto"` chooses from: those that were mapped (docs/vectors.md)
+VECTORS = (1, 2, 3, 5, 9, 17)  # of a chunk, that `vectors="auto"` chooses from: those that were mapped (docs/vectors.md)
 # Bits of the text's information for each trained number that are tried: from what takes hardly a step to what is hopeless.
 LOADS = tuple(round(0.04 * 1.2**power, 3) for power in range(14))
 # More than 1, as it is the file that stays; at 1.5 the fit of a chunk takes about a hundred steps (docs/vectors.md).
@@ -110,10 +110,9 @@ def plan_chunks(
     """Cut `ids` into chunks.
 
     Args:
-        layout: an arrangement, or `auto`: the paper's two vectors where they hold the whole text with ease, else five, mixed.
+        layout: an arrangement, or `auto`: two keyed vectors where they hold the whole text with ease, else five.
         length: of every chunk but the last, in tokens; by default chosen by the forecast.
-        vectors: of a chunk, e among them, where `layout` is `auto`: 2 is the paper's arrangement, and K + 1 is `mixed:K`;
-            `auto` chooses this too by the forecast.
+        vectors: of a chunk, where `layout` is `auto`: K is `keyed:K`; `auto` chooses this too by the forecast.
         recipe: that the forecast is for.
         prefix: token ids that stand before the vectors of every chunk; where a layout was given, its own are kept.
 
@@ -170,17 +169,10 @@ def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None
             )
         return [layout]
     if vectors == "auto":
-        return [of_vectors(count) for count in VECTORS]
-    if not isinstance(vectors, int) or not 2 <= vectors <= 1025:
-        raise UsageError(
-            f"vectors of a chunk are 'auto' or a number from 2 to 1025, not {vectors!r}; one alone is layout 'one'"
-        )
-    return [of_vectors(vectors)]
-
-
-def of_vectors(count: int) -> Layout:
-    """The arrangement of so many vectors, two at least, where none is named."""
-    return Layout.named(SHORT_LAYOUT) if count == 2 else mixed(count - 1)
+        return [keyed(count) for count in VECTORS]
+    if not isinstance(vectors, int) or not 1 <= vectors <= MOST_REPEATED:
+        raise UsageError(f"vectors of a chunk are 'auto' or a number from 1 to {MOST_REPEATED}, not {vectors!r}")
+    return [keyed(vectors)]
 
 
 def _read(lm: FrozenLM, ids: list[int]) -> _Text:
