@@ -16,12 +16,16 @@ class Recipe:
     Attributes:
         name: what files and rows record.
         start: `normal` draws from N(0, 1); `embeddings` from N(mean, std) of the model's input embeddings, per dimension.
+        start_scale: factor on the standard deviation of a start from `embeddings`, and on the rate of the attempt that begins
+            there: vectors with larger norms than the embeddings' are disturbed less by a step of the same relative size.
         lr: AdamW's learning rate, in units of `lr_unit`.
         lr_unit: `absolute`, or `embeddings`: times the root mean square of the model's input embeddings, so that one recipe
             serves models whose embeddings differ in scale.
         betas: AdamW's decay rates.
         weight_decay: AdamW's, decoupled.
-        schedule: `constant`, or `cosine`: half a cosine from `lr` to zero over `steps`.
+        schedule: `constant`; `cosine`: half a cosine from `lr` to zero over `steps`; or `inverse`: `lr / (1 + step / half_life)`,
+            which does not depend on the budget.
+        half_life: steps after which the rate of `inverse` has halved.
         temperature: of the cross-entropy; logits are divided by it (the argmax does not change). Below 1 it spends the
             gradient
             on positions that are still wrong.
@@ -35,7 +39,7 @@ class Recipe:
             0: all tokens weigh the same (`engine.optimizer.token_weights`).
         token_weight_max: of a token's weight.
         token_weight_decay: of what a token's weight has above 1, with each step at which its margin is above `margin`.
-        stall: steps without a gain in the loss after which an attempt with fewer than nine in ten tokens right is given up
+        stall: steps without a gain in the loss after which an attempt with fewer than three in four tokens right is given up
             for another random start, within the same budget of steps; 0: never.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
@@ -43,27 +47,30 @@ class Recipe:
 
     name: str = "fast"
     start: str = "embeddings"
+    start_scale: float = 3.0
     lr: float = 0.15
     lr_unit: str = "embeddings"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
-    schedule: str = "constant"
+    schedule: str = "inverse"
+    half_life: float = 300.0
     temperature: float = 0.3
     margin: float = 0.05
     whiten: bool = True
     whiten_rate: float = 0.3
     whiten_power: float = 0.45
     slow_below: float = 1.0
-    token_weight_growth: float = 0.2
+    token_weight_growth: float = 0.1
     token_weight_max: float = 30.0
     token_weight_decay: float = 0.9
-    stall: int = 60
+    stall: int = 100
     steps: int = 2000
     restarts: int = 0
 
     def __post_init__(self) -> None:
         checks = {
             "lr must be above zero": self.lr > 0 and math.isfinite(self.lr),
+            "start_scale must be above zero": self.start_scale > 0 and math.isfinite(self.start_scale),
             "temperature must be above zero": self.temperature > 0 and math.isfinite(self.temperature),
             "margin must not be negative": self.margin >= 0 and math.isfinite(self.margin),
             "whiten_rate must be above zero": self.whiten_rate > 0 and math.isfinite(self.whiten_rate),
@@ -79,7 +86,8 @@ class Recipe:
             "weight_decay must not be negative": self.weight_decay >= 0,
             "start must be 'normal' or 'embeddings'": self.start in ("normal", "embeddings"),
             "lr_unit must be 'absolute' or 'embeddings'": self.lr_unit in ("absolute", "embeddings"),
-            "schedule must be 'constant' or 'cosine'": self.schedule in ("constant", "cosine"),
+            "schedule must be 'constant', 'cosine' or 'inverse'": self.schedule in ("constant", "cosine", "inverse"),
+            "half_life must be above zero": self.half_life > 0 and math.isfinite(self.half_life),
         }
         for rule, kept in checks.items():
             if not kept:
@@ -113,7 +121,7 @@ class Recipe:
 
 
 # What files and rows mean that were written when recipes had no such values.
-BEFORE = {"whiten_power": 0.5, "slow_below": 0.0, "token_weight_growth": 0.0, "stall": 0}
+BEFORE = {"whiten_power": 0.5, "slow_below": 0.0, "token_weight_growth": 0.0, "stall": 0, "start_scale": 1.0}
 
 
 def _not_negative(value: float) -> bool:
@@ -125,6 +133,7 @@ NAMED = {
     "paper": Recipe(
         name="paper",
         start="normal",
+        start_scale=1.0,
         lr=0.01,
         lr_unit="absolute",
         betas=(0.9, 0.9),

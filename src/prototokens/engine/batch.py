@@ -33,7 +33,7 @@ from prototokens.solution import Solution
 RETRY_RATE = 0.3  # factor on the learning rate when a group starts again because its loss was not finite
 MOST_BREAKS = 3  # starts after which such a group is given up
 STALL_GAIN = 0.1  # by how much the loss has to fall to count as a gain (`Recipe.stall`)
-STALL_ACCURACY = 0.9  # share of right tokens from which on a slow attempt goes on
+STALL_ACCURACY = 0.75  # share of right tokens from which on a slow attempt goes on
 MAX_STALLS = 5  # attempts of a group that are given up for lack of a gain
 BUCKET = 16  # a compiled body sees widths that are multiples of this
 
@@ -231,7 +231,8 @@ class Batch:
         lengths = [len(row.ids) for group in groups for row in group.rows]
         of_token = [number for number, length in enumerate(lengths) for _ in range(length)]
         rows, size = len(of_row), len(groups)
-        rate = torch.tensor([self.lr * group.rate * RETRY_RATE**group.breaks for group in groups], device=device)
+        rates = [self.lr * self._scale(group) * group.rate * RETRY_RATE**group.breaks for group in groups]
+        rate = torch.tensor(rates, device=device)
         return Members(
             groups,
             Vectors(
@@ -261,6 +262,10 @@ class Batch:
                 all_of(size, 0, torch.bool),
             ),
         )
+
+    def _scale(self, group: Group) -> float:
+        """Of an attempt's rate: that of its random start; 1 where it begins at vectors that were given."""
+        return 1.0 if group.steady else self.recipe.start_scale
 
     def _members(self, chosen: list[bool]) -> Members:
         """The chosen groups with their state, numbered anew from zero."""

@@ -74,6 +74,8 @@ def move(recipe: Recipe, vectors: Vectors, state: Groups, ages: list[int], gradi
     rate = state.rate
     if recipe.schedule == "cosine":
         rate = rate * (1 + torch.cos(math.pi * state.age / max(1, recipe.steps))) / 2
+    elif recipe.schedule == "inverse":
+        rate = rate / (1 + state.age / recipe.half_life)
     if recipe.slow_below > 0:
         rate = rate * (loss / recipe.slow_below).clamp(SLOWEST, 1).where(~state.steady, 1)
     older = state.age + 1
