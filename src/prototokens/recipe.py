@@ -48,7 +48,7 @@ class Recipe:
     name: str = "fast"
     start: str = "embeddings"
     start_scale: float = 3.0
-    lr: float = 0.15
+    lr: float = 0.3
     lr_unit: str = "embeddings"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
