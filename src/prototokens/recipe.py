@@ -23,8 +23,8 @@ class Recipe:
             serves models whose embeddings differ in scale.
         betas: AdamW's decay rates.
         weight_decay: AdamW's, decoupled.
-        schedule: `constant`; `cosine`: half a cosine from `lr` to zero over `steps`; or `inverse`: `lr / (1 + step / half_life)`,
-            which does not depend on the budget.
+        schedule: `constant`; `cosine`: half a cosine from `lr` to zero over `steps`; or `inverse`:
+            `lr / (1 + step / half_life)`, which does not depend on the budget.
         half_life: steps after which the rate of `inverse` has halved.
         temperature: of the cross-entropy; logits are divided by it (the argmax does not change). Below 1 it spends the
             gradient
