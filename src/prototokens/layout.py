@@ -72,7 +72,7 @@ class Layout:
         count = whole_number(number) or 0
         if kind in REPEATING and 1 <= count <= MOST_REPEATED:
             return REPEATING[kind](count)
-        known = ", ".join([*NAMED, f"{' or '.join(f'{kind}:K' for kind in REPEATING)} with K from 1 to {MOST_REPEATED}"])
+        known = ", ".join([*NAMED, f"{_or([f'{kind}:K' for kind in REPEATING])} with K from 1 to {MOST_REPEATED}"])
         raise UsageError(f"there is no layout {name!r}: choose one of {known}")
 
     def index(self, length: int) -> Int64[Tensor, "positions"]:
@@ -106,6 +106,10 @@ class Layout:
         if length < 1:
             raise UsageError(f"a target has at least one token, not {length}")
         return self.arrange(length)
+
+
+def _or(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 @lru_cache(maxsize=1 << 14)
