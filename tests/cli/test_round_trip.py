@@ -14,7 +14,7 @@ from prototokens.ptok.encoded import EncodedText
 
 TEXT = "Call me Ishmael. Some years ago"
 ENCODE_KEYS = {
-    "output", "model", "layout", "tokens", "chunks", "vectors", "floats", "bytes", "exact", "accuracy", "steps_median",
+    "output", "model", "layout", "prefix", "tokens", "chunks", "vectors", "floats", "bytes", "exact", "accuracy", "steps_median",
     "row_steps", "seconds", "min_margin", "certified", "forecast_exact", "forecast_steps",
     "forecast_row_steps", "forecast_seconds", "bits", "patched", "stored", "edited",
 }  # fmt: skip
@@ -265,7 +265,7 @@ def test_the_built_in_model_needs_no_name(run, tmp_path):
     text = "The keeper had two clocks."
     made = run("encode", "--text", text, "-o", tmp_path / "x.ptok", "--json")
     assert made.status == 0
-    assert (made.json["model"], made.json["layout"], made.json["chunks"]) == ("builtin", "paper", 1)
+    assert (made.json["model"], made.json["layout"], made.json["chunks"]) == ("builtin", "keyed:2", 1)
     assert made.json["vectors"] == 2
     assert run("decode", tmp_path / "x.ptok").out == text.encode()
 

@@ -62,7 +62,7 @@ def test_nothing_is_forecast_of_chunks_that_share_a_vector(encode, tmp_path):
     [
         (["--vectors", "many"], "--vectors takes a number of vectors or auto, not 'many'"),
         (["--vectors", "-3"], "--vectors takes a number of vectors or auto, not '-3'"),
-        (["--vectors", "1"], "vectors of a chunk are 'auto' or a number from 2 to 1025, not 1"),
+        (["--vectors", "1025"], "vectors of a chunk are 'auto' or a number from 1 to 1024, not 1025"),
         (["--vectors", "auto", "--layout", "paper"], "layout 'paper' has 2 vectors a chunk, and auto are asked for"),
         (["--vectors", "3", "--layout", "paper"], "layout 'paper' has 2 vectors a chunk, and 3 are asked for"),
     ],
@@ -79,5 +79,5 @@ def test_the_file_has_the_vectors_that_were_planned(encode, tmp_path):
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--vectors", "3")
     assert made.status == 0
-    assert "3 vectors each, layout mixed:2" in made.err
-    assert EncodedText.load(path).layout.name == "mixed:2"
+    assert "3 vectors each, layout keyed:3" in made.err
+    assert EncodedText.load(path).layout.name == "keyed:3"

@@ -41,7 +41,7 @@ def wrong(solution):
     return replace(solution, protos=torch.zeros_like(solution.protos), correct=0)
 
 
-def solved(lm, text, spans, layout="tiled:4"):
+def solved(lm, text, spans, layout="keyed:5"):
     """Solutions of stretches of a text, as an interrupted run leaves them."""
     ids = lm.encode(text)
     solutions = pt.fit(lm, [ids[span.start : span.end] for span in spans], layout=layout)

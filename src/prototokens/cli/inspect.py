@@ -10,7 +10,7 @@ import click
 from prototokens.cli import common
 
 # Of a file that has no such things, and of earlier versions.
-ABSENT = {"stored": [], "patched": 0, "edited": 0, "bits": None, "sizes": {}, "certificate": {}, "prefix": []}
+ABSENT = {"stored": [], "patched": 0, "edited": 0, "bits": None, "sizes": {}, "certificate": {}, "keys": 0, "prefix": []}
 
 
 @click.command(short_help="Show what is inside a file.")

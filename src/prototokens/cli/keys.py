@@ -42,6 +42,7 @@ INSPECT = {
     "model": "what the vectors were fitted to: `name`, `revision`, `fingerprint`, `dtype`, `d_model`, `vocab_size`",
     "tokenizer": "hash of its tokenizer",
     "layout": "the arrangement of every chunk's vectors",
+    "keys": "version of the rule of the keys; 0 where the layout is not keyed",
     "prefix": "ids of the fixed tokens that stand before the vectors of every chunk",
     "shared": "which vector all chunks share, or null",
     "chunks": "tokens of each chunk",
