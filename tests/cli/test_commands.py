@@ -120,7 +120,7 @@ def test_bench_fits_the_same_passages_five_ways(run, folder, tmp_path):
     assert result["decoding"]["one_step_single"] > 0
     assert result["decoding"]["autoregressive_single"] > 0
     assert ways["serial, paper"]["row_steps_times_serial_paper"] == 1.0
-    assert ways["engine, fast"]["memory"] > 0
+    assert ways["engine, fast, keyed:2"]["memory"] > 0
 
 
 def test_bench_measures_steps_by_shape_and_three_heads(run, folder, monkeypatch):

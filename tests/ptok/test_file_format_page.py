@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import prototokens as pt
 from prototokens.errors import FileError
@@ -22,6 +23,7 @@ KINDS = {
 }
 TEXT = "Grüße, sea"
 SECOND = {"stored", "patched", "edited", "bits"}  # keys that came with format 2
+THIRD = {"keys", "prefix"}  # of keyed layouts, and of format 3
 
 
 def is_integer(value):
@@ -133,7 +135,7 @@ def test_both_hashes_come_out_as_the_page_says(made):
 
 def test_the_headers_keys_are_those_of_the_pages_table_and_of_their_types(made):
     header, table = leaves(json.loads(read(made[1])[0])), table_of_the_page()
-    assert sorted(header) == sorted(table.keys() - (SECOND if header["format"] == 1 else set()))
+    assert sorted(header) == sorted(table.keys() - THIRD - (SECOND if header["format"] == 1 else set()))
     wrong = {key: value for key, value in header.items() if not TYPES[table[key]](value)}
     assert not wrong
 
@@ -204,9 +206,9 @@ def test_the_first_fault_in_the_pages_order_is_the_one_that_is_told(made, tmp_pa
             pt.EncodedText.load(path)
         return str(raised.value)
 
-    faulty = {**good, "format": 3, "chunks": [*good["chunks"], 1]}
+    faulty = {**good, "format": 4, "chunks": [*good["chunks"], 1]}
     assert "not a whole .ptok file" in told(write(faulty, bad)[:-1])
-    assert "format 3" in told(write(faulty, bad).replace(b"recipe", b"rezept"))  # its hash is wrong too
+    assert "format 4" in told(write(faulty, bad).replace(b"recipe", b"rezept"))  # its hash is wrong too
     faulty["format"] = 1
     assert "not the one that was saved" in told(write(faulty, bad).replace(b"recipe", b"rezept"))
     assert "lacks what decoding needs" in told(write(faulty, bad))
@@ -250,7 +252,7 @@ def test_few_bits_patches_and_edits_are_read_by_the_page(tiny_llama):
     assert header["format"] == 2
     assert (hashlib.sha256(text.encode()).hexdigest(), header["tensors_sha256"]) == (digest, tensors_hash(tensors))
     table = table_of_the_page()
-    assert sorted(leaves(header)) == sorted(table)
+    assert sorted(leaves(header)) == sorted(table.keys() - THIRD)
     assert not {key: value for key, value in leaves(header).items() if not TYPES[table[key]](value)}
 
     bits, vectors, at = header["bits"], [], 0
@@ -287,3 +289,49 @@ def test_few_bits_patches_and_edits_are_read_by_the_page(tiny_llama):
     assert edits
     assert patches
     assert stored
+
+
+def sign_of_the_page(i, j):
+    h = (i * 0x9E3779B1 + j * 0x85EBCA77 + 1) % 2**32
+    h = (h ^ (h >> 15)) * 0x2C1B3C6D % 2**32
+    h = (h ^ (h >> 12)) * 0x297A2D39 % 2**32
+    return -1.0 if (h ^ (h >> 15)) >> 31 else 1.0
+
+
+def test_a_keyed_file_with_a_prefix_is_decoded_by_the_page(tiny_llama):
+    encoded = pt.encode(tiny_llama, "Call me", layout="keyed:2", prefix=[7, 3, 9], chunk_length=4)
+    text, _, tensors = read(encoded.to_bytes())
+    header, table = json.loads(text), table_of_the_page()
+    assert (header["format"], header["layout"], header["keys"], header["prefix"]) == (3, "keyed:2", 1, [7, 3, 9])
+    assert sorted(leaves(header)) == sorted(table.keys() - SECOND)
+    ids = []
+    for slots, length in zip(tensors["slots"], header["chunks"], strict=True):
+        rows = [[sign_of_the_page(i, j) for j in range(tiny_llama.d_model)] for i in range(length)]
+        inputs = torch.tensor(rows) * torch.tensor(tensors["vectors"][slots[[i % 2 for i in range(length)]]])
+        before = tiny_llama.model.get_input_embeddings()(torch.tensor(header["prefix"]))
+        logits = tiny_llama.model(inputs_embeds=torch.cat([before, inputs])[None]).logits[0, len(before) :]
+        ids += logits.argmax(-1).tolist()
+    assert tiny_llama.decode(ids) == "Call me"
+
+
+def test_keys_and_prefixes_that_cannot_be_are_refused(tiny_llama, tmp_path):
+    encoded, path = pt.encode(tiny_llama, "Call me", layout="keyed:2", prefix=[7]), tmp_path / "bad.ptok"
+
+    def told(**changes):
+        header = {key: value for key, value in {**encoded.header, **changes}.items() if value is not None}
+        pt.EncodedText(encoded.vectors, encoded.slots, header).save(path)
+        with pytest.raises(FileError) as raised:
+            pt.EncodedText.load(path).check_model(tiny_llama)
+        return str(raised.value)
+
+    assert "keys of version 2" in told(keys=2)
+    assert "lacks what decoding needs" in told(keys=None)
+    assert "lacks what decoding needs" in told(keys=0)
+    assert "lacks what decoding needs" in told(layout="keyed:1025")
+    assert "lacks what decoding needs" in told(layout="paper")
+    assert "lacks what decoding needs" in told(prefix="7")
+    assert "lacks what decoding needs" in told(prefix=[-1])
+    assert "lacks what decoding needs" in told(prefix=[True])
+    assert "lacks what decoding needs" in told(format=2)
+    assert "its prefix has tokens" in told(prefix=[10**5])
+    assert "format 4" in told(format=4)

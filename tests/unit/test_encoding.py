@@ -203,7 +203,7 @@ class TestPartial:
     @pytest.fixture
     def left(self, tiny_llama, tmp_path):
         kept = solved(tiny_llama, TEXT, [Span(0, 8), Span(12, 16)])
-        ids, layout = tiny_llama.encode(TEXT), Layout.named("tiled:4")
+        ids, layout = tiny_llama.encode(TEXT), Layout.named("keyed:5")
         key = partial_key(tiny_llama, ids, layout, pt.Recipe(), 0)
         save_partial(tmp_path / "x.partial", key, kept)
         return tmp_path / "x.partial", key, layout, ids, kept
