@@ -28,10 +28,12 @@ from prototokens.lab.plots import COLOURS, MARKERS, Panel, Series, lines, panels
 from prototokens.lab.report import Report, Table, high_steps, median_steps, percent_interval
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.planning.chunks import VECTORS
 from prototokens.solution import Solution
 
 TITLE = "Vectors against steps"
-LAYOUTS = ("paper", "mixed:2", "mixed:4", "mixed:8", "mixed:16")
+KEYED = tuple(f"keyed:{count}" for count in VECTORS)
+LAYOUTS = ("paper", "mixed:4", *KEYED)
 LENGTHS = (16, 32, 64, 128, 256, 512)
 TRIAL = 2
 COLUMNS = (
@@ -120,7 +122,7 @@ def _row(lm: FrozenLM, passage: str, solution: Solution) -> Row:
         "ids_sha256": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
         "exact": decode_ids(lm, [solution]).ids[0] == ids,  # what decodes, not what the fit says
         "correct": solution.correct,
-        "steps": solution.steps,
+        "steps": solution.row_steps - 1,  # of all attempts
         "row_steps": solution.row_steps,
         "margin": round(solution.margin, 5),
         "nats": round(float(nats.sum()), 4),

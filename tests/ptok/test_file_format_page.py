@@ -245,7 +245,7 @@ def test_few_bits_patches_and_edits_are_read_by_the_page(tiny_llama):
     """A file with all that came with format 2, against what the package reads from it."""
     raw = "Call me \xe9Ishmael, some".encode("latin-1")
     encoded = pt.encode(
-        tiny_llama, raw, layout="tiled:2", chunk_length=6, bits=4, inexact="patch", recipe=pt.Recipe.named("fast", steps=40)
+        tiny_llama, raw, layout="tiled:2", chunk_length=6, bits=4, inexact="patch", recipe=pt.Recipe.named("fast", steps=16)
     )
     text, digest, tensors = read(encoded.to_bytes())
     header = json.loads(text)
