@@ -174,6 +174,18 @@ def test_only_files_of_the_folders_are_tables(results):
     assert "curve" in _plots(folders, rows)
 
 
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x0b"])
+def test_only_line_feeds_end_the_rows_of_a_table(tmp_path, letter):
+    """Python's `splitlines` ends lines at these as well (wbolster/jsonlines, issue 53)."""
+    from prototokens.explorer.results import _read
+
+    row = json.dumps({"a": f"x{letter}y", "b": 1}, ensure_ascii=False) if letter != "\x0b" else '{"a": "x\\u000by", "b": 1}'
+    (tmp_path / "rows.jsonl").write_text(f"{row}\n{row}\n", encoding="utf-8-sig")
+    assert _read(tmp_path / "rows.jsonl") == (["a", "b"], [[f"x{letter}y", 1]] * 2, 2)
+    (tmp_path / "rows.csv").write_text(f"a,b\nx{letter}y,1\n", encoding="utf-8-sig")
+    assert _read(tmp_path / "rows.csv") == (["a", "b"], [[f"x{letter}y", 1.0]], 1)
+
+
 def test_columns_of_numbers_sort_as_numbers():
     from prototokens.explorer.results import _kinds
 

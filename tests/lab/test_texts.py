@@ -10,6 +10,7 @@ import pytest
 
 from prototokens import samples
 from prototokens.errors import MissingExtraError, TextError, UsageError
+from prototokens.lab import documents
 from prototokens.lab.passages import without_folders
 from prototokens.lab.texts import Texts
 
@@ -92,6 +93,13 @@ def test_a_column_that_is_not_there_or_holds_no_text(tiny_llama, tmp_path):
     (tmp_path / "plain.txt").write_text("A.")
     with pytest.raises(UsageError, match="has no column 'body'"):
         Texts(tiny_llama, [f"file:{tmp_path / 'plain.txt'}:body"]).passages(1, 1)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", '{"text": "One.\\u2028Two."}\n'), ("a.txt", "One.\u2028Two.")])
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path, name, content):
+    """As editors on Windows leave it (huggingface/datasets, issue 8241)."""
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert [document.text for document in documents._file(tmp_path / name, None)] == ["One.\u2028Two."]
 
 
 def test_files_that_cannot_be_read(tiny_llama, tmp_path):

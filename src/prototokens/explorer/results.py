@@ -7,6 +7,7 @@ them and never opened as it is.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -127,12 +128,12 @@ def _read(path: Path) -> tuple[list[str], list[list[Any]], int]:
             f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB, and tables of at most {MOST_BYTES >> 20} are read"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
-            lines = [line for line in csv.reader(text.splitlines()) if line]
+            lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
             heads, cells = (lines[0], lines[1:]) if lines else ([], [])
             return heads, [[_number(cell) for cell in row] for row in cells[:MOST_ROWS]], len(cells)
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("a line is no object")
     except (OSError, ValueError, RecursionError, csv.Error) as error:

@@ -76,7 +76,7 @@ def _file(path: Path, column: str | None) -> Iterator[Document]:
         elif column is not None:
             raise UsageError(f"{path} is plain text and has no column {column!r}: columns are of .parquet and .jsonl files")
         else:
-            yield Document(path.name, path.read_text(encoding="utf-8"))
+            yield Document(path.name, path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise TextError(f"{path} cannot be read as text ({getattr(error, 'strerror', None) or error})") from error
 
@@ -103,7 +103,7 @@ def _parquet(path: Path, column: str) -> Iterator[Document]:
 
 
 def _json_lines(path: Path, column: str) -> Iterator[Document]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines):
             if not line.strip():
                 continue

@@ -70,7 +70,7 @@ def results_card(folder: Path, repository: str) -> str:
     for path in _results(folder):
         if path.suffix != ".jsonl":
             continue
-        rows = [row for line in path.read_text(encoding="utf-8").splitlines() if isinstance(row := _json(line), dict)]
+        rows = [row for line in path.read_text(encoding="utf-8").split("\n") if isinstance(row := _json(line), dict)]
         lines.append(f"| `{path.relative_to(folder).as_posix()}` | {len(rows):,} |")
         models |= {plain(str(name)) for row in rows if (name := _named(row.get("model")))}
         experiments |= {plain(str(row["experiment"])) for row in rows if row.get("experiment")}

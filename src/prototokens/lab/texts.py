@@ -203,7 +203,7 @@ class RandomWords:
         if not path:
             raise UsageError(f"random-words needs a list of words, one a line: random-words:words.txt; {GLOVE}")
         try:
-            self.words = [word for line in Path(path).read_text(encoding="utf-8").splitlines() if (word := line.strip())]
+            self.words = [word for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if (word := line.strip())]
         except (OSError, ValueError) as error:
             raise TextError(
                 f"the word list {path} cannot be read ({getattr(error, 'strerror', None) or error}); {GLOVE}"

@@ -117,7 +117,7 @@ def _proof(encoder: Encoder) -> str:
 
 def draw(log: Path, encoder: Encoder, path: Path) -> None:
     """Loss of the batches, and held-out accuracy and exact share of the longest texts, over tokens."""
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n") if line]
     tokens = [row["tokens"] / 1e6 for row in rows]
     held = [row for row in rows if "held_out" in row]
     places = [row["tokens"] / 1e6 for row in held]

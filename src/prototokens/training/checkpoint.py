@@ -103,7 +103,7 @@ def cut_log(work: Path, step: int) -> Path:
     """The log without what an interrupted run wrote past its checkpoint: it will be computed, and written, again."""
     log = work / LOG
     if log.exists():
-        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        lines = [line for line in log.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         write_atomically(log, "".join(line + "\n" for line in kept).encode())
     return log
