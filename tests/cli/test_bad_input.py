@@ -119,6 +119,15 @@ class TestText:
         assert refused(encode("-", "-o", target), "standard input cannot be read (it is closed)")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere no folder is removed while a process is in it")
+def test_a_folder_that_is_gone(run, tmp_path, monkeypatch):
+    """pypa/pip, issue 4255: there it was a traceback; here it would be a library's last word."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert refused(run("inspect", "x.ptok"), "does not exist any more")
+
+
 class Endless(io.RawIOBase):
     """Bytes that follow one another for ever; it notes how many were taken."""
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from prototokens.errors import FileError
 
+ANYBODY, OWNER = 0o666, 0o600  # who may read and write a new file, as far as the umask allows
+MAX_NAME = 200  # bytes of a file's own name in that of the file beside it: file systems allow 255 in all
 
-def write_atomically(path: Path, content: bytes) -> None:
+
+def write_atomically(path: Path, content: bytes, like: Path | None = None) -> None:
     """Write beside, flush to the disk, rename.
+
+    A file that is replaced keeps its permissions. A new one may be read by nobody who may not read `like`.
+
+    Args:
+        like: the file that the content was made from.
 
     Raises:
         FileError: the place cannot be written; what was there stays.
@@ -19,8 +28,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         place = Path(os.path.realpath(path))  # of a link, the file that it names is written, and the link stays
         # The name is known before the file is there: Ctrl-C at any moment leaves none.
-        beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb") as handle:
+        beside = beside_name(place)
+        mode = permissions(place)
+        allowed = ANYBODY if like is None else ANYBODY & (permissions(like) or ANYBODY)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        # Never more than in the end, not even for a moment.
+        descriptor = os.open(beside, flags, allowed if mode is None else mode & OWNER)
+        with open(descriptor, "wb") as handle:
+            if mode is not None and hasattr(os, "fchmod"):
+                os.fchmod(descriptor, mode)
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
@@ -31,3 +47,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         if beside is not None and os.path.exists(beside):
             os.unlink(beside)
+
+
+def permissions(path: Path) -> int | None:
+    """Who may read, write and execute a regular file; None where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return stat.S_IMODE(status.st_mode) if stat.S_ISREG(status.st_mode) else None
+
+
+def beside_name(place: Path) -> Path:
+    """A name that nobody has in the same folder, no longer than the file system allows, however long the file's own is."""
+    start = os.fsdecode(os.fsencode(place.name)[:MAX_NAME])
+    return place.with_name(f".{start}.{secrets.token_hex(4)}")

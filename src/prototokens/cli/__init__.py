@@ -23,7 +23,7 @@ from prototokens.cli.reproduce import reproduce
 from prototokens.cli.trace import trace
 from prototokens.cli.train_encoder import train_encoder
 from prototokens.cli.verify import verify
-from prototokens.errors import PrototokensError
+from prototokens.errors import PrototokensError, UsageError
 
 NAME = "prototokens"
 
@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     standard_streams.open_closed()
     try:
+        _check_folder()
         # Not `cli.main`: click would end a command whose output's reader has gone with status 1, "not exact" here.
         _complete_for_shell()
         with cli.make_context(NAME, list(arguments)) as context:
@@ -74,6 +75,18 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             click.echo(f"prototokens: {standard_streams.describe(error)}", err=True)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _check_folder() -> None:
+    """Refuse to work in a folder that has been removed: libraries look for themselves from there, and fail without a word.
+
+    Raises:
+        UsageError: it has been.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError("the folder that this shell is in does not exist any more: change to another") from error
 
 
 def _complete_for_shell() -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +135,9 @@ def check_output(path: Path, force: bool) -> None:
         os.fsencode(place)  # a name that the file system can hold
         if not place.parent.is_dir():
             raise FileError(f"the folder {place.parent} does not exist: make it first, or name another output")
-        descriptor, trial = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
+        with suppress(FileNotFoundError):
+            os.lstat(place)  # of a name that is too long, the file system says so
+        descriptor, trial = tempfile.mkstemp(dir=place.parent, prefix=".prototokens.")
         os.close(descriptor)
         os.unlink(trial)
     except (OSError, ValueError) as error:

@@ -36,7 +36,7 @@ def decode(
     lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
     decoded = decode_text(lm, encoded, any_model)
     if output is not None:
-        write_atomically(output, decoded.content)
+        write_atomically(output, decoded.content, like=file)
     if as_json:
         rate = round(decoded.tokens / max(decoded.seconds, 1e-9), 1)
         seconds = round(decoded.seconds, 4)

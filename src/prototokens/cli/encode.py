@@ -143,7 +143,8 @@ def encode(
     options["start"] = without_steps(lm, options["start"], arrangement, count, chosen)
     before = prefix_of(lm, prefix, chosen)
     plan = plan_from(lm, what.ids, options["start"], arrangement, chunk_length, count, chosen, before)
-    result = _encode(lm, what, plan, chosen, output, quiet, **options)
+    like = None if source in (None, "-") else Path(source)
+    result = _encode(lm, what, plan, chosen, output, quiet, like, **options)
     if as_json:
         common.print_json(result)
     elif not quiet:
@@ -274,9 +275,13 @@ def _check_count(count: int, most: int, read: int, given: Given) -> None:
 
 
 def _encode(
-    lm: FrozenLM, source: Source, plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, **options: Any
+    lm: FrozenLM, source: Source, plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, like: Path | None, **options: Any
 ) -> dict[str, Any]:
-    """Encode, save, read back and decode; returns what --json prints."""
+    """Encode, save, read back and decode; returns what --json prints.
+
+    Args:
+        like: the file of the text, if it has one: who may not read that may not read what is made of it.
+    """
     from prototokens.decoding import decode_text
     from prototokens.planning.throughput import measured_pace
     from prototokens.ptok.encoded import EncodedText
@@ -285,7 +290,7 @@ def _encode(
     told = None if options["share"] else plan.forecast
     pace = None if told is None or quiet else measured_pace(lm, source.ids, plan, recipe, options["rows"])
     began = time.monotonic()
-    encoded = _fit_and_save(lm, source, plan._replace(forecast=told), recipe, output, quiet, pace, **options)
+    encoded = _fit_and_save(lm, source, plan._replace(forecast=told), recipe, output, quiet, pace, like, **options)
     seconds = time.monotonic() - began
     # What counts is the file, as a user will read it.
     decoded = decode_text(lm, EncodedText.load(output))
@@ -320,7 +325,7 @@ def _encode(
 
 def _fit_and_save(
     lm: FrozenLM, source: Source, plan: ChunkPlan, recipe: Recipe, output: Path, quiet: bool, pace: float | None,
-    **options: Any,
+    like: Path | None, **options: Any,
 ) -> EncodedText:  # fmt: skip
     """Encode and save; what is solved is kept beside the output until it is whole, and taken up from there.
 
@@ -350,7 +355,7 @@ def _fit_and_save(
             show(now)
         if kept and time.monotonic() - saved > SAVE_EVERY:
             try:
-                save_partial(beside, key, kept)
+                save_partial(beside, key, kept, like)
             except FileError as error:  # a disk that is full now may have room when the output is written
                 click.echo(f"prototokens: warning: what is solved could not be kept on the way: {error}", err=True)
             saved = time.monotonic()
@@ -362,11 +367,11 @@ def _fit_and_save(
                 lm, source, plan=plan, recipe=recipe, kept=kept, progress=partial(keep, show),
                 said=None if quiet else partial(click.echo, err=True), **options,
             )  # fmt: skip
-            encoded.save(output)
+            encoded.save(output, like)
     except KeyboardInterrupt:
         if not kept:
             raise Interrupted("stopped before any chunk was solved: nothing is kept") from None
-        save_partial(beside, key, kept)
+        save_partial(beside, key, kept, like)
         raise Interrupted(
             f"stopped: {_tokens(kept)} of {len(ids)} tokens are solved and kept in {beside};"
             " the same command goes on from there"

@@ -237,8 +237,12 @@ class EncodedText(HubMixin):
         header = {**self.header, "tensors_sha256": tensors_hash(tensors)}
         return in_order(save(tensors, metadata=write_header(header)))
 
-    def save(self, path: str | os.PathLike[str]) -> int:
+    def save(self, path: str | os.PathLike[str], like: Path | None = None) -> int:
         """Write the file beside its place and rename it there, so that a kill leaves the old file or the new one.
+
+        Args:
+            path: of the file.
+            like: the file of the text: who may not read that may not read a new file either.
 
         Returns:
             The size of the file, in bytes.
@@ -247,7 +251,7 @@ class EncodedText(HubMixin):
             FileError: the place cannot be written.
         """
         content = self.to_bytes()
-        write_atomically(Path(path), content)
+        write_atomically(Path(path), content, like)
         return len(content)
 
     @classmethod

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save
 
 from prototokens._util import strict_json
-from prototokens._util.files import write_atomically
+from prototokens._util.files import MAX_NAME, write_atomically
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.spans import Solved, Span
@@ -21,7 +22,8 @@ from prototokens.solution import Solution
 
 def partial_path(output: Path) -> Path:
     """Where the solved spans of an output are kept until it is whole."""
-    return output.with_name(output.name + ".partial")
+    start = os.fsdecode(os.fsencode(output.name)[:MAX_NAME])
+    return output.with_name(f"{start}.partial")
 
 
 def partial_key(lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int, start: str = "random") -> str:
@@ -31,8 +33,14 @@ def partial_key(lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, se
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def save_partial(path: Path, key: str, kept: Solved) -> None:
+def save_partial(path: Path, key: str, kept: Solved, like: Path | None = None) -> None:
     """Write the solved spans, atomically.
+
+    Args:
+        path: where.
+        key: as `partial_key` gives it.
+        kept: the spans.
+        like: the file of the text: who may not read that may not read this either.
 
     Raises:
         FileError: the place cannot be written.
@@ -50,7 +58,7 @@ def save_partial(path: Path, key: str, kept: Solved) -> None:
         for span, solution in kept.items()
     ]
     tensors = {str(number): solution.protos for number, solution in enumerate(kept.values())}
-    write_atomically(path, save(tensors, metadata={"key": key, "rows": json.dumps(rows)}))
+    write_atomically(path, save(tensors, metadata={"key": key, "rows": json.dumps(rows)}), like)
 
 
 def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Solved:
