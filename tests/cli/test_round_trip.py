@@ -14,8 +14,8 @@ from prototokens.ptok.encoded import EncodedText
 
 TEXT = "Call me Ishmael. Some years ago"
 ENCODE_KEYS = {
-    "output", "model", "layout", "prefix", "tokens", "chunks", "vectors", "floats", "bytes", "exact", "accuracy", "steps_median",
-    "row_steps", "seconds", "min_margin", "certified", "forecast_exact", "forecast_steps",
+    "output", "model", "layout", "prefix", "tokens", "chunks", "vectors", "floats", "bytes", "exact", "accuracy",
+    "steps_median", "row_steps", "seconds", "min_margin", "certified", "forecast_exact", "forecast_steps",
     "forecast_row_steps", "forecast_seconds", "bits", "patched", "stored", "edited",
 }  # fmt: skip
 DECODE_KEYS = {"text", "tokens", "forward_passes", "seconds", "tokens_per_second", "matches"}
