@@ -63,7 +63,7 @@ INSPECT = {
     "restarts": "attempts of each chunk before the one that gave its vectors",
     "recipe": "how the vectors were fitted, value by value",
     "certificate": "ways of decoding that were tried, and what came out: `level`, `threshold`, `shift`, `least_margin`,"
-    " `noise_radius`, `tried`, `absent`; none in files of earlier versions",
+    " `noise_radius`, `worst_radius`, `tried`, `absent`; none in files of earlier versions",
     "versions": "of prototokens, torch, transformers, safetensors and python",
     "tensors_sha256": "hash of the vectors and of the table that assigns them to chunks",
     "vectors": "number of distinct vectors",
@@ -194,6 +194,7 @@ VERIFY = {
     "shift": "furthest movement of a margin that was measured on vectors at random, in logits",
     "least_margin": "least margin of all positions, or null",
     "noise_radius": "noise on the vectors, as a share of their root mean square, that they withstand; a power of two, or 0",
+    "worst_radius": "shortest step that changes a token, to first order, as a share of a row's vectors; null with --quick",
     "tried": "for each way of decoding: `batch`, `padding`, `dtype`, `kernel`, `threads` (0: as they are), `compiled`, `wrong`"
     " positions, `least_margin`",
     "absent": "ways that do not exist here, and why",

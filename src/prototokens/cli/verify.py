@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,15 +39,26 @@ def verify(
     if as_json:
         common.print_json({"file": str(file), "passed": found.passed, "matches": found.matches, **certificate})
     elif not quiet:
-        least, radius = certificate["least_margin"], certificate["noise_radius"]
-        margin = "" if least is None else f"; least margin {least:.3f}, and {certificate['threshold']:.3f} is asked of a fit"
-        click.echo(f"noise of {radius:.1%} of the vectors' size is withstood{margin}")
+        click.echo(_withstood(certificate))
         name = "".join(letter if letter.isprintable() else "?" for letter in str(file))
         click.echo(f"{name}: {'passed' if found.passed else 'NOT passed'}")
     if not found.passed:
         why = "some ways give other tokens" if found.matches else "the text differs from the one that was encoded"
         click.echo(f"prototokens: {file} is not verified: {why}", err=True)
     return 0 if found.passed else 1
+
+
+def _withstood(certificate: dict[str, Any]) -> str:
+    """How much the vectors withstand, in a line."""
+    least, radius, worst = (certificate[name] for name in ("least_margin", "noise_radius", "worst_radius"))
+    if radius is None:
+        return "no chunk is stored in vectors: there is nothing to vary"
+    told = [f"noise of {radius:.1%} of the vectors' size is withstood"]
+    if worst is not None:
+        told.append(f"in the worst direction {worst:.2%} would do to change a token (to first order)")
+    if least is not None:
+        told.append(f"least margin {least:.3f}, and {certificate['threshold']:.3f} is asked of a fit")
+    return "; ".join(told)
 
 
 def _show(tried: Tried) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.matrix import Cell, Row, Tried, all_cells, few_cells, margins, run_cells, short_name
+from prototokens.engine.worst_direction import worst_direction_radius
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
@@ -56,6 +57,8 @@ class Certificate:
         least_margin: over all positions that are not patched, as the model itself decodes them.
         noise_radius: standard deviation of normal noise on every number of the vectors, as a share of their root mean square,
             under which all rows still decode right: the largest power of two down to 2^-12 that does; 0 where none did.
+        worst_radius: the shortest step that takes a token away, to first order, as a share of the norm of a row's vectors
+            (`engine.worst_direction`); None but for `strict`.
         tried: the cells that exist here, with the number of positions that were `wrong` and the `least_margin` in each.
         absent: the ways that do not exist here, and why.
     """
@@ -67,6 +70,7 @@ class Certificate:
     noise_radius: float | None
     tried: tuple[dict[str, Any], ...]
     absent: tuple[str, ...]
+    worst_radius: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -178,10 +182,16 @@ def certify(
         shift=round(needed.shift, 6),
         least_margin=_least(own, free),
         noise_radius=noise_radius(lm, rows, free),
+        worst_radius=_rounded(worst_direction_radius(lm, rows, free)) if level == "strict" else None,
         tried=tuple(tried),
         absent=tuple(absent),
     )
     return certificate, weak
+
+
+def _rounded(value: float | None) -> float | None:
+    """To four digits, for files."""
+    return None if value is None else float(f"{value:.4g}")
 
 
 @torch.no_grad()

@@ -168,7 +168,7 @@ def margins(lm: FrozenLM, rows: Sequence[Row]) -> list[Tensor]:
 
 def _margins(lm: FrozenLM, rows: Sequence[Row], backend: Backend, batch: int, padding: int) -> list[Tensor]:
     found: list[Tensor] = []
-    for part in _passes(rows, batch, padding):
+    for part in passes(rows, batch, padding):
         protos = stacked([row.protos for row in part], lm.device)
         plans = [OneStep(row.layout).plan(row.ids) for row in part]
         width = max(len(plan.index) for plan in plans) + padding
@@ -183,7 +183,7 @@ def _margins(lm: FrozenLM, rows: Sequence[Row], backend: Backend, batch: int, pa
     return found
 
 
-def _passes(rows: Sequence[Row], batch: int, padding: int) -> Iterator[Sequence[Row]]:
+def passes(rows: Sequence[Row], batch: int, padding: int) -> Iterator[Sequence[Row]]:
     """The rows in order, `batch` to a pass, fewer where they are long or stand behind another prefix."""
     start = 0
     while start < len(rows):

@@ -32,6 +32,7 @@ MOST_TOKENS_A_CHUNK = 1 << 20
 MOST_WIDTH = 1 << 20  # numbers of a vector
 MOST = 2**63  # of any number: what is larger can be neither counted nor divided
 LONGEST_WORD = 4096  # characters: the longest path of a folder
+CERTIFIED_NUMBERS = ("threshold", "shift", "least_margin", "noise_radius", "worst_radius")
 MAX_RESPONSE = 1024  # numbers
 COMMIT = re.compile("[0-9a-f]{6,64}")
 
@@ -228,7 +229,7 @@ def _certificate_sound(certificate: Any) -> bool:
     """Whether a certificate, where there is one, can be shown and judged."""
     try:
         tried = certificate.get("tried", [])
-        numbers = [certificate.get(name) for name in ("threshold", "shift", "least_margin", "noise_radius")]
+        numbers = [certificate.get(name) for name in CERTIFIED_NUMBERS]
         counts = [one["wrong"] for one in tried]
     except (AttributeError, KeyError, TypeError):
         return False
