@@ -1,7 +1,7 @@
 """Why keys work: how differently the tokens of a text pull at the vectors, by layout.
 
     prototokens reproduce studies/keys.py --texts file:books_val.parquet --scale paper \
-        --out results/keys
+        --dtype float32 --out results/keys
     prototokens reproduce studies/keys.py --from-rows --out results/keys
 
 For vectors at random, on the scale of the embeddings, the gradient of each token's loss with
