@@ -1,7 +1,7 @@
 """Table 1: how the vectors are arranged decides what they hold.
 
 The paper's five arrangements, and both readings of the guided e: `paper`, where e's own output is trained to be the first
-token, and `free`, where it is not. For each length, every text's first tokens are fitted in each arrangement.
+token, and `free`, where it is not; beside them keyed vectors, one alone and two in turn. For each length, every text's first tokens are fitted in each arrangement.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
 TITLE = "Arrangements of the vectors, by length"
-LAYOUTS = ("one", "halves", "alternating", "free", "paper")
+LAYOUTS = ("one", "halves", "alternating", "free", "paper", "keyed:1", "keyed:2")
 SHOWN = {
     "one": "[e] x N",
     "halves": "[e] x N/2, [m] x N/2",
     "alternating": "[e, m] x N/2",
     "free": "[e] [m] x N",
     "paper": "[e] [m] x (N-1)",
+    "keyed:1": "[e] x N, keyed",
+    "keyed:2": "[e, m] x N/2, keyed",
 }
 LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SMOKE_LENGTHS = (1, 2, 4, 8, 16)
@@ -53,16 +55,17 @@ def run(job: Job, lm: FrozenLM) -> Run:
 
 def report(rows: list[Row]) -> Report:
     lengths = sorted({row["length"] for row in rows})
+    layouts = [layout for layout in LAYOUTS if any(row["layout"] == layout for row in rows)]
     cells = {
         (layout, length): [row["accuracy"] for row in rows if row["layout"] == layout and row["length"] == length]
-        for layout in LAYOUTS
+        for layout in layouts
         for length in lengths
     }
     known = {row["model"] for row in rows} == {published.ARRANGEMENT_MODEL}
     wide, long = [], []
-    for layout in LAYOUTS:
+    for layout in layouts:
         wide.append([SHOWN[layout], *(spread(cells[layout, length]) for length in lengths)])
-        if known:
+        if known and layout in published.ARRANGEMENT:
             theirs = published.ARRANGEMENT[layout]
             told = [f"{theirs[length].mean} ± {theirs[length].std}" if length in theirs else None for length in lengths]
             wide.append([f"{SHOWN[layout]}, published", *told])
@@ -104,7 +107,7 @@ def report(rows: list[Row]) -> Report:
 
 def _figure(lengths: list[int], cells: dict[tuple[str, int], list[float]]):
     series = []
-    for layout in LAYOUTS:
+    for layout in dict.fromkeys(layout for layout, _ in cells):
         at = [(length, metrics.bootstrap(cells[layout, length])) for length in lengths if cells[layout, length]]
         series.append(
             plots.Series(
