@@ -25,7 +25,7 @@ def test_a_serial_fit_goes_the_engines_way(request, family, name, steps, toleran
     lm = request.getfixturevalue(family)
     recipe = pt.Recipe.named(name, steps=steps, margin=1e3)  # never reached: all steps are taken
     seen = []
-    pt.fit(lm, [IDS], recipe=recipe, seed=5, progress=lambda now: seen.append(now.vectors_of(0)))
+    pt.fit(lm, [IDS], layout="paper", recipe=recipe, seed=5, progress=lambda now: seen.append(now.vectors_of(0)))
     serial = fit_serial(lm, IDS, recipe, start_of(lm, recipe, IDS, 5))
     assert (serial.exact, serial.steps) == (False, steps)
     torch.testing.assert_close(serial.protos, seen[-1], rtol=tolerance, atol=tolerance)
@@ -38,7 +38,7 @@ def test_beyond_the_width_of_the_matrices_the_steps_are_adamws(tiny_llama, monke
     monkeypatch.setattr(optimizer, "WIDEST", width)
     recipe = pt.Recipe.named("fast", steps=8, margin=1e3)
     seen = []
-    pt.fit(tiny_llama, [IDS], recipe=recipe, progress=lambda now: seen.append(now.vectors_of(0)))
+    pt.fit(tiny_llama, [IDS], layout="paper", recipe=recipe, progress=lambda now: seen.append(now.vectors_of(0)))
     serial = fit_serial(tiny_llama, IDS, recipe, start_of(tiny_llama, recipe, IDS, 0))
     torch.testing.assert_close(serial.protos, seen[-1], rtol=1e-4, atol=1e-4)
 
@@ -48,7 +48,7 @@ def test_it_stops_where_the_engine_does(tiny_llama, name):
     recipe = pt.Recipe.named(name, steps=2000)
     ids = [3, 1, 4]
     serial = fit_serial(tiny_llama, ids, recipe, start_of(tiny_llama, recipe, ids, 0))
-    solution = pt.fit(tiny_llama, [ids], recipe=recipe)[0]
+    solution = pt.fit(tiny_llama, [ids], layout="paper", recipe=recipe)[0]
     assert serial.exact
     assert solution.exact
     assert serial.steps == solution.steps

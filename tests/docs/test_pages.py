@@ -234,11 +234,12 @@ def test_the_table_of_recipes_holds_their_values():
 
 def test_the_table_of_layouts_holds_what_they_do():
     rows = {row[0].strip("`"): row[1:] for row in table(ROOT / "docs" / "concepts.md", "Layouts")}
-    assert set(rows) == {*LAYOUTS, "tiled:K", "mixed:K"}
+    assert set(rows) == {*LAYOUTS, "tiled:K", "mixed:K", "keyed:K"}
     signs = str.maketrans("em₁₂", "0112")
     for name, (vectors, drawn, read, _) in rows.items():
         layout = pt.Layout.named(name.replace("K", "2"))
-        assert vectors == ("K + 1" if name.endswith(":K") else str(layout.vectors))
+        several = "K" if name == "keyed:K" else "K + 1"
+        assert vectors == (several if name.endswith(":K") else str(layout.vectors))
         places = [int(word.translate(signs)[-1]) for word in drawn.removesuffix(" (K = 2)").split()]
         assert places == layout.index(5).tolist()
         assert layout.scored(5).tolist() == list(range(len(places)))[0 if read == "all" else 1 :]

@@ -10,7 +10,7 @@ from transformers import PhiConfig, PhiForCausalLM
 import prototokens as pt
 from prototokens.engine import batch as batch_module
 from prototokens.engine import fit as fit_module
-from prototokens.engine.batch import MOST_BREAKS, RETRY_RATE, Batch
+from prototokens.engine.batch import MAX_STALLS, MOST_BREAKS, RETRY_RATE, Batch
 from prototokens.engine.head import argmax, score
 from prototokens.lm.frozen_lm import FrozenLM
 
@@ -81,7 +81,8 @@ class Breaks:
         def noted(batch, groups):
             members = begin(batch, groups)
             self.rates += [
-                (group.rows[0].ids, rate / batch.lr) for group, rate in zip(groups, members.state.rate.tolist(), strict=True)
+                (group.rows[0].ids, rate / batch.lr / batch.recipe.start_scale)
+                for group, rate in zip(groups, members.state.rate.tolist(), strict=True)
             ]
             return members
 
@@ -133,7 +134,7 @@ def test_one_token_and_the_whole_context_decode_from_one_batch(tiny_gpt2):
 def test_a_row_that_never_solves_ends_with_its_budget_and_holds_nobody_up(tiny_llama):
     """Sixty random tokens in one vector: not to be held."""
     hopeless = torch.randint(0, 256, (60,), generator=torch.Generator().manual_seed(0)).tolist()
-    recipe = pt.Recipe.named("fast", steps=150, restarts=1)
+    recipe = pt.Recipe.named("fast", steps=150, restarts=1, stall=0)
     ended = []
     targets = [hopeless, [3], [4], [5], [6]]
     solutions = pt.fit(
@@ -145,6 +146,23 @@ def test_a_row_that_never_solves_ends_with_its_budget_and_holds_nobody_up(tiny_l
     assert solutions[0].row_steps == 2 * (recipe.steps + 1)
     assert solutions[0].steps <= recipe.steps
     assert all(solution.exact for solution in solutions[1:])
+
+
+def test_a_row_that_stalls_starts_again_within_its_budget(tiny_llama, monkeypatch):
+    begun, begin = [], Batch._begin
+    monkeypatch.setattr(Batch, "_begin", lambda batch, groups: begun.extend(groups) or begin(batch, groups))
+    hopeless = torch.randint(0, 256, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    recipe = pt.Recipe.named("fast", steps=150, stall=20)
+    stalled, easy = pt.fit(tiny_llama, [hopeless, [3]], layout="one", recipe=recipe)
+    assert easy.exact
+    assert not stalled.exact
+    assert stalled.failure is None
+    assert stalled.row_steps == recipe.steps + 1
+    assert 2 < len(begun) <= 2 + MAX_STALLS
+    begun.clear()
+    never = pt.fit(tiny_llama, [hopeless], layout="one", recipe=pt.Recipe.named("fast", steps=150, stall=0))[0]
+    assert never.row_steps == 151
+    assert len(begun) == 1
 
 
 def test_an_interrupt_ends_a_fit_and_what_was_solved_is_known(tiny_llama, monkeypatch):

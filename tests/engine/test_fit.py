@@ -39,7 +39,7 @@ def test_short_targets_become_exact_and_decode_in_one_pass(any_lm):
 
 
 def test_the_vectors_returned_are_the_ones_that_were_scored(tiny_llama):
-    for solution in pt.fit(tiny_llama, IDS, recipe=pt.Recipe.named("fast", steps=25)):
+    for solution in pt.fit(tiny_llama, IDS, layout="paper", recipe=pt.Recipe.named("fast", steps=25)):
         inputs = solution.protos[solution.layout.index(solution.length)][None]
         hidden = tiny_llama.hidden(inputs)[0][solution.layout.scored(solution.length)]
         scores = score(tiny_llama, hidden.detach(), torch.tensor(solution.ids))
@@ -99,9 +99,9 @@ def test_the_papers_step_is_torchs_adamw(tiny_llama):
     recipe = pt.Recipe.named("paper", steps=12, margin=1e3)
     layout = pt.Layout.named("paper")
     target = torch.tensor(IDS[2])
-    start = pt.fit(tiny_llama, [IDS[2]], recipe=replace(recipe, steps=0))[0].protos
+    start = pt.fit(tiny_llama, [IDS[2]], layout="paper", recipe=replace(recipe, steps=0))[0].protos
     seen = []
-    pt.fit(tiny_llama, [IDS[2]], recipe=recipe, progress=lambda now: seen.append(now.vectors_of(0)))
+    pt.fit(tiny_llama, [IDS[2]], layout="paper", recipe=recipe, progress=lambda now: seen.append(now.vectors_of(0)))
 
     protos = start.clone().requires_grad_()
     optimiser = torch.optim.AdamW([protos], lr=0.01, betas=(0.9, 0.9), weight_decay=0.01)

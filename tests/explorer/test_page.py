@@ -323,7 +323,7 @@ def test_what_is_read_of_vectors(tiny_llama):
 
 def test_tokens_from_patches_are_told_from_those_of_vectors(tiny_llama):
     text = "Call me Ishmael."
-    recipe = pt.Recipe.named("fast", steps=25)
+    recipe = pt.Recipe.named("fast", steps=8)
     encoded = pt.encode(tiny_llama, text, layout="tiled:2", chunk_length=4, recipe=recipe, inexact="patch")
     tokens = all_tokens(tiny_llama, encoded, tiny_llama.encode(text))
     assert "".join(token.text for token in tokens) == text
@@ -493,7 +493,7 @@ def test_the_slope_of_the_curve_is_the_slope_of_the_loss(tiny_llama):
     solution = pt.fit(tiny_llama, "Call me.", recipe=pt.Recipe.named("fast", steps=3))
     points = torch.stack([solution.protos, solution.protos + 0.1])
     leaves = points.clone().requires_grad_()
-    inputs = leaves[:, solution.layout.index(8)]
+    inputs = leaves[:, solution.layout.index(8)] * solution.layout.keys(8, tiny_llama.d_model)
     logits = tiny_llama.model(inputs_embeds=inputs).logits / pt.Recipe().temperature
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(solution.ids * 2), reduction="sum")
     (expected,) = torch.autograd.grad(loss, leaves)

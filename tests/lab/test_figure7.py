@@ -13,7 +13,7 @@ from prototokens.recipe import Recipe
 @pytest.fixture
 def between(tiny_llama):
     recipe = Recipe.named("fast", steps=300)
-    solutions = [one for one in fit(tiny_llama, [[65, 66, 67]] * 3, recipe=recipe, seed=[0, 1, 2]) if one.exact]
+    solutions = [one for one in fit(tiny_llama, [[65, 66, 67]] * 3, layout="paper", recipe=recipe, seed=[0, 1, 2]) if one.exact]
     assert len(solutions) > 1
     return Between(tiny_llama, [65, 66, 67], solutions[0], recipe), solutions
 

@@ -42,23 +42,25 @@ def fit_serial(lm: FrozenLM, ids: list[int], recipe: Recipe, start: Float32[Tens
     """
     protos = start.clone().to(lm.device).requires_grad_()
     scale = lm.embedding_weight.float().square().mean().sqrt().item() if recipe.lr_unit == "embeddings" else 1.0
-    lr = recipe.lr * scale
+    lr = recipe.lr * scale * recipe.start_scale
     optimiser = (
         Whitened(protos, recipe)
         if whitens(recipe, lm.d_model)
         else torch.optim.AdamW([protos], betas=recipe.betas, weight_decay=recipe.weight_decay)
     )
     target = torch.tensor(ids, device=lm.device)
+    weight = torch.ones(len(ids), device=lm.device)
     for step in range(recipe.steps + 1):
         inputs = torch.cat([protos[:1], protos[1:].expand(len(ids) - 1, -1)])[None]
         logits = lm.logits(lm.hidden(inputs.to(lm.dtype)))[0].float()
         exact = _right(logits, target, recipe.margin)
         if exact or step == recipe.steps:
             break
-        loss = torch.nn.functional.cross_entropy(logits / recipe.temperature, target, reduction="sum")
-        cosine = (1 + math.cos(math.pi * step / max(1, recipe.steps))) / 2
-        rate = lr * (cosine if recipe.schedule == "cosine" else 1.0)
-        nats = loss.item() / len(ids)
+        losses = torch.nn.functional.cross_entropy(logits / recipe.temperature, target, reduction="none")
+        weight = _weights(recipe, weight, logits.detach(), target)
+        loss = (weight * losses).sum()
+        rate = lr * _schedule(recipe, step)
+        nats = losses.mean().item()
         if recipe.slow_below > 0:
             rate *= min(1.0, max(SLOWEST, nats / recipe.slow_below))
         optimiser.param_groups[0]["lr"] = rate
@@ -66,6 +68,25 @@ def fit_serial(lm: FrozenLM, ids: list[int], recipe: Recipe, start: Float32[Tens
         loss.backward()
         optimiser.step()
     return SerialResult(exact, step, protos.detach().cpu())
+
+
+def _schedule(recipe: Recipe, step: int) -> float:
+    """Factor on the rate at a step, counted from zero."""
+    if recipe.schedule == "cosine":
+        return (1 + math.cos(math.pi * step / max(1, recipe.steps))) / 2
+    return 1 / (1 + step / recipe.half_life) if recipe.schedule == "inverse" else 1.0
+
+
+def _weights(
+    recipe: Recipe, weight: Float[Tensor, "tokens"], logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"]
+) -> Float[Tensor, "tokens"]:
+    """The weight of each token: it grows while the token's margin is too small, and falls back to 1 once it is not."""
+    if recipe.token_weight_growth == 0:
+        return weight
+    others = logits.scatter(1, target[:, None], -torch.inf).amax(1)
+    wide = logits.gather(1, target[:, None])[:, 0] - others > recipe.margin
+    grown = (weight * (1 + recipe.token_weight_growth)).clamp_max(recipe.token_weight_max)
+    return torch.where(wide, 1 + (weight - 1) * recipe.token_weight_decay, grown)
 
 
 def _right(logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"], margin: float) -> bool:

@@ -73,6 +73,11 @@ def _joined(work: Members, new: Members) -> Members:
     )
 
 
+def _reached(solutions: list[Solution]) -> tuple[int, float]:
+    """How good an attempt was: most tokens right, and among equals the largest least margin."""
+    return sum(one.correct for one in solutions), min(one.margin for one in solutions)
+
+
 class Batch:
     """Groups side by side, with everything that a step needs.
 
@@ -391,9 +396,7 @@ class Batch:
         group, state = self.groups[number], self.state
         attempt = self._solutions(number)
         group.spent += int(state.age[number])
-        previous, reached = group.best or attempt, sum(one.correct for one in attempt)
-        if reached >= sum(one.correct for one in previous):
-            previous = attempt
+        previous = max(group.best or attempt, attempt, key=_reached)
         solved, broken = bool(state.solved[number]), bool(state.broken[number])
         group.solved = solved
         group.breaks += broken
@@ -410,6 +413,7 @@ class Batch:
             return False
         if not broken and not solved and group.restarts < self.recipe.restarts:
             group.restarts += 1
+            group.stalled_steps = 0  # a further attempt has the whole budget
             self.waiting.appendleft(group)
             return False
         return True
