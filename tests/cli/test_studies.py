@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prototokens.planning.chunks import VECTORS
 from prototokens.engine import certify
+from prototokens.planning.chunks import VECTORS
 
 STUDIES = Path(__file__).parents[2] / "studies"
 STUDY = """
