@@ -1,7 +1,8 @@
 """Table 1: how the vectors are arranged decides what they hold.
 
 The paper's five arrangements, and both readings of the guided e: `paper`, where e's own output is trained to be the first
-token, and `free`, where it is not; beside them keyed vectors, one alone and two in turn. For each length, every text's first tokens are fitted in each arrangement.
+token, and `free`, where it is not; beside them keyed vectors, one alone and two in turn. For each length, every text's first
+tokens are fitted in each arrangement.
 """
 
 from __future__ import annotations
