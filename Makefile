@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo bench results models test test-browser lint format types docs release wheel clean
+.PHONY: help setup demo bench results models test test-browser test-real lint format types docs release wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,10 +38,13 @@ models: $(READY) ## two trained language models and a sentence-embedding model i
 	@$(BIN)/python scripts/fetch_models.py
 
 test: $(READY) ## the whole test suite, offline, on the CPU
-	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n $(WORKERS) -m 'not browser' $(ARGS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n $(WORKERS) -m 'not browser and not real' $(ARGS)
 
 test-browser: $(READY) ## the web page in a headless Chromium; pictures of it in build/screenshots
 	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -rs -m browser tests/explorer
+
+test-real: $(READY) ## a trained LLM, fetched by pip: exact passages, and a text through a file; minutes
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -rs -m real tests/real
 
 lint: $(READY) ## style rules and formatting, checked
 	@$(BIN)/ruff check .
