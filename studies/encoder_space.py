@@ -26,7 +26,8 @@ from torch import Tensor
 from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import CONFIG, Encoder
 from prototokens.encoder.shipped import SHIPPED
-from prototokens.engine.decode import Held, decode_ids
+from prototokens.engine.decode import decode_ids
+from prototokens.engine.forward import Held
 from prototokens.errors import TextError, UsageError
 from prototokens.fitting import fit
 from prototokens.lab.job import Config, Job, Row

@@ -81,3 +81,16 @@ def test_the_file_has_the_vectors_that_were_planned(encode, tmp_path):
     assert made.status == 0
     assert "3 vectors each, layout keyed:3" in made.err
     assert EncodedText.load(path).layout.name == "keyed:3"
+
+
+def test_a_context_stands_before_the_vectors(encode, decode, tmp_path):
+    context, path = tmp_path / "before.txt", tmp_path / "x.ptok"
+    context.write_text("Before.", encoding="utf-8")
+    made = encode("--text", TEXT, "-o", path, "--json", "--context", context)
+    assert made.status == 0, made.err
+    assert made.json["prefix"] == len("Before.")
+    file = EncodedText.load(path)
+    assert (file.header["format"], len(file.layout.prefix)) == (3, len("Before."))
+    assert decode(path).out == TEXT.encode()
+    both = encode("--text", TEXT, "-o", tmp_path / "y.ptok", "--context", context, "--prefix", "bos")
+    assert (both.status, "either --prefix or --context" in both.err) == (2, True)

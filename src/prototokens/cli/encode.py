@@ -158,16 +158,14 @@ def _prefix(given: str, context: Path | None) -> str:
     """What stands before the vectors: as it is named, or the text of a file.
 
     Raises:
-        UsageError: both are given, or the file is no UTF-8 text.
+        UsageError: both are given.
+        TextError: the file cannot be read, or is not UTF-8.
     """
     if context is None:
         return given
     if given != "auto":
         raise UsageError("give either --prefix or --context: both stand before the vectors")
-    try:
-        return "text:" + common.read_bytes(str(context), None).decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{context} is no UTF-8 text: a context is read as text") from error
+    return "text:" + common.read_text(str(context), None)
 
 
 def _vectors(given: str | None) -> int | Literal["auto"] | None:

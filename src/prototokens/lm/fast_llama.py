@@ -346,18 +346,31 @@ def _layer(block: Any, kind: str | None) -> Layer:
         AttributeError: it has not these parts.
     """
     maps = [block.get_submodule(name) for name in (*ATTENTION_MAPS, *FEED_FORWARD_MAPS)]
-    norms = [_norm(block.get_submodule(name)) for name in _norm_names(block)]
-    heads = [_norm(block.get_submodule(name)) for name in _head_norm_names(block)]
-    if len(norms) == len(LLAMA_NORMS):
-        norms += [None, None]
+    query, key, value, out, gate, up, down = (Linear(one.weight.detach(), one.bias) for one in maps)
+    norms: list[Norm | None] = [_norm(block.get_submodule(name)) for name in _norm_names(block)]
+    heads: list[Norm | None] = [_norm(block.get_submodule(name)) for name in _head_norm_names(block)]
+    before_attention, before_feed_forward, after_attention, after_feed_forward = [*norms, None, None][:4]
+    of_query, of_key = heads or [None, None]
+    assert before_attention is not None
+    assert before_feed_forward is not None
     return Layer(
-        *(Linear(one.weight.detach(), one.bias) for one in maps),
-        *norms,
-        *(heads or [None, None]),
-        ACTIVATIONS[_activation_name(block)],
-        kind,
-        block.self_attn.head_dim,
-        block.self_attn.scaling,
+        query=query,
+        key=key,
+        value=value,
+        out=out,
+        gate=gate,
+        up=up,
+        down=down,
+        before_attention=before_attention,
+        before_feed_forward=before_feed_forward,
+        after_attention=after_attention,
+        after_feed_forward=after_feed_forward,
+        of_query=of_query,
+        of_key=of_key,
+        activation=ACTIVATIONS[_activation_name(block)],
+        kind=kind,
+        head_dim=block.self_attn.head_dim,
+        scaling=block.self_attn.scaling,
     )
 
 

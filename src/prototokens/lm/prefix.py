@@ -11,7 +11,7 @@ import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -128,27 +128,11 @@ def first_position_response(
     return spread[0] / max(spread[1], 1e-12)
 
 
-@runtime_checkable
-class Reader(Protocol):
-    """What naming a prefix needs of a model: a `FrozenLM` has it."""
-
-    name: str
-    max_context: int | None
-
-    @property
-    def bos(self) -> int | None: ...
-    @property
-    def known_ids(self) -> int: ...
-    @property
-    def sink_response(self) -> float: ...
-    def encode(self, text: str) -> list[int]: ...
-
-
-def prefix_ids(lm: Reader, prefix: str | Sequence[int] = AUTO) -> tuple[int, ...]:
+def prefix_ids(lm: Any, prefix: str | Sequence[int] = AUTO) -> tuple[int, ...]:
     """The token ids of a prefix.
 
     Args:
-        lm: the model that reads it.
+        lm: the `FrozenLM` that reads it.
         prefix: `none`; `bos`; `auto`: BOS where the first position is found to be an attention sink, else none;
             `text:...`, any text; or token ids.
 
@@ -175,7 +159,7 @@ def prefix_ids(lm: Reader, prefix: str | Sequence[int] = AUTO) -> tuple[int, ...
     return _checked(lm, (lm.bos,))
 
 
-def _checked(lm: Reader, ids: tuple[int, ...]) -> tuple[int, ...]:
+def _checked(lm: Any, ids: tuple[int, ...]) -> tuple[int, ...]:
     if wrong := [token for token in ids if not 0 <= token < lm.known_ids]:
         raise UsageError(f"token ids of {lm.name!r} run from 0 to {lm.known_ids - 1}, and the prefix has {wrong[0]}")
     if lm.max_context is not None and len(ids) >= lm.max_context:
