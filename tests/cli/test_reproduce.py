@@ -51,7 +51,7 @@ def test_a_table_is_run_printed_written_and_not_run_again(reproduce, tmp_path):
     assert first.status == 0
     assert set(first.json) <= set(KEYS["reproduce"])
     (made,) = first.json["experiments"]
-    assert (made["name"], made["jobs"], made["rows"]) == ("table1", 10, 10)
+    assert (made["name"], made["jobs"], made["rows"]) == ("table1", 14, 14)
     assert {"accuracy", "accuracy_long"} == set(made["tables"])
     names = {"report.md", "accuracy.csv", "accuracy_long.csv", "table1.png", "table1.svg"}
     assert {path.name for path in (tmp_path / "out" / "table1").iterdir()} == names
@@ -60,7 +60,7 @@ def test_a_table_is_run_printed_written_and_not_run_again(reproduce, tmp_path):
     assert again.status == 0
     assert (tmp_path / "out" / "rows.jsonl").read_bytes() == rows
     assert again.out.decode().startswith("# Arrangements of the vectors")
-    assert "10 rows" in again.err
+    assert "14 rows" in again.err
     assert reproduce("table1", "--quiet").err == ""
 
 

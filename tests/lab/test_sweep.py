@@ -42,7 +42,7 @@ def table1(tiny_llama):
 
 def test_a_row_says_all_that_makes_it_again(tiny_llama, table1, tmp_path):
     rows = sweep(table1, Records(tmp_path), Local(tiny_llama))
-    assert len(rows) == len(table1) == 20
+    assert len(rows) == len(table1) == 28
     for row in rows:
         assert row["fingerprint"] == tiny_llama.fingerprint
         assert {
@@ -61,7 +61,7 @@ def test_a_row_says_all_that_makes_it_again(tiny_llama, table1, tmp_path):
         } <= set(row)
         assert row["texts"][0]["hash"]
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
-    assert [json.loads(line)["key"] for line in lines].__len__() == 20
+    assert [json.loads(line)["key"] for line in lines].__len__() == 28
 
 
 def test_a_second_run_fits_nothing(tiny_llama, table1, tmp_path, monkeypatch):
