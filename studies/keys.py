@@ -57,13 +57,12 @@ def jobs(config: Config) -> list[Job]:
 
 def run(job: Job, lm: FrozenLM) -> list[Row]:
     layout = Layout.named(job.layout).with_prefix(job.model.prefix)
-    table = lm.embedding_weight.float()
+    mean, std, _ = lm.embedding_scale
     rows: list[Row] = []
     for number, text in enumerate(job.texts):
         generator = torch.Generator().manual_seed(job.seed + number)
-        drawn = torch.randn(layout.vectors, lm.d_model, generator=generator).to(lm.device)
-        protos = table.mean(0) + table.std(0) * drawn
-        measured = _measured(lm, layout, protos, list(text.ids))
+        protos = mean + std * torch.randn(layout.vectors, lm.d_model, generator=generator)
+        measured = _measured(lm, layout, protos.to(lm.device), list(text.ids))
         rows.append({"passage": text.id, "length": len(text.ids), **measured})
     return rows
 

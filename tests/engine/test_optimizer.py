@@ -16,8 +16,7 @@ def states(count, width, rate=0.1):
         torch.ones(count, width), flat, flat.clone(), flat.clone(), whole, flat[:, 0], flat[:, 0], matrices, matrices.clone()
     )
     flag = torch.zeros(count, dtype=torch.bool)
-    progress = (torch.full((count,), torch.inf), whole * 0, flag)
-    return vectors, Groups(whole * 0, torch.full((count,), rate), whole, flat[:, 0], whole, flag, flag, flag, *progress)
+    return vectors, Groups.begun(torch.full((count,), rate), flag, whole, whole)
 
 
 def gradients(steps, count, width):

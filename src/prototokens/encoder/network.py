@@ -238,10 +238,10 @@ class Network(nn.Module):
 
 def make_network(lm: FrozenLM, shape: Shape, seed: int) -> Network:
     """An untrained network for a model, on its device."""
-    embeddings = lm.embed(torch.arange(lm.embedding_weight.shape[0], device=lm.device)).float()
+    mean, std, _ = lm.embedding_scale
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # The gradient at a state is the difference of two rows of the head where one token is taken for another.
         error = float(lm.head.weight.float().square().mean().sqrt()) * math.sqrt(2)
-        network = Network(shape_for(lm, shape), embeddings.mean(0).cpu(), embeddings.std(0).cpu(), error)
+        network = Network(shape_for(lm, shape), mean.clone(), std.clone(), error)
     return network.to(lm.device)

@@ -21,6 +21,8 @@ def shipped(lm: FrozenLM, layout: Layout | None = None, folder: Path | None = No
         layout: of its vectors; without one, of several encoders the one that has most of the tokens of its longest texts right.
         folder: an encoder's, or one that holds such folders; by default the package's.
     """
+    if layout is not None and layout.prefix:  # the encoders that ship know no prefix
+        return None
     found: list[Encoder] = []
     for place in sorted((folder or SHIPPED).rglob(CONFIG)):
         encoder = Encoder.load(place.parent)
@@ -52,7 +54,7 @@ def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> 
         raise UsageError(f"start {start!r} is none of {', '.join(NAMES)}")
     if start != "encoder":
         return None
-    encoder = None if layout is not None and layout.prefix else shipped(lm, layout)
+    encoder = shipped(lm, layout)
     if encoder is None:
         what = "" if layout is None else f" and layout {layout.name!r}"
         raise UsageError(

@@ -79,7 +79,7 @@ def begin(
     none: list[Start | None] = [None] * len(targets)
     if start == "random":
         return Begun(none, "random starts")
-    encoder = None if layout.prefix else shipped(lm, layout)
+    encoder = shipped(lm, layout)
     if encoder is None:
         return Begun(none, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
     able = [number for number, one in enumerate(ids) if one and proved(encoder, len(one))]

@@ -106,7 +106,7 @@ class Batch:
         self.vectors = Vectors(wide, wide, wide, wide, whole, flat, flat, matrices, matrices)
         self.rows = Rows(whole.view(0, method.vectors), whole, whole, flat)
         self.tokens = Tokens(whole, flat)
-        self.state = Groups(whole, flat, whole, flat, whole, flag, flag, flag, flat, whole, flag)
+        self.state = Groups.begun(flat, flag, whole, whole)
 
     def __len__(self) -> int:
         return sum(len(group.rows) for group in self.groups)
@@ -235,9 +235,8 @@ class Batch:
 
         lengths = [len(row.ids) for group in groups for row in group.rows]
         of_token = [number for number, length in enumerate(lengths) for _ in range(length)]
-        rows, size = len(of_row), len(groups)
+        rows = len(of_row)
         rates = [self.lr * self._scale(group) * group.rate * RETRY_RATE**group.breaks for group in groups]
-        rate = torch.tensor(rates, device=device)
         return Members(
             groups,
             Vectors(
@@ -253,18 +252,12 @@ class Batch:
             ),
             Rows(whole(slots), whole(of_row), all_of(rows, 0), all_of(rows, -math.inf, torch.float32)),
             Tokens(whole(of_token), all_of(len(of_token), 1, torch.float32)),
-            Groups(
-                all_of(size, 0),
-                rate,
-                all_of(size, -1),
-                all_of(size, -math.inf, torch.float32),
-                all_of(size, 0),
-                all_of(size, 0, torch.bool),
-                all_of(size, 0, torch.bool),
-                torch.tensor([group.steady for group in groups], device=device),
-                all_of(size, math.inf, torch.float32),
-                all_of(size, 0),
-                all_of(size, 0, torch.bool),
+            Groups.begun(
+                rate=torch.tensor(rates, device=device),
+                steady=torch.tensor([group.steady for group in groups], device=device),
+                # What stalled attempts took comes out of the recipe's budget.
+                budget=whole([max(0, self.recipe.steps - group.stalled_steps) for group in groups]),
+                tokens=whole([sum(len(row.ids) for row in group.rows) for group in groups]),
             ),
         )
 
@@ -344,8 +337,7 @@ class Batch:
         best_correct = torch.where(better, total, state.correct)
         gain = mean_loss < state.least_loss * (1 - STALL_GAIN)
         gained = torch.where(gain, state.age, state.gained)
-        tokens = torch.zeros_like(state.correct).index_add_(0, rows.group[of_row], torch.ones_like(of_row))
-        stalled = (state.age - gained > self.recipe.stall) & (best_correct < STALL_ACCURACY * tokens)
+        stalled = (state.age - gained > self.recipe.stall) & (best_correct < STALL_ACCURACY * state.tokens)
         new_state = replace(
             state,
             least_loss=torch.where(gain, mean_loss, state.least_loss),
@@ -380,12 +372,7 @@ class Batch:
     def _ended(self) -> Tensor:
         """For each group, whether its attempt has ended: solved, broken, stalled, or every vector of its budget scored."""
         state = self.state
-        return state.solved | state.broken | state.stalled | (state.age > self._budgets())
-
-    def _budgets(self) -> Tensor:
-        """Optimiser steps that each group's attempt may take: what stalled attempts took comes out of the recipe's."""
-        left = [max(0, self.recipe.steps - group.stalled_steps) for group in self.groups]
-        return torch.tensor(left, device=self.lm.device)
+        return state.solved | state.broken | state.stalled | (state.age > state.budget)
 
     def over(self) -> list[bool]:
         """`_ended`, on the host: on a GPU this waits for the work in hand."""

@@ -223,8 +223,7 @@ def _withstands(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor], noise
 def _probes(lm: FrozenLM) -> list[_Probe]:
     """Vectors at random on the scale of the embeddings, with the ids that they happen to give."""
     layout, generator = Layout.named(PROBE_LAYOUT), torch.Generator().manual_seed(0)
-    table = lm.embedding_weight.float().cpu()
-    mean, std = table.mean(0), table.std(0)
+    mean, std, _ = lm.embedding_scale
     length = PROBE_LENGTH if lm.max_context is None else min(PROBE_LENGTH, lm.max_context)
     scales = [1.0 + number % 2 for number in range(PROBES)]
     drawn = [mean + scale * std * torch.randn(layout.vectors, lm.d_model, generator=generator) for scale in scales]

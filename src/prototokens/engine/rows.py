@@ -109,9 +109,8 @@ class Starts:
 
     def __init__(self, lm: FrozenLM, recipe: Recipe, vectors: int):
         self.vectors = vectors
-        embeddings = lm.embed(torch.arange(lm.embedding_weight.shape[0], device=lm.device)).float().cpu()
-        self.rms = embeddings.square().mean().sqrt().item()
-        self.mean, self.std = embeddings.mean(0), recipe.start_scale * embeddings.std(0)
+        self.mean, std, self.rms = lm.embedding_scale
+        self.std = recipe.start_scale * std
         if recipe.start == "normal":
             self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
 

@@ -5,6 +5,7 @@ Each kind is a dataclass whose tensors share their first axis, so entering is a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -71,6 +72,8 @@ class Tokens(State):
 class Groups(State):
     """State along the axis of groups, `[groups]`: optimiser steps so far, the learning rate, the best seen, and `steady`.
 
+    `budget` is the number of optimiser steps that the attempt may take, and `tokens` that of scored tokens.
+
     `least_loss` is the loss of the last gain and `gained` the step of it (`Recipe.stall`).
 
     `steady` are those whose rate does not fall with the loss: they began at vectors that were given.
@@ -84,6 +87,28 @@ class Groups(State):
     solved: Tensor
     broken: Tensor
     steady: Tensor
+    budget: Tensor
+    tokens: Tensor
     least_loss: Tensor
     gained: Tensor
     stalled: Tensor
+
+    @staticmethod
+    def begun(rate: Tensor, steady: Tensor, budget: Tensor, tokens: Tensor) -> Groups:
+        """Groups before their first step."""
+        none, never = torch.zeros_like(budget), torch.zeros_like(steady)
+        return Groups(
+            age=none,
+            rate=rate,
+            correct=none - 1,
+            margin=torch.full_like(rate, -math.inf),
+            step=none,
+            solved=never,
+            broken=never,
+            steady=steady,
+            budget=budget,
+            tokens=tokens,
+            least_loss=torch.full_like(rate, math.inf),
+            gained=none,
+            stalled=never,
+        )

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Float32, Int, Int64
@@ -35,7 +35,7 @@ from prototokens.lm import attention, checkpoint, checks, compiling, gguf_model,
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.fast_llama import FastLlama, KeyValue, fast_llama
 from prototokens.lm.locate import BUILTIN, Source, find, quiet, recorded_name
-from prototokens.lm.prefix import AUTO, MAX_KEPT, PrefixedBody, fed, first_position_response, prefix_ids
+from prototokens.lm.prefix import AUTO, OfPrefixes, PrefixedBody, fed, first_position_response, prefix_ids
 
 # A window of text for `surprisal`: attention over a longer one costs more than the context beyond it is worth.
 SURPRISAL_WINDOW = 4096
@@ -71,6 +71,19 @@ class Head:
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         return logits
+
+
+class EmbeddingScale(NamedTuple):
+    """Of the input vectors of all ids, in float32, on the CPU.
+
+    Attributes:
+        mean, std: of each coordinate.
+        rms: root mean square of all numbers.
+    """
+
+    mean: Float32[Tensor, " d_model"]
+    std: Float32[Tensor, " d_model"]
+    rms: float
 
 
 class FrozenLM:
@@ -129,7 +142,7 @@ class FrozenLM:
         self._embed_scale, self.head = scales[found.embed], replace(heads[found.head], dtype=found.dtype)
         self.fingerprint = fingerprint or self.weights_hash()
         self._compiled: Any = None
-        self._pasts: dict[tuple[int, ...], list[KeyValue]] = {}
+        self._pasts = OfPrefixes[list[KeyValue]]()
         self.tokenizer_hash = "" if tokenizer is None else _tokenizer_hash(tokenizer)
         self.vocab_size, self.hidden_size = self.head.weight.shape
         self.d_model: int = cast(Tensor, self._table.weight).shape[1]
@@ -198,6 +211,12 @@ class FrozenLM:
         table = cast(Tensor, self._table.weight).detach()
         ids = torch.arange(table.shape[0], device=table.device)
         return table if torch.equal(self.embed(ids[:4]), table[:4]) else self.embed(ids)
+
+    @cached_property
+    def embedding_scale(self) -> EmbeddingScale:
+        """On what scale the model's input vectors lie; the table is read once for all fits."""
+        table = self.embedding_weight.float().cpu()
+        return EmbeddingScale(table.mean(0), table.std(0), table.square().mean().sqrt().item())
 
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
         """The vectors that the model's own forward pass takes as `inputs_embeds` for these ids."""
@@ -272,13 +291,9 @@ class FrozenLM:
 
     def _past(self, prefix: tuple[int, ...]) -> list[KeyValue]:
         """Keys and values of a prefix in the hand-written body."""
-        assert self._fast is not None
-        if prefix not in self._pasts:
-            if len(self._pasts) == MAX_KEPT:
-                del self._pasts[next(iter(self._pasts))]
-            ids = torch.tensor([prefix], device=self.device)
-            self._pasts[prefix] = self._fast.past(self.embed(ids).to(self.dtype))
-        return self._pasts[prefix]
+        fast, ids = self._fast, torch.tensor([prefix], device=self.device)
+        assert fast is not None
+        return self._pasts.of(prefix, lambda: fast.past(self.embed(ids).to(self.dtype)))
 
     @property
     def bos(self) -> int | None:
@@ -294,8 +309,8 @@ class FrozenLM:
         """
         if self.bos is None:
             return 1.0
-        table = self.embedding_weight.float()
-        return first_position_response(self.hidden, (table.mean(0), table.std(0)), (self.bos,))
+        scale = self.embedding_scale
+        return first_position_response(self.hidden, (scale.mean.to(self.device), scale.std.to(self.device)), (self.bos,))
 
     def prefix_ids(self, prefix: str | Sequence[int] = AUTO) -> tuple[int, ...]:
         """The token ids of a prefix (`lm.prefix.prefix_ids`): `auto`, `none`, `bos`, `text:...`, or ids."""

@@ -11,7 +11,7 @@ import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from prototokens.errors import TextError, UsageError
 
+T = TypeVar("T")
 MAX_KEPT = 4  # prefixes whose keys and values are kept at a time
 # How far the hidden states behind a cached prefix may lie from those behind one that is fed every time, as a share of the
 # largest: two ways to the same numbers differ by rounding.
@@ -29,6 +30,18 @@ TOLERANCE_16_BITS = 2**-4
 AUTO, NONE, BOS, TEXT = "auto", "none", "bos", "text:"  # ways to name a prefix
 SINK_DRAWS = 16  # input vectors at random, by which a sink is recognised
 SINK_RESPONSE = 0.5  # of a position behind BOS: a first position that responds less than this is taken for a sink
+
+
+class OfPrefixes(OrderedDict[tuple[int, ...], T]):
+    """What was computed of the last few prefixes."""
+
+    def of(self, prefix: tuple[int, ...], make: Callable[[], T]) -> T:
+        """What is kept of a prefix, made where it is not there."""
+        if prefix not in self:
+            self[prefix] = make()
+            if len(self) > MAX_KEPT:
+                self.popitem(last=False)
+        return self[prefix]
 
 
 class PrefixedBody:
@@ -41,7 +54,7 @@ class PrefixedBody:
 
     def __init__(self, body: Any, embed: Callable[[Tensor], Tensor]):
         self.body, self.embed = body, embed
-        self._caches: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._caches = OfPrefixes[Any]()
 
     def __call__(
         self, inputs: Float[Tensor, "rows seq d_model"], prefix: tuple[int, ...] = ()
@@ -63,13 +76,9 @@ class PrefixedBody:
 
     def _cache(self, prefix: tuple[int, ...], inputs: Tensor) -> Any:
         """The prefix's keys and values; None for a model that keeps something else, or gives other numbers from them."""
-        if prefix not in self._caches:
-            with torch.no_grad():
-                self._caches[prefix] = self._made(prefix, inputs)
-            if len(self._caches) > MAX_KEPT:
-                self._caches.popitem(last=False)
-        return self._caches[prefix]
+        return self._caches.of(prefix, lambda: self._made(prefix, inputs))
 
+    @torch.no_grad()
     def _made(self, prefix: tuple[int, ...], inputs: Tensor) -> Any:
         ids = torch.tensor([prefix], device=inputs.device)
         cache = DynamicCache(config=self.body.config)

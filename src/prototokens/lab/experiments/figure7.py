@@ -154,7 +154,7 @@ class Between:
         """The recipe's learning rate: a control point is on the scale of the vectors."""
         if self.recipe.lr_unit == "absolute":
             return self.recipe.lr
-        return self.recipe.lr * float(self.lm.embedding_weight.float().square().mean().sqrt())
+        return self.recipe.lr * self.lm.embedding_scale.rms
 
 
 def report(rows: list[Row]) -> Report:
