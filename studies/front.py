@@ -59,7 +59,7 @@ Cell = tuple[str, int]  # layout, tokens
 def jobs(config: Config) -> list[Job]:
     """One job for each layout, which goes up the lengths."""
     found = []
-    for layout in LAYOUTS:
+    for layout in config.layouts(LAYOUTS):
         lengths = config.lengths(config.pick(LENGTHS[:2], LENGTHS), layout)
         texts = tuple(config.texts.passages(config.count(4, 8), max(lengths)))
         work = sum(config.work(text, length, layout) for text in texts for length in lengths)

@@ -25,7 +25,7 @@ from prototokens.engine.forward import scored_hidden
 from prototokens.engine.head import score
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.lab.job import Config, Job, Row
-from prototokens.lab.report import Report, Table
+from prototokens.lab.report import Report, Table, layouts_of
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 
@@ -48,7 +48,7 @@ COLUMNS = (
 
 def jobs(config: Config) -> list[Job]:
     found = []
-    for layout in LAYOUTS:
+    for layout in config.layouts(LAYOUTS):
         (length,) = config.lengths([LENGTH], layout)
         texts = tuple(config.texts.passages(config.count(2, 20), length))
         found.append(Job("keys", config.model, texts, layout, config.recipe, config.seed))
@@ -69,7 +69,8 @@ def run(job: Job, lm: FrozenLM) -> list[Row]:
 
 def report(rows: list[Row]) -> Report:
     cells: dict[tuple, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row["model"], LAYOUTS.index(row["layout"]))):
+    order = layouts_of(rows, LAYOUTS)
+    for row in sorted(rows, key=lambda row: (row["model"], order.index(row["layout"]))):
         cells.setdefault((row["model"], row["layout"], row["length"]), []).append(row)
     lines = [
         [model, layout, Layout.named(layout).vectors, length, len(cell)]

@@ -110,6 +110,14 @@ def test_a_plan_runs_nothing_and_knows_what_is_done(reproduce, tmp_path):
     assert reproduce("table4", "--plan", "--json").json["plan"][0]["keys"] == []
 
 
+def test_layouts_of_the_user_are_compared_in_place_of_the_own(reproduce):
+    made = reproduce("table1", "--layouts", "keyed:3,paper", "--json")
+    assert made.status == 0, made.err
+    (table1,) = made.json["experiments"]
+    assert [line["layout"] for line in table1["tables"]["accuracy_long"]] == ["paper"] * 2 + ["keyed:3"] * 2
+    assert reproduce("capacity", "--layouts", "keyed:2").status == 0
+
+
 @pytest.mark.parametrize(
     ("name", "more", "sentence"),
     [
@@ -117,6 +125,8 @@ def test_a_plan_runs_nothing_and_knows_what_is_done(reproduce, tmp_path):
         ("table1", ["--texts", "books"], "are none of sample"),
         ("table1", ["--lengths", "4,x"], "no list of whole numbers"),
         ("table1", ["--lengths", "0"], "no list of whole numbers"),
+        ("table1", ["--layouts", "paper,twisted"], "layout"),
+        ("table4", ["--layouts", "paper"], "table4 does not"),
         ("table1", ["--actors", "2"], "of --runner ray"),
         ("table1", ["--texts", "file:nowhere.txt"], "does not exist"),
         ("table1", ["--scale", "huge"], "--scale"),

@@ -28,6 +28,10 @@ DEFAULT_TEXTS = ("sample", "random-tokens", "generated:sample")
     help="For pretraining: a model, or a folder of models; again.",
 )
 @click.option("--embedder", help="For figure6 and quality: a sentence-embedding model, a folder or a hub id.")
+@click.option(
+    "--layouts",
+    help="Layouts to compare in place of the experiment's own, with commas: paper,keyed:2. For those that compare several.",
+)
 @sweeping.sweep_options
 @common.seed_option
 @common.model_options
@@ -51,8 +55,11 @@ def reproduce(name: str | None, debug: bool, **options: Any) -> int:
         return _redraw(names, name == "all", options)
     if experiments.is_study(names[0]) and options["runner"] != "local":
         raise UsageError("a study runs in this process: leave --runner as it is")
-    config = sweeping.settings(options, DEFAULT_TEXTS)
     modules = {one: experiments.named(one) for one in names}
+    without = [one for one, module in modules.items() if not hasattr(module, "LAYOUTS")]
+    if options["layouts"] and without:
+        raise UsageError(f"--layouts is for experiments that compare layouts, which {', '.join(without)} does not")
+    config = sweeping.settings(options, DEFAULT_TEXTS)
     jobs = {one: module.jobs(config) for one, module in modules.items()}
     every = [job for some in jobs.values() for job in some]
     if options["plan"]:

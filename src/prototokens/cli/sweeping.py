@@ -74,6 +74,22 @@ def lengths_of(text: str | None) -> tuple[int, ...] | None:
     return tuple(sorted(lengths))
 
 
+def layouts_of(text: str | None) -> tuple[str, ...] | None:
+    """Layouts as a user writes them.
+
+    Raises:
+        UsageError: one of them is no layout.
+    """
+    from prototokens.lab.methods import method_of
+
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        method_of(name)
+    return names
+
+
 def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:
     """The model and the texts, loaded, and everything that jobs are made from."""
     from prototokens.fitting import prefix_of
@@ -102,6 +118,7 @@ def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:
         most_texts=options["count"],
         grid=lengths_of(options["lengths"]),
         most_seeds=options["seeds"],
+        chosen_layouts=layouts_of(options.get("layouts")),
     )
 
 

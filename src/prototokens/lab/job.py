@@ -169,6 +169,7 @@ class Config:
         embedder: a sentence-embedding model for semantic distances, or None.
         most_texts, grid, most_seeds: what the user sets in place of the scale's numbers: texts, lengths, seeds. `count`,
             `lengths` and `seeds` see to it.
+        chosen_layouts: layouts that the user sets in place of an experiment's own; `layouts` sees to it.
     """
 
     model: ModelFacts
@@ -182,6 +183,7 @@ class Config:
     most_texts: int | None = None
     grid: tuple[int, ...] | None = None
     most_seeds: int | None = None
+    chosen_layouts: tuple[str, ...] | None = None
 
     def pick(self, smoke: T, paper: T) -> T:
         """One of the two, by the scale."""
@@ -202,6 +204,10 @@ class Config:
 
         most = self.model.max_context
         return [length for length in self.grid or grid if most is None or positions(layout, length) <= most]
+
+    def layouts(self, own: Sequence[str]) -> tuple[str, ...]:
+        """The layouts of an experiment that compares several: its own, or the user's in their place."""
+        return self.chosen_layouts or tuple(own)
 
     def work(self, text: Passage, length: int, layout: str = "paper") -> float:
         """Position-steps that a fit of the text's first `length` tokens is expected to take: for `Job.work`."""

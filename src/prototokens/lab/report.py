@@ -152,6 +152,12 @@ def most_of_a_source(rows: Sequence[dict[str, Any]]) -> int:
     return max((len(some) for some in texts.values()), default=0)
 
 
+def layouts_of(rows: Sequence[Mapping[str, Any]], own: Sequence[str]) -> list[str]:
+    """The layouts that rows have: those that are the experiment's own in its order, then the user's."""
+    found = dict.fromkeys(row["layout"] for row in rows)
+    return [layout for layout in own if layout in found] + [layout for layout in found if layout not in own]
+
+
 def median_steps(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """The median over all rows, one that is not exact counting as infinite; None where that is the median."""
     median = statistics.median(row["steps"] if row["exact"] else math.inf for row in rows)

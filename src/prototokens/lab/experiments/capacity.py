@@ -14,7 +14,7 @@ import numpy as np
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.passages import labels_of, sources_of
-from prototokens.lab.report import Report, Table
+from prototokens.lab.report import Report, Table, layouts_of
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
@@ -24,7 +24,9 @@ SHOWN = {"paper": "one-step, e and m", "memory:1": "autoregressive, 1 vector", "
 
 
 def jobs(config: Config) -> list[Job]:
-    return [job for texts in config.texts.each() for job in capacity.jobs_of("capacity", config, texts, LAYOUTS)]
+    return [
+        job for texts in config.texts.each() for job in capacity.jobs_of("capacity", config, texts, config.layouts(LAYOUTS))
+    ]
 
 
 def run(job: Job, lm: FrozenLM) -> Run:
@@ -37,7 +39,7 @@ def card(rows: list[Row]) -> dict[str, Any]:
     """The card as plain values: of each source and way, its figures."""
     found = []
     for source in sources_of(rows):
-        for layout in LAYOUTS:
+        for layout in layouts_of(rows, LAYOUTS):
             some = [row for row in rows if row["source"] == source and row["layout"] == layout]
             if some:
                 found.append({"texts": source, "way": layout, **_figures(some)})
@@ -70,7 +72,7 @@ def report(rows: list[Row]) -> Report:
     made = card(rows)
     table = [
         [
-            one["texts"], SHOWN[one["way"]], one["count"], one["horizon"], one["c_tokens"], one["h_lm"], one["h_lm_low"],
+            one["texts"], SHOWN.get(one["way"], one["way"]), one["count"], one["horizon"], one["c_tokens"], one["h_lm"], one["h_lm_low"],
             one["h_lm_high"], one["bits_per_float"], one["bound"], one["share_of_bound"], one["greedy_exact"],
             one["lower_bounds"],
         ]
@@ -99,12 +101,12 @@ def report(rows: list[Row]) -> Report:
 def _figure(name: str, found: list[dict[str, Any]]):
     sources = list(dict.fromkeys(one["texts"] for one in found))
     tokens, nats = [], []
-    for layout in LAYOUTS:
+    for layout in dict.fromkeys(one["way"] for one in found):
         mine = {one["texts"]: one for one in found if one["way"] == layout}
         values = [mine.get(source) for source in sources]
         nats.append(
             plots.Series(
-                SHOWN[layout],
+                SHOWN.get(layout, layout),
                 [one["h_lm"] if one else math.nan for one in values],
                 (),
                 [one["h_lm_low"] if one else math.nan for one in values],

@@ -12,7 +12,7 @@ import numpy as np
 from prototokens.lab import plots, published
 from prototokens.lab.job import Config, Fit, Job, Row, Run, outcome
 from prototokens.lab.methods import positions
-from prototokens.lab.report import Report, Table, most_of_a_source, size_notes, spread
+from prototokens.lab.report import Report, Table, layouts_of, most_of_a_source, size_notes, spread
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
@@ -38,7 +38,7 @@ def jobs(config: Config) -> list[Job]:
         return []
     made = []
     for text in config.texts.passages(config.count(4, 50), max(lengths)):
-        for layout in LAYOUTS:
+        for layout in config.layouts(LAYOUTS):
             for length in lengths:
                 work = config.work(text, length, layout)
                 if layout in SCATTERED and length > 4:
@@ -56,7 +56,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
 
 def report(rows: list[Row]) -> Report:
     lengths = sorted({row["length"] for row in rows})
-    layouts = [layout for layout in LAYOUTS if any(row["layout"] == layout for row in rows)]
+    layouts = layouts_of(rows, LAYOUTS)
     cells = {
         (layout, length): [row["accuracy"] for row in rows if row["layout"] == layout and row["length"] == length]
         for layout in layouts
@@ -65,7 +65,7 @@ def report(rows: list[Row]) -> Report:
     known = {row["model"] for row in rows} == {published.ARRANGEMENT_MODEL}
     wide, long = [], []
     for layout in layouts:
-        wide.append([SHOWN[layout], *(spread(cells[layout, length]) for length in lengths)])
+        wide.append([SHOWN.get(layout, layout), *(spread(cells[layout, length]) for length in lengths)])
         if known and layout in published.ARRANGEMENT:
             theirs = published.ARRANGEMENT[layout]
             told = [f"{theirs[length].mean} ± {theirs[length].std}" if length in theirs else None for length in lengths]
@@ -112,7 +112,7 @@ def _figure(lengths: list[int], cells: dict[tuple[str, int], list[float]]):
         at = [(length, metrics.bootstrap(cells[layout, length])) for length in lengths if cells[layout, length]]
         series.append(
             plots.Series(
-                SHOWN[layout],
+                SHOWN.get(layout, layout),
                 [one.value for _, one in at],
                 [length for length, _ in at],
                 [one.low for _, one in at],
