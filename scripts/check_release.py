@@ -1,11 +1,15 @@
-"""Build the wheel and the source archive, and prove them: same bytes twice, and the main job from the wheel alone.
+"""Build the wheel and the source archive, and prove them.
+
+Same bytes twice, and the main job from the wheel alone.
 
     python scripts/check_release.py
 
-1. Wheel and source archive are built twice from copies of the tree, and once more from the unpacked archive: the same bytes.
-2. The wheel, and what it asks for without extras, is installed into a new environment in a temporary folder.
-3. There, outside the tree, a text goes through encode, inspect, verify and decode, and comes back; the parts that need an
-   extra say so in a sentence; every module that needs none can be imported.
+1. Wheel and source archive are built twice from copies of the tree, and once more from the unpacked
+    archive: the same bytes.
+2. The wheel, and what it asks for without extras, is installed into a new environment in a
+    temporary folder.
+3. There, outside the tree, a text goes through encode, inspect, verify and decode, and comes back;
+   the parts that need an extra say so in a sentence; every module that needs none can be imported.
 
 The two files are left in dist/.
 """
@@ -47,11 +51,20 @@ sys.exit(f"cannot be imported without extras: {unexpected}" if unexpected else 0
 def build(place: Path, source: Path) -> dict[str, Path]:
     """Wheel and source archive of a copy of `source`, by suffix."""
     copy = place / "tree"
-    leave = shutil.ignore_patterns(".git", ".venv", "build", "dist", "__pycache__", ".*_cache", ".hypothesis", "results")
+    leave = shutil.ignore_patterns(
+        ".git", ".venv", "build", "dist", "__pycache__", ".*_cache", ".hypothesis", "results"
+    )
     shutil.copytree(source, copy, ignore=leave, symlinks=True)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1577836800"}
     command = [sys.executable, "-m", "hatchling", "build", "--directory", str(place / "dist")]
-    subprocess.run(command, cwd=copy, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command,
+        cwd=copy,
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return {path.suffix: path for path in (place / "dist").iterdir()}
 
 
@@ -63,17 +76,36 @@ def same(one: Path, other: Path) -> None:
 
 
 def run(command: Sequence[str | Path], place: Path, status: int = 0) -> str:
-    """A command in the new environment, outside the tree; returns what it printed on both streams."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    ran = subprocess.run([str(word) for word in command], cwd=place, env=kept, capture_output=True, text=True, check=False)
+    """A command in the new environment, outside the tree.
+
+    Returns what it printed on both streams.
+    """
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PYTHON", "VIRTUAL_ENV"))
+    }
+    ran = subprocess.run(
+        [str(word) for word in command],
+        cwd=place,
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if ran.returncode != status:
-        sys.exit(f"{' '.join(map(str, command))}: status {ran.returncode}, not {status}\n{ran.stdout}{ran.stderr}")
+        sys.exit(
+            f"{' '.join(map(str, command))}: status {ran.returncode}, not"
+            f" {status}\n{ran.stdout}{ran.stderr}"
+        )
     return ran.stdout + ran.stderr
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
-    parser.add_argument("--torch", default="torch", help="the torch to install, as pip takes it: torch==2.13.0")
+    parser.add_argument(
+        "--torch", default="torch", help="the torch to install, as pip takes it: torch==2.13.0"
+    )
     torch, began = parser.parse_args().torch, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="release-") as name:
         place = Path(name)
@@ -85,7 +117,10 @@ def main() -> int:
         with tarfile.open(archive) as packed:
             packed.extractall(place / "unpacked", filter="data")
         same(wheel, build(place / "three", next((place / "unpacked").iterdir()))[".whl"])
-        print(f"{wheel.name} ({wheel.stat().st_size / 1e6:.1f} MB), {archive.name}: the same bytes twice, and from the archive")
+        print(
+            f"{wheel.name} ({wheel.stat().st_size / 1e6:.1f} MB), {archive.name}: the same bytes"
+            " twice, and from the archive"
+        )
 
         venv.create(place / "clean", with_pip=True)
         python = place / "clean" / "bin" / "python"
@@ -106,7 +141,10 @@ def main() -> int:
         if TEXT not in run([prototokens, "decode", "small.ptok"], place):
             sys.exit("the text did not come back from few bits")
         run([prototokens, "trace", "chapter.ptok"], place)
-        for arguments, extra in ((["explore"], "explorer"), (["trace", "chapter.ptok", "-o", "x.png"], "plots")):
+        for arguments, extra in (
+            (["explore"], "explorer"),
+            (["trace", "chapter.ptok", "-o", "x.png"], "plots"),
+        ):
             if f"prototokens[{extra}]" not in run([prototokens, *arguments], place, status=2):
                 sys.exit(f"prototokens {' '.join(arguments)} does not name the extra [{extra}]")
         run([prototokens, "doctor"], place)
@@ -115,7 +153,10 @@ def main() -> int:
         for path in (wheel, archive):
             shutil.copy(path, ROOT / "dist")
     seconds = time.monotonic() - began
-    print(f"encode, inspect, decode, verify, trace from the wheel, outside the tree: the text came back; {seconds:.0f} s")
+    print(
+        "encode, inspect, decode, verify, trace from the wheel, outside the tree: the text came"
+        f" back; {seconds:.0f} s"
+    )
     return 0
 
 

@@ -1,7 +1,10 @@
-"""Tiny random models of every family that is promised, built in memory: no file, no network, milliseconds each.
+"""Tiny random models of every family that is promised, built in memory.
 
-Weights are larger than a fresh model's (`SPREAD`), so that logits differ by more than rounding and a wrong scale or a missing
-soft cap shows. All share one byte-level tokenizer: ids 0 to 255 are the bytes in its own order, 256 and 257 the ends of a text.
+No file, no network, milliseconds each.
+
+Weights are larger than a fresh model's (`SPREAD`), so that logits differ by more than rounding and
+a wrong scale or a missing soft cap shows. All share one byte-level tokenizer: ids 0 to 255 are the
+bytes in its own order, 256 and 257 the ends of a text.
 """
 
 import pytest
@@ -49,7 +52,9 @@ GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
 
 def make_byte_tokenizer():
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    backend = Tokenizer(
+        models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[])
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(["<bos>", "<eos>"])
@@ -63,7 +68,9 @@ def make(model_class, config):
 
 
 def wrap(model_class, config):
-    return FrozenLM(make(model_class, config), make_byte_tokenizer(), name=f"tiny-{config.model_type}")
+    return FrozenLM(
+        make(model_class, config), make_byte_tokenizer(), name=f"tiny-{config.model_type}"
+    )
 
 
 @pytest.fixture
@@ -74,7 +81,9 @@ def byte_tokenizer():
 
 @pytest.fixture(scope="session")
 def tiny_llama():
-    return wrap(LlamaForCausalLM, LlamaConfig(**VOCAB, **SHAPE, **GROUPED, tie_word_embeddings=True))
+    return wrap(
+        LlamaForCausalLM, LlamaConfig(**VOCAB, **SHAPE, **GROUPED, tie_word_embeddings=True)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -84,14 +93,26 @@ def tiny_neox():
 
 @pytest.fixture(scope="session")
 def tiny_gpt2():
-    shape = {"n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": SPREAD}
+    shape = {
+        "n_embd": 24,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": 64,
+        "initializer_range": SPREAD,
+    }
     return wrap(GPT2LMHeadModel, GPT2Config(**VOCAB, **shape))
 
 
 @pytest.fixture(scope="session")
 def tiny_opt():
     """Of two widths, as OPT-350M: 24 at the embeddings and the head, 32 between them, and no final norm."""
-    shape = {"hidden_size": 32, "word_embed_proj_dim": 24, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape = {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 24,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     extra = {"max_position_embeddings": 128, "do_layer_norm_before": False, "init_std": SPREAD}
     return wrap(OPTForCausalLM, OPTConfig(**VOCAB, **shape, **extra))
 
@@ -109,7 +130,9 @@ def tiny_qwen3():
 @pytest.fixture(scope="session")
 def tiny_gemma2():
     """Embeddings scaled by the root of the width, logits capped: at 5, where it shows."""
-    return wrap(Gemma2ForCausalLM, Gemma2Config(**VOCAB, **SHAPE, **GROUPED, final_logit_softcapping=5.0))
+    return wrap(
+        Gemma2ForCausalLM, Gemma2Config(**VOCAB, **SHAPE, **GROUPED, final_logit_softcapping=5.0)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +143,12 @@ def tiny_gemma3():
 
 @pytest.fixture(scope="session")
 def tiny_mamba():
-    shape = {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 2, "initializer_range": SPREAD}
+    shape = {
+        "hidden_size": 32,
+        "state_size": 8,
+        "num_hidden_layers": 2,
+        "initializer_range": SPREAD,
+    }
     return wrap(MambaForCausalLM, MambaConfig(**VOCAB, **shape))
 
 
@@ -149,11 +177,21 @@ def tiny_folder(tiny_llama, tmp_path):
 
 @pytest.fixture(scope="session")
 def tiny_embedder(tmp_path_factory):
-    """A folder with a sentence-embedding model: a random BERT of width 16 over bytes, mean of its states."""
+    """A folder with a sentence-embedding model.
+
+    A random BERT of width 16 over bytes, mean of its states.
+    """
     library = pytest.importorskip("sentence_transformers", reason="needs the extra [metrics]")
     folder = tmp_path_factory.mktemp("embedder")
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
-    make(BertModel, BertConfig(vocab_size=260, max_position_embeddings=512, **shape)).save_pretrained(folder / "bert")
+    shape = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+    }
+    make(
+        BertModel, BertConfig(vocab_size=260, max_position_embeddings=512, **shape)
+    ).save_pretrained(folder / "bert")
     tokenizer = make_byte_tokenizer()
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
     tokenizer.save_pretrained(folder / "bert")

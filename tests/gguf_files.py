@@ -46,11 +46,17 @@ def tiny_model(**changes):
 def gguf_weights(model):
     """Its weights under the format's names, rows of queries and keys in the format's order."""
     config = model.config
-    weights = {"token_embd.weight": model.model.embed_tokens.weight, "output_norm.weight": model.model.norm.weight}
+    weights = {
+        "token_embd.weight": model.model.embed_tokens.weight,
+        "output_norm.weight": model.model.norm.weight,
+    }
     for number, block in enumerate(model.model.layers):
         for ours, theirs in MAPS.items():
             weight = block.get_submodule(ours).weight
-            heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(theirs)
+            heads = {
+                "attn_q": config.num_attention_heads,
+                "attn_k": config.num_key_value_heads,
+            }.get(theirs)
             if heads is not None:
                 weight = weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
             weights[f"blk.{number}.{theirs}.weight"] = weight
@@ -104,7 +110,9 @@ def write_gguf(
     for name, weight in gguf_weights(model).items():
         if name in leave_out:
             continue
-        numbers = gguf.GGMLQuantizationType.F32 if weight.ndim == 1 else gguf.GGMLQuantizationType[kind]
+        numbers = (
+            gguf.GGMLQuantizationType.F32 if weight.ndim == 1 else gguf.GGMLQuantizationType[kind]
+        )
         writer.add_tensor(name, gguf.quantize(weight, numbers), raw_dtype=numbers)
     for name, array in extra:
         writer.add_tensor(name, array)

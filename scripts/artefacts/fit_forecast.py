@@ -1,18 +1,21 @@
 """Fit the forecast's coefficients to rows of real fits, and judge it on rows that were held out.
 
     python scripts/artefacts/fit_forecast.py --rows results/front/rows.jsonl results/held/rows.jsonl
-    python scripts/artefacts/fit_forecast.py --rows results/front/rows.jsonl --check    # judge the package, write nothing
-    python scripts/artefacts/fit_forecast.py --report                # the table of results/front/README.md
+    python scripts/artefacts/fit_forecast.py --rows results/front/rows.jsonl --check # judge the
+    package, write nothing python scripts/artefacts/fit_forecast.py --report # the table of
+    results/front/README.md
 
-Rows are those of `studies/front.py`. For each recipe, the log of the steps is a weighted sum of the features of
-`planning.forecast` and an offset for each model, with logistic noise; a row that ran out of steps says that it takes more.
-The likelihood is maximised with a weak pull of the weights towards zero and of the offsets towards each other. Held out are
-whole passages, a fifth at a time: no passage is on both sides. The rank correlation is Spearman's, of forecast steps and steps;
-rows that were not exact count as more steps than any. `within` is the mean of the correlations inside cells of one model,
-layout and length, where nothing but the text differs.
+Rows are those of `studies/front.py`. For each recipe, the log of the steps is a weighted sum of the
+features of `planning.forecast` and an offset for each model, with logistic noise; a row that ran
+out of steps says that it takes more. The likelihood is maximised with a weak pull of the weights
+towards zero and of the offsets towards each other. Held out are whole passages, a fifth at a time:
+no passage is on both sides. The rank correlation is Spearman's, of forecast steps and steps; rows
+that were not exact count as more steps than any. `within` is the mean of the correlations inside
+cells of one model, layout and length, where nothing but the text differs.
 
-Models should be well trained: one that holds next to nothing (early snapshots of a training run) is far from what an offset
-can tell, and would bend the weights for all. Recipes that the rows do not have are kept as they are in the file.
+Models should be well trained: one that holds next to nothing (early snapshots of a training run) is
+far from what an offset can tell, and would bend the weights for all. Recipes that the rows do not
+have are kept as they are in the file.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ from prototokens.recipe import Recipe
 HOME = Path(__file__).parents[2] / "src/prototokens/planning/forecast.json"
 FOLDS = 5
 PULL = 0.01  # of the weights towards zero, in squared units; the constant is free
-BETWEEN = 0.5  # how far models are taken to lie apart before any two are known, in the log of the steps
+BETWEEN = (
+    0.5  # how far models are taken to lie apart before any two are known, in the log of the steps
+)
 CELL = 6  # rows of a cell, at least, for a correlation inside it
 
 
@@ -63,9 +68,14 @@ class Rows:
         found = {name: values[kept] for name, values in self.found.items()}
         cell = [one for one, keep in zip(self.cell, kept.tolist(), strict=True) if keep]
         return replace(
-            self, found=found, model=self.model[kept], log_steps=self.log_steps[kept], exact=self.exact[kept],
-            fold=self.fold[kept], cell=cell,
-        )  # fmt: skip
+            self,
+            found=found,
+            model=self.model[kept],
+            log_steps=self.log_steps[kept],
+            exact=self.exact[kept],
+            fold=self.fold[kept],
+            cell=cell,
+        )
 
 
 class Fitted(NamedTuple):
@@ -83,7 +93,10 @@ def read(paths: list[Path]) -> dict[str, list[dict]]:
     for path in paths:
         for line in path.read_text().splitlines():
             row = json.loads(line)
-            which = [row[name] for name in ("fingerprint", "dtype", "layout", "recipe", "seed", "ids_sha256")]
+            which = [
+                row[name]
+                for name in ("fingerprint", "dtype", "layout", "recipe", "seed", "ids_sha256")
+            ]
             kept.setdefault(json.dumps(which, sort_keys=True), row)
     by_recipe: dict[str, list[dict]] = defaultdict(list)
     for row in kept.values():
@@ -98,7 +111,10 @@ def tensors(rows: list[dict]) -> Rows:
     parts = []
     for row in rows:
         layout = Layout.named(row["layout"])
-        bits, tokens = (torch.tensor([value], dtype=torch.float64) for value in (row["nats"] / math.log(2), row["length"]))
+        bits, tokens = (
+            torch.tensor([value], dtype=torch.float64)
+            for value in (row["nats"] / math.log(2), row["length"])
+        )
         parts.append(features(bits, tokens, layout, row["floats"] // layout.vectors))
     # A passage is the same at every length: its fold is drawn from its name, not from its ids.
     passages = [f"{row['model']} {row.get('source')} {row['passage']}" for row in rows]
@@ -106,10 +122,20 @@ def tensors(rows: list[dict]) -> Rows:
     return Rows(
         {name: torch.cat([part[name] for part in parts]) for name in parts[0]},
         torch.tensor([fingerprints.index(row["fingerprint"]) for row in rows]),
-        torch.tensor([float(max(1, row["steps"] if row["exact"] else row["recipe"]["steps"])) for row in rows]).double().log(),
+        torch.tensor(
+            [
+                float(max(1, row["steps"] if row["exact"] else row["recipe"]["steps"]))
+                for row in rows
+            ]
+        )
+        .double()
+        .log(),
         torch.tensor([bool(row["exact"]) for row in rows]),
         torch.tensor(folds),
-        [(row["fingerprint"], row["dtype"], row.get("source"), row["layout"], row["length"]) for row in rows],
+        [
+            (row["fingerprint"], row["dtype"], row.get("source"), row["layout"], row["length"])
+            for row in rows
+        ],
         fingerprints,
         [f"{named[fingerprint]} ({fingerprint[:8]})" for fingerprint in fingerprints],
     )
@@ -133,7 +159,11 @@ def solve(rows: Rows) -> Fitted:
     log_spread = torch.tensor(-1.0, dtype=torch.float64, requires_grad=True)
     chosen = [weights, offsets, log_spread]
     optimiser = torch.optim.LBFGS(
-        chosen, max_iter=2000, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        chosen,
+        max_iter=2000,
+        tolerance_grad=1e-10,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:
@@ -148,18 +178,28 @@ def solve(rows: Rows) -> Fitted:
     seen = offsets.detach()[rows.model.unique()]
     # The spread of the offsets, with what was taken beforehand counted as one more model.
     between = math.sqrt((BETWEEN**2 + float((seen**2).sum())) / (1 + len(seen)))
-    return Fitted((weights / scale).detach(), offsets.detach(), float(log_spread.detach().exp()), between)
+    return Fitted(
+        (weights / scale).detach(), offsets.detach(), float(log_spread.detach().exp()), between
+    )
 
 
 def curve(rows: Rows, fitted: Fitted) -> Curve:
     """As the package uses it."""
     weights = {name: float(value) for name, value in zip(rows.found, fitted.weights, strict=True)}
-    return Curve(weights, fitted.spread, fitted.between, dict(zip(rows.fingerprints, map(float, fitted.offsets), strict=True)))
+    return Curve(
+        weights,
+        fitted.spread,
+        fitted.between,
+        dict(zip(rows.fingerprints, map(float, fitted.offsets), strict=True)),
+    )
 
 
 def predicted(rows: Rows, by: Curve) -> tuple[Tensor, Tensor]:
     """The log of the median steps that is forecast for each row, and the spread around it."""
-    mu, spread = torch.zeros(len(rows), dtype=torch.float64), torch.zeros(len(rows), dtype=torch.float64)
+    mu, spread = (
+        torch.zeros(len(rows), dtype=torch.float64),
+        torch.zeros(len(rows), dtype=torch.float64),
+    )
     for number, fingerprint in enumerate(rows.fingerprints):
         kept = rows.model == number
         found = {name: values[kept] for name, values in rows.found.items()}
@@ -169,7 +209,9 @@ def predicted(rows: Rows, by: Curve) -> tuple[Tensor, Tensor]:
 
 def ranks(values: Tensor) -> Tensor:
     """Ranks, equal values sharing the mean of theirs."""
-    return (values[:, None] > values).sum(1).double() + (values[:, None] == values).sum(1).double() / 2
+    return (values[:, None] > values).sum(1).double() + (values[:, None] == values).sum(
+        1
+    ).double() / 2
 
 
 def spearman(a: Tensor, b: Tensor) -> float | None:
@@ -189,7 +231,8 @@ def judge(rows: Rows, mu: Tensor, spread: Tensor) -> dict[str, float | int | Non
         if int(kept.sum()) >= CELL and (value := spearman(mu[kept], happened[kept])) is not None:
             inside.append(value)
     missed = (mu - rows.log_steps)[rows.exact].abs()
-    # At each row's own end: was it exact by then? For the budget's rows that is the forecast of success.
+    # At each row's own end: was it exact by then? For the budget's rows that is the forecast of
+    # success.
     out = {
         "rows": len(rows),
         "rank_correlation": spearman(mu, happened),
@@ -197,16 +240,23 @@ def judge(rows: Rows, mu: Tensor, spread: Tensor) -> dict[str, float | int | Non
         "log_likelihood": float(log_likelihood(rows, mu, spread).mean()),
         "steps_off_by_median": math.exp(float(missed.median())) if len(missed) else None,
     }
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in out.items()}
+    return {
+        name: round(value, 3) if isinstance(value, float) else value for name, value in out.items()
+    }
 
 
 def held_out(rows: Rows) -> dict[str, float | int | None]:
     """Judged on each fifth of the passages by what the other four gave."""
-    mu, spread = torch.zeros(len(rows), dtype=torch.float64), torch.zeros(len(rows), dtype=torch.float64)
+    mu, spread = (
+        torch.zeros(len(rows), dtype=torch.float64),
+        torch.zeros(len(rows), dtype=torch.float64),
+    )
     for fold in range(FOLDS):
         kept = rows.fold == fold
         if bool(kept.any()) and not bool(kept.all()):
-            mu[kept], spread[kept] = predicted(rows.where(kept), curve(rows, solve(rows.where(~kept))))
+            mu[kept], spread[kept] = predicted(
+                rows.where(kept), curve(rows, solve(rows.where(~kept)))
+            )
     return judge(rows, mu, spread)
 
 
@@ -225,23 +275,46 @@ def unseen_models(rows: Rows) -> dict[str, dict[str, float | int | None]]:
 
 def judgement(recipes: dict[str, dict]) -> Table:
     """How good the shipped forecast is on rows that were held out, as the file with its coefficients records it."""
-    columns = ["recipe", "rows judged", "rows in all", "rank correlation", "within a cell", "steps off by, median"]
+    columns = [
+        "recipe",
+        "rows judged",
+        "rows in all",
+        "rank correlation",
+        "within a cell",
+        "steps off by, median",
+    ]
     cells = []
     for recipe, values in recipes.items():
         parts = {"passages held out": values["held_out"]}
-        parts |= {f"all of {name}, none of it seen": found for name, found in values["unseen_models"].items()}
+        parts |= {
+            f"all of {name}, none of it seen": found
+            for name, found in values["unseen_models"].items()
+        }
         for name, found in parts.items():
             numbers = [found["rank_correlation"], found["within"], found["steps_off_by_median"]]
-            cells.append([recipe, name, found["rows"], *("-" if number is None else f"{number:.2f}" for number in numbers)])
+            cells.append(
+                [
+                    recipe,
+                    name,
+                    found["rows"],
+                    *("-" if number is None else f"{number:.2f}" for number in numbers),
+                ]
+            )
     return Table("forecast", columns, cells)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", nargs="+", type=Path, default=[])
-    parser.add_argument("--check", action="store_true", help="judge the coefficients of the package on these rows")
+    parser.add_argument(
+        "--check", action="store_true", help="judge the coefficients of the package on these rows"
+    )
     parser.add_argument("--out", type=Path, default=HOME)
-    parser.add_argument("--report", action="store_true", help="write the table of the page from the package's file")
+    parser.add_argument(
+        "--report", action="store_true", help="write the table of the page from the package's file"
+    )
     parser.add_argument("--page", type=Path, default=Path("results/front/README.md"))
     args = parser.parse_args()
     if args.report:
@@ -251,17 +324,28 @@ def main() -> None:
     for name, rows in read(args.rows).items():
         some = tensors(rows)
         if args.check:
-            print(json.dumps({"recipe": name, **judge(some, *predicted(some, Curve.of(Recipe.named(name))))}))
+            print(
+                json.dumps(
+                    {"recipe": name, **judge(some, *predicted(some, Curve.of(Recipe.named(name))))}
+                )
+            )
             continue
         fitted = solve(some)
         offsets = {
-            fingerprint: {"name": model, "offset": round(float(offset), 4), "rows": int((some.model == number).sum())}
+            fingerprint: {
+                "name": model,
+                "offset": round(float(offset), 4),
+                "rows": int((some.model == number).sum()),
+            }
             for number, (fingerprint, model, offset) in enumerate(
                 zip(some.fingerprints, some.names, fitted.offsets, strict=True)
             )
         }
         made[name] = {
-            "weights": {feature: round(float(value), 4) for feature, value in zip(some.found, fitted.weights, strict=True)},
+            "weights": {
+                feature: round(float(value), 4)
+                for feature, value in zip(some.found, fitted.weights, strict=True)
+            },
             "spread": round(fitted.spread, 4),
             "between": round(fitted.between, 4),
             "models": offsets,
@@ -269,17 +353,29 @@ def main() -> None:
                 "count": len(some),
                 "exact": int(some.exact.sum()),
                 "files": sorted(f"{path.parent.name}/{path.name}" for path in args.rows),
-                "recipes": [json.loads(one) for one in sorted({json.dumps(row["recipe"], sort_keys=True) for row in rows})],
+                "recipes": [
+                    json.loads(one)
+                    for one in sorted({json.dumps(row["recipe"], sort_keys=True) for row in rows})
+                ],
             },
             "held_out": held_out(some),
             "unseen_models": unseen_models(some),
-        }  # fmt: skip
+        }
         print(
-            json.dumps({"recipe": name, **{key: made[name][key] for key in ("weights", "held_out", "unseen_models")}}, indent=1)
+            json.dumps(
+                {
+                    "recipe": name,
+                    **{key: made[name][key] for key in ("weights", "held_out", "unseen_models")},
+                },
+                indent=1,
+            )
         )
     if made:
         before = json.loads(args.out.read_text())["recipes"] if args.out.exists() else {}
-        whole = {"made_by": "scripts/artefacts/fit_forecast.py", "recipes": dict(sorted({**before, **made}.items()))}
+        whole = {
+            "made_by": "scripts/artefacts/fit_forecast.py",
+            "recipes": dict(sorted({**before, **made}.items())),
+        }
         args.out.write_text(json.dumps(whole, indent=1) + "\n")
 
 

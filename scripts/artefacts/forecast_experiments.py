@@ -1,9 +1,10 @@
 """Write lab/catalogue.json: what each experiment takes at --scale smoke, for the list that `reproduce` prints.
 
-To make all jobs the model has to be loaded and texts have to be sampled: too long for a list. So it reads what is left here:
-the position-steps that each experiment's jobs are forecast to take on the built-in model and the default texts, and the speed
-of the machine that this ran on. `reproduce --plan` does the same for any model, texts and scale where it is called. To be run
-again when an experiment's sizes, the built-in model or the forecast of fits change.
+To make all jobs the model has to be loaded and texts have to be sampled: too long for a list. So it
+reads what is left here: the position-steps that each experiment's jobs are forecast to take on the
+built-in model and the default texts, and the speed of the machine that this ran on.
+`reproduce --plan` does the same for any model, texts and scale where it is called. To be run again
+when an experiment's sizes, the built-in model or the forecast of fits change.
 
     python scripts/artefacts/forecast_experiments.py
 """
@@ -28,7 +29,12 @@ def main() -> int:
     lm = models.load("builtin")
     facts = models.facts(lm)
     recipe = Recipe.named("fast", steps=STEPS["smoke"])
-    config = Config(facts, Texts(lm, DEFAULT_TEXTS), recipe=recipe, facts_of=lambda name: models.facts(models.load(name)))
+    config = Config(
+        facts,
+        Texts(lm, DEFAULT_TEXTS),
+        recipe=recipe,
+        facts_of=lambda name: models.facts(models.load(name)),
+    )
     jobs = {name: experiments.named(name).jobs(config) for name in catalogue.EXPERIMENTS}
     made = {
         "fingerprint": facts.fingerprint,
@@ -40,7 +46,10 @@ def main() -> int:
     }
     place = Path(catalogue.__file__).with_name("catalogue.json")
     place.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{place.name}: {made['smoke_all'] / made['position_steps_per_second']:.0f} seconds for all\n")
+    sys.stdout.write(
+        f"{place.name}: {made['smoke_all'] / made['position_steps_per_second']:.0f} seconds for"
+        " all\n"
+    )
     return 0
 
 

@@ -1,6 +1,9 @@
-r"""Measure an encoder again and write what was found into its folder: held-out accuracy, rates and proof.
+r"""Measure an encoder again and write what was found into its folder.
 
-    python scripts/artefacts/measure_encoder.py build/encoder/mixed-4 --texts file:books_val.parquet \
+Held-out accuracy, rates and proof.
+
+    python scripts/artefacts/measure_encoder.py build/encoder/mixed-4 --texts file:books_val.parquet
+    \
         --lengths 4 8 16 24 32
 
 The rate at which fits go on from the encoder's vectors is chosen on other passages than the proof.
@@ -24,7 +27,9 @@ from prototokens.training.proof import prove, tune
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("encoder", type=Path, help="its folder, which is changed")
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--texts", default="sample")
@@ -47,7 +52,8 @@ def main() -> None:
     held_out = texts.passages(args.measured, encoder.shape.max_length)
     encoder.config["held_out"] = of_encoder(lm, encoder, [one.ids for one in held_out], args.texts)
     encoder.config["proof"] = [
-        prove(lm, encoder, [one.ids for one in texts.passages(args.passages, n)], recipe, log) for n in args.lengths
+        prove(lm, encoder, [one.ids for one in texts.passages(args.passages, n)], recipe, log)
+        for n in args.lengths
     ]
     encoder.save(args.encoder, write_card(encoder))
 

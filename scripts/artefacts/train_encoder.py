@@ -1,12 +1,15 @@
-"""Train the encoders that ship for the built-in model: of five vectors, refined (mixed:4), and of nine, in one pass (tiled:8).
+"""Train the encoders that ship for the built-in model.
 
-    python scripts/artefacts/train_encoder.py --data 'data/books_train-*.parquet' --held-out data/books_val.parquet --hours 8
-    python scripts/artefacts/train_encoder.py ... --only mixed:4 --out build/encoder
+Of five vectors, refined (mixed:4), and of nine, in one pass (tiled:8).
 
-`--hours` is shared between them by `SHARES`: the pace of a few trial steps tells how many steps that makes. Each is then a
-plain run of `prototokens train-encoder`, whose command is printed first, so it can be taken up again, or made longer, by that
-command alone. The finished folders are to be copied into src/prototokens/builtin/encoder/, where they are found by the model's
-fingerprint.
+    python scripts/artefacts/train_encoder.py --data 'data/books_train-*.parquet' --held-out
+    data/books_val.parquet --hours 8 python scripts/artefacts/train_encoder.py ... --only mixed:4
+    --out build/encoder
+
+`--hours` is shared between them by `SHARES`: the pace of a few trial steps tells how many steps
+that makes. Each is then a plain run of `prototokens train-encoder`, whose command is printed first,
+so it can be taken up again, or made longer, by that command alone. The finished folders are to be
+copied into src/prototokens/builtin/encoder/, where they are found by the model's fingerprint.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from prototokens.training.config import Training
 from prototokens.training.train import Running, Trainer
 
 TRIAL_STEPS = 6
-# For each layout, what is passed on to train-encoder: a first choice, of which studies/encoder_variants.py is to judge.
+# For each layout, what is passed on to train-encoder: a first choice, of which
+# studies/encoder_variants.py is to judge.
 ENCODERS = {
     "mixed:4": {
         "max-length": 32,
@@ -74,14 +78,23 @@ def steps_for(lm: pt.FrozenLM, layout: str, seconds: float, compiled: bool) -> i
     """How many steps fit into so many seconds, by a trial on texts that need no reading."""
     own = ENCODERS[layout]
     shape = Shape(
-        layout=layout, max_length=own["max-length"], width=own["width"], layers=own["layers"], heads=own["heads"],
-        feed_forward=4 * own["width"], refinements=own["refinements"],
-    )  # fmt: skip
+        layout=layout,
+        max_length=own["max-length"],
+        width=own["width"],
+        layers=own["layers"],
+        heads=own["heads"],
+        feed_forward=4 * own["width"],
+        refinements=own["refinements"],
+    )
     dtype = "bfloat16" if bfloat16_pays(lm.device) else "float32"
     training = Training(texts="random-tokens", pool=20_000, dtype=dtype, rows=own["rows"])
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(lm, shape, training, Running(Path(folder), texts_measured=1, compile=compiled))
-        for step in range(TRIAL_STEPS):  # the first ones are slower: memory is taken, or the network compiled
+        trainer = Trainer(
+            lm, shape, training, Running(Path(folder), texts_measured=1, compile=compiled)
+        )
+        for step in range(
+            TRIAL_STEPS
+        ):  # the first ones are slower: memory is taken, or the network compiled
             trainer.step(step)
         began = time.monotonic()
         for step in range(TRIAL_STEPS):
@@ -90,8 +103,15 @@ def steps_for(lm: pt.FrozenLM, layout: str, seconds: float, compiled: bool) -> i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, help="files to train on, as train-encoder's file: takes them")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        help="files to train on, as train-encoder's file: takes them",
+    )
     parser.add_argument("--held-out", required=True, help="a file that is measured on")
     parser.add_argument("--model", default="builtin")
     parser.add_argument("--hours", type=float, required=True, help="of training, in all")
@@ -109,10 +129,33 @@ def main() -> None:
     for layout in [args.only] if args.only else ENCODERS:
         hours = args.hours * (1.0 if args.only else SHARES[layout])
         steps = args.steps or steps_for(lm, layout, 3600 * hours, args.compile)
-        command = [sys.executable, "-m", "prototokens", "train-encoder", "--model", args.model, "--layout", layout]
-        command += [word for name, value in ENCODERS[layout].items() for word in (f"--{name}", str(value))]
-        command += ["--texts", texts, "--held-out", f"file:{args.held_out}", "--steps", str(steps), "--force"]
-        command += ["-o", str(args.out / layout.replace(":", "-")), *(["--compile"] if args.compile else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "prototokens",
+            "train-encoder",
+            "--model",
+            args.model,
+            "--layout",
+            layout,
+        ]
+        command += [
+            word for name, value in ENCODERS[layout].items() for word in (f"--{name}", str(value))
+        ]
+        command += [
+            "--texts",
+            texts,
+            "--held-out",
+            f"file:{args.held_out}",
+            "--steps",
+            str(steps),
+            "--force",
+        ]
+        command += [
+            "-o",
+            str(args.out / layout.replace(":", "-")),
+            *(["--compile"] if args.compile else []),
+        ]
         print(shlex.join(command), flush=True)
         if not args.dry_run:
             subprocess.run(command, check=True)

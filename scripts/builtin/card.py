@@ -1,6 +1,9 @@
-"""Write the built-in model's card: its loss picture from the training log, held-out figures, samples.
+"""Write the built-in model's card.
 
-    python scripts/builtin/card.py --model build/builtin/model --work build/builtin --held-out books_val.parquet \
+Its loss picture from the training log, held-out figures, samples.
+
+    python scripts/builtin/card.py --model build/builtin/model --work build/builtin --held-out
+    books_val.parquet \
         --data "664 public-domain English books" --machine "two cores"
 
 Everything in the card is read from the log, measured here, or given on the command line.
@@ -20,7 +23,11 @@ import torch
 from train import Config, nats_per_token, read_meta
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-PROMPTS = ("The captain looked at the sea and", '"My dear Anne," said', "It was the last evening of")
+PROMPTS = (
+    "The captain looked at the sea and",
+    '"My dear Anne," said',
+    "It was the last evening of",
+)
 
 CARD = """---
 license: apache-2.0
@@ -87,8 +94,19 @@ def draw_loss(log: Path, decay_start: int, path: Path) -> None:
     axes.plot(*zip(*held, strict=True), color="#1f4e8c", linewidth=1.6, label="held-out books")
     falls = [row["tokens"] / 1e6 for row in rows if row["step"] > decay_start]
     if falls:
-        axes.axvspan(falls[0], tokens[-1], color="#f2e6c9", alpha=0.6, linewidth=0, label="rate falls to zero")
-    axes.set(xlabel="tokens seen (millions)", ylabel="nats a token", ylim=(min(nats) - 0.2, min(7.0, max(nats))))
+        axes.axvspan(
+            falls[0],
+            tokens[-1],
+            color="#f2e6c9",
+            alpha=0.6,
+            linewidth=0,
+            label="rate falls to zero",
+        )
+    axes.set(
+        xlabel="tokens seen (millions)",
+        ylabel="nats a token",
+        ylim=(min(nats) - 0.2, min(7.0, max(nats))),
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
@@ -101,17 +119,32 @@ def sample(model: LlamaForCausalLM, tokenizer, prompt: str) -> str:
     ids = torch.tensor([tokenizer.encode(prompt, add_special_tokens=False)])
     writer: Any = model
     out = writer.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=0.8, top_k=0, max_new_tokens=60, pad_token_id=0
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=True,
+        temperature=0.8,
+        top_k=0,
+        max_new_tokens=60,
+        pad_token_id=0,
     )
     text = tokenizer.decode(out[0, ids.shape[1] :]).replace("\n", " ").strip()
     return f"> **{prompt}** {text}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="the finished model's folder; the card goes there")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, help="the finished model's folder; the card goes there"
+    )
     parser.add_argument("--work", type=Path, required=True, help="the training's work folder")
-    parser.add_argument("--held-out", nargs="+", required=True, help="held-out texts, in the forms of train_builtin.py")
+    parser.add_argument(
+        "--held-out",
+        nargs="+",
+        required=True,
+        help="held-out texts, in the forms of train_builtin.py",
+    )
     parser.add_argument("--column", default="text")
     parser.add_argument("--windows", type=int, help="of the held-out texts; all by default")
     parser.add_argument("--data", required=True, help="what it was trained on, in words")
@@ -122,22 +155,45 @@ def main() -> None:
     stored = LlamaForCausalLM.from_pretrained(args.model, dtype="auto").dtype
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     ids = args.work / "held-out.bin"
-    bytes_in_all = sum(len(text.encode()) for source in args.held_out for text in builtin_data.read_texts(source, args.column))
+    bytes_in_all = sum(
+        len(text.encode())
+        for source in args.held_out
+        for text in builtin_data.read_texts(source, args.column)
+    )
     nats = nats_per_token(model, ids, config.context, args.windows)
     tokens_in_all = ids.stat().st_size // 2
     draw_loss(args.work / "log.jsonl", config.decay_start, args.model / "loss.png")
     card = CARD.format(
-        parameters=model.num_parameters(), dtype=str(stored).removeprefix("torch."), d_model=config.d_model,
-        layers=config.layers, heads=config.heads, feed_forward=config.feed_forward, vocabulary=config.vocab_size,
-        max_context=config.max_context, context=config.context, tokens=steps * config.tokens_per_step, steps=steps,
-        tokens_per_step=config.tokens_per_step, data=args.data, muon_lr=config.muon_lr, adam_lr=config.adam_lr,
-        decay=config.decay, short_context=config.short_context, origin=origin(config), hours=seconds / 3600,
-        machine=args.machine, nats=nats,
-        bits=nats * tokens_in_all / bytes_in_all / math.log(2), windows=args.windows or "all",
+        parameters=model.num_parameters(),
+        dtype=str(stored).removeprefix("torch."),
+        d_model=config.d_model,
+        layers=config.layers,
+        heads=config.heads,
+        feed_forward=config.feed_forward,
+        vocabulary=config.vocab_size,
+        max_context=config.max_context,
+        context=config.context,
+        tokens=steps * config.tokens_per_step,
+        steps=steps,
+        tokens_per_step=config.tokens_per_step,
+        data=args.data,
+        muon_lr=config.muon_lr,
+        adam_lr=config.adam_lr,
+        decay=config.decay,
+        short_context=config.short_context,
+        origin=origin(config),
+        hours=seconds / 3600,
+        machine=args.machine,
+        nats=nats,
+        bits=nats * tokens_in_all / bytes_in_all / math.log(2),
+        windows=args.windows or "all",
         samples="\n\n".join(sample(model, tokenizer, prompt) for prompt in PROMPTS),
-    )  # fmt: skip
+    )
     (args.model / "README.md").write_text(card)
-    print(f"{nats:.4f} nats a token, {nats * tokens_in_all / bytes_in_all / math.log(2):.4f} bits a byte")
+    print(
+        f"{nats:.4f} nats a token, {nats * tokens_in_all / bytes_in_all / math.log(2):.4f} bits a"
+        " byte"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""Where the built-in model's training tokens come from: texts, a tokenizer trained on them, one long array of ids.
+"""Where the built-in model's training tokens come from.
 
-Everything here is a function of its arguments and a seed, so that a run killed at any moment finds the same batches again.
+Texts, a tokenizer trained on them, one long array of ids.
+
+Everything here is a function of its arguments and a seed, so that a run killed at any moment finds
+the same batches again.
 """
 
 from __future__ import annotations
@@ -17,22 +20,26 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from prototokens.lab.documents import slices
 
 END_OF_TEXT = "<|endoftext|>"
-SLICE = 1 << 19  # characters given to the tokenizer at a time: bounds memory, costs at most one merge a slice
+SLICE = (
+    1 << 19
+)  # characters given to the tokenizer at a time: bounds memory, costs at most one merge a slice
 
 
 def read_texts(source: str, column: str = "text") -> Iterator[str]:
     """The texts of one source, in order.
 
     Args:
-        source: a parquet file, a text file, a folder of either, or `hub:ID[@REVISION]` (Hugging Face `datasets`,
-            split "train").
+        source: a parquet file, a text file, a folder of either, or `hub:ID[@REVISION]` (Hugging
+            Face `datasets`, split "train").
         column: the column that holds the text, for parquet and hub data sets.
     """
     if source.startswith("hub:"):
         import datasets  # pyright: ignore[reportMissingImports]  # asked for by name: pip install datasets
 
         name, _, revision = source.removeprefix("hub:").partition("@")
-        for row in datasets.load_dataset(name, revision=revision or None, split="train", streaming=True):
+        for row in datasets.load_dataset(
+            name, revision=revision or None, split="train", streaming=True
+        ):
             yield row[column]
         return
     path = Path(source)
@@ -48,7 +55,9 @@ def read_texts(source: str, column: str = "text") -> Iterator[str]:
         yield path.read_text(encoding="utf-8")
 
 
-def train_tokenizer(sources: Iterable[str], column: str, vocab_size: int, every: int = 8) -> Tokenizer:
+def train_tokenizer(
+    sources: Iterable[str], column: str, vocab_size: int, every: int = 8
+) -> Tokenizer:
     """A byte-level BPE tokenizer: no normaliser, so that any text comes back byte for byte.
 
     Args:
@@ -63,21 +72,38 @@ def train_tokenizer(sources: Iterable[str], column: str, vocab_size: int, every:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    pieces = (piece for source in sources for text in read_texts(source, column) for piece in slices(text, SLICE))
-    tokenizer.train_from_iterator((piece for i, piece in enumerate(pieces) if i % every == 0), trainer)
+    pieces = (
+        piece
+        for source in sources
+        for text in read_texts(source, column)
+        for piece in slices(text, SLICE)
+    )
+    tokenizer.train_from_iterator(
+        (piece for i, piece in enumerate(pieces) if i % every == 0), trainer
+    )
     return tokenizer
 
 
 def tokenise(tokenizer: Tokenizer, sources: Iterable[str], column: str, path: Path) -> int:
-    """Write the ids of all texts to `path` as uint16, each text behind an end-of-text id; returns their number."""
+    """Write the ids of all texts to `path` as uint16, each text behind an end-of-text id.
+
+    Returns their number.
+    """
     end = tokenizer.token_to_id(END_OF_TEXT)
     count = 0
     partial = path.with_suffix(".partial")
     with partial.open("wb") as out:
         for source in sources:
             for text in read_texts(source, column):
-                encodings = tokenizer.encode_batch_fast(list(slices(text, SLICE)), add_special_tokens=False)
-                ids = np.concatenate([np.array([end], dtype=np.uint16), *(np.array(e.ids, dtype=np.uint16) for e in encodings)])
+                encodings = tokenizer.encode_batch_fast(
+                    list(slices(text, SLICE)), add_special_tokens=False
+                )
+                ids = np.concatenate(
+                    [
+                        np.array([end], dtype=np.uint16),
+                        *(np.array(e.ids, dtype=np.uint16) for e in encodings),
+                    ]
+                )
                 out.write(ids.tobytes())
                 count += len(ids)
         out.flush()
@@ -102,8 +128,8 @@ def prepare(work: Path, sources: list[str], column: str, vocab_size: int) -> tup
 class Windows:
     """Batches of windows of ids: batch `step` is a pure function of (file, context, seed, step).
 
-    The file is cut into windows of `context` ids (plus the one that follows); each epoch visits all of them once in an order
-    drawn from (seed, epoch).
+    The file is cut into windows of `context` ids (plus the one that follows); each epoch visits all
+    of them once in an order drawn from (seed, epoch).
     """
 
     def __init__(self, path: Path, context: int, seed: int):
@@ -112,14 +138,20 @@ class Windows:
         self.seed = seed
         self.count = (len(self.ids) - 1) // context
         if self.count == 0:
-            raise SystemExit(f"{path} holds {len(self.ids)} ids, fewer than one window of {context}: give more text")
+            raise SystemExit(
+                f"{path} holds {len(self.ids)} ids, fewer than one window of {context}: give more"
+                " text"
+            )
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def window(self, serial: int) -> np.ndarray:
         """The window that comes `serial`-th in the whole run, `[context + 1]`."""
         epoch, place = divmod(serial, self.count)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            self._epoch, self._order = (
+                epoch,
+                np.random.default_rng([self.seed, epoch]).permutation(self.count),
+            )
         start = int(self._order[place]) * self.context
         return np.asarray(self.ids[start : start + self.context + 1], dtype=np.int64)
 

@@ -39,18 +39,39 @@ error.
 def page() -> str:
     """The page as the commands stand."""
     commands = sorted(cli.commands.items())
-    listed = [f"- [`{name}`](#prototokens-{name}): {command.get_short_help_str(limit=200)}" for name, command in commands]
-    return "\n".join([INTRODUCTION, *listed, "", *(line for name, command in commands for line in _section(name, command))])
+    listed = [
+        f"- [`{name}`](#prototokens-{name}): {command.get_short_help_str(limit=200)}"
+        for name, command in commands
+    ]
+    return "\n".join(
+        [
+            INTRODUCTION,
+            *listed,
+            "",
+            *(line for name, command in commands for line in _section(name, command)),
+        ]
+    )
 
 
 def _section(name: str, command: click.Command) -> list[str]:
-    arguments = [parameter.make_metavar(click.Context(command)) for parameter in command.params if _is_argument(parameter)]
-    lines = [f"## prototokens {name}", "", f"`{' '.join(['prototokens', name, *arguments, '[OPTIONS]'])}`", ""]
+    arguments = [
+        parameter.make_metavar(click.Context(command))
+        for parameter in command.params
+        if _is_argument(parameter)
+    ]
+    lines = [
+        f"## prototokens {name}",
+        "",
+        f"`{' '.join(['prototokens', name, *arguments, '[OPTIONS]'])}`",
+        "",
+    ]
     lines += [inspect.cleandoc(command.help or ""), ""]
     if command.epilog:
         lines += ["```text", *command.epilog.strip("\b\n").splitlines(), "```", ""]
     lines += ["| option | meaning |", "|---|---|"]
-    lines += [_option(parameter) for parameter in command.params if isinstance(parameter, click.Option)]
+    lines += [
+        _option(parameter) for parameter in command.params if isinstance(parameter, click.Option)
+    ]
     lines += ["", "With `--json`:", "", "| key | meaning |", "|---|---|"]
     return [*lines, *(f"| `{key}` | {meaning} |" for key, meaning in KEYS[name].items()), ""]
 
@@ -75,13 +96,19 @@ def _option(option: click.Option) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is out of date")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit with 1 where the page is out of date",
+    )
     check = parser.parse_args().check
     wanted = page()
     if check:
         if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == wanted:
             return 0
-        sys.stderr.write(f"docs/{PAGE.name} is out of date: run python scripts/docs/{Path(__file__).name}\n")
+        sys.stderr.write(
+            f"docs/{PAGE.name} is out of date: run python scripts/docs/{Path(__file__).name}\n"
+        )
         return 1
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(wanted, encoding="utf-8")

@@ -25,7 +25,10 @@ def _formula(found: re.Match[str]) -> str:
 
 
 def _letters(mathml: str) -> str:
-    """Letters of a variant as the letters that Unicode has for it: browsers leave `mathvariant` out (MathML Core)."""
+    """Letters of a variant as the letters that Unicode has for it.
+
+    Browsers leave `mathvariant` out (MathML Core).
+    """
 
     def written(found: re.Match[str]) -> str:
         return f"<{found[1]}>{''.join(_letter(letter, found[2].upper()) for letter in unescape(found[3]))}</{found[1]}>"
@@ -34,7 +37,10 @@ def _letters(mathml: str) -> str:
 
 
 def _letter(letter: str, name: str) -> str:
-    """One letter or digit in a variant: in the block of mathematical letters, or, older ones, among the letter-like symbols."""
+    """One letter or digit in a variant.
+
+    In the block of mathematical letters, or, older ones, among the letter-like symbols.
+    """
     kind = unicodedata.name(letter, "").removeprefix("LATIN ").replace("LETTER ", "")
     for full in (f"MATHEMATICAL {name} {kind}", f"{name} {kind}"):
         try:

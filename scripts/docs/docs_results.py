@@ -1,7 +1,8 @@
 """A hook of mkdocs: the reports of results/ become pages of the site, and links between them and docs/ stay good.
 
-Reports and rows live in results/, outside of the folder of the documentation. In the site that folder is inside it: so
-`../results/` of a page of docs/ loses one step up, and `../docs/` of a report loses its folder.
+Reports and rows live in results/, outside of the folder of the documentation. In the site that
+folder is inside it: so `../results/` of a page of docs/ loses one step up, and `../docs/` of a
+report loses its folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ SHOWN = ("README.md", "report.md")
 
 
 def on_files(files: Files, *, config: Any, **_: Any) -> Files:
-    """Called by mkdocs with the files that it has found: reports, and the pictures beside them, are added."""
+    """Called by mkdocs with the files that it has found.
+
+    Reports, and the pictures beside them, are added.
+    """
     for path in sorted((ROOT / "results").rglob("*")):
         if path.name in SHOWN or path.suffix == ".svg":
             name = path.relative_to(ROOT).as_posix()

@@ -1,4 +1,6 @@
-"""Draw what happens inside while a sentence is decoded: docs/images/inside.png, from a real run on the built-in model.
+"""Draw what happens inside while a sentence is decoded.
+
+Docs/images/inside.png, from a real run on the built-in model.
 
 python scripts/docs/draw_inside.py
 """
@@ -21,7 +23,9 @@ def main() -> int:
     solution = pt.fit(lm, TEXT)
     if not solution.exact:
         sys.exit("the sentence was not held exactly: nothing is drawn")
-    pictures.trace(look(lm, solution), lambda token: lm.decode([token])).savefig(OUT, metadata={"Software": None})
+    pictures.trace(look(lm, solution), lambda token: lm.decode([token])).savefig(
+        OUT, metadata={"Software": None}
+    )
     return 0
 
 

@@ -37,7 +37,8 @@ __all__ = [
     "plan_chunks",
 ]
 
-# Where each public name lives. They are imported at first use: a command that only prints its help must not wait for PyTorch.
+# Where each public name lives. They are imported at first use: a command that only prints its help
+# must not wait for PyTorch.
 _HOMES = {
     "EncodedText": "prototokens.ptok.encoded",
     "FrozenLM": "prototokens.lm.frozen_lm",

@@ -28,7 +28,8 @@ class DecodedText(NamedTuple):
 
     Attributes:
         content: the bytes that come out: vectors, patches and edits together.
-        tokens: their number; `forward_passes`: passes through the model, each chunk in exactly one; `seconds`: wall clock.
+        tokens: their number; `forward_passes`: passes through the model, each chunk in exactly one;
+            `seconds`: wall clock.
         matches: whether it is the text that was encoded, by its SHA-256.
     """
 
@@ -48,7 +49,8 @@ def decode_text(lm: FrozenLM, encoded: EncodedText, any_model: bool = False) -> 
     """Decode a file's content and compare it with the hash of the text it was made from.
 
     Args:
-        any_model: decode with a model of other weights all the same; `matches` says whether the text came out.
+        any_model: decode with a model of other weights all the same; `matches` says whether the
+            text came out.
 
     Raises:
         FileError: made for another model or tokenizer.
@@ -102,7 +104,8 @@ def verify_text(
 ) -> Verified:
     """Decode a file's content in every way of a level, and compare each with the plain way, and that with the text's hash.
 
-    Positions that patches set right are not looked at: whatever the vectors give there, the text does not change.
+    Positions that patches set right are not looked at: whatever the vectors give there, the text
+    does not change.
 
     Raises:
         FileError: made for another model or tokenizer.
@@ -110,7 +113,9 @@ def verify_text(
     matches = decode_text(lm, encoded, any_model).matches
     chunks = encoded.chunks()
     ids = decode_ids(lm, chunks).ids
-    rows = [_Row(chunk.protos, chunk.layout, tuple(row)) for chunk, row in zip(chunks, ids, strict=True)]
+    rows = [
+        _Row(chunk.protos, chunk.layout, tuple(row)) for chunk, row in zip(chunks, ids, strict=True)
+    ]
     patched = [sorted(encoded.extras.patches.get(number, ())) for number in encoded.held()]
     return Verified(matches, certify(lm, rows, level, patched, progress)[0])
 
@@ -128,14 +133,17 @@ def decode(lm: FrozenLM, what: Solution | EncodedText | Sequence[Solution]) -> s
         what: a solution or several (all in one pass, as far as memory allows), or an encoded text.
 
     Raises:
-        NotExactError: an encoded text does not decode to the text it was made from; the error carries what it decodes to.
+        NotExactError: an encoded text does not decode to the text it was made from; the error
+            carries what it decodes to.
         FileError: an encoded text was made for another model or tokenizer.
     """
     if isinstance(what, EncodedText):
         decoded = decode_text(lm, what)
         if not decoded.matches:
             raise NotExactError(
-                "the decoded text differs from the one that was encoded (its SHA-256 does not match)", decoded.text
+                "the decoded text differs from the one that was encoded (its SHA-256 does not"
+                " match)",
+                decoded.text,
             )
         return decoded.text
     if isinstance(what, Solution):

@@ -57,27 +57,35 @@ def encode(
     """Turn a text into vectors.
 
     Args:
-        text: or bytes, of any kind: what is no UTF-8, and what the tokenizer changes, is set right by edits in the file; or
-            what `read_source` has made of it with this model.
+        text: or bytes, of any kind: what is no UTF-8, and what the tokenizer changes, is set right
+            by edits in the file; or what `read_source` has made of it with this model.
         layout: an arrangement of every chunk, or `auto`.
-        chunk_length: tokens of every chunk but the last; by default cut by the text's information (`plan_chunks`).
-        vectors: of a chunk, in place of a layout; `auto` chooses their number by the forecast (`plan_chunks`).
-        share: one e (or one m) for all chunks; such a text is solved as a whole or not at all, and its chunks are not halved.
+        chunk_length: tokens of every chunk but the last; by default cut by the text's information
+            (`plan_chunks`).
+        vectors: of a chunk, in place of a layout; `auto` chooses their number by the forecast
+            (`plan_chunks`).
+        share: one e (or one m) for all chunks; such a text is solved as a whole or not at all, and
+            its chunks are not halved.
         prefix: token ids that stand before the vectors of every chunk, as `fit` takes them.
-        start: where the vectors begin: `random`; `encoder`, the one that ships for this model; `auto`, that one where it has
-            proved to save time; or an encoder (`encoder.starts`). A chunk that has failed is tried again at random. Shared
-            vectors always begin at random.
-        plan: where to cut, as `plan_from` gave it; then `layout`, `chunk_length` and `vectors` are not looked at.
+        start: where the vectors begin: `random`; `encoder`, the one that ships for this model;
+            `auto`, that one where it has proved to save time; or an encoder (`encoder.starts`). A
+            chunk that has failed is tried again at random. Shared vectors always begin at random.
+        plan: where to cut, as `plan_from` gave it; then `layout`, `chunk_length` and `vectors` are
+            not looked at.
         progress: called after every step, as `fit` does.
-        kept: spans solved before; new ones are added as they are solved, so that a caller can save them when interrupted.
-            Not looked at where a vector is shared: spans that were solved apart do not share it.
-        certify: `standard` goes on until every margin withstands other batch shapes, kernels and dtypes, and tries the most
-            different of them on the result; `strict` tries the whole decode matrix; `none` stops at the recipe's own margin.
-        inexact: what becomes of a chunk that is not exact within its steps. `halve`: its halves are tried again, and what is
-            not exact in the end is patched; `patch`: its wrong tokens go into the file as they are, or all of its tokens where
-            that is shorter; `keep`: it stays as it is. By default `halve`, and `patch` for a recipe without steps.
-        bits: of each number of the vectors in the file: 32, 16, 1 to 8, or `auto`: the fewest that stay exact, for each chunk.
-            A chunk that is not exact in so many takes more (`engine.quantise`).
+        kept: spans solved before; new ones are added as they are solved, so that a caller can save
+            them when interrupted. Not looked at where a vector is shared: spans that were solved
+            apart do not share it.
+        certify: `standard` goes on until every margin withstands other batch shapes, kernels and
+            dtypes, and tries the most different of them on the result; `strict` tries the whole
+            decode matrix; `none` stops at the recipe's own margin.
+        inexact: what becomes of a chunk that is not exact within its steps. `halve`: its halves are
+            tried again, and what is not exact in the end is patched; `patch`: its wrong tokens go
+            into the file as they are, or all of its tokens where that is shorter; `keep`: it stays
+            as it is. By default `halve`, and `patch` for a recipe without steps.
+        bits: of each number of the vectors in the file: 32, 16, 1 to 8, or `auto`: the fewest that
+            stay exact, for each chunk. A chunk that is not exact in so many takes more
+            (`engine.quantise`).
         said: called with a sentence about the starts.
 
     Returns:
@@ -92,16 +100,23 @@ def encode(
     source = text if isinstance(text, Source) else read_source(lm, text)
     start = "random" if share and start == "auto" else start
     start = without_steps(lm, start, plan.layout if plan else layout, vectors, recipe)
-    plan = plan or plan_from(lm, source.ids, start, layout, chunk_length, vectors, recipe, prefix_of(lm, prefix, recipe))
+    plan = plan or plan_from(
+        lm, source.ids, start, layout, chunk_length, vectors, recipe, prefix_of(lm, prefix, recipe)
+    )
     if sum(plan.lengths) != len(source.ids):
-        raise UsageError(f"the plan is for {sum(plan.lengths)} tokens and the text has {len(source.ids)}: give its own plan")
+        raise UsageError(
+            f"the plan is for {sum(plan.lengths)} tokens and the text has {len(source.ids)}: give"
+            " its own plan"
+        )
     if share == "e":
         _check_first_tokens(plan, source.ids)
     tries = 1 if share or inexact != "halve" else MOST_HALVINGS + 1
     work = _Work(lm, source.ids, plan.layout, recipe, seed, share, start, rows, progress, said)
     solutions, row_steps = _solve(work, plan.lengths, {} if kept is None or share else kept, tries)
     chosen = quantise(lm, solutions, bits, recipe, share=share, rows=rows, progress=progress)
-    repaired = repair(lm, [one.solution for one in chosen], certify, source.edits, patches=inexact != "keep")
+    repaired = repair(
+        lm, [one.solution for one in chosen], certify, source.edits, patches=inexact != "keep"
+    )
     encoded = EncodedText.of(
         lm,
         source.content,
@@ -137,10 +152,13 @@ class _Work:
 
 
 def _solve(work: _Work, lengths: list[int], kept: Solved, tries: int) -> tuple[list[Solution], int]:
-    """Fit the chunks, and the halves of those that fail, so many times in all; `kept` gets each that is exact.
+    """Fit the chunks, and the halves of those that fail, so many times in all.
+
+    `kept` gets each that is exact.
 
     Returns:
-        The solutions in the order of the text, exact or not, and the row-steps they took, those of `kept` among them.
+        The solutions in the order of the text, exact or not, and the row-steps they took, those of
+        `kept` among them.
     """
     spans = [part for span in spans_of(lengths) for part in left_by(span, kept)]
     failed: Solved = {}
@@ -153,7 +171,13 @@ def _solve(work: _Work, lengths: list[int], kept: Solved, tries: int) -> tuple[l
             (kept if solution.exact else failed)[waiting[order]] = solution
 
         targets = [work.ids[span.start : span.end] for span in waiting]
-        begun = begin(work.lm, targets, work.layout, work.start if attempt == 0 else "random", work.recipe.margin)
+        begun = begin(
+            work.lm,
+            targets,
+            work.layout,
+            work.start if attempt == 0 else "random",
+            work.recipe.margin,
+        )
         if work.said and attempt == 0 and waiting:
             work.said(begun.words)
         solutions = fit(
@@ -202,16 +226,23 @@ def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:
     starts = [span.start for span in spans_of(plan.lengths)]
     if int(plan.layout.scored(1)[0]) == 0 and len({ids[start] for start in starts}) > 1:
         raise UsageError(
-            f"with layout {plan.layout.name!r} the first token of a chunk is read from e alone, so one e for all chunks cannot"
-            " hold chunks that begin with different tokens: choose layout 'free', which does not read it, or share m"
+            f"with layout {plan.layout.name!r} the first token of a chunk is read from e alone, so"
+            " one e for all chunks cannot"
+            " hold chunks that begin with different tokens: choose layout 'free', which does not"
+            " read it, or share m"
         )
 
 
 def _all_decode(lm: FrozenLM, spans: list[Span], kept: Solved, failed: Solved) -> bool:
-    """Whether all spans decode exactly. What decodes, not what the fit says, settles which are kept and which have failed."""
+    """Whether all spans decode exactly.
+
+    What decodes, not what the fit says, settles which are kept and which have failed.
+    """
     solutions = [kept.get(span) or failed[span] for span in spans]
     for span, solution, got in zip(spans, solutions, decode_ids(lm, solutions).ids, strict=True):
-        decoded = replace(solution, correct=sum(a == b for a, b in zip(got, solution.ids, strict=True)))
+        decoded = replace(
+            solution, correct=sum(a == b for a, b in zip(got, solution.ids, strict=True))
+        )
         right, wrong = (kept, failed) if decoded.exact else (failed, kept)
         right[span] = decoded
         wrong.pop(span, None)

@@ -1,6 +1,7 @@
 """What a user can be told: every error of this package that is not our own bug, each one sentence.
 
-A message names what was given, what was expected and what to do. `exit_status` is what the command line ends with.
+A message names what was given, what was expected and what to do. `exit_status` is what the command
+line ends with.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ class TextError(PrototokensError):
 
 
 class FileError(PrototokensError):
-    """A `.ptok` file that is missing, damaged, or belongs to another model; an output that cannot be written."""
+    """A `.ptok` file that is missing, damaged, or belongs to another model.
+
+    An output that cannot be written.
+    """
 
 
 class NotExactError(PrototokensError):

@@ -74,19 +74,22 @@ def fit(
     Args:
         lm: the frozen model.
         targets: a text, or a list of texts and lists of token ids.
-        layout: an arrangement or its name (`Layout.named`): by default two keyed vectors, which reproduce the same text in a
-            third of the steps of the paper's layout, `paper`.
+        layout: an arrangement or its name (`Layout.named`): by default two keyed vectors, which
+            reproduce the same text in a third of the steps of the paper's layout, `paper`.
         recipe: a recipe or its name (`Recipe.named`).
         seed: of the starts; a list gives each target its own.
         share: one e (or one m) for all targets; then they are solved together or not at all.
-        prefix: token ids that stand before the vectors (`FrozenLM.prefix_ids`): `none`, `bos`, `text:...`, ids, or `auto`: BOS
-            where the model's first position is an attention sink. With the recipe `paper`, which is the published one to
-            the letter, `auto` is none. A prefix that the layout brings is kept.
-        method: how vectors and model are joined, if not by `layout` in one step: `engine.inputs.Cramming(K)`, the
-            autoregressive counterpart; then `layout` is not looked at.
-        start: where the vectors begin: `random`; `encoder`, the one that ships for this model and layout; `auto`, that one
-            where it has proved to save time; an encoder (`encoder.starts`); or for each target vectors of its own (None:
-            at random), of which those with a grid stay on it.
+        prefix: token ids that stand before the vectors (`FrozenLM.prefix_ids`): `none`, `bos`,
+            `text:...`, ids, or `auto`: BOS where the model's first position is an attention sink.
+            With the recipe `paper`, which is the published one to the letter, `auto` is none. A
+            prefix that the layout brings is kept.
+        method: how vectors and model are joined, if not by `layout` in one step:
+            `engine.inputs.Cramming(K)`, the autoregressive counterpart; then `layout` is not looked
+            at.
+        start: where the vectors begin: `random`; `encoder`, the one that ships for this model and
+            layout; `auto`, that one where it has proved to save time; an encoder
+            (`encoder.starts`); or for each target vectors of its own (None: at random), of which
+            those with a grid stay on it.
         rows: most rows side by side; by default as many as fill the machine.
         progress: called after every step (on a GPU, every tenth).
         finished: called with the order and the solution of each target as it ends.
@@ -102,8 +105,15 @@ def fit(
     recipe = Recipe.named(recipe)
     method = method or OneStep(prefixed(lm, Layout.named(layout), prefix, recipe))
     single = isinstance(targets, str)
-    ids = [lm.encode(target) if isinstance(target, str) else target for target in ([targets] if single else targets)]
-    starts = begin(lm, ids, method.layout, start, recipe.margin).starts if isinstance(start, Encoder | str) else start
+    ids = [
+        lm.encode(target) if isinstance(target, str) else target
+        for target in ([targets] if single else targets)
+    ]
+    starts = (
+        begin(lm, ids, method.layout, start, recipe.margin).starts
+        if isinstance(start, Encoder | str)
+        else start
+    )
     solutions = fit_resolved(
         lm,
         ids,
@@ -121,7 +131,11 @@ def fit(
 
 def prefixed(lm: FrozenLM, layout: Layout, prefix: str | Sequence[int], recipe: Recipe) -> Layout:
     """A layout behind the prefix that is asked for; its own is kept where `auto` would choose."""
-    return layout if layout.prefix and prefix == "auto" else layout.with_prefix(prefix_of(lm, prefix, recipe))
+    return (
+        layout
+        if layout.prefix and prefix == "auto"
+        else layout.with_prefix(prefix_of(lm, prefix, recipe))
+    )
 
 
 def prefix_of(lm: FrozenLM, prefix: str | Sequence[int], recipe: Recipe) -> tuple[int, ...]:

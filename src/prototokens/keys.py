@@ -1,9 +1,10 @@
 """Keys: fixed signs that make one vector look different at every input position.
 
-A keyed layout feeds `key_i * v` at position i, element by element, with keys of +1 and -1 as in spread-spectrum coding and
-holographic binding. Nothing more is stored and nothing more is trained. The signs come from an integer hash of position and
-coordinate, not from a library's random generator, so that a reader in any language can make them (docs/file-format.md has
-the rule and test vectors).
+A keyed layout feeds `key_i * v` at position i, element by element, with keys of +1 and -1 as in
+spread-spectrum coding and holographic binding. Nothing more is stored and nothing more is trained.
+The signs come from an integer hash of position and coordinate, not from a library's random
+generator, so that a reader in any language can make them (docs/file-format.md has the rule and test
+vectors).
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ MIX = ((15, 0x2C1B3C6D), (12, 0x297A2D39))  # shift and odd multiplier of each m
 def signs(positions: int, d_model: int) -> Float32[Tensor, "positions d_model"]:
     """The keys of the first positions of a row: +1 or -1 for each coordinate.
 
-    With i the position and j the coordinate, both from zero, and all arithmetic modulo 2^32: h = i * POSITION +
-    j * COORDINATE + VERSION; then, for each (shift, multiplier) of MIX, h = (h xor (h >> shift)) * multiplier. The sign is
-    -1 where the top bit of h xor (h >> 15) is set, else +1. The keys of fewer positions are a prefix of those of more.
+    With i the position and j the coordinate, both from zero, and all arithmetic modulo 2^32: h = i
+    * POSITION + j * COORDINATE + VERSION; then, for each (shift, multiplier) of MIX, h = (h xor (h
+    >> shift)) * multiplier. The sign is -1 where the top bit of h xor (h >> 15) is set, else +1.
+    The keys of fewer positions are a prefix of those of more.
     """
     i = torch.arange(positions, dtype=torch.int64)[:, None]
     j = torch.arange(d_model, dtype=torch.int64)[None, :]

@@ -1,9 +1,10 @@
 """How proto-tokens are arranged into an input, and which outputs are scored.
 
-A layout is two integer vectors for each target length N: `index`, the proto-token that sits at each input position, and
-`scored`, the input positions whose outputs are read as the target. A keyed layout multiplies each vector by the key of its
-position (`keys`). A prefix, if there is one, is a list of token ids that stand before the vectors. Nothing else in the
-package knows one arrangement from another.
+A layout is two integer vectors for each target length N: `index`, the proto-token that sits at each
+input position, and `scored`, the input positions whose outputs are read as the target. A keyed
+layout multiplies each vector by the key of its position (`keys`). A prefix, if there is one, is a
+list of token ids that stand before the vectors. Nothing else in the package knows one arrangement
+from another.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Layout:
         name: what `Layout.named` finds it by, and what files record.
         vectors: number of distinct proto-tokens; number 0 is e, the others m_1 ... m_K.
         arrange: target length N -> (index, scored) as plain lists.
-        key_version: of the rule that gives the key of each position (`prototokens.keys`); 0 where vectors are fed unchanged.
+        key_version: of the rule that gives the key of each position (`prototokens.keys`); 0 where
+            vectors are fed unchanged.
         prefix: token ids that stand before the vectors: fixed input that costs no trained number.
     """
 
@@ -58,8 +60,8 @@ class Layout:
         | `mixed:K` | e, m_1 ... m_K, then all of them again in an order whose neighbours keep changing | all |
         | `keyed:K` | K vectors in turn, each multiplied by the key of its position, a fixed pattern of signs | all |
 
-        The first five are the arrangements of the paper's table 1 (arXiv 2505.21189), whose text and table disagree on which
-        of the two with one e is which; its equation is `paper`.
+        The first five are the arrangements of the paper's table 1 (arXiv 2505.21189), whose text
+        and table disagree on which of the two with one e is which; its equation is `paper`.
 
         Raises:
             UsageError: no such layout.
@@ -72,7 +74,9 @@ class Layout:
         count = whole_number(number) or 0
         if kind in REPEATING and 1 <= count <= MOST_REPEATED:
             return REPEATING[kind](count)
-        known = ", ".join([*NAMED, f"{_or([f'{kind}:K' for kind in REPEATING])} with K from 1 to {MOST_REPEATED}"])
+        known = ", ".join(
+            [*NAMED, f"{_or([f'{kind}:K' for kind in REPEATING])} with K from 1 to {MOST_REPEATED}"]
+        )
         raise UsageError(f"there is no layout {name!r}: choose one of {known}")
 
     def index(self, length: int) -> Int64[Tensor, "positions"]:
@@ -84,7 +88,9 @@ class Layout:
         return torch.tensor(self._arranged(length)[1])
 
     def windows(self, length: int) -> int:
-        """How many different stretches of three inputs there are in a row: what tells places with one vector apart.
+        """How many different stretches of three inputs there are in a row.
+
+        What tells places with one vector apart.
 
         With keys every place is different.
         """
@@ -132,14 +138,17 @@ def tiled(repeated: int) -> Layout:
 def mixed(repeated: int) -> Layout:
     """The vector e and K others, in an order in which pairs of neighbours come again as late as a simple rule can have it.
 
-    Tiled, a vector always stands behind the same one, and only the distance to the beginning tells its places apart. Here each
-    of its places has other neighbours, which is what a language model reads best: fits take about half as many steps
-    (docs/vectors.md).
+    Tiled, a vector always stands behind the same one, and only the distance to the beginning tells
+    its places apart. Here each of its places has other neighbours, which is what a language model
+    reads best: fits take about half as many steps (docs/vectors.md).
     """
     return Layout(
         name=f"mixed:{repeated}",
         vectors=repeated + 1,
-        arrange=lambda n: (list(_mixed_order(repeated + 1, 1 << (n - 1).bit_length())[:n]), list(range(n))),
+        arrange=lambda n: (
+            list(_mixed_order(repeated + 1, 1 << (n - 1).bit_length())[:n]),
+            list(range(n)),
+        ),
     )
 
 
@@ -147,8 +156,10 @@ def mixed(repeated: int) -> Layout:
 def keyed(vectors: int) -> Layout:
     """K vectors in turn, each multiplied by the key of its position.
 
-    Keys make every position look different to the model, where repeated vectors differ by their distance to the beginning
-    alone: the same floats take a third of the steps, and one vector holds a text (docs/concepts.md).
+    Keys make every position look different to the model, where repeated vectors differ by their
+    distance to the beginning
+    alone: the same floats take a third of the steps, and one vector holds a text
+        (docs/concepts.md).
     """
     return Layout(
         name=f"keyed:{vectors}",
@@ -162,8 +173,9 @@ def keyed(vectors: int) -> Layout:
 def _mixed_order(count: int, length: int) -> tuple[int, ...]:
     """Numbers below `count`, each the one that has come least often behind the last one, the last two and the last three.
 
-    What is asked first counts most (`NEIGHBOURS`), and of several alike the next in turn is taken. The beginning does not
-    depend on `length`. It comes close to what a de Bruijn sequence does, and needs no length that is a power of `count`.
+    What is asked first counts most (`NEIGHBOURS`), and of several alike the next in turn is taken.
+    The beginning does not depend on `length`. It comes close to what a de Bruijn sequence does, and
+    needs no length that is a power of `count`.
     """
     order: list[int] = []
     come: Counter[tuple[int, ...]] = Counter()

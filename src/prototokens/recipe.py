@@ -15,32 +15,39 @@ class Recipe:
 
     Attributes:
         name: what files and rows record.
-        start: `normal` draws from N(0, 1); `embeddings` from N(mean, std) of the model's input embeddings, per dimension.
-        start_scale: factor on the standard deviation of a start from `embeddings`, and on the rate of the attempt that begins
-            there: vectors with larger norms than the embeddings' are disturbed less by a step of the same relative size.
+        start: `normal` draws from N(0, 1); `embeddings` from N(mean, std) of the model's input
+            embeddings, per dimension.
+        start_scale: factor on the standard deviation of a start from `embeddings`, and on the rate
+            of the attempt that begins there: vectors with larger norms than the embeddings' are
+            disturbed less by a step of the same relative size.
         lr: AdamW's learning rate, in units of `lr_unit`.
-        lr_unit: `absolute`, or `embeddings`: times the root mean square of the model's input embeddings, so that one recipe
-            serves models whose embeddings differ in scale.
+        lr_unit: `absolute`, or `embeddings`: times the root mean square of the model's input
+            embeddings, so that one recipe serves models whose embeddings differ in scale.
         betas: AdamW's decay rates.
         weight_decay: AdamW's, decoupled.
         schedule: `constant`; `cosine`: half a cosine from `lr` to zero over `steps`; or `inverse`:
             `lr / (1 + step / half_life)`, which does not depend on the budget.
         half_life: steps after which the rate of `inverse` has halved.
-        temperature: of the cross-entropy; logits are divided by it (the argmax does not change). Below 1 it spends the
-            gradient
-            on positions that are still wrong.
+        temperature: of the cross-entropy; logits are divided by it (the argmax does not change).
+            Below 1 it spends the gradient on positions that are still wrong.
         margin: a row is solved once every true logit leads the next best by more than this.
-        whiten: whether steps see how the numbers of a vector hang together (`engine.optimizer`), or are AdamW's own.
-        whiten_rate: factor on the learning rate for whitened steps, whose root mean square is always 1.
+        whiten: whether steps see how the numbers of a vector hang together (`engine.optimizer`), or
+            are AdamW's own.
+        whiten_rate: factor on the learning rate for whitened steps, whose root mean square is
+            always 1.
         whiten_power: of the matrix, with a minus, in whitened steps; 0.5 is full-matrix Adagrad's.
-        slow_below: nats a token, at the loss temperature: below them the rate falls as the loss does, to a tenth at most; 0:
-            it does not. Nor does it where a fit begins at vectors that were given.
-        token_weight_growth: by how much the weight of a token grows with each step at which its margin is not above `margin`;
-            0: all tokens weigh the same (`engine.optimizer.token_weights`).
+        slow_below: nats a token, at the loss temperature: below them the rate falls as the loss
+            does, to a tenth at most; 0: it does not. Nor does it where a fit begins at vectors that
+            were given.
+        token_weight_growth: by how much the weight of a token grows with each step at which its
+            margin is not above `margin`; 0: all tokens weigh the same
+            (`engine.optimizer.token_weights`).
         token_weight_max: of a token's weight.
-        token_weight_decay: of what a token's weight has above 1, with each step at which its margin is above `margin`.
-        stall: steps without a gain in the loss after which an attempt with fewer than three in four tokens right is given up
-            for another random start, within the same budget of steps; 0: never.
+        token_weight_decay: of what a token's weight has above 1, with each step at which its margin
+            is above `margin`.
+        stall: steps without a gain in the loss after which an attempt with fewer than three in four
+            tokens right is given up for another random start, within the same budget of steps; 0:
+            never.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
     """
@@ -70,14 +77,19 @@ class Recipe:
     def __post_init__(self) -> None:
         checks = {
             "lr must be above zero": self.lr > 0 and math.isfinite(self.lr),
-            "start_scale must be above zero": self.start_scale > 0 and math.isfinite(self.start_scale),
-            "temperature must be above zero": self.temperature > 0 and math.isfinite(self.temperature),
+            "start_scale must be above zero": self.start_scale > 0
+            and math.isfinite(self.start_scale),
+            "temperature must be above zero": self.temperature > 0
+            and math.isfinite(self.temperature),
             "margin must not be negative": self.margin >= 0 and math.isfinite(self.margin),
-            "whiten_rate must be above zero": self.whiten_rate > 0 and math.isfinite(self.whiten_rate),
+            "whiten_rate must be above zero": self.whiten_rate > 0
+            and math.isfinite(self.whiten_rate),
             "whiten_power must lie between 0 and 1": 0 <= self.whiten_power <= 1,
-            "slow_below must not be negative": self.slow_below >= 0 and math.isfinite(self.slow_below),
+            "slow_below must not be negative": self.slow_below >= 0
+            and math.isfinite(self.slow_below),
             "token_weight_growth must not be negative": _not_negative(self.token_weight_growth),
-            "token_weight_max must be at least 1": self.token_weight_max >= 1 and math.isfinite(self.token_weight_max),
+            "token_weight_max must be at least 1": self.token_weight_max >= 1
+            and math.isfinite(self.token_weight_max),
             "token_weight_decay must lie between 0 and 1": 0 <= self.token_weight_decay <= 1,
             "stall must not be negative": self.stall >= 0,
             "steps must not be negative": self.steps >= 0,
@@ -85,8 +97,10 @@ class Recipe:
             "betas must lie in [0, 1)": all(0 <= beta < 1 for beta in self.betas),
             "weight_decay must not be negative": self.weight_decay >= 0,
             "start must be 'normal' or 'embeddings'": self.start in ("normal", "embeddings"),
-            "lr_unit must be 'absolute' or 'embeddings'": self.lr_unit in ("absolute", "embeddings"),
-            "schedule must be 'constant', 'cosine' or 'inverse'": self.schedule in ("constant", "cosine", "inverse"),
+            "lr_unit must be 'absolute' or 'embeddings'": self.lr_unit
+            in ("absolute", "embeddings"),
+            "schedule must be 'constant', 'cosine' or 'inverse'": self.schedule
+            in ("constant", "cosine", "inverse"),
             "half_life must be above zero": self.half_life > 0 and math.isfinite(self.half_life),
         }
         for rule, kept in checks.items():
@@ -115,13 +129,21 @@ class Recipe:
         """From JSON, values unknown to this version left out, and those that came later as they were before."""
         values, known = BEFORE | values, {field.name for field in fields(Recipe)}
         kept: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+            if key in known
         }
         return Recipe(**kept)
 
 
 # What files and rows mean that were written when recipes had no such values.
-BEFORE = {"whiten_power": 0.5, "slow_below": 0.0, "token_weight_growth": 0.0, "stall": 0, "start_scale": 1.0}
+BEFORE = {
+    "whiten_power": 0.5,
+    "slow_below": 0.0,
+    "token_weight_growth": 0.0,
+    "stall": 0,
+    "start_scale": 1.0,
+}
 
 
 def _not_negative(value: float) -> bool:

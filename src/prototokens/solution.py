@@ -19,12 +19,14 @@ class Solution:
         layout: the arrangement they are meant for.
         ids: the target.
         correct: number of positions whose argmax is the target's token.
-        margin: least, over the positions, of the true logit minus the best other one (logits); negative where one is wrong.
+        margin: least, over the positions, of the true logit minus the best other one (logits);
+            negative where one is wrong.
         steps: optimiser steps of the attempt that gave these vectors, before they were scored.
         row_steps: forward and backward passes spent on this row in all, over every attempt.
         restarts: attempts before the one that gave these vectors.
         seed: of the start.
-        failure: why the row ended, where it did not end by being solved or by its budget (a loss that was not finite).
+        failure: why the row ended, where it did not end by being solved or by its budget (a loss
+            that was not finite).
     """
 
     protos: Float32[Tensor, "vectors d_model"]

@@ -23,7 +23,9 @@ def lm(request, tiny_llama):
     """The tiny Llama with another head."""
     more = dict(request.param)
     if more.pop("bias", False):
-        more["bias"] = torch.randn(tiny_llama.vocab_size, generator=torch.Generator().manual_seed(1))
+        more["bias"] = torch.randn(
+            tiny_llama.vocab_size, generator=torch.Generator().manual_seed(1)
+        )
     changed = copy.copy(tiny_llama)
     changed.head = replace(tiny_llama.head, **more)
     return changed
@@ -51,9 +53,13 @@ def test_the_reference_is_the_definition(lm):
         return -torch.log(likely[target] / likely.sum())
 
     found = in_float64(lm, hidden, targets, temperature)
-    for state, target, loss, gradient in zip(hidden.double(), targets.tolist(), *found, strict=True):
+    for state, target, loss, gradient in zip(
+        hidden.double(), targets.tolist(), *found, strict=True
+    ):
         torch.testing.assert_close(loss, loss_of(state, target))
-        for step, slope in zip(1e-6 * torch.eye(len(state), dtype=torch.float64), gradient, strict=True):
+        for step, slope in zip(
+            1e-6 * torch.eye(len(state), dtype=torch.float64), gradient, strict=True
+        ):
             difference = (loss_of(state + step, target) - loss_of(state - step, target)) / 2e-6
             torch.testing.assert_close(slope, difference, rtol=1e-5, atol=1e-7)
 
@@ -75,7 +81,9 @@ def test_the_table_holds_every_way_and_its_error(any_lm):
     assert all(row["gradient_error"] < 1e-4 for row in rows)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="counts the memory of a process, not of a GPU")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="counts the memory of a process, not of a GPU"
+)
 def test_a_peak_is_seen_though_it_is_gone_at_the_end():
     with PeakMemory(torch.device("cpu")) as memory:
         torch.ones(25_000_000).sum()
@@ -89,7 +97,10 @@ def test_a_peak_is_seen_though_it_is_gone_at_the_end():
 
 
 def test_the_chunked_head_takes_a_small_part_of_what_all_logits_take():
-    """In processes of their own; the figure for a large vocabulary: `prototokens bench --what head-memory`."""
+    """In processes of their own.
+
+    The figure for a large vocabulary: `prototokens bench --what head-memory`.
+    """
     (row,) = head_memory(torch.float32, torch.device("cpu"), Work(20_000, 64, 32, 64), ["chunked"])
     assert row["logits_bytes"] == 4 * 2048 * 20_000
     if row["peak_bytes"] is None:

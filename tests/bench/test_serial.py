@@ -1,4 +1,7 @@
-"""The serial loop is the engine's own fit, one text at a time: what the two differ in is how the work is done."""
+"""The serial loop is the engine's own fit, one text at a time.
+
+What the two differ in is how the work is done.
+"""
 
 import pytest
 import torch
@@ -17,7 +20,8 @@ def start_of(lm, recipe, ids, seed):
     return Starts(lm, recipe, 2).draw(group.rows[0], 0)
 
 
-# Rounding grows with every step, most where the steps are whitened. The second root of the matrices is taken at step 20.
+# Rounding grows with every step, most where the steps are whitened. The second root of the matrices
+# is taken at step 20.
 @pytest.mark.parametrize(("steps", "tolerance"), [(0, 0.0), (1, 1e-5), (8, 1e-4), (30, 5e-3)])
 @pytest.mark.parametrize("name", ["paper", "fast"])
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_neox"])
@@ -25,7 +29,14 @@ def test_a_serial_fit_goes_the_engines_way(request, family, name, steps, toleran
     lm = request.getfixturevalue(family)
     recipe = pt.Recipe.named(name, steps=steps, margin=1e3)  # never reached: all steps are taken
     seen = []
-    pt.fit(lm, [IDS], layout="paper", recipe=recipe, seed=5, progress=lambda now: seen.append(now.vectors_of(0)))
+    pt.fit(
+        lm,
+        [IDS],
+        layout="paper",
+        recipe=recipe,
+        seed=5,
+        progress=lambda now: seen.append(now.vectors_of(0)),
+    )
     serial = fit_serial(lm, IDS, recipe, start_of(lm, recipe, IDS, 5))
     assert (serial.exact, serial.steps) == (False, steps)
     torch.testing.assert_close(serial.protos, seen[-1], rtol=tolerance, atol=tolerance)
@@ -38,7 +49,13 @@ def test_beyond_the_width_of_the_matrices_the_steps_are_adamws(tiny_llama, monke
     monkeypatch.setattr(optimizer, "WIDEST", width)
     recipe = pt.Recipe.named("fast", steps=8, margin=1e3)
     seen = []
-    pt.fit(tiny_llama, [IDS], layout="paper", recipe=recipe, progress=lambda now: seen.append(now.vectors_of(0)))
+    pt.fit(
+        tiny_llama,
+        [IDS],
+        layout="paper",
+        recipe=recipe,
+        progress=lambda now: seen.append(now.vectors_of(0)),
+    )
     serial = fit_serial(tiny_llama, IDS, recipe, start_of(tiny_llama, recipe, IDS, 0))
     torch.testing.assert_close(serial.protos, seen[-1], rtol=1e-4, atol=1e-4)
 
@@ -57,7 +74,15 @@ def test_it_stops_where_the_engine_does(tiny_llama, name):
 def test_the_ratio_is_to_the_published_way_even_where_it_solves_nothing(tiny_llama):
     result = compare(tiny_llama, tiny_llama, [[3, 1, 4], [1, 5, 9]], 0, 30.0)
     ways = {way["name"]: way for way in result["ways"]}
-    assert list(ways) == ["serial, paper", "serial, fast", "engine, paper", "engine, fast, keyed:2", "engine, fast, keyed:5"]
-    assert all((way["tried"], way["solved"], way["row_steps"]) == (2, 0, 2) for way in ways.values())
+    assert list(ways) == [
+        "serial, paper",
+        "serial, fast",
+        "engine, paper",
+        "engine, fast, keyed:2",
+        "engine, fast, keyed:5",
+    ]
+    assert all(
+        (way["tried"], way["solved"], way["row_steps"]) == (2, 0, 2) for way in ways.values()
+    )
     assert all(way["times_serial_paper"] == 0 for way in ways.values())
     assert ways["serial, paper"]["row_steps_times_serial_paper"] == 1.0

@@ -31,7 +31,10 @@ ODD_TEXTS = {
 
 
 def refused(ran, *words, status=2):
-    """One line on standard error, without a traceback, that holds the words; nothing on standard output."""
+    """One line on standard error, without a traceback, that holds the words.
+
+    Nothing on standard output.
+    """
     assert ran.status == status, ran
     assert ran.out == b""
     assert ran.err.startswith("prototokens: "), ran.err
@@ -79,7 +82,9 @@ def test_bytes_that_are_no_text_come_back_and_are_said(encode, decode, target, t
     assert ran.status == 0
     assert "1 of 4 bytes are no UTF-8 text" in ran.err
     assert decode(tmp_path / "latin.ptok").out == b"caf\xe9"
-    assert encode("--text", "ab\udce9", "-o", target).status == 0  # an argument that is no UTF-8, as Python hands it on
+    assert (
+        encode("--text", "ab\udce9", "-o", target).status == 0
+    )  # an argument that is no UTF-8, as Python hands it on
     assert decode(target).out == b"ab\xe9"
     assert encode("-", "-o", target, "--force", stdin=b"\xff\xfe").status == 0
     assert decode(target).out == b"\xff\xfe"
@@ -108,7 +113,9 @@ class TestText:
             raise PermissionError(13, "Permission denied", str(self))
 
         monkeypatch.setattr(Path, "open", denied)
-        assert refused(encode(tmp_path / "secret.txt"), "secret.txt cannot be read (Permission denied)")
+        assert refused(
+            encode(tmp_path / "secret.txt"), "secret.txt cannot be read (Permission denied)"
+        )
 
     def test_none_or_two(self, encode, target):
         assert refused(encode("-o", target), "a file", "--text")
@@ -119,7 +126,9 @@ class TestText:
         assert refused(encode("-", "-o", target), "standard input cannot be read (it is closed)")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="elsewhere no folder is removed while a process is in it")
+@pytest.mark.skipif(
+    os.name != "posix", reason="elsewhere no folder is removed while a process is in it"
+)
 def test_a_folder_that_is_gone(run, tmp_path, monkeypatch):
     """pypa/pip, issue 4255: there it was a traceback; here it would be a library's last word."""
     (tmp_path / "gone").mkdir()
@@ -149,7 +158,11 @@ class TestEndlessText:
     def test_a_pipe_that_never_ends(self, encode, target, monkeypatch):
         source = Endless(b"Call me Ishmael. ")
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(source)))
-        assert refused(encode("-", "-o", target, "--max-tokens", 1000), "more than 8,000 tokens", "1,000 of --max-tokens")
+        assert refused(
+            encode("-", "-o", target, "--max-tokens", 1000),
+            "more than 8,000 tokens",
+            "1,000 of --max-tokens",
+        )
         assert source.taken <= 2 * MAX_HEAD
 
     def test_what_no_token_stands_for(self, encode, target, monkeypatch):
@@ -157,7 +170,11 @@ class TestEndlessText:
         source = Endless(b"\xff")
         monkeypatch.setattr("prototokens.cli.reading.MAX_HEAD", 1000)
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(source, 1000)))
-        assert refused(encode("-", "-o", target, "--max-tokens", 10), "standard input holds more than", "10 tokens (--max-tok")
+        assert refused(
+            encode("-", "-o", target, "--max-tokens", 10),
+            "standard input holds more than",
+            "10 tokens (--max-tok",
+        )
         assert source.taken < MOST_UNPACKED + (1 << 16)
 
     def test_a_file_of_six_gigabytes(self, encode, target, tmp_path):
@@ -170,9 +187,15 @@ class TestEndlessText:
         assert refused(ran, "about 6,442,450,944 tokens", "100,000 of --max-tokens")
         assert peak < 1 << 28
 
-    @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs a device without an end: /dev/zero")
+    @pytest.mark.skipif(
+        not os.path.exists("/dev/zero"), reason="needs a device without an end: /dev/zero"
+    )
     def test_a_device_without_an_end(self, encode, target):
-        assert refused(encode("/dev/zero", "-o", target, "--max-tokens", 5000), "more than 40,000 tokens", "--max-tokens")
+        assert refused(
+            encode("/dev/zero", "-o", target, "--max-tokens", 5000),
+            "more than 40,000 tokens",
+            "--max-tokens",
+        )
 
 
 @pytest.mark.usefixtures("no_model")
@@ -201,7 +224,9 @@ class TestOutput:
         assert book.read_text() == "mine"
 
     def test_in_no_folder(self, encode, tmp_path):
-        assert refused(encode("--text", "hi", "-o", tmp_path / "no" / "x.ptok"), "folder", "does not exist")
+        assert refused(
+            encode("--text", "hi", "-o", tmp_path / "no" / "x.ptok"), "folder", "does not exist"
+        )
 
     def test_is_no_file(self, encode, tmp_path):
         assert refused(encode("--text", "hi", "-o", tmp_path), "is a folder")
@@ -213,16 +238,24 @@ class TestOutput:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr("tempfile.mkstemp", denied)
-        assert refused(encode("--text", "hi", "-o", tmp_path / "x.ptok"), "x.ptok cannot be written (Permission denied)")
+        assert refused(
+            encode("--text", "hi", "-o", tmp_path / "x.ptok"),
+            "x.ptok cannot be written (Permission denied)",
+        )
 
     def test_has_an_impossible_name(self, encode, tmp_path):
         assert refused(encode("--text", "hi", "-o", tmp_path / ("x" * 300)), "cannot be written")
 
     def test_of_decode(self, decode, tmp_path):
-        assert refused(decode(tmp_path / "x.ptok", "-o", tmp_path / "no" / "x.txt"), "folder", "does not exist")
+        assert refused(
+            decode(tmp_path / "x.ptok", "-o", tmp_path / "no" / "x.txt"), "folder", "does not exist"
+        )
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self"), reason="needs a folder that even root cannot write: Linux has /proc")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self"),
+    reason="needs a folder that even root cannot write: Linux has /proc",
+)
 @pytest.mark.usefixtures("no_model")
 def test_a_folder_that_cannot_be_written(encode):
     assert refused(encode("--text", "hi", "-o", "/proc/self/x.ptok"), "cannot be written")
@@ -233,33 +266,56 @@ class TestModel:
     def test_text_that_is_too_long_is_refused_at_once(self, encode, tmp_path):
         (tmp_path / "big.txt").write_bytes(b"Call me Ishmael. Some years ago. " * 160_000)  # 5 MB
         began = time.process_time()
-        assert refused(encode(tmp_path / "big.txt", "--max-tokens", 5000), "about 5,280,000 tokens", "5,000", "--max-tokens")
+        assert refused(
+            encode(tmp_path / "big.txt", "--max-tokens", 5000),
+            "about 5,280,000 tokens",
+            "5,000",
+            "--max-tokens",
+        )
         assert time.process_time() - began < 5
-        assert refused(encode("--text", "Ishmael", "-o", tmp_path / "x.ptok", "--max-tokens", 6), "has 7 tokens", "6 of")
+        assert refused(
+            encode("--text", "Ishmael", "-o", tmp_path / "x.ptok", "--max-tokens", 6),
+            "has 7 tokens",
+            "6 of",
+        )
 
     def test_target_longer_than_the_context(self, encode, target):
-        assert refused(encode("--text", "hi", "-o", target, "--chunk-length", 129), "129", "from 1 to 128")
+        assert refused(
+            encode("--text", "hi", "-o", target, "--chunk-length", 129), "129", "from 1 to 128"
+        )
         # The free layout gives one position away.
         over = encode("--text", "hi", "-o", target, "--chunk-length", 128, "--layout", "free")
         assert refused(over, "128", "from 1 to 127")
 
     def test_no_such_folder(self, run, target):
-        assert refused(run("encode", "--text", "hi", "-o", target, "--model", "./nowhere"), "no folder './nowhere'")
+        assert refused(
+            run("encode", "--text", "hi", "-o", target, "--model", "./nowhere"),
+            "no folder './nowhere'",
+        )
         assert refused(run("models", "./nowhere"), "no folder './nowhere'")
 
     def test_folder_without_a_model(self, run, target, tmp_path):
-        assert refused(run("encode", "--text", "hi", "-o", target, "--model", tmp_path), "config.json")
+        assert refused(
+            run("encode", "--text", "hi", "-o", target, "--model", tmp_path), "config.json"
+        )
 
     def test_no_network(self, run, target, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         ran = run("encode", "--text", "hi", "-o", target, "--model", "nobody/no-such-model")
-        assert refused(ran, "'nobody/no-such-model'", "could not be reached", "connect to the network")
+        assert refused(
+            ran, "'nobody/no-such-model'", "could not be reached", "connect to the network"
+        )
 
     def test_no_model_of_that_name(self, run, target):
-        assert refused(run("encode", "--text", "hi", "-o", target, "--model", "no such model"), "cannot be the id")
+        assert refused(
+            run("encode", "--text", "hi", "-o", target, "--model", "no such model"),
+            "cannot be the id",
+        )
 
     def test_revision_of_a_folder(self, encode, target):
-        assert refused(encode("--text", "hi", "-o", target, "--revision", "main"), "no revision 'main'")
+        assert refused(
+            encode("--text", "hi", "-o", target, "--revision", "main"), "no revision 'main'"
+        )
 
     def test_device_that_is_not_there(self, encode, target):
         assert refused(encode("--text", "hi", "-o", target, "--device", "cuda:99"), "cuda:99")
@@ -268,19 +324,43 @@ class TestModel:
 @pytest.mark.usefixtures("no_model")
 class TestUsage:
     def test_unknown_names(self, encode, target):
-        assert refused(encode("--text", "hi", "-o", target, "--layout", "tiled:0"), "tiled:0", "paper")
+        assert refused(
+            encode("--text", "hi", "-o", target, "--layout", "tiled:0"), "tiled:0", "paper"
+        )
         assert refused(encode("--text", "hi", "-o", target, "--recipe", "slow"), "slow", "fast")
-        assert refused(encode("--text", "hi", "-o", target, "--bits", "9"), "bits must be one of 1, 2", "'auto', not 9")
+        assert refused(
+            encode("--text", "hi", "-o", target, "--bits", "9"),
+            "bits must be one of 1, 2",
+            "'auto', not 9",
+        )
         assert refused(encode("--text", "hi", "-o", target, "--bits", "few"), "not 'few'")
         digits = "8" * 5000  # more than Python reads as a number
-        assert refused(encode("--text", "hi", "-o", target, "--bits", digits), "bits must be one of 1, 2")
-        assert refused(encode("--text", "hi", "-o", target, "--vectors", digits), "--vectors takes a number of vectors")
+        assert refused(
+            encode("--text", "hi", "-o", target, "--bits", digits), "bits must be one of 1, 2"
+        )
+        assert refused(
+            encode("--text", "hi", "-o", target, "--vectors", digits),
+            "--vectors takes a number of vectors",
+        )
         assert refused(encode("--text", "hi", "-o", target, "--inexact", "drop"), "--inexact")
-        assert refused(encode("--text", "hi", "-o", target, "--start", "./nowhere"), "nowhere is no encoder's folder")
+        assert refused(
+            encode("--text", "hi", "-o", target, "--start", "./nowhere"),
+            "nowhere is no encoder's folder",
+        )
 
     def test_numbers_out_of_range(self, encode, target):
-        for option, value in [("--chunk-length", 0), ("--rows", 0), ("--steps", -1), ("--max-tokens", 0), ("--seed", "x")]:
-            assert refused(encode("--text", "hi", "-o", target, option, value), option, "prototokens encode --help")
+        for option, value in [
+            ("--chunk-length", 0),
+            ("--rows", 0),
+            ("--steps", -1),
+            ("--max-tokens", 0),
+            ("--seed", "x"),
+        ]:
+            assert refused(
+                encode("--text", "hi", "-o", target, option, value),
+                option,
+                "prototokens encode --help",
+            )
 
     def test_unknown_option_and_command(self, run):
         assert refused(run("encode", "--fast"), "--fast", "prototokens encode --help")
@@ -296,7 +376,9 @@ def test_a_file_of_another_model_is_refused(encode, run, target, folder, tmp_pat
     assert refused(other, target, "fingerprint", repr(folder.name))
 
 
-def test_other_weights_are_tried_where_the_user_insists_and_the_hash_tells(encode, run, target, tmp_path, tiny_neox):
+def test_other_weights_are_tried_where_the_user_insists_and_the_hash_tells(
+    encode, run, target, tmp_path, tiny_neox
+):
     encode("--text", "hi there", "-o", target)
     tiny_neox.model.save_pretrained(tmp_path / "other")
     tiny_neox.tokenizer.save_pretrained(tmp_path / "other")
@@ -307,7 +389,9 @@ def test_other_weights_are_tried_where_the_user_insists_and_the_hash_tells(encod
     assert "differs from the one that was encoded" in insisted.err
 
 
-def test_a_copy_of_the_model_serves_whatever_revision_the_file_names(encode, run, target, folder, monkeypatch):
+def test_a_copy_of_the_model_serves_whatever_revision_the_file_names(
+    encode, run, target, folder, monkeypatch
+):
     """Made from a hub model at a revision, decoded with a folder, which has none."""
     monkeypatch.setattr(FrozenLM, "__init__", _as_from_the_hub(FrozenLM.__init__))
     assert encode("--text", "hi", "-o", target).status == 0

@@ -1,4 +1,7 @@
-"""The machine's clock goes backwards: somebody sets it, or the network does. Nothing is measured by it, or depends on it."""
+"""The machine's clock goes backwards: somebody sets it, or the network does.
+
+Nothing is measured by it, or depends on it.
+"""
 
 import itertools
 import time
@@ -33,7 +36,19 @@ def test_the_same_file_and_times_that_make_sense(encode, decode, tmp_path, reque
 
 @pytest.mark.usefixtures("backwards")
 def test_a_sweep_ends_with_its_rows_and_times_that_make_sense(run, folder, tmp_path):
-    options = ["--model", folder, "--out", tmp_path / "out", "--count", 1, "--lengths", "4", "--steps", 40, "--quiet"]
+    options = [
+        "--model",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--count",
+        1,
+        "--lengths",
+        "4",
+        "--steps",
+        40,
+        "--quiet",
+    ]
     assert run("reproduce", "length", *options).status == 0
     from prototokens.lab.records import Records
 

@@ -30,7 +30,12 @@ def test_help_is_quick_and_loads_nothing_heavy():
 
 
 def test_the_package_runs_as_a_module():
-    ran = subprocess.run([sys.executable, "-m", "prototokens", "--version"], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "prototokens", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert ran.stdout == f"prototokens, version {__version__}\n"
 
 
@@ -48,14 +53,18 @@ def test_without_a_command_help_is_shown(run):
 
 @pytest.mark.parametrize("name", cli.commands)
 def test_every_command_has_json_quiet_and_debug_and_says_what_its_options_do(name):
-    options = [parameter for parameter in cli.commands[name].params if isinstance(parameter, click.Option)]
+    options = [
+        parameter for parameter in cli.commands[name].params if isinstance(parameter, click.Option)
+    ]
     assert {"--json", "--quiet", "--debug"} <= {word for option in options for word in option.opts}
     assert all(option.help for option in options)
     assert name in KEYS
 
 
 def test_the_page_is_what_the_commands_say():
-    ran = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, SCRIPT, "--check"], capture_output=True, text=True, check=False
+    )
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
@@ -64,7 +73,9 @@ def test_a_page_out_of_date_is_found(tmp_path):
     (tmp_path / "scripts" / "docs").mkdir(parents=True)
     copy = tmp_path / "scripts" / "docs" / SCRIPT.name
     copy.write_text(SCRIPT.read_text())
-    checked = subprocess.run([sys.executable, copy, "--check"], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [sys.executable, copy, "--check"], capture_output=True, text=True, check=False
+    )
     assert checked.returncode == 1
     assert "out of date" in checked.stderr
     assert not (tmp_path / "docs").exists()
@@ -88,7 +99,14 @@ def test_a_model_described(run, folder):
     described = run("models", folder, "--json")
     assert described.status == 0
     assert set(described.json) == set(KEYS["models"]) - {"models"}
-    expected = {"name": str(folder), "d_model": 32, "vocabulary": 260, "context": 128, "dtype": "float32", "revision": None}
+    expected = {
+        "name": str(folder),
+        "d_model": 32,
+        "vocabulary": 260,
+        "context": 128,
+        "dtype": "float32",
+        "revision": None,
+    }
     assert {key: described.json[key] for key in expected} == expected
     assert f"  fingerprint: {described.json['fingerprint']}" in run("models", folder).out.decode()
 
@@ -111,11 +129,22 @@ def test_the_demonstration(run, folder, monkeypatch):
 def test_bench_fits_the_same_passages_five_ways(run, folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("abcdefgh" * 3)
-    result = run("bench", text, "--model", folder, "--length", 3, "--passages", 2, "--steps", 300, "--json").json
+    result = run(
+        "bench", text, "--model", folder, "--length", 3, "--passages", 2, "--steps", 300, "--json"
+    ).json
     assert set(result) == set(KEYS["bench"]) - {"shapes", "heads", "head_memory"}
     ways = {way["name"]: way for way in result["ways"]}
-    assert sorted(ways) == ["engine, fast, keyed:2", "engine, fast, keyed:5", "engine, paper", "serial, fast", "serial, paper"]
-    assert all(way["tried"] == 2 and 2 <= way["row_steps"] <= 602 and way["seconds"] > 0 for way in ways.values())
+    assert sorted(ways) == [
+        "engine, fast, keyed:2",
+        "engine, fast, keyed:5",
+        "engine, paper",
+        "serial, fast",
+        "serial, paper",
+    ]
+    assert all(
+        way["tried"] == 2 and 2 <= way["row_steps"] <= 602 and way["seconds"] > 0
+        for way in ways.values()
+    )
     assert ways["engine, fast, keyed:2"]["solved"] == ways["serial, fast"]["solved"] == 2
     assert result["decoding"]["one_step_single"] > 0
     assert result["decoding"]["autoregressive_single"] > 0
@@ -132,7 +161,9 @@ def test_bench_measures_steps_by_shape_and_three_heads(run, folder, monkeypatch)
     # At full batch both lengths that the context holds, and one length by rows.
     assert [(row["length"], row["rows"]) for row in rows] == [(4, 256), (8, 128), (32, 1), (32, 3)]
     assert all(row["milliseconds"] > 0 and 0 < row["share_of_peak"] < 1 for row in rows)
-    heads = run("bench", "--what", "heads", "--model", folder, "--dtype", "float32", "--json").json["heads"]
+    heads = run("bench", "--what", "heads", "--model", folder, "--dtype", "float32", "--json").json[
+        "heads"
+    ]
     assert [row["way"] for row in heads] == ["chunked", "plain", "fused"]
     assert all(row["gradient_error"] < 1e-4 for row in heads)
 
@@ -147,11 +178,26 @@ def test_bench_measures_the_memory_of_the_head(run, monkeypatch):
     assert all(row["peak_bytes"] is None or 0 < row["peak_bytes"] < 1e9 for row in rows)
     # Measured in processes of its own, which takes seconds: not once more for the words.
     monkeypatch.setattr(head_memory, "head_memory", lambda *_: rows)
-    assert run("bench", "--what", "head-memory").out.decode().startswith("chunked  4 rows of 64 tokens, 5,000 logits each")
+    assert (
+        run("bench", "--what", "head-memory")
+        .out.decode()
+        .startswith("chunked  4 rows of 64 tokens, 5,000 logits each")
+    )
 
 
 def test_bench_takes_a_named_source(run, folder):
-    result = run("bench", "--texts", "random-tokens", "--model", folder, "--length", 2, "--passages", 1, "--json").json
+    result = run(
+        "bench",
+        "--texts",
+        "random-tokens",
+        "--model",
+        folder,
+        "--length",
+        2,
+        "--passages",
+        1,
+        "--json",
+    ).json
     assert result["passages"] == 1
     both = run("bench", "-", "--texts", "sample", "--model", folder)
     assert both.status == 2

@@ -24,8 +24,11 @@ def test_what_it_finds(run, tiny_llama, monkeypatch):
     assert (cpu["name"], sorted(cpu["gflops"])) == ("cpu", ["bfloat16", "float16", "float32"])
     assert max(cpu["gflops"], key=cpu["gflops"].get) in cpu["fast"]
     assert found.json["builtin"] == {
-        "usable": True, "device": "cpu", "dtype": "float32", "fingerprint": tiny_llama.fingerprint,
-    }  # fmt: skip
+        "usable": True,
+        "device": "cpu",
+        "dtype": "float32",
+        "fingerprint": tiny_llama.fingerprint,
+    }
     said = run("doctor").out.decode()
     assert __version__ in said
     assert "usable, takes float32 on cpu" in said

@@ -13,7 +13,9 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install 'prot
 def served(monkeypatch):
     """What would be served, without serving it."""
     given = []
-    monkeypatch.setattr("prototokens.explorer.page.serve", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(
+        "prototokens.explorer.page.serve", lambda *arguments: given.append(arguments)
+    )
     return given
 
 
@@ -22,7 +24,12 @@ def test_it_is_served_to_this_machine_alone(run, served, tmp_path):
     assert ran.status == 0
     assert set(ran.json) == set(KEYS["explore"])
     settings, host, bound = served[0]
-    assert (host, settings.models, settings.results, settings.most_upload) == ("127.0.0.1", ("builtin",), (tmp_path,), 8 << 20)
+    assert (host, settings.models, settings.results, settings.most_upload) == (
+        "127.0.0.1",
+        ("builtin",),
+        (tmp_path,),
+        8 << 20,
+    )
     assert ran.json["address"] == f"http://127.0.0.1:{bound.getsockname()[1]}"
     assert ran.json["address"] in ran.err
     assert "warning" not in ran.err

@@ -7,7 +7,18 @@ from prototokens.ptok.encoded import EncodedText
 def test_a_text_goes_round_and_the_encoded_file_names_no_folder(run, tmp_path):
     (tmp_path / "somewhere").mkdir()
     model = write_gguf(tmp_path / "somewhere" / "tiny.gguf")
-    made = run("encode", "--text", "the cat sat", "-o", tmp_path / "text.ptok", "--model", model, "--vectors", "2", "-q")
+    made = run(
+        "encode",
+        "--text",
+        "the cat sat",
+        "-o",
+        tmp_path / "text.ptok",
+        "--model",
+        model,
+        "--vectors",
+        "2",
+        "-q",
+    )
     assert made.status == 0, made.err
     encoded = EncodedText.load(tmp_path / "text.ptok")
     assert encoded.header["model"]["name"] == "tiny.gguf"
@@ -17,7 +28,15 @@ def test_a_text_goes_round_and_the_encoded_file_names_no_folder(run, tmp_path):
 
 def test_a_damaged_file_is_one_sentence_and_status_2(run, tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + b"\xff" * 40)
-    refused = run("encode", "--text", "the cat sat", "-o", tmp_path / "text.ptok", "--model", tmp_path / "bad.gguf")
+    refused = run(
+        "encode",
+        "--text",
+        "the cat sat",
+        "-o",
+        tmp_path / "text.ptok",
+        "--model",
+        tmp_path / "bad.gguf",
+    )
     assert (refused.status, refused.out) == (2, b"")
     assert refused.err.count("\n") == 1
     assert "is damaged or is no model in the GGUF format" in refused.err

@@ -1,4 +1,7 @@
-"""A run that is stopped, in real processes: what is solved is kept, and the same command goes on from there."""
+"""A run that is stopped, in real processes.
+
+What is solved is kept, and the same command goes on from there.
+"""
 
 import signal
 import subprocess
@@ -8,7 +11,8 @@ import time
 import pytest
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely. " * 8
-# As the command line, but what is solved is saved at every step, so that the test need not wait for it, and each save takes its
+# As the command line, but what is solved is saved at every step, so that the test need not wait for
+# it, and each save takes its
 # time: on a busy machine the fit would be over before the signal is sent.
 COMMAND = """
 import sys, time
@@ -23,9 +27,12 @@ cli.main()
 def start(folder, output):
     arguments = ["encode", "--text", TEXT, "-o", output, "--model", folder, "--rows", 1]
     command = [sys.executable, "-c", COMMAND, *map(str, arguments)]
-    # In the background of a shell a process inherits that Ctrl-C is ignored, and the test is of one that is not.
+    # In the background of a shell a process inherits that Ctrl-C is ignored, and the test is of one
+    # that is not.
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heard)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heard
+    )
 
 
 def stop(process, partial, number):

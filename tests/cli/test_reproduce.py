@@ -9,13 +9,26 @@ import pytest
 from prototokens.cli.keys import KEYS
 from prototokens.lab.catalogue import EXPERIMENTS
 
-FEW = ("--texts", "random-tokens", "--count", 1, "--lengths", "2,1", "--steps", 8, "--dtype", "float32")
+FEW = (
+    "--texts",
+    "random-tokens",
+    "--count",
+    1,
+    "--lengths",
+    "2,1",
+    "--steps",
+    8,
+    "--dtype",
+    "float32",
+)
 
 
 @pytest.fixture
 def reproduce(run, folder, tmp_path):
     """`prototokens reproduce NAME` on the tiny model, with few texts and steps, into a folder of its own."""
-    return lambda name, *more: run("reproduce", name, "--model", folder, "--out", tmp_path / "out", *FEW, *more)
+    return lambda name, *more: run(
+        "reproduce", name, "--model", folder, "--out", tmp_path / "out", *FEW, *more
+    )
 
 
 def test_without_a_name_it_lists_all_with_a_line_and_a_time(run):
@@ -39,10 +52,13 @@ def test_the_list_and_the_help_are_there_at_once():
         "import sys; from prototokens.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'transformers', 'matplotlib', 'numpy', 'ray'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'numpy', 'ray'} & set(sys.modules); assert"
+        " not heavy, heavy"
     )
     for words in (["reproduce"], ["reproduce", "--help"], ["capacity", "--help"]):
-        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -77,7 +93,11 @@ def test_reports_are_drawn_again_from_rows_alone(reproduce, run, tmp_path):
     assert set(drawn.json) <= set(KEYS["reproduce"])
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
     # A second model's rows in one folder are no table.
-    other = rows.splitlines(keepends=True)[0].replace(b'"fingerprint":"', b'"fingerprint":"f').replace(b'"key":"', b'"key":"f')
+    other = (
+        rows.splitlines(keepends=True)[0]
+        .replace(b'"fingerprint":"', b'"fingerprint":"f')
+        .replace(b'"key":"', b'"key":"f')
+    )
     (tmp_path / "out" / "rows.jsonl").write_bytes(rows + other)
     mixed = run("reproduce", "table4", "--from-rows", "--out", tmp_path / "out")
     assert (mixed.status, mixed.out) == (2, b"")
@@ -114,7 +134,9 @@ def test_layouts_of_the_user_are_compared_in_place_of_the_own(reproduce):
     made = reproduce("table1", "--layouts", "keyed:3,paper", "--json")
     assert made.status == 0, made.err
     (table1,) = made.json["experiments"]
-    assert [line["layout"] for line in table1["tables"]["accuracy_long"]] == ["paper"] * 2 + ["keyed:3"] * 2
+    assert [line["layout"] for line in table1["tables"]["accuracy_long"]] == ["paper"] * 2 + [
+        "keyed:3"
+    ] * 2
     assert reproduce("capacity", "--layouts", "keyed:2").status == 0
 
 
@@ -156,7 +178,13 @@ def test_a_card_as_text_json_and_a_picture(run, folder, tmp_path):
     place = tmp_path / "out" / "capacity"
     assert json.loads((place / "card.json").read_text())["capacity"] == made.json["capacity"]
     assert (place / "card.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in place.iterdir()} == {"report.md", "card.csv", "card.png", "card.svg", "card.json"}
+    assert {path.name for path in place.iterdir()} == {
+        "report.md",
+        "card.csv",
+        "card.png",
+        "card.svg",
+        "card.json",
+    }
     printed = run(*words)
     assert printed.out.decode() == (place / "report.md").read_text()
     assert "card.json" in printed.err

@@ -14,10 +14,31 @@ from prototokens.ptok.encoded import EncodedText
 
 TEXT = "Call me Ishmael. Some years ago"
 ENCODE_KEYS = {
-    "output", "model", "layout", "prefix", "tokens", "chunks", "vectors", "floats", "bytes", "exact", "accuracy",
-    "steps_median", "row_steps", "seconds", "min_margin", "certified", "forecast_exact", "forecast_steps",
-    "forecast_row_steps", "forecast_seconds", "bits", "patched", "stored", "edited",
-}  # fmt: skip
+    "output",
+    "model",
+    "layout",
+    "prefix",
+    "tokens",
+    "chunks",
+    "vectors",
+    "floats",
+    "bytes",
+    "exact",
+    "accuracy",
+    "steps_median",
+    "row_steps",
+    "seconds",
+    "min_margin",
+    "certified",
+    "forecast_exact",
+    "forecast_steps",
+    "forecast_row_steps",
+    "forecast_seconds",
+    "bits",
+    "patched",
+    "stored",
+    "edited",
+}
 DECODE_KEYS = {"text", "tokens", "forward_passes", "seconds", "tokens_per_second", "matches"}
 
 
@@ -75,7 +96,9 @@ def test_json_of_decode_has_its_keys(encode, decode, tmp_path):
     assert set(back.json) == DECODE_KEYS == set(KEYS["decode"])
     assert (back.json["text"], back.json["tokens"], back.json["matches"]) == (TEXT, len(TEXT), True)
     assert back.json["forward_passes"] == 1
-    assert back.json["tokens_per_second"] == pytest.approx(back.json["tokens"] / back.json["seconds"], rel=0.2)
+    assert back.json["tokens_per_second"] == pytest.approx(
+        back.json["tokens"] / back.json["seconds"], rel=0.2
+    )
 
 
 def test_inspect_shows_the_header_without_a_model(encode, run, tmp_path, monkeypatch):
@@ -113,19 +136,28 @@ def test_a_file_name_that_is_not_utf8(encode, decode, run, tmp_path):
     assert (made.status, made.out) == (0, b"")
     assert (tmp_path / os.fsdecode(b"\xff.ptok")).is_file()
     assert decode(tmp_path / os.fsdecode(b"\xff.ptok")).out == TEXT.encode()
-    assert decode(tmp_path / os.fsdecode(b"\xff.ptok"), "-o", tmp_path / os.fsdecode(b"\xfe.txt")).status == 0
+    assert (
+        decode(
+            tmp_path / os.fsdecode(b"\xff.ptok"), "-o", tmp_path / os.fsdecode(b"\xfe.txt")
+        ).status
+        == 0
+    )
     assert (tmp_path / os.fsdecode(b"\xfe.txt")).read_text() == TEXT
     assert run("inspect", tmp_path / os.fsdecode(b"\xff.ptok"), "--json").status == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs the C locale without UTF-8 mode, as Linux has it")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="needs the C locale without UTF-8 mode, as Linux has it"
+)
 def test_file_names_under_a_locale_without_utf8(folder, tmp_path):
     """The bytes of the name are the name, whatever Python takes them for."""
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     options = {"env": {**os.environ, **locale}, "cwd": tmp_path, "capture_output": True}
     command = [sys.executable, "-m", "prototokens"]
     name = "n\u00e4me.ptok".encode()
-    made = subprocess.run([*command, "encode", "--text", "hi", "-o", name, "--model", folder], **options)
+    made = subprocess.run(
+        [*command, "encode", "--text", "hi", "-o", name, "--model", folder], **options
+    )
     assert made.returncode == 0, made.stderr
     back = subprocess.run([*command, "decode", name, "--model", folder], **options)
     assert (back.returncode, back.stdout) == (0, b"hi"), back.stderr
@@ -154,22 +186,53 @@ def test_an_output_that_exists_is_replaced_only_by_force(encode, decode, book, t
 
 def test_options_reach_the_fit(encode, run, tmp_path):
     path = tmp_path / "x.ptok"
-    options = ["--layout", "tiled:6", "--chunk-length", 5, "--recipe", "paper", "--steps", 900, "--seed", 3, "--rows", 2]
+    options = [
+        "--layout",
+        "tiled:6",
+        "--chunk-length",
+        5,
+        "--recipe",
+        "paper",
+        "--steps",
+        900,
+        "--seed",
+        3,
+        "--rows",
+        2,
+    ]
     assert encode("--text", TEXT, "-o", path, *options).status == 0
     header = run("inspect", path, "--json").json
-    assert (header["layout"], header["recipe"]["name"], header["recipe"]["steps"]) == ("tiled:6", "paper", 900)
+    assert (header["layout"], header["recipe"]["name"], header["recipe"]["steps"]) == (
+        "tiled:6",
+        "paper",
+        900,
+    )
     assert max(header["chunks"]) <= 5
     assert header["seeds"][0] == 3
 
 
 def test_a_shared_vector_is_stored_once(encode, decode, run, tmp_path):
     path = tmp_path / "x.ptok"
-    made = encode("--text", "abcd", "-o", path, "--layout", "paper", "--chunk-length", 2, "--share", "m", "--json")
+    made = encode(
+        "--text",
+        "abcd",
+        "-o",
+        path,
+        "--layout",
+        "paper",
+        "--chunk-length",
+        2,
+        "--share",
+        "m",
+        "--json",
+    )
     assert made.status == 0
     assert (made.json["chunks"], made.json["vectors"]) == (2, 3)
     assert run("inspect", path, "--json").json["shared"] == "m_1"
     assert decode(path).out == b"abcd"
-    refused = encode("--text", "abcd", "-o", tmp_path / "y.ptok", "--share", "m", "--layout", "tiled:4")
+    refused = encode(
+        "--text", "abcd", "-o", tmp_path / "y.ptok", "--share", "m", "--layout", "tiled:4"
+    )
     assert refused.status == 2
     assert "layout of two vectors" in refused.err
 
@@ -198,7 +261,9 @@ def test_what_vectors_do_not_hold_is_in_the_file_and_said(encode, decode, run, t
     made = encode("--text", TEXT, "-o", path, "--steps", 0, "--json")
     assert made.status == 0
     assert (made.json["exact"], made.json["accuracy"] < 1) == (True, True)
-    assert made.json["stored"] + made.json["patched"] >= round((1 - made.json["accuracy"]) * len(TEXT))
+    assert made.json["stored"] + made.json["patched"] >= round(
+        (1 - made.json["accuracy"]) * len(TEXT)
+    )
     assert made.json["steps_median"] == 0
     assert (decode(path).status, decode(path).out) == (0, TEXT.encode())
     shown = run("inspect", path, "--json").json
@@ -265,7 +330,11 @@ def test_the_built_in_model_needs_no_name(run, tmp_path):
     text = "The keeper had two clocks."
     made = run("encode", "--text", text, "-o", tmp_path / "x.ptok", "--json")
     assert made.status == 0
-    assert (made.json["model"], made.json["layout"], made.json["chunks"]) == ("builtin", "keyed:2", 1)
+    assert (made.json["model"], made.json["layout"], made.json["chunks"]) == (
+        "builtin",
+        "keyed:2",
+        1,
+    )
     assert made.json["vectors"] == 2
     assert run("decode", tmp_path / "x.ptok").out == text.encode()
 
@@ -282,7 +351,11 @@ class TestVerify:
         found = self.verify(run, folder, path, "--quick", "--json")
         assert found.status == 0
         assert set(found.json) == set(KEYS["verify"])
-        assert (found.json["passed"], found.json["matches"], found.json["level"]) == (True, True, "standard")
+        assert (found.json["passed"], found.json["matches"], found.json["level"]) == (
+            True,
+            True,
+            "standard",
+        )
         assert len(found.json["tried"]) + len(found.json["absent"]) >= 4
         shown = self.verify(run, folder, path, "--quick")
         assert b"0 wrong" in shown.out

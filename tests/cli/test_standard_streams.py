@@ -1,4 +1,7 @@
-"""Standard streams that are closed, full, or read by nobody: no failure passes for success, and no traceback is shown."""
+"""Standard streams that are closed, full, or read by nobody.
+
+No failure passes for success, and no traceback is shown.
+"""
 
 import os
 import subprocess
@@ -17,7 +20,13 @@ def shell(tmp_path, folder, run):
 
     def shell(line):
         place = {"PT": f"{sys.executable} -m prototokens", "MODEL": str(folder)}
-        return subprocess.run(["bash", "-c", line], env={**os.environ, **place}, cwd=tmp_path, capture_output=True, timeout=300)
+        return subprocess.run(
+            ["bash", "-c", line],
+            env={**os.environ, **place},
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=300,
+        )
 
     return shell
 
@@ -53,8 +62,12 @@ def test_closed_standard_errors_change_no_status(shell):
     assert shell("$PT --help >&- 2>&-").returncode == 2
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full: /dev/full")
+@pytest.mark.skipif(
+    not os.path.exists("/dev/full"), reason="needs a device that is always full: /dev/full"
+)
 def test_a_full_disk(shell):
     ran = shell("$PT --help >/dev/full")
     assert ran.returncode == 2
-    assert ran.stderr == b"prototokens: standard output cannot be written (No space left on device)\n"
+    assert (
+        ran.stderr == b"prototokens: standard output cannot be written (No space left on device)\n"
+    )

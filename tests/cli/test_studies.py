@@ -35,7 +35,9 @@ def study(run, folder, tmp_path):
 
     def reproduce(path, *more):
         texts = ("--texts", "random-tokens", "--dtype", "float32")
-        return run("reproduce", path, "--model", folder, "--out", tmp_path / "out", *texts, *more, "--json")
+        return run(
+            "reproduce", path, "--model", folder, "--out", tmp_path / "out", *texts, *more, "--json"
+        )
 
     return reproduce
 
@@ -52,7 +54,9 @@ def test_a_file_of_ones_own_is_run_and_reported(study, tmp_path):
     assert made.json["experiments"][0]["tables"] == {"lengths": [{"tokens": 3}, {"tokens": 3}]}
     assert (tmp_path / "out" / "report.md").read_text().startswith("# Mine")
     page = tmp_path / "out" / "README.md"
-    page.write_text("Before.\n\n<!-- lengths: made by mine.py -->\nold\n<!-- end of lengths -->\n\nBehind.\n")
+    page.write_text(
+        "Before.\n\n<!-- lengths: made by mine.py -->\nold\n<!-- end of lengths -->\n\nBehind.\n"
+    )
     (tmp_path / "out" / "report.md").unlink()
     assert study(path, "--from-rows").status == 0
     table = "| tokens |\n|---|\n| 3 |\n| 3 |"
@@ -88,7 +92,11 @@ def test_front_goes_up_the_lengths_while_passages_are_exact(study, tmp_path):
     made = study(STUDIES / "front.py", "--count", 3, "--lengths", "2,64,100", "--steps", 60)
     assert made.status == 0, made.err
     found = rows(tmp_path)
-    assert {row["layout"] for row in found} == {"paper", "mixed:4", *(f"keyed:{count}" for count in VECTORS)}
+    assert {row["layout"] for row in found} == {
+        "paper",
+        "mixed:4",
+        *(f"keyed:{count}" for count in VECTORS),
+    }
     paper = [row for row in found if row["layout"] == "paper"]
     assert all(row["exact"] for row in paper if row["length"] == 2)
     assert len([row for row in paper if row["length"] == 2]) == 3
@@ -112,7 +120,9 @@ def test_trials_of_a_recipe_are_on_the_same_passages(study, tmp_path):
 
 def test_few_bits_and_stopping_rules(study, tmp_path, monkeypatch):
     # The most different ways of decoding are enough here, and none of them is compiled.
-    monkeypatch.setattr(certify, "cells_of", lambda lm, level, cells_of=certify.cells_of: cells_of(lm, "standard"))
+    monkeypatch.setattr(
+        certify, "cells_of", lambda lm, level, cells_of=certify.cells_of: cells_of(lm, "standard")
+    )
     made = study(STUDIES / "bits.py", "--count", 2, "--lengths", "3", "--steps", 300)
     assert made.status == 0, made.err
     assert {row["bits"] for row in rows(tmp_path)} == {1, 2, 3, 4, 5, 6, 7, 8, 16}

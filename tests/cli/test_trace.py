@@ -22,10 +22,16 @@ def test_the_numbers_are_those_of_the_library(run, folder, file, tiny_llama):
     assert set(traced.json) == set(KEYS["trace"])
     assert "".join(traced.json["tokens"]) == TEXT[8:16]
     inside = look(tiny_llama, EncodedText.load(file).chunks()[1])
-    assert traced.json["lens_right"] == [round(float(share), 4) for share in (inside.lens.rank == 0).float().mean(1)]
+    assert traced.json["lens_right"] == [
+        round(float(share), 4) for share in (inside.lens.rank == 0).float().mean(1)
+    ]
     assert traced.json["lens_right"][-1] == traced.json["knockout_kept"][-1] == 1
     shares = traced.json["attention"]
-    assert [len(shares), len(shares[0]), len(shares[0][0])] == [2, 4, 5]  # layers, heads, vectors of tiled:4
+    assert [len(shares), len(shares[0]), len(shares[0][0])] == [
+        2,
+        4,
+        5,
+    ]  # layers, heads, vectors of tiled:4
     assert all(sum(head) == pytest.approx(1, abs=1e-3) for layer in shares for head in layer)
 
 
@@ -44,12 +50,16 @@ def test_a_table_for_people_and_a_picture(run, folder, file, tmp_path):
 def test_a_token_of_any_script_can_be_drawn(run, folder, encode, tmp_path):
     """Half characters, dollar signs (no formulas), line ends: nothing of it warns."""
     assert encode("--text", "海$x$\n☃", "-o", tmp_path / "x.ptok").status == 0
-    assert run("trace", tmp_path / "x.ptok", "-o", tmp_path / "x.png", "--model", folder).status == 0
+    assert (
+        run("trace", tmp_path / "x.ptok", "-o", tmp_path / "x.png", "--model", folder).status == 0
+    )
 
 
 def test_one_token_alone(run, folder, encode, tmp_path):
     assert encode("--text", "A", "-o", tmp_path / "x.ptok").status == 0
-    assert run("trace", tmp_path / "x.ptok", "-o", tmp_path / "x.png", "--model", folder).status == 0
+    assert (
+        run("trace", tmp_path / "x.ptok", "-o", tmp_path / "x.png", "--model", folder).status == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +74,9 @@ def test_one_token_alone(run, folder, encode, tmp_path):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_cannot_be_traced(run, folder, file, arguments, sentence):
-    named = arguments if "builtin" in arguments or not arguments else [*arguments, "--model", folder]
+    named = (
+        arguments if "builtin" in arguments or not arguments else [*arguments, "--model", folder]
+    )
     ran = run("trace", file, *named)
     assert ran.status == 2
     assert sentence in ran.err

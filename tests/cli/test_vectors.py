@@ -10,7 +10,9 @@ from prototokens.ptok.encoded import EncodedText
 TEXT = "Call me Ishmael."
 
 
-@pytest.mark.parametrize(("vectors", "layout"), [("1", "keyed:1"), ("2", "keyed:2"), ("4", "keyed:4")])
+@pytest.mark.parametrize(
+    ("vectors", "layout"), [("1", "keyed:1"), ("2", "keyed:2"), ("4", "keyed:4")]
+)
 def test_a_number_of_vectors(encode, decode, tmp_path, vectors, layout):
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--json", "--vectors", vectors)
@@ -36,7 +38,9 @@ def test_auto_is_exact_and_its_forecast_is_printed_before_the_fit(encode, decode
 
 
 def test_the_forecast_is_for_the_budget_that_is_given(encode, tmp_path):
-    made = encode("--text", TEXT, "-o", tmp_path / "x.ptok", "--json", "--chunk-length", 16, "--steps", 3)
+    made = encode(
+        "--text", TEXT, "-o", tmp_path / "x.ptok", "--json", "--chunk-length", 16, "--steps", 3
+    )
     assert made.json["forecast_exact"] < 0.5
     assert made.json["forecast_steps"] <= 3
 
@@ -51,10 +55,22 @@ def test_no_trial_steps_where_nobody_reads_the_time(encode, tmp_path):
 
 def test_nothing_is_forecast_of_chunks_that_share_a_vector(encode, tmp_path):
     made = encode(
-        "--text", "abab", "-o", tmp_path / "x.ptok", "--json", "--share", "m", "--layout", "paper", "--chunk-length", 2
+        "--text",
+        "abab",
+        "-o",
+        tmp_path / "x.ptok",
+        "--json",
+        "--share",
+        "m",
+        "--layout",
+        "paper",
+        "--chunk-length",
+        2,
     )
     assert "forecast" not in made.err
-    assert [made.json[f"forecast_{name}"] for name in ("exact", "steps", "row_steps", "seconds")] == [None] * 4
+    assert [
+        made.json[f"forecast_{name}"] for name in ("exact", "steps", "row_steps", "seconds")
+    ] == [None] * 4
 
 
 @pytest.mark.parametrize(
@@ -62,9 +78,18 @@ def test_nothing_is_forecast_of_chunks_that_share_a_vector(encode, tmp_path):
     [
         (["--vectors", "many"], "--vectors takes a number of vectors or auto, not 'many'"),
         (["--vectors", "-3"], "--vectors takes a number of vectors or auto, not '-3'"),
-        (["--vectors", "1025"], "vectors of a chunk are 'auto' or a number from 1 to 1024, not 1025"),
-        (["--vectors", "auto", "--layout", "paper"], "layout 'paper' has 2 vectors a chunk, and auto are asked for"),
-        (["--vectors", "3", "--layout", "paper"], "layout 'paper' has 2 vectors a chunk, and 3 are asked for"),
+        (
+            ["--vectors", "1025"],
+            "vectors of a chunk are 'auto' or a number from 1 to 1024, not 1025",
+        ),
+        (
+            ["--vectors", "auto", "--layout", "paper"],
+            "layout 'paper' has 2 vectors a chunk, and auto are asked for",
+        ),
+        (
+            ["--vectors", "3", "--layout", "paper"],
+            "layout 'paper' has 2 vectors a chunk, and 3 are asked for",
+        ),
     ],
 )
 def test_vectors_that_cannot_be_meant(encode, tmp_path, options, words):
@@ -92,5 +117,7 @@ def test_a_context_stands_before_the_vectors(encode, decode, tmp_path):
     file = EncodedText.load(path)
     assert (file.header["format"], len(file.layout.prefix)) == (3, len("Before."))
     assert decode(path).out == TEXT.encode()
-    both = encode("--text", TEXT, "-o", tmp_path / "y.ptok", "--context", context, "--prefix", "bos")
+    both = encode(
+        "--text", TEXT, "-o", tmp_path / "y.ptok", "--context", context, "--prefix", "bos"
+    )
     assert (both.status, "either --prefix or --context" in both.err) == (2, True)

@@ -1,7 +1,7 @@
 """The README and the pages of docs/ are true.
 
-Their Python runs and prints what they show, their commands are commands, their links lead somewhere, and the tables and
-constants that they state are those of the code.
+Their Python runs and prints what they show, their commands are commands, their links lead
+somewhere, and the tables and constants that they state are those of the code.
 """
 
 import asyncio
@@ -42,7 +42,10 @@ class Block(NamedTuple):
 
 def blocks(page):
     text = page.read_text(encoding="utf-8")
-    return [Block(m[1], m[2], text.count("\n", 0, m.start(2)) + 1, m.end()) for m in FENCE.finditer(text)]
+    return [
+        Block(m[1], m[2], text.count("\n", 0, m.start(2)) + 1, m.end())
+        for m in FENCE.finditer(text)
+    ]
 
 
 def prose(page):
@@ -67,7 +70,9 @@ def commands(page):
             for place, word in enumerate(words):
                 if word == "prototokens" and (place == 0 or words[place - 1] in ("|", "&&", ";")):
                     rest = words[place + 1 :]
-                    stop = next((n for n, w in enumerate(rest) if set(w) <= set("|&;<>()")), len(rest))
+                    stop = next(
+                        (n for n, w in enumerate(rest) if set(w) <= set("|&;<>()")), len(rest)
+                    )
                     found.append((line, rest[:stop], place == 0 and stop == len(rest)))
     return found
 
@@ -84,8 +89,8 @@ def builtin():
 def reader(builtin, monkeypatch, tmp_path):
     """Where a reader of a page stands: a folder with a text and one with results in it.
 
-    The built-in model is loaded once for all pages, and takes the place of every model that a page names. The web page is built
-    and not served.
+    The built-in model is loaded once for all pages, and takes the place of every model that a page
+    names. The web page is built and not served.
     """
     load = pt.FrozenLM.from_pretrained
 
@@ -111,7 +116,11 @@ def test_a_pages_python_runs_and_prints_what_it_shows(page, reader):
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(code, namespace)
         following = of_page[number + 1] if number + 1 < len(of_page) else None
-        if following and following.language == "text" and not text[block.end : text.index("```text", block.end)].strip():
+        if (
+            following
+            and following.language == "text"
+            and not text[block.end : text.index("```text", block.end)].strip()
+        ):
             assert printed.getvalue() == following.content, f"{page.name}, line {following.line}"
 
 
@@ -145,7 +154,8 @@ def unserved(monkeypatch):
             patch.setattr(asyncio, "new_event_loop", recorded)
             page.build(settings)
         bound.close()
-        # Gradio opens event loops for a page that is to be served, and leaves them to whoever serves it.
+        # Gradio opens event loops for a page that is to be served, and leaves them to whoever
+        # serves it.
         assert loops
         for loop in loops:
             loop.close()
@@ -156,9 +166,20 @@ def unserved(monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_a_pages_commands_do_what_they_say(page, reader, monkeypatch, capsysbinary):
-    """With a chapter of two sentences; all but studies and what takes minutes, a cluster, the network, or standard input."""
-    run = [arguments for _, arguments, alone in commands(page) if alone and not {"demo", "bench", "ray", "-"} & set(arguments)]
-    run = [arguments for arguments in run if not any(word.startswith(("hub:", "studies/")) for word in arguments)]
+    """With a chapter of two sentences.
+
+    All but studies and what takes minutes, a cluster, the network, or standard input.
+    """
+    run = [
+        arguments
+        for _, arguments, alone in commands(page)
+        if alone and not {"demo", "bench", "ray", "-"} & set(arguments)
+    ]
+    run = [
+        arguments
+        for arguments in run
+        if not any(word.startswith(("hub:", "studies/")) for word in arguments)
+    ]
     if any(arguments[0] == "explore" for arguments in run):
         unserved(monkeypatch)
     for arguments in run:
@@ -172,7 +193,9 @@ def test_a_pages_commands_do_what_they_say(page, reader, monkeypatch, capsysbina
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_make_target_of_a_page_is_one(page):
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     named = re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) <= targets
 
@@ -184,7 +207,10 @@ def anchor(heading):
 
 def anchors(page):
     return {
-        anchor(heading) for heading in re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+        anchor(heading)
+        for heading in re.findall(
+            r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE
+        )
     }
 
 
@@ -210,13 +236,18 @@ def test_every_module_and_file_that_a_page_names_is_there(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_constant_that_a_page_states_has_that_value(page):
-    for module, name, value in re.findall(r"`([a-z_.]+)\.([A-Z_]+)` = ([\w.,:]*\w)", page.read_text(encoding="utf-8")):
+    for module, name, value in re.findall(
+        r"`([a-z_.]+)\.([A-Z_]+)` = ([\w.,:]*\w)", page.read_text(encoding="utf-8")
+    ):
         actual = getattr(importlib.import_module(f"prototokens.{module}"), name)
         assert value.replace(",", "") == str(actual), f"{module}.{name}"
 
 
 def table(page, heading):
-    """The first table under a heading: a list of rows, each a list of cells, without the title row."""
+    """The first table under a heading.
+
+    A list of rows, each a list of cells, without the title row.
+    """
     section = page.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]
@@ -228,7 +259,9 @@ def test_the_table_of_recipes_holds_their_values():
     for key, *written in ([cell.strip("`") for cell in row[:3]] for row in rows):
         for recipe, value in zip(("paper", "fast"), written, strict=True):
             actual = getattr(RECIPES[recipe], key)
-            shown = ", ".join(f"{part:g}" for part in actual) if isinstance(actual, tuple) else actual
+            shown = (
+                ", ".join(f"{part:g}" for part in actual) if isinstance(actual, tuple) else actual
+            )
             assert value == (shown if isinstance(shown, str) else f"{shown:g}"), (recipe, key)
 
 
@@ -251,5 +284,8 @@ def test_the_picture_is_whole_and_fetches_nothing(name, width):
     tree = ElementTree.fromstring(picture)
     assert tree.get("viewBox", "").startswith(f"0 0 {width} ")
     assert not [key for element in tree.iter() for key in element.attrib if key.endswith("href")]
-    sizes = [float(element.get("font-size", "0")) for element in tree.iter("{http://www.w3.org/2000/svg}text")]
+    sizes = [
+        float(element.get("font-size", "0"))
+        for element in tree.iter("{http://www.w3.org/2000/svg}text")
+    ]
     assert min(sizes) >= 13

@@ -43,7 +43,11 @@ def lines():
                     yield Line(shlex.split(line.removeprefix("$ "), comments=True))
 
 
-OF_SCRIPTS = list({tuple(line.words): line for line in lines() if line.script and line.script.endswith(".py")}.values())
+OF_SCRIPTS = list(
+    {
+        tuple(line.words): line for line in lines() if line.script and line.script.endswith(".py")
+    }.values()
+)
 OF_PYTEST = [line for line in lines() if "pytest" in line.words]
 
 
@@ -88,12 +92,16 @@ STUDIES = sorted(set(studies()))
 def test_committed_rows_of_a_study_have_a_page_that_reports_them():
     kept = set()
     for path in (ROOT / "results").glob("*/rows.jsonl"):
-        experiments = {json.loads(line)["experiment"] for line in path.read_text(encoding="utf-8").splitlines()}
+        experiments = {
+            json.loads(line)["experiment"] for line in path.read_text(encoding="utf-8").splitlines()
+        }
         kept |= {(f"studies/{name}.py", f"results/{path.parent.name}") for name in experiments}
     assert kept == set(STUDIES)
 
 
-@pytest.mark.parametrize(("study", "folder"), STUDIES, ids=[f"{study} {folder}" for study, folder in STUDIES])
+@pytest.mark.parametrize(
+    ("study", "folder"), STUDIES, ids=[f"{study} {folder}" for study, folder in STUDIES]
+)
 def test_a_reports_tables_are_those_of_the_committed_rows(study, folder, tmp_path, capsys):
     copied = tmp_path / folder
     shutil.copytree(ROOT / folder, copied)
@@ -101,7 +109,9 @@ def test_a_reports_tables_are_those_of_the_committed_rows(study, folder, tmp_pat
     with pytest.raises(SystemExit) as end:
         main(["reproduce", str(ROOT / study), "--from-rows", "--out", str(copied), "--quiet"])
     assert end.value.code == 0, capsys.readouterr().err
-    assert (copied / "README.md").read_text(encoding="utf-8") == (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    assert (copied / "README.md").read_text(encoding="utf-8") == (
+        ROOT / folder / "README.md"
+    ).read_text(encoding="utf-8")
     assert {path.name: path.read_bytes() for path in copied.glob("*.csv")} == tables
     assert not (copied / "report.md").exists()
 
@@ -111,14 +121,18 @@ def test_the_table_of_the_forecast_is_that_of_the_package(tmp_path):
     shutil.copy(ROOT / "results" / "front" / "README.md", page)
     script = ROOT / "scripts" / "artefacts" / "fit_forecast.py"
     subprocess.run([sys.executable, script, "--report", "--page", page], check=True)
-    assert page.read_text(encoding="utf-8") == (ROOT / "results" / "front" / "README.md").read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == (ROOT / "results" / "front" / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("line", OF_PYTEST, ids=lambda line: " ".join(line.words))
 def test_the_tests_that_a_page_names_are_there(line):
     (name,) = (word for word in line.words if word.startswith("tests/"))
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert all(word.partition("=")[0] in text for word in line.words if word.startswith("PROTOTOKENS_"))
+    assert all(
+        word.partition("=")[0] in text for word in line.words if word.startswith("PROTOTOKENS_")
+    )
     if "-k" in line.words:
         assert line.words[line.words.index("-k") + 1] in text
 
@@ -129,7 +143,11 @@ def test_commands_in_a_pipe_do_what_they_say(tmp_path):
     (block,) = (block.content for block in blocks(page) if PIPED.search(block.content))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ran = subprocess.run(
-        ["bash", "-o", "pipefail", "-ec", block], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        ["bash", "-o", "pipefail", "-ec", block],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split()[1:6] == ["c", "a", "f", "351", "n"]

@@ -14,9 +14,17 @@ HOOK = runpy.run_path(str(ROOT / "scripts" / "docs" / "docs_results.py"))
     ("page", "written", "in_the_site"),
     [
         ("findings.md", "[rows](../results/held/README.md)", "[rows](results/held/README.md)"),
-        ("how-to/quantised.md", "[it](../../results/bits/README.md#x)", "[it](../results/bits/README.md#x)"),
+        (
+            "how-to/quantised.md",
+            "[it](../../results/bits/README.md#x)",
+            "[it](../results/bits/README.md#x)",
+        ),
         ("results/README.md", "[f](../docs/findings.md#length)", "[f](../findings.md#length)"),
-        ("results/held/README.md", "![p](../../docs/images/front.svg)", "![p](../../images/front.svg)"),
+        (
+            "results/held/README.md",
+            "![p](../../docs/images/front.svg)",
+            "![p](../../images/front.svg)",
+        ),
         ("results/held/README.md", "[other](../front/README.md)", "[other](../front/README.md)"),
         (
             "findings.md",
@@ -26,17 +34,26 @@ HOOK = runpy.run_path(str(ROOT / "scripts" / "docs" / "docs_results.py"))
     ],
 )
 def test_links_of_a_page_are_those_of_the_site(page, written, in_the_site):
-    shown = HOOK["on_page_markdown"](written, page=SimpleNamespace(file=SimpleNamespace(src_uri=page)))
+    shown = HOOK["on_page_markdown"](
+        written, page=SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    )
     assert shown == in_the_site
 
 
 def test_every_report_and_its_pictures_are_in_the_site():
     added = []
     config = SimpleNamespace(
-        use_directory_urls=False, site_dir="site", docs_dir="docs", plugins=SimpleNamespace(_current_plugin=None)
+        use_directory_urls=False,
+        site_dir="site",
+        docs_dir="docs",
+        plugins=SimpleNamespace(_current_plugin=None),
     )
     HOOK["on_files"](added, config=config)
     names = {file.src_uri for file in added}
-    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "results").rglob("README.md")} <= names
-    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "results").rglob("report.md")} <= names
+    assert {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "results").rglob("README.md")
+    } <= names
+    assert {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "results").rglob("report.md")
+    } <= names
     assert not {name for name in names if name.endswith((".jsonl", ".json", ".csv"))}

@@ -29,7 +29,9 @@ def training(words):
 
 @pytest.fixture
 def running(tmp_path):
-    return Running(work=tmp_path / "work", save_every=0, measure_every=4, texts_measured=6, texts_proved=0)
+    return Running(
+        work=tmp_path / "work", save_every=0, measure_every=4, texts_measured=6, texts_proved=0
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""`train-encoder` as a user types it: what it writes, what it refuses, and that a SIGKILL costs nothing but time."""
+"""`train-encoder` as a user types it.
+
+What it writes, what it refuses, and that a SIGKILL costs nothing but time.
+"""
 
 import json
 import os
@@ -15,9 +18,18 @@ from prototokens.cli import main
 from prototokens.encoder.encoder import Encoder
 
 SMALL = [
-    "--vectors=3", "--max-length=6", "--width=16", "--layers=1", "--heads=2", "--rows=4", "--warmup=2", "--measured=6",
-    "--measure-every=5", "--proved=0", "--dtype=float32",
-]  # fmt: skip
+    "--vectors=3",
+    "--max-length=6",
+    "--width=16",
+    "--layers=1",
+    "--heads=2",
+    "--rows=4",
+    "--warmup=2",
+    "--measured=6",
+    "--measure-every=5",
+    "--proved=0",
+    "--dtype=float32",
+]
 
 
 def run(capfd, *arguments):
@@ -45,8 +57,11 @@ def test_it_trains_measures_and_writes(capfd, given, tmp_path):
     assert " left" in err
     assert Encoder.load(tmp_path / "encoder").shape.max_length == 6
     assert {path.name for path in (tmp_path / "encoder").iterdir()} == {
-        "config.json", "encoder.safetensors", "README.md", "held-out.svg",
-    }  # fmt: skip
+        "config.json",
+        "encoder.safetensors",
+        "README.md",
+        "held-out.svg",
+    }
     status, _, err = run(capfd, *given, "--steps=10")
     assert status == 2
     assert "--force" in err
@@ -89,7 +104,9 @@ def test_a_sigkill_costs_nothing_but_time(capfd, given, tmp_path):
     status, _, err = run(capfd, *given[:-1], tmp_path / "undisturbed", *more)
     assert status == 0, err
     command = [sys.executable, "-m", "prototokens", "train-encoder", *map(str, given), *more]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    process = subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    )
     log = tmp_path / "encoder.work" / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 7):
         time.sleep(0.01)
@@ -97,13 +114,23 @@ def test_a_sigkill_costs_nothing_but_time(capfd, given, tmp_path):
     assert process.wait() == -signal.SIGKILL, "it had ended before it was killed"
     status, _, err = run(capfd, *given, *more)
     assert status == 0, err
-    ours, theirs = (load_file(tmp_path / name / "encoder.safetensors") for name in ("encoder", "undisturbed"))
+    ours, theirs = (
+        load_file(tmp_path / name / "encoder.safetensors") for name in ("encoder", "undisturbed")
+    )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 61))
 
 
 def test_ctrl_c_ends_it_after_the_step_in_work(given, tmp_path):
-    command = [sys.executable, "-m", "prototokens", "train-encoder", *map(str, given), "--steps=100000", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "prototokens",
+        "train-encoder",
+        *map(str, given),
+        "--steps=100000",
+        "--quiet",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "encoder.work" / "log.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 3):

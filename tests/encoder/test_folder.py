@@ -37,16 +37,24 @@ def replace_tensors(folder, change):
 
 
 def test_what_is_read_back_gives_the_same_vectors(untrained, folder, tiny_llama):
-    ours, theirs = untrained.vectors(tiny_llama, TEXTS), Encoder.load(folder).vectors(tiny_llama, TEXTS)
+    ours, theirs = (
+        untrained.vectors(tiny_llama, TEXTS),
+        Encoder.load(folder).vectors(tiny_llama, TEXTS),
+    )
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
     assert ours[0].shape == (3, tiny_llama.d_model)
-    assert all(tensor.dtype == torch.bfloat16 for tensor in load_file(folder / "encoder.safetensors").values())
+    assert all(
+        tensor.dtype == torch.bfloat16
+        for tensor in load_file(folder / "encoder.safetensors").values()
+    )
     assert (folder / "README.md").read_text() == "a card"
 
 
 def test_vectors_come_in_the_order_of_the_texts(untrained, tiny_llama):
     for number, vectors in enumerate(untrained.vectors(tiny_llama, TEXTS)):
-        torch.testing.assert_close(vectors, untrained.vectors(tiny_llama, [TEXTS[number]])[0], rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(
+            vectors, untrained.vectors(tiny_llama, [TEXTS[number]])[0], rtol=1e-2, atol=1e-2
+        )
 
 
 def test_no_texts_have_no_vectors(untrained, tiny_llama):
@@ -97,14 +105,18 @@ def test_a_config_that_lacks_something_is_refused(folder, missing):
         Encoder.load(folder)
 
 
-@pytest.mark.parametrize("rates", [3, [1], [{"length": 4}], [{"length": 4, "rate": 0}], [{"length": "4", "rate": 0.1}]])
+@pytest.mark.parametrize(
+    "rates", [3, [1], [{"length": 4}], [{"length": 4, "rate": 0}], [{"length": "4", "rate": 0.1}]]
+)
 def test_rates_that_cannot_be_are_refused(folder, rates):
     rewrite(folder, lambda config: config.update(rates=rates))
     with pytest.raises(FileError, match="damaged: its rates"):
         Encoder.load(folder)
 
 
-@pytest.mark.parametrize("rows", [3, [1], [{"length": 4}], [{"length": 4, "accuracy": 1.5}], [{"accuracy": 0.1}]])
+@pytest.mark.parametrize(
+    "rows", [3, [1], [{"length": 4}], [{"length": 4, "accuracy": 1.5}], [{"accuracy": 0.1}]]
+)
 def test_accuracies_that_cannot_be_are_refused(folder, rows):
     rewrite(folder, lambda config: config["held_out"].update(rows=rows))
     with pytest.raises(FileError, match="damaged: its held_out"):
@@ -182,7 +194,9 @@ def test_another_layout_is_refused(untrained, tiny_llama):
         untrained.check(tiny_llama, Layout.named("paper"))
 
 
-@pytest.mark.parametrize(("ids", "words"), [((), "has 0 tokens"), (tuple(range(7)), "chunks"), ((260,), "vocabulary")])
+@pytest.mark.parametrize(
+    ("ids", "words"), [((), "has 0 tokens"), (tuple(range(7)), "chunks"), ((260,), "vocabulary")]
+)
 def test_texts_that_it_cannot_take_are_refused_in_words(untrained, tiny_llama, ids, words):
     with pytest.raises(TextError, match=words):
         untrained.vectors(tiny_llama, [(1, 2), ids])

@@ -20,7 +20,9 @@ TEXTS = [(5, 6, 7, 8, 9, 1, 2), (3, 4), (200,), (9, 9, 9, 9)]
 def vectors_of(lm, network, texts):
     """Of texts, before any refinement."""
     ids, lengths = padded(texts, lm.device)
-    return network.place(network.begin(states(lm, ids, network.shape.depths, network.adapters), lengths))
+    return network.place(
+        network.begin(states(lm, ids, network.shape.depths, network.adapters), lengths)
+    )
 
 
 def lively(lm, shape=SHAPE):
@@ -80,14 +82,18 @@ def test_loss_and_gradient_through_the_decoder_are_those_of_float64(tiny_llama, 
     body.load_state_dict(tiny_llama.model.state_dict())
     rights = []
     for row, ids in zip(reference, TEXTS, strict=True):
-        logits = body(inputs_embeds=row[layout.index(len(ids))][None]).logits[0][layout.scored(len(ids))]
+        logits = body(inputs_embeds=row[layout.index(len(ids))][None]).logits[0][
+            layout.scored(len(ids))
+        ]
         total = total + functional.cross_entropy(logits / 0.5, torch.tensor(ids), reduction="sum")
         rights.append(int((logits.argmax(-1) == torch.tensor(ids)).sum()))
     total.backward()
     assert float(judged.scores.loss.sum()) == pytest.approx(total.item(), rel=1e-5)
     torch.testing.assert_close(vectors.grad.double(), 0.25 * reference.grad, rtol=1e-3, atol=1e-6)
     assert judged.right(len(TEXTS)).tolist() == rights
-    assert judged.exact(len(TEXTS)).tolist() == [right == len(ids) for right, ids in zip(rights, TEXTS, strict=True)]
+    assert judged.exact(len(TEXTS)).tolist() == [
+        right == len(ids) for right, ids in zip(rights, TEXTS, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("family", ["llama", "neox", "gpt2", "opt"])

@@ -20,7 +20,16 @@ from prototokens.layout import Layout
 from prototokens.training.config import Training
 from prototokens.training.train import Running, Trainer, train
 
-SHAPE = Shape(layout="mixed:2", max_length=7, width=16, layers=1, heads=2, feed_forward=24, refinements=2, refine_layers=1)
+SHAPE = Shape(
+    layout="mixed:2",
+    max_length=7,
+    width=16,
+    layers=1,
+    heads=2,
+    feed_forward=24,
+    refinements=2,
+    refine_layers=1,
+)
 TEXTS = [(5, 6, 7, 8, 9, 1, 2), (3, 4), (200,), (9, 9, 9, 9)]
 
 
@@ -82,11 +91,19 @@ def test_a_texts_refined_vectors_do_not_depend_on_its_company(decoder, network):
 
 
 def test_a_text_whose_loss_rises_keeps_the_vectors_it_had(tiny_llama, decoder, network):
-    """Untrained maps move the vectors anywhere: no text ends worse than it began, by the loss where it was looked at."""
-    losses = {most: _losses(decoder, encode(network, decoder, TEXTS, most=most).protos) for most in (0, 1, 6)}
+    """Untrained maps move the vectors anywhere.
+
+    No text ends worse than it began, by the loss where it was looked at.
+    """
+    losses = {
+        most: _losses(decoder, encode(network, decoder, TEXTS, most=most).protos)
+        for most in (0, 1, 6)
+    }
     many = encode(network, decoder, TEXTS, most=6)
     fell = losses[1] <= losses[0]
-    assert 0 < int(fell.sum()) < len(TEXTS) or int(many.looks.min()) < 6, "nothing to test: every refinement helped"
+    assert 0 < int(fell.sum()) < len(TEXTS) or int(many.looks.min()) < 6, (
+        "nothing to test: every refinement helped"
+    )
     for row in range(len(TEXTS)):
         if not fell[row]:
             assert many.looks[row] == 2
@@ -99,7 +116,9 @@ def _losses(decoder, protos):
     return decoder.judge(protos.detach(), TEXTS).losses(len(TEXTS))
 
 
-def test_each_refinement_moves_the_vectors_and_learns_from_the_loss_where_they_are(tiny_llama, decoder, network):
+def test_each_refinement_moves_the_vectors_and_learns_from_the_loss_where_they_are(
+    tiny_llama, decoder, network
+):
     protos, looks = looked(network, decoder, TEXTS)
     assert len(protos) == len(looks) == 1 + SHAPE.refinements
     for before, after in pairwise(protos):
@@ -115,7 +134,9 @@ def test_each_refinement_moves_the_vectors_and_learns_from_the_loss_where_they_a
 
 def test_before_it_is_trained_a_refinement_changes_nothing(tiny_llama, decoder):
     network = make_network(tiny_llama, SHAPE, 0)
-    assert torch.equal(encode(network, decoder, TEXTS).protos, encode(network, decoder, TEXTS, most=0).protos)
+    assert torch.equal(
+        encode(network, decoder, TEXTS).protos, encode(network, decoder, TEXTS, most=0).protos
+    )
 
 
 def test_with_e_alone_predicted_the_others_are_not_moved(tiny_llama, decoder):
@@ -151,7 +172,9 @@ def test_with_a_margin_refining_goes_on_until_it_is_there(tiny_llama, taught):
     between = float(margins.sort().values[1])  # two texts have no more
     more, grown, fallen = encoded(between)
     assert torch.equal(more > looks, margins <= between)
-    there_or_no_worse = (grown > between) | (fallen <= losses * (1 + 1e-4)) | (more == BEYOND * SHAPE.refinements)
+    there_or_no_worse = (
+        (grown > between) | (fallen <= losses * (1 + 1e-4)) | (more == BEYOND * SHAPE.refinements)
+    )
     assert there_or_no_worse.all()
     (start,) = begin(tiny_llama, texts[:1], encoder.layout, encoder, margin=between).starts
     assert start.spent == int(more[0])
@@ -165,11 +188,20 @@ def test_looks_count_as_row_steps(tiny_llama, taught):
     starts = begin(tiny_llama, texts, encoder.layout, encoder).starts
     assert [start.spent for start in starts] == looks
     counted = pt.fit(tiny_llama, texts, layout=encoder.layout, start=starts)
-    free = pt.fit(tiny_llama, texts, layout=encoder.layout, start=[start._replace(spent=0) for start in starts])
-    assert [one.row_steps for one in counted] == [one.row_steps + count for one, count in zip(free, looks, strict=True)]
+    free = pt.fit(
+        tiny_llama,
+        texts,
+        layout=encoder.layout,
+        start=[start._replace(spent=0) for start in starts],
+    )
+    assert [one.row_steps for one in counted] == [
+        one.row_steps + count for one, count in zip(free, looks, strict=True)
+    ]
     assert all(one.exact for one in counted)
     with pytest.raises(UsageError, match="from zero"):
-        pt.fit(tiny_llama, texts[:1], layout=encoder.layout, start=[Start(starts[0].protos, spent=-1)])
+        pt.fit(
+            tiny_llama, texts[:1], layout=encoder.layout, start=[Start(starts[0].protos, spent=-1)]
+        )
 
 
 def test_an_encoder_without_refinements_refuses_them(tiny_llama):
@@ -189,4 +221,6 @@ def test_held_out_rows_say_how_many_looks_a_text_took(tiny_llama, training, runn
     encoder = train(tiny_llama, shape, training, tmp_path / "out", running)
     rows = encoder.config["held_out"]["rows"]
     assert all(0 < row["looks"] <= BEYOND * SHAPE.refinements for row in rows)
-    assert f"2 in training, up to {2 * BEYOND} in use" in (tmp_path / "out" / "README.md").read_text()
+    assert (
+        f"2 in training, up to {2 * BEYOND} in use" in (tmp_path / "out" / "README.md").read_text()
+    )

@@ -21,7 +21,10 @@ TILED = pt.Layout.named("tiled:2")
 
 
 def proof(length, encoder_seconds, encoder_exact=8):
-    sides = {"random": {"seconds": 2.0, "exact": 8}, "encoder": {"seconds": encoder_seconds, "exact": encoder_exact}}
+    sides = {
+        "random": {"seconds": 2.0, "exact": 8},
+        "encoder": {"seconds": encoder_seconds, "exact": encoder_exact},
+    }
     return {"length": length, "texts": 8, **sides}
 
 
@@ -39,7 +42,10 @@ def test_a_fit_begins_where_the_encoder_says(untrained, tiny_llama):
     recipe = pt.Recipe.named("fast", steps=0)
     solutions = pt.fit(tiny_llama, TEXTS, layout="tiled:2", recipe=recipe, start=untrained)
     for solution, vectors, by_itself in zip(
-        solutions, untrained.vectors(tiny_llama, TEXTS), raw(tiny_llama, untrained, TEXTS), strict=True
+        solutions,
+        untrained.vectors(tiny_llama, TEXTS),
+        raw(tiny_llama, untrained, TEXTS),
+        strict=True,
     ):
         torch.testing.assert_close(solution.protos, vectors)
         assert (solution.correct, solution.steps) == (by_itself.correct, 0)
@@ -57,7 +63,9 @@ def test_a_fit_from_a_poor_encoder_is_exact_all_the_same(untrained, tiny_llama):
 def test_a_text_is_taken_as_well_as_its_ids(untrained, tiny_llama):
     recipe = pt.Recipe.named("fast", steps=0)
     by_text = pt.fit(tiny_llama, "abc", layout="tiled:2", recipe=recipe, start=untrained)
-    (by_ids,) = pt.fit(tiny_llama, [tiny_llama.encode("abc")], layout="tiled:2", recipe=recipe, start=untrained)
+    (by_ids,) = pt.fit(
+        tiny_llama, [tiny_llama.encode("abc")], layout="tiled:2", recipe=recipe, start=untrained
+    )
     assert torch.equal(by_text.protos, by_ids.protos)
     assert torch.equal(by_text.protos, untrained.vectors(tiny_llama, [by_text.ids])[0])
 
@@ -85,7 +93,9 @@ def test_auto_is_random_where_there_is_none(at_hand, tiny_llama, tiny_neox):
         begun = begin(lm, TEXTS, pt.Layout.named(layout), "auto")
         assert begun.starts == [None] * 3
         assert "no encoder" in begun.words
-    assert all(solution.exact for solution in pt.fit(tiny_llama, TEXTS, layout="paper", start="auto"))
+    assert all(
+        solution.exact for solution in pt.fit(tiny_llama, TEXTS, layout="paper", start="auto")
+    )
 
 
 def test_auto_is_random_for_texts_longer_than_it_was_trained_for(at_hand, tiny_llama):
@@ -116,16 +126,24 @@ def test_a_rate_is_chosen_among_those_that_lose_no_text(untrained, tiny_llama):
     assert [one["rate"] for one in row["tried"]] == list(RATES)
     assert len(told) == len(RATES)
     most = max(one["exact"] for one in row["tried"])
-    cheapest = min((one for one in row["tried"] if one["exact"] == most), key=lambda one: one["row_steps"])
+    cheapest = min(
+        (one for one in row["tried"] if one["exact"] == most), key=lambda one: one["row_steps"]
+    )
     assert (row["rate"], row["length"], row["texts"]) == (cheapest["rate"], 3, 3)
 
 
 def test_fits_go_on_from_an_encoder_at_the_rate_that_was_found(at_hand, tiny_llama):
     at_hand.config["rates"] = [{"length": 2, "rate": 0.5}, {"length": 4, "rate": 0.1}]
     assert [at_hand.rate(length) for length in (1, 2, 3, 4, 5)] == [0.5, 0.5, 0.1, 0.1, 1.0]
-    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3]], TILED, at_hand).starts] == [0.5, 0.5]
+    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3]], TILED, at_hand).starts] == [
+        0.5,
+        0.5,
+    ]
     at_hand.save(shipped_module.SHIPPED / "one")
-    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], TILED).starts] == [0.5, 0.1]
+    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], TILED).starts] == [
+        0.5,
+        0.1,
+    ]
 
 
 def test_starts_that_cannot_be_are_refused_in_words(at_hand, untrained, tiny_llama, tiny_neox):
@@ -152,13 +170,21 @@ def test_long_texts_are_cut_into_few_chunks_of_like_length(tokens, untrained, ti
     assert len(lengths) == -(-tokens // 6)
 
 
-def test_what_no_step_will_mend_is_cut_where_the_encoder_is_nearly_always_right(untrained, tiny_llama):
+def test_what_no_step_will_mend_is_cut_where_the_encoder_is_nearly_always_right(
+    untrained, tiny_llama
+):
     ids = list(range(24))
     untrained.config["held_out"] = {"rows": [held_out(2, 1.0), held_out(4, 0.96), held_out(6, 0.5)]}
-    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).lengths == [4] * 6
+    assert (
+        plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).lengths
+        == [4] * 6
+    )
     assert plan_from(tiny_llama, ids, untrained).lengths == [6] * 4
     untrained.config["held_out"] = {"rows": [held_out(2, 0.9)]}  # nowhere: as long as it takes
-    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).lengths == [6] * 4
+    assert (
+        plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).lengths
+        == [6] * 4
+    )
 
 
 def test_with_an_encoder_the_forecast_is_what_it_has_proved(untrained, tiny_llama):
@@ -167,9 +193,17 @@ def test_with_an_encoder_the_forecast_is_what_it_has_proved(untrained, tiny_llam
         row["encoder"] |= {"row_steps": row_steps, "steps_median": steps}
         untrained.config["proof"].append(row)
     told = plan_from(tiny_llama, ids, untrained).forecast  # of 5, 5 and 3 tokens
-    assert (told.exact, told.steps, told.chunks, told.row_steps) == (pytest.approx((0.75 * 2 + 1) / 3), 9, 3, 10 + 10 + 2)
+    assert (told.exact, told.steps, told.chunks, told.row_steps) == (
+        pytest.approx((0.75 * 2 + 1) / 3),
+        9,
+        3,
+        10 + 10 + 2,
+    )
     assert told.position_steps == 5 * 10 + 5 * 10 + 3 * 2
-    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).forecast is None
+    assert (
+        plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).forecast
+        is None
+    )
     untrained.config["proof"] = []
     assert plan_from(tiny_llama, ids, untrained).forecast is None
 
@@ -184,18 +218,32 @@ def test_auto_weighs_the_encoder_against_random_starts(at_hand, tiny_llama):
         plan = plan_from(tiny_llama, ids, vectors="auto")
         assert (plan == plain) is not chosen_there
         if chosen_there:
-            assert (plan.layout.name, plan.lengths, plan.forecast.row_steps) == ("tiled:2", [5, 4, 4], 3.0)
-        for others in ({"vectors": None}, {"vectors": "auto", "length": 4}, {"vectors": "auto", "recipe": "paper"}):
+            assert (plan.layout.name, plan.lengths, plan.forecast.row_steps) == (
+                "tiled:2",
+                [5, 4, 4],
+                3.0,
+            )
+        for others in (
+            {"vectors": None},
+            {"vectors": "auto", "length": 4},
+            {"vectors": "auto", "recipe": "paper"},
+        ):
             alone = {**others, "start": "random"}
             assert plan_from(tiny_llama, ids, **others) == plan_from(tiny_llama, ids, **alone)
 
 
 def test_of_several_the_one_is_taken_that_is_right_more_often(at_hand, tiny_llama):
     for name, layout, accuracy in (("two", "tiled:3", 0.7), ("zero", "tiled:4", 0.4)):
-        network = make_network(tiny_llama, Shape(layout=layout, max_length=6, width=16, layers=1, heads=2, feed_forward=32), 0)
+        network = make_network(
+            tiny_llama,
+            Shape(layout=layout, max_length=6, width=16, layers=1, heads=2, feed_forward=32),
+            0,
+        )
         rows = {"rows": [held_out(2, 1.0), held_out(6, accuracy)]}
         Encoder.of(tiny_llama, network, held_out=rows).save(shipped_module.SHIPPED / name)
-    assert [shipped(tiny_llama, layout).layout.name for layout in (None, pt.Layout.named("tiled:4"))] == ["tiled:3", "tiled:4"]
+    assert [
+        shipped(tiny_llama, layout).layout.name for layout in (None, pt.Layout.named("tiled:4"))
+    ] == ["tiled:3", "tiled:4"]
 
 
 def held_out(length, accuracy):
@@ -224,14 +272,26 @@ class TestEncode:
         assert str(shipped_module.SHIPPED) in told[0]
 
     def test_without_a_step_it_is_the_encoders_word_and_patches(self, at_hand, tiny_llama):
-        encoded = pt.encode(tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe.named("fast", steps=0))
+        encoded = pt.encode(
+            tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe.named("fast", steps=0)
+        )
         assert set(encoded.header["steps"]) == {0}
         assert encoded.header["chunks"] == [6, 6, 4]
-        assert encoded.header["patched"] + sum(len(ids) for ids in encoded.extras.stored.values()) > 0
+        assert (
+            encoded.header["patched"] + sum(len(ids) for ids in encoded.extras.stored.values()) > 0
+        )
         assert pt.decode(tiny_llama, encoded) == self.TEXT
-        rough = pt.encode(tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe.named("fast", steps=0), inexact="keep")
+        rough = pt.encode(
+            tiny_llama,
+            self.TEXT,
+            start=at_hand,
+            recipe=pt.Recipe.named("fast", steps=0),
+            inexact="keep",
+        )
         assert not rough.exact
-        vectors = torch.cat(at_hand.vectors(tiny_llama, _cut(tiny_llama.encode(self.TEXT), rough.header["chunks"])))
+        vectors = torch.cat(
+            at_hand.vectors(tiny_llama, _cut(tiny_llama.encode(self.TEXT), rough.header["chunks"]))
+        )
         torch.testing.assert_close(rough.vectors, vectors)
 
     def test_without_a_step_auto_is_the_encoder(self, at_hand, tiny_llama):
@@ -239,14 +299,19 @@ class TestEncode:
         encoded = pt.encode(tiny_llama, self.TEXT, recipe=recipe, said=told.append)
         assert (encoded.header["layout"], encoded.header["chunks"]) == ("tiled:2", [6, 6, 4])
         assert "starts from" in told[0]
-        assert pt.encode(tiny_llama, self.TEXT, layout="paper", recipe=recipe).header["layout"] == "paper"
+        assert (
+            pt.encode(tiny_llama, self.TEXT, layout="paper", recipe=recipe).header["layout"]
+            == "paper"
+        )
         assert without_steps(tiny_llama, "auto", "auto", None, "fast") == "auto"
         assert without_steps(tiny_llama, "auto", "auto", 2, recipe) == "auto"
         assert without_steps(tiny_llama, "random", "auto", None, recipe) == "random"
 
     def test_auto_leaves_the_plan_alone(self, at_hand, tiny_llama):
         told = []
-        encoded = pt.encode(tiny_llama, self.TEXT, layout="tiled:2", chunk_length=4, said=told.append)
+        encoded = pt.encode(
+            tiny_llama, self.TEXT, layout="tiled:2", chunk_length=4, said=told.append
+        )
         assert encoded.exact
         assert "4 of 4 chunks start from the encoder" in told[0]
         pt.encode(tiny_llama, self.TEXT, layout="tiled:2", chunk_length=5, said=told.append)

@@ -40,7 +40,15 @@ def test_four_texts_are_learned_by_heart(tiny_llama, tmp_path):
     trainer = Trainer(
         tiny_llama,
         shape,
-        Training(texts="random-tokens", steps=250, rows=4, pool=1000, warmup=10, rate=0.01, temperature=0.5),
+        Training(
+            texts="random-tokens",
+            steps=250,
+            rows=4,
+            pool=1000,
+            warmup=10,
+            rate=0.01,
+            temperature=0.5,
+        ),
         Running(work=tmp_path / "work", texts_measured=4),
     )
     trainer.pool.batch = lambda training, step: texts
@@ -63,7 +71,13 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(
     moment, changes, refinements, tiny_llama, training, running, tmp_path, monkeypatch
 ):
     training, shape = replace(training, **changes), replace(SHAPE, refinements=refinements)
-    train(tiny_llama, shape, training, tmp_path / "undisturbed", replace(running, work=tmp_path / "other"))
+    train(
+        tiny_llama,
+        shape,
+        training,
+        tmp_path / "undisturbed",
+        replace(running, work=tmp_path / "other"),
+    )
     batch, seen = Pool.batch, []
 
     def killed(self, training, step):
@@ -81,10 +95,18 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(
     assert logged(running.work) == logged(tmp_path / "other")
 
 
-def test_a_run_between_two_checkpoints_is_taken_up_from_the_first(tiny_llama, training, running, tmp_path):
+def test_a_run_between_two_checkpoints_is_taken_up_from_the_first(
+    tiny_llama, training, running, tmp_path
+):
     """What was logged past it is dropped, and logged again."""
     other = replace(running, work=tmp_path / "other", save_every=1e9)
-    train(tiny_llama, SHAPE, training, tmp_path / "undisturbed", replace(running, work=tmp_path / "third"))
+    train(
+        tiny_llama,
+        SHAPE,
+        training,
+        tmp_path / "undisturbed",
+        replace(running, work=tmp_path / "third"),
+    )
     # Checkpoints are due at the fall of the rate (step 9) and at the end alone.
     stop_at = replace(other, told=lambda row: 1 / (11 - row["step"]))
     with pytest.raises(ZeroDivisionError):
@@ -98,26 +120,52 @@ def test_a_run_between_two_checkpoints_is_taken_up_from_the_first(tiny_llama, tr
 def test_a_run_that_is_told_to_stop_keeps_what_it_has(tiny_llama, training, running, tmp_path):
     stops = iter([False, False, True])
     with pytest.raises(Interrupted, match="step 3 of 12"):
-        train(tiny_llama, SHAPE, training, tmp_path / "out", replace(running, save_every=1e9, stop=lambda: next(stops)))
+        train(
+            tiny_llama,
+            SHAPE,
+            training,
+            tmp_path / "out",
+            replace(running, save_every=1e9, stop=lambda: next(stops)),
+        )
     assert not (tmp_path / "out").exists()
     steps = []
-    train(tiny_llama, SHAPE, training, tmp_path / "out", replace(running, told=lambda row: steps.append(row["step"])))
+    train(
+        tiny_llama,
+        SHAPE,
+        training,
+        tmp_path / "out",
+        replace(running, told=lambda row: steps.append(row["step"])),
+    )
     assert steps == list(range(4, 13))
 
 
 def test_more_steps_go_on_from_before_the_fall_of_the_rate(tiny_llama, training, running, tmp_path):
-    train(tiny_llama, SHAPE, replace(training, steps=20), tmp_path / "whole", replace(running, work=tmp_path / "other"))
+    train(
+        tiny_llama,
+        SHAPE,
+        replace(training, steps=20),
+        tmp_path / "whole",
+        replace(running, work=tmp_path / "other"),
+    )
     train(tiny_llama, SHAPE, training, tmp_path / "short", running)
     train(tiny_llama, SHAPE, replace(training, steps=20), tmp_path / "longer", running)
     same(tmp_path / "whole", tmp_path / "longer")
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"rows": 5}, {"temperature": 0.5}])
-def test_the_checkpoint_of_another_run_is_not_written_over(changes, tiny_llama, training, running, tmp_path):
+def test_the_checkpoint_of_another_run_is_not_written_over(
+    changes, tiny_llama, training, running, tmp_path
+):
     train(tiny_llama, SHAPE, training, tmp_path / "out", running)
     with pytest.raises(UsageError, match="other settings"):
         train(tiny_llama, SHAPE, replace(training, **changes), tmp_path / "out", running)
-    train(tiny_llama, SHAPE, replace(training, **changes), tmp_path / "out", replace(running, afresh=True))
+    train(
+        tiny_llama,
+        SHAPE,
+        replace(training, **changes),
+        tmp_path / "out",
+        replace(running, afresh=True),
+    )
 
 
 def test_a_damaged_checkpoint_is_said_in_words(tiny_llama, training, running, tmp_path):
@@ -147,20 +195,31 @@ def test_what_is_logged_and_kept(tiny_llama, training, running, tmp_path):
 
 @pytest.mark.parametrize("texts", ["random-tokens", "sample"])
 def test_any_source_will_do(texts, tiny_llama, training, running, tmp_path):
-    encoder = train(tiny_llama, SHAPE, replace(training, texts=texts, pool=2000), tmp_path / "out", running)
+    encoder = train(
+        tiny_llama, SHAPE, replace(training, texts=texts, pool=2000), tmp_path / "out", running
+    )
     assert encoder.config["held_out"]["source"] == texts
 
 
 def test_a_source_of_its_own_can_be_held_out(tiny_llama, training, running, tmp_path):
     training = replace(training, texts="random-tokens", held_out="sample", pool=1000)
-    assert train(tiny_llama, SHAPE, training, tmp_path / "out", running).config["held_out"]["source"] == "sample"
+    assert (
+        train(tiny_llama, SHAPE, training, tmp_path / "out", running).config["held_out"]["source"]
+        == "sample"
+    )
 
 
 @pytest.mark.parametrize("texts", ["random-tokens", "sample"])
 def test_what_is_held_out_is_never_trained_on(texts, tiny_llama, training, running):
     pool = Trainer(tiny_llama, SHAPE, replace(training, texts=texts, pool=3000), running).pool
-    held = {place * pool.stride + offset for place in pool.held_out_places(50) for offset in range(pool.most)}
-    trained = {place * pool.stride + offset for place in range(pool.count) for offset in range(pool.most)}
+    held = {
+        place * pool.stride + offset
+        for place in pool.held_out_places(50)
+        for offset in range(pool.most)
+    }
+    trained = {
+        place * pool.stride + offset for place in range(pool.count) for offset in range(pool.most)
+    }
     assert held
     assert not held & trained
     assert max(held) < len(pool.ids)
@@ -169,7 +228,13 @@ def test_what_is_held_out_is_never_trained_on(texts, tiny_llama, training, runni
 def test_too_little_text_is_said_in_words(tiny_llama, training, running, tmp_path):
     (tmp_path / "short.txt").write_text("too short")
     with pytest.raises(TextError, match="too few to train on"):
-        train(tiny_llama, SHAPE, replace(training, texts=f"file:{tmp_path / 'short.txt'}"), tmp_path / "out", running)
+        train(
+            tiny_llama,
+            SHAPE,
+            replace(training, texts=f"file:{tmp_path / 'short.txt'}"),
+            tmp_path / "out",
+            running,
+        )
 
 
 def test_fitted_solutions_can_teach(tiny_llama, training, running, tmp_path):
@@ -177,7 +242,9 @@ def test_fitted_solutions_can_teach(tiny_llama, training, running, tmp_path):
     texts = [choose.choices(range(256), k=3) for _ in range(3)]
     solutions = pt.fit(tiny_llama, texts, layout=SHAPE.layout)
     save_solutions(tmp_path / "solutions.safetensors", tiny_llama, solutions)
-    taught = replace(training, distil=1.0, solutions=str(tmp_path / "solutions.safetensors"), steps=60)
+    taught = replace(
+        training, distil=1.0, solutions=str(tmp_path / "solutions.safetensors"), steps=60
+    )
     trainer = Trainer(tiny_llama, SHAPE, taught, running)
     protos = torch.stack([solution.protos for solution in solutions])
 

@@ -1,4 +1,7 @@
-"""Fits that go wrong, and rows that have nothing in common: each ends as it should, and none spoils another."""
+"""Fits that go wrong, and rows that have nothing in common.
+
+Each ends as it should, and none spoils another.
+"""
 
 import math
 
@@ -21,8 +24,16 @@ TARGETS = [[5, 9, 2, 7], [11, 3, 3], [8, 1, 4, 6, 12, 2]]
 @pytest.fixture(scope="module")
 def large_vocabulary():
     """A tiny Phi: GPT-2's 50,257 tokens, and a bias in the head."""
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = make(PhiForCausalLM, PhiConfig(vocab_size=50257, max_position_embeddings=64, initializer_range=SPREAD, **shape))
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    model = make(
+        PhiForCausalLM,
+        PhiConfig(vocab_size=50257, max_position_embeddings=64, initializer_range=SPREAD, **shape),
+    )
     with torch.no_grad():
         model.lm_head.bias.normal_(generator=torch.Generator().manual_seed(1))
     return FrozenLM(model)
@@ -44,7 +55,9 @@ def test_a_large_vocabulary_with_a_bias(large_vocabulary, temperature):
     true = logits.gather(1, targets[:, None])[:, 0]
     others = logits.detach().scatter(1, targets[:, None], -torch.inf).amax(1)
     torch.testing.assert_close(scores.loss.double(), loss.detach(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(scores.margin.double(), (true - others).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        scores.margin.double(), (true - others).detach(), rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(scores.gradient.double(), leaf.grad, rtol=1e-4, atol=1e-6)
     assert torch.equal(argmax(lm, hidden), logits.argmax(1))
 
@@ -52,7 +65,12 @@ def test_a_large_vocabulary_with_a_bias(large_vocabulary, temperature):
 def test_a_large_vocabulary_is_fitted_and_decoded(large_vocabulary):
     """Of so many tokens a narrow model can say but some: those that it says to random vectors."""
     lm = large_vocabulary
-    said = argmax(lm, lm.hidden(torch.randn(1, 5, lm.d_model, generator=torch.Generator().manual_seed(4))).detach()[0]).tolist()
+    said = argmax(
+        lm,
+        lm.hidden(
+            torch.randn(1, 5, lm.d_model, generator=torch.Generator().manual_seed(4))
+        ).detach()[0],
+    ).tolist()
     targets = [said[:3], said[3:]]
     solutions = pt.fit(lm, targets, layout="tiled:8", recipe=pt.Recipe.named("fast", steps=600))
     assert [solution.exact for solution in solutions] == [True, True]
@@ -73,7 +91,8 @@ class Breaks:
                 return scores
             wrong = targets == token
             return scores._replace(
-                loss=scores.loss.masked_fill(wrong, math.nan), gradient=scores.gradient.masked_fill(wrong[:, None], math.nan)
+                loss=scores.loss.masked_fill(wrong, math.nan),
+                gradient=scores.gradient.masked_fill(wrong[:, None], math.nan),
             )
 
         begin = Batch._begin
@@ -91,20 +110,29 @@ class Breaks:
 
 
 @pytest.mark.parametrize("look_every", [1, 5])
-def test_a_loss_that_breaks_in_the_middle_starts_its_row_again_at_a_lower_rate(tiny_llama, monkeypatch, look_every):
+def test_a_loss_that_breaks_in_the_middle_starts_its_row_again_at_a_lower_rate(
+    tiny_llama, monkeypatch, look_every
+):
     undisturbed = pt.fit(tiny_llama, TARGETS, recipe=RECIPE)
     monkeypatch.setattr(fit_module, "LOOK_EVERY", {"cpu": look_every})
     breaks = Breaks(monkeypatch, 11, steps={6})  # 11 stands in the second target alone
     solutions = pt.fit(tiny_llama, TARGETS, recipe=RECIPE)
-    assert [rate for ids, rate in breaks.rates if ids == (11, 3, 3)] == pytest.approx([1.0, RETRY_RATE])
+    assert [rate for ids, rate in breaks.rates if ids == (11, 3, 3)] == pytest.approx(
+        [1.0, RETRY_RATE]
+    )
     assert solutions[1].failure is None
     assert solutions[1].restarts in (0, 1)  # the attempt that was the better one
     assert solutions[1].row_steps > RECIPE.steps + 1
     assert solutions[1].protos.isfinite().all()
     for place in (0, 2):
         assert solutions[place].failure is None
-        assert (solutions[place].steps, solutions[place].correct) == (undisturbed[place].steps, undisturbed[place].correct)
-        torch.testing.assert_close(solutions[place].protos, undisturbed[place].protos, rtol=1e-3, atol=1e-3)
+        assert (solutions[place].steps, solutions[place].correct) == (
+            undisturbed[place].steps,
+            undisturbed[place].correct,
+        )
+        torch.testing.assert_close(
+            solutions[place].protos, undisturbed[place].protos, rtol=1e-3, atol=1e-3
+        )
 
 
 def test_a_loss_that_breaks_again_and_again_is_reported(tiny_llama, monkeypatch):
@@ -117,14 +145,18 @@ def test_a_loss_that_breaks_again_and_again_is_reported(tiny_llama, monkeypatch)
     assert solutions[1].protos.isfinite().all()
     assert solutions[1].margin > -math.inf  # of the steps before it broke
     for place in (0, 2):
-        torch.testing.assert_close(solutions[place].protos, undisturbed[place].protos, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            solutions[place].protos, undisturbed[place].protos, rtol=1e-3, atol=1e-3
+        )
 
 
 def test_one_token_and_the_whole_context_decode_from_one_batch(tiny_gpt2):
     """So wide a row is held by many vectors: both are exact, and both come out of one pass."""
     longest = tiny_gpt2.max_context
     targets = [[5], [1, 2] * (longest // 2)]
-    solutions = pt.fit(tiny_gpt2, targets, layout="tiled:8", recipe=pt.Recipe.named("fast", steps=1500))
+    solutions = pt.fit(
+        tiny_gpt2, targets, layout="tiled:8", recipe=pt.Recipe.named("fast", steps=1500)
+    )
     assert [solution.exact for solution in solutions] == [True, True]
     decoded = pt.decode_ids(tiny_gpt2, solutions)
     assert decoded.ids == targets
@@ -138,7 +170,12 @@ def test_a_row_that_never_solves_ends_with_its_budget_and_holds_nobody_up(tiny_l
     ended = []
     targets = [hopeless, [3], [4], [5], [6]]
     solutions = pt.fit(
-        tiny_llama, targets, layout="one", recipe=recipe, rows=2, finished=lambda order, solution: ended.append(order)
+        tiny_llama,
+        targets,
+        layout="one",
+        recipe=recipe,
+        rows=2,
+        finished=lambda order, solution: ended.append(order),
     )
     assert ended[-1] == 0
     assert not solutions[0].exact
@@ -150,7 +187,9 @@ def test_a_row_that_never_solves_ends_with_its_budget_and_holds_nobody_up(tiny_l
 
 def test_a_row_that_stalls_starts_again_within_its_budget(tiny_llama, monkeypatch):
     begun, begin = [], Batch._begin
-    monkeypatch.setattr(Batch, "_begin", lambda batch, groups: begun.extend(groups) or begin(batch, groups))
+    monkeypatch.setattr(
+        Batch, "_begin", lambda batch, groups: begun.extend(groups) or begin(batch, groups)
+    )
     hopeless = torch.randint(0, 256, (60,), generator=torch.Generator().manual_seed(0)).tolist()
     recipe = pt.Recipe.named("fast", steps=150, stall=20)
     stalled, easy = pt.fit(tiny_llama, [hopeless, [3]], layout="one", recipe=recipe)
@@ -160,7 +199,9 @@ def test_a_row_that_stalls_starts_again_within_its_budget(tiny_llama, monkeypatc
     assert stalled.row_steps == recipe.steps + 1
     assert 2 < len(begun) <= 2 + MAX_STALLS
     begun.clear()
-    never = pt.fit(tiny_llama, [hopeless], layout="one", recipe=pt.Recipe.named("fast", steps=150, stall=0))[0]
+    never = pt.fit(
+        tiny_llama, [hopeless], layout="one", recipe=pt.Recipe.named("fast", steps=150, stall=0)
+    )[0]
     assert never.row_steps == 151
     assert len(begun) == 1
 

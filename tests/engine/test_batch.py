@@ -36,7 +36,9 @@ def fails_above(monkeypatch, most_rows):
 
 
 @pytest.mark.parametrize("most_rows", [1, 2, 3])
-def test_where_memory_runs_out_rows_are_set_aside_and_nothing_is_lost(tiny_llama, monkeypatch, most_rows):
+def test_where_memory_runs_out_rows_are_set_aside_and_nothing_is_lost(
+    tiny_llama, monkeypatch, most_rows
+):
     recipe = pt.Recipe.named("fast", steps=30, margin=1e3)
     expected = pt.fit(tiny_llama, TARGETS, recipe=recipe)
     seen = fails_above(monkeypatch, most_rows)
@@ -48,7 +50,10 @@ def test_where_memory_runs_out_rows_are_set_aside_and_nothing_is_lost(tiny_llama
 
 
 def test_what_is_set_aside_goes_on_with_its_own_state(tiny_llama, monkeypatch):
-    """Memory shrinks in the middle of a fit: the rows in work keep their age, their moments and their best."""
+    """Memory shrinks in the middle of a fit.
+
+    The rows in work keep their age, their moments and their best.
+    """
     recipe = pt.Recipe.named("fast", steps=24, margin=1e3)
     expected = pt.fit(tiny_llama, TARGETS, recipe=recipe)
     step, calls = Batch.step, []
@@ -61,7 +66,11 @@ def test_what_is_set_aside_goes_on_with_its_own_state(tiny_llama, monkeypatch):
 
     monkeypatch.setattr(Batch, "step", shrinking)
     for one, other in zip(pt.fit(tiny_llama, TARGETS, recipe=recipe), expected, strict=True):
-        assert (one.steps, one.row_steps, one.correct) == (other.steps, other.row_steps, other.correct)
+        assert (one.steps, one.row_steps, one.correct) == (
+            other.steps,
+            other.row_steps,
+            other.correct,
+        )
         torch.testing.assert_close(one.protos, other.protos, rtol=1e-3, atol=1e-3)
 
 
@@ -135,7 +144,10 @@ def test_where_not_even_a_trial_fits_one_row_is_tried(tiny_llama, monkeypatch):
 
 
 class Scarce(TorchDispatchMode):
-    """Within it memory runs out at chosen operations, counted from the first; those that work in place take none."""
+    """Within it memory runs out at chosen operations, counted from the first.
+
+    Those that work in place take none.
+    """
 
     def __init__(self, *failing):
         super().__init__()
@@ -166,13 +178,21 @@ def scarce_in(monkeypatch, *failing, methods=("step", "_enter")):
 
 def same(got, expected):
     for one, other in zip(got, expected, strict=True):
-        assert (one.ids, one.steps, one.row_steps, one.correct) == (other.ids, other.steps, other.row_steps, other.correct)
+        assert (one.ids, one.steps, one.row_steps, one.correct) == (
+            other.ids,
+            other.steps,
+            other.row_steps,
+            other.correct,
+        )
         torch.testing.assert_close(one.protos, other.protos, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("whiten", [True, False])
 def test_memory_that_runs_out_within_a_step_changes_no_rows_way(tiny_llama, monkeypatch, whiten):
-    """At every place of it in turn, spread over runs: no gradient is counted twice, and none is lost."""
+    """At every place of it in turn, spread over runs.
+
+    No gradient is counted twice, and none is lost.
+    """
     recipe = pt.Recipe.named("fast", steps=22, margin=1e3, whiten=whiten)
     targets = TARGETS[:4]
     expected = pt.fit(tiny_llama, targets, recipe=recipe)
@@ -183,7 +203,8 @@ def test_memory_that_runs_out_within_a_step_changes_no_rows_way(tiny_llama, monk
     failed = set()
     for run in range(8):
         with monkeypatch.context() as patch:
-            # Two failures, so that a batch of four shrinks to one row; in later steps the next places of a step.
+            # Two failures, so that a batch of four shrinks to one row; in later steps the next
+            # places of a step.
             first = a_step * (run + 1) + run * (a_step // 8)
             scarce = scarce_in(patch, first, first + a_step + a_step // 2, methods=("step",))
             same(pt.fit(tiny_llama, targets, recipe=recipe), expected)
@@ -193,7 +214,9 @@ def test_memory_that_runs_out_within_a_step_changes_no_rows_way(tiny_llama, monk
 
 
 @pytest.mark.parametrize("name", ["fast", "paper"])
-def test_memory_that_runs_out_as_a_step_is_taken_counts_no_gradient_twice(tiny_llama, monkeypatch, name):
+def test_memory_that_runs_out_as_a_step_is_taken_counts_no_gradient_twice(
+    tiny_llama, monkeypatch, name
+):
     """The last operation that takes memory before the vectors move is among them."""
     recipe = pt.Recipe.named(name, steps=8, margin=1e3)
     expected = pt.fit(tiny_llama, TARGETS[:4], recipe=recipe)
@@ -242,9 +265,13 @@ def test_memory_that_lets_no_row_in_is_said(tiny_llama, monkeypatch):
 def test_scarce_memory_makes_a_small_batch(tiny_llama, monkeypatch):
     from prototokens.engine import memory
 
-    monkeypatch.setattr(memory, "free_bytes", lambda device: int(2 * 40 * bytes_per_position(tiny_llama, 20)))
+    monkeypatch.setattr(
+        memory, "free_bytes", lambda device: int(2 * 40 * bytes_per_position(tiny_llama, 20))
+    )
     method = OneStep(pt.Layout.named("paper"))
-    waiting = deque(sorted(groups_of(tiny_llama, TARGETS, method, 0, None), key=lambda group: -group.positions))
+    waiting = deque(
+        sorted(groups_of(tiny_llama, TARGETS, method, 0, None), key=lambda group: -group.positions)
+    )
     batch = Batch(tiny_llama, pt.Recipe.named("fast"), method, waiting, None)
     assert 20 <= batch.room <= 40
     assert batch.fill()
@@ -263,7 +290,10 @@ def test_rows_of_one_token_and_of_the_whole_context_share_a_batch(tiny_gpt2):
 
 
 def test_a_look_every_few_steps_finds_what_a_look_every_step_finds(tiny_llama, monkeypatch):
-    """On a GPU the host looks every tenth step: steps, vectors and outcome of a row are the same, only its row-steps grow."""
+    """On a GPU the host looks every tenth step.
+
+    Steps, vectors and outcome of a row are the same, only its row-steps grow.
+    """
     from prototokens.engine import fit as fit_module
 
     recipe = pt.Recipe.named("fast", steps=200, whiten=False)  # rounding grows least

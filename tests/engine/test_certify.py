@@ -1,4 +1,7 @@
-"""The decode matrix, the margin that is asked for, and the certificate: against plain one-row decoding."""
+"""The decode matrix, the margin that is asked for, and the certificate.
+
+Against plain one-row decoding.
+"""
 
 from dataclasses import replace
 
@@ -25,7 +28,9 @@ def plain_margins(lm, solution):
     """One row, no padding, every logit: in float64 but for the model itself."""
     inputs = solution.protos[solution.layout.index(solution.length)]
     with torch.no_grad():
-        logits = lm.logits(lm.hidden(inputs[None]))[0][solution.layout.scored(solution.length)].double()
+        logits = lm.logits(lm.hidden(inputs[None]))[0][
+            solution.layout.scored(solution.length)
+        ].double()
     right = logits[range(solution.length), list(solution.ids)].clone()
     logits[range(solution.length), list(solution.ids)] = -torch.inf
     return (right - logits.amax(1)).float()
@@ -33,7 +38,9 @@ def plain_margins(lm, solution):
 
 @pytest.mark.parametrize("batch", matrix.BATCHES)
 @pytest.mark.parametrize("padding", [0, 5, 200])
-def test_margins_are_those_of_plain_decoding_whatever_the_company(tiny_llama, solutions, batch, padding):
+def test_margins_are_those_of_plain_decoding_whatever_the_company(
+    tiny_llama, solutions, batch, padding
+):
     found = matrix.cell_margins(tiny_llama, solutions, Cell(batch, padding, "float32"))
     for margin, solution in zip(found, solutions, strict=True):
         torch.testing.assert_close(margin, plain_margins(tiny_llama, solution), rtol=0, atol=1e-4)
@@ -41,14 +48,18 @@ def test_margins_are_those_of_plain_decoding_whatever_the_company(tiny_llama, so
 
 def test_rows_of_several_layouts_share_a_pass(tiny_llama):
     rows = [
-        pt.fit(tiny_llama, "abc", layout=layout, recipe=pt.Recipe(steps=20)) for layout in ("paper", "tiled:4", "free", "one")
+        pt.fit(tiny_llama, "abc", layout=layout, recipe=pt.Recipe(steps=20))
+        for layout in ("paper", "tiled:4", "free", "one")
     ]
     for margin, row in zip(matrix.margins(tiny_llama, rows), rows, strict=True):
         torch.testing.assert_close(margin, plain_margins(tiny_llama, row), rtol=0, atol=1e-4)
 
 
 def test_a_cell_computes_in_its_dtype(tiny_llama, solutions):
-    own, other = (matrix.cell_margins(tiny_llama, solutions, Cell(4, 0, name)) for name in ("float32", "bfloat16"))
+    own, other = (
+        matrix.cell_margins(tiny_llama, solutions, Cell(4, 0, name))
+        for name in ("float32", "bfloat16")
+    )
     moved = max(float((a - b).abs().max()) for a, b in zip(own, other, strict=True))
     assert 1e-3 < moved < 1.0
     assert tiny_llama.dtype == torch.float32  # the model itself is left alone
@@ -105,8 +116,15 @@ class TestThreshold:
     def test_is_the_furthest_that_a_margin_moves(self, tiny_llama, solutions):
         cells = [Cell(1, 0, "float32"), Cell(4, 0, "bfloat16")]
         shift = certify.measure_shift(tiny_llama, solutions, cells)
-        own, other = (matrix.cell_margins(tiny_llama, solutions, Cell(1, 0, name)) for name in ("float32", "bfloat16"))
-        by_hand = max(abs(x - y) for a, b in zip(own, other, strict=True) for x, y in zip(a.tolist(), b.tolist(), strict=True))
+        own, other = (
+            matrix.cell_margins(tiny_llama, solutions, Cell(1, 0, name))
+            for name in ("float32", "bfloat16")
+        )
+        by_hand = max(
+            abs(x - y)
+            for a, b in zip(own, other, strict=True)
+            for x, y in zip(a.tolist(), b.tolist(), strict=True)
+        )
         assert shift == pytest.approx(by_hand, abs=1e-4)
 
     def test_no_such_level(self, tiny_llama):
@@ -163,7 +181,9 @@ class TestCertificate:
     @pytest.mark.parametrize("family", ["neox", "gpt2", "gemma2", "mamba"])
     def test_of_other_families(self, family, request):
         lm = request.getfixturevalue(f"tiny_{family}")
-        rows = pt.fit(lm, ["ab"], layout="tiled:2", recipe=pt.Recipe(margin=certify.threshold(lm).margin))
+        rows = pt.fit(
+            lm, ["ab"], layout="tiled:2", recipe=pt.Recipe(margin=certify.threshold(lm).margin)
+        )
         certificate, _ = certify.certify(lm, rows, "standard")
         assert certificate.passed
         assert len(certificate.tried) >= 3
@@ -193,7 +213,10 @@ compilation terminated.
 
 
 class BadCompiler:
-    """In the place of `torch.compile`: what it makes fails when it is run, as where a header is missing."""
+    """In the place of `torch.compile`.
+
+    What it makes fails when it is run, as where a header is missing.
+    """
 
     def __init__(self):
         self.asked = 0
@@ -209,7 +232,9 @@ class BadCompiler:
 
 
 @pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
-def test_where_compiling_fails_the_way_is_absent_and_the_reason_is_a_line(tiny_llama, solutions, monkeypatch):
+def test_where_compiling_fails_the_way_is_absent_and_the_reason_is_a_line(
+    tiny_llama, solutions, monkeypatch
+):
     lm = FrozenLM(tiny_llama.model, tiny_llama.tokenizer)
     compiler = BadCompiler()
     monkeypatch.setattr(torch, "compile", compiler)
@@ -218,10 +243,13 @@ def test_where_compiling_fails_the_way_is_absent_and_the_reason_is_a_line(tiny_l
     found = list(matrix.run_cells(lm, solutions, cells))
     assert [tried.margins for tried in found] == [None, None]
     assert {tried.reason for tried in found} == {
-        "torch.compile cannot be used here (/tmp/main.cpp:2:10: fatal error: omp.h: No such file or directory)"
+        "torch.compile cannot be used here (/tmp/main.cpp:2:10: fatal error: omp.h: No such file or"
+        " directory)"
     }
     assert compiler.asked == 1
     lm.compile()
-    with pytest.raises(ModelError, match=r"torch\.compile cannot be used here \(.*omp\.h") as refusal:
+    with pytest.raises(
+        ModelError, match=r"torch\.compile cannot be used here \(.*omp\.h"
+    ) as refusal:
         pt.fit(lm, ["ab"], recipe=pt.Recipe(steps=1))
     assert "\n" not in str(refusal.value)

@@ -1,4 +1,7 @@
-"""A compiled body in fits: few shapes, each compiled once, and the same fits; all else runs the body as it is."""
+"""A compiled body in fits: few shapes, each compiled once, and the same fits.
+
+All else runs the body as it is.
+"""
 
 import copy
 from collections import deque
@@ -12,19 +15,39 @@ from prototokens.engine.batch import BUCKET, Batch
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.rows import groups_of
 
-# The tracer looks at a gradient that is not there, and hides the warning: unless warnings are errors.
+# The tracer looks at a gradient that is not there, and hides the warning: unless warnings are
+# errors.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-TARGETS = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9], [3, 2], [3, 8, 4], [7] * 20, [1], [2, 7], [1, 8, 2]]
+TARGETS = [
+    [3, 1, 4, 1, 5],
+    [9, 2, 6],
+    [5, 3, 5, 8, 9, 7, 9],
+    [3, 2],
+    [3, 8, 4],
+    [7] * 20,
+    [1],
+    [2, 7],
+    [1, 8, 2],
+]
 
 
 @pytest.fixture
 def compiled(tiny_llama, monkeypatch):
-    """The tiny Llama, traced as for any compiler, but run as it is: no C++ compiler is needed. Counts the shapes it meets."""
+    """The tiny Llama, traced as for any compiler, but run as it is: no C++ compiler is needed.
+
+    Counts the shapes it meets.
+    """
     real, shapes = torch.compile, []
 
     def traced(body, **options):
         def run(graph, inputs):
-            shapes.append(next(tuple(one.shape) for one in inputs if isinstance(one, torch.Tensor) and one.ndim == 3))
+            shapes.append(
+                next(
+                    tuple(one.shape)
+                    for one in inputs
+                    if isinstance(one, torch.Tensor) and one.ndim == 3
+                )
+            )
             return graph.forward
 
         assert options.pop("mode") is None
@@ -44,7 +67,9 @@ def test_as_rows_leave_few_shapes_are_compiled(compiled):
     recipe = pt.Recipe.named("fast", steps=200, margin=1.0)
     targets = [target for target in TARGETS if len(target) < BUCKET]
     rows = set()
-    solutions = pt.fit(lm, targets, recipe=recipe, progress=lambda now: rows.add(now.total - now.done))
+    solutions = pt.fit(
+        lm, targets, recipe=recipe, progress=lambda now: rows.add(now.total - now.done)
+    )
     assert len(rows) > 4  # they left one after another
     # A full batch, a quarter of it, and a quarter of that.
     assert {shape[0] for shape in shapes} <= {8, 2, 1}
@@ -67,7 +92,11 @@ def test_a_fit_goes_the_same_way_compiled(compiled, tiny_llama):
             strict=True,
         )
         for one, other in pairs:
-            assert (one.steps, one.row_steps, one.correct) == (other.steps, other.row_steps, other.correct)
+            assert (one.steps, one.row_steps, one.correct) == (
+                other.steps,
+                other.row_steps,
+                other.correct,
+            )
             torch.testing.assert_close(one.protos, other.protos, rtol=1e-3, atol=1e-3)
 
 
@@ -89,7 +118,13 @@ def test_padding_stays_within_room_and_context(compiled):
 def test_where_memory_ran_out_no_more_empty_rows_are_added_than_it_holds(compiled):
     lm = compiled[0]
     method = OneStep(pt.Layout.named("paper"))
-    batch = Batch(lm, pt.Recipe.named("fast"), method, deque(groups_of(lm, [[5] * 3] * 12, method, 0, None)), None)
+    batch = Batch(
+        lm,
+        pt.Recipe.named("fast"),
+        method,
+        deque(groups_of(lm, [[5] * 3] * 12, method, 0, None)),
+        None,
+    )
     batch.fill()
     assert (len(batch), batch.height) == (12, 12)
     for expected in (6, 3, 2, 1):

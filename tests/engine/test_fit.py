@@ -39,7 +39,9 @@ def test_short_targets_become_exact_and_decode_in_one_pass(any_lm):
 
 
 def test_the_vectors_returned_are_the_ones_that_were_scored(tiny_llama):
-    for solution in pt.fit(tiny_llama, IDS, layout="paper", recipe=pt.Recipe.named("fast", steps=25)):
+    for solution in pt.fit(
+        tiny_llama, IDS, layout="paper", recipe=pt.Recipe.named("fast", steps=25)
+    ):
         inputs = solution.protos[solution.layout.index(solution.length)][None]
         hidden = tiny_llama.hidden(inputs)[0][solution.layout.scored(solution.length)]
         scores = score(tiny_llama, hidden.detach(), torch.tensor(solution.ids))
@@ -48,7 +50,9 @@ def test_the_vectors_returned_are_the_ones_that_were_scored(tiny_llama):
 
 
 def test_a_row_goes_the_same_way_alone_and_in_company(any_lm):
-    recipe = pt.Recipe.named("fast", steps=15, margin=1e3)  # never solved: all fifteen steps are taken
+    recipe = pt.Recipe.named(
+        "fast", steps=15, margin=1e3
+    )  # never solved: all fifteen steps are taken
     target = IDS[0]
     alone = pt.fit(any_lm, [target], recipe=recipe)[0]
     crowd = pt.fit(any_lm, [*IDS, target, IDS[2] * 3], recipe=recipe)
@@ -101,7 +105,13 @@ def test_the_papers_step_is_torchs_adamw(tiny_llama):
     target = torch.tensor(IDS[2])
     start = pt.fit(tiny_llama, [IDS[2]], layout="paper", recipe=replace(recipe, steps=0))[0].protos
     seen = []
-    pt.fit(tiny_llama, [IDS[2]], layout="paper", recipe=recipe, progress=lambda now: seen.append(now.vectors_of(0)))
+    pt.fit(
+        tiny_llama,
+        [IDS[2]],
+        layout="paper",
+        recipe=recipe,
+        progress=lambda now: seen.append(now.vectors_of(0)),
+    )
 
     protos = start.clone().requires_grad_()
     optimiser = torch.optim.AdamW([protos], lr=0.01, betas=(0.9, 0.9), weight_decay=0.01)
@@ -117,20 +127,29 @@ def test_the_papers_step_is_torchs_adamw(tiny_llama):
 
 @pytest.mark.parametrize("share", ["e", "m"])
 def test_a_shared_vector_is_one_vector(tiny_llama, share):
-    solutions = pt.fit(tiny_llama, [[3, 5], [4, 9], [6, 2]], share=share, recipe=pt.Recipe.named("fast", steps=400))
+    solutions = pt.fit(
+        tiny_llama, [[3, 5], [4, 9], [6, 2]], share=share, recipe=pt.Recipe.named("fast", steps=400)
+    )
     place = 0 if share == "e" else 1
-    assert all(torch.equal(solution.protos[place], solutions[0].protos[place]) for solution in solutions)
+    assert all(
+        torch.equal(solution.protos[place], solutions[0].protos[place]) for solution in solutions
+    )
     assert not torch.equal(solutions[0].protos[1 - place], solutions[1].protos[1 - place])
     assert len({solution.steps for solution in solutions}) == 1
-    assert decode_ids(tiny_llama, solutions).ids == [list(s.ids) for s in solutions] or not all(s.exact for s in solutions)
+    assert decode_ids(tiny_llama, solutions).ids == [list(s.ids) for s in solutions] or not all(
+        s.exact for s in solutions
+    )
 
 
 def test_a_budget_that_runs_out_gives_the_best_that_was_seen(tiny_llama):
     seen = []
     recipe = pt.Recipe.named("fast", steps=40, margin=1e3)
-    solution = pt.fit(tiny_llama, [IDS[2]], recipe=recipe, progress=lambda now: seen.append(round(now.accuracy * len(IDS[2]))))[
-        0
-    ]
+    solution = pt.fit(
+        tiny_llama,
+        [IDS[2]],
+        recipe=recipe,
+        progress=lambda now: seen.append(round(now.accuracy * len(IDS[2]))),
+    )[0]
     assert solution.correct == max(seen)
     assert seen.index(solution.correct) <= solution.steps <= 40
     assert solution.row_steps == 41
@@ -138,19 +157,29 @@ def test_a_budget_that_runs_out_gives_the_best_that_was_seen(tiny_llama):
 
 def test_another_attempt_starts_elsewhere_and_the_better_one_is_kept(tiny_llama):
     recipe = pt.Recipe.named("fast", steps=2, restarts=3, margin=1e3)
-    attempts = [pt.fit(tiny_llama, [IDS[2]], recipe=replace(recipe, restarts=n))[0] for n in range(4)]
+    attempts = [
+        pt.fit(tiny_llama, [IDS[2]], recipe=replace(recipe, restarts=n))[0] for n in range(4)
+    ]
     assert [attempt.row_steps for attempt in attempts] == [3, 6, 9, 12]
-    assert [attempt.correct for attempt in attempts] == sorted(attempt.correct for attempt in attempts)
+    assert [attempt.correct for attempt in attempts] == sorted(
+        attempt.correct for attempt in attempts
+    )
 
 
-def test_a_row_whose_loss_is_not_finite_is_given_up_and_its_neighbours_do_not_notice(tiny_llama, monkeypatch):
+def test_a_row_whose_loss_is_not_finite_is_given_up_and_its_neighbours_do_not_notice(
+    tiny_llama, monkeypatch
+):
     recipe = pt.Recipe.named("fast", steps=10, margin=1e3)
     undisturbed = pt.fit(tiny_llama, [IDS[0], IDS[2]], recipe=recipe)
     from prototokens.engine.rows import Starts
 
     draw = Starts.draw
     monkeypatch.setattr(
-        Starts, "draw", lambda self, row, restart: draw(self, row, restart) * (math.nan if row.ids == tuple(IDS[1]) else 1.0)
+        Starts,
+        "draw",
+        lambda self, row, restart: (
+            draw(self, row, restart) * (math.nan if row.ids == tuple(IDS[1]) else 1.0)
+        ),
     )
     disturbed = pt.fit(tiny_llama, IDS[:3], recipe=recipe)
     assert disturbed[1].failure is not None
@@ -166,7 +195,9 @@ def test_one_bad_start_is_mended_by_a_restart(tiny_llama, monkeypatch):
 
     draw = Starts.draw
     monkeypatch.setattr(
-        Starts, "draw", lambda self, row, restart: draw(self, row, restart) * (math.nan if restart == 0 else 1.0)
+        Starts,
+        "draw",
+        lambda self, row, restart: draw(self, row, restart) * (math.nan if restart == 0 else 1.0),
     )
     solution = pt.fit(tiny_llama, [[4, 2]], recipe=pt.Recipe.named("fast", steps=400))[0]
     assert solution.exact
@@ -182,7 +213,11 @@ def test_one_bad_start_is_mended_by_a_restart(tiny_llama, monkeypatch):
         ({"targets": [[1] * 4000]}, TextError, "takes 4000 positions"),
         ({"targets": [[1]], "seed": [1, 2]}, UsageError, "2 seeds for 1 targets"),
         ({"targets": [[1]], "share": "x"}, UsageError, "share must be"),
-        ({"targets": [[1]], "share": "e", "layout": "tiled:3"}, UsageError, "needs a layout of two vectors"),
+        (
+            {"targets": [[1]], "share": "e", "layout": "tiled:3"},
+            UsageError,
+            "needs a layout of two vectors",
+        ),
         ({"targets": [[1]], "rows": 0}, UsageError, "rows must be at least 1"),
         ({"targets": [[1]], "recipe": "quick"}, UsageError, "no recipe 'quick'"),
         ({"targets": [[1]], "layout": "spiral"}, UsageError, "no layout 'spiral'"),
@@ -198,12 +233,21 @@ def test_no_targets_give_no_solutions(tiny_llama):
 
 
 def test_cramming_is_the_plain_teacher_forced_loop(any_lm):
-    """K vectors before the text, next-token loss over all of it: against a loop with torch's AdamW and full logits."""
+    """K vectors before the text, next-token loss over all of it.
+
+    Against a loop with torch's AdamW and full logits.
+    """
     recipe = pt.Recipe.named("paper", steps=6, margin=1e3)
     target = torch.tensor(IDS[2])
     start = pt.fit(any_lm, [IDS[2]], method=Cramming(2), recipe=replace(recipe, steps=0))[0].protos
     seen = []
-    pt.fit(any_lm, [IDS[2]], method=Cramming(2), recipe=recipe, progress=lambda now: seen.append(now.vectors_of(0)))
+    pt.fit(
+        any_lm,
+        [IDS[2]],
+        method=Cramming(2),
+        recipe=recipe,
+        progress=lambda now: seen.append(now.vectors_of(0)),
+    )
     protos = start.clone().requires_grad_()
     optimiser = torch.optim.AdamW([protos], lr=0.01, betas=(0.9, 0.9), weight_decay=0.01)
     for ours in seen:
@@ -219,11 +263,15 @@ def test_cramming_is_the_plain_teacher_forced_loop(any_lm):
 
 def test_generation_is_right_as_far_as_the_teacher_forced_outputs_are(any_lm):
     target = IDS[2]
-    solution = pt.fit(any_lm, [target], method=Cramming(3), recipe=pt.Recipe.named("fast", steps=150))[0]
+    solution = pt.fit(
+        any_lm, [target], method=Cramming(3), recipe=pt.Recipe.named("fast", steps=150)
+    )[0]
     inputs = torch.cat([solution.protos, any_lm.embed(torch.tensor(target[:-1])).float()])[None]
     forced = any_lm.logits(any_lm.hidden(inputs))[0, 2:].argmax(-1).tolist()
     assert sum(a == b for a, b in zip(forced, target, strict=True)) == solution.correct > 0
-    first_wrong = next((i for i, (a, b) in enumerate(zip(forced, target, strict=True)) if a != b), len(target))
+    first_wrong = next(
+        (i for i, (a, b) in enumerate(zip(forced, target, strict=True)) if a != b), len(target)
+    )
     generated = generate_from(any_lm, [solution, solution])
     assert generated[0] == generated[1]
     assert generated[0][: first_wrong + 1] == forced[: first_wrong + 1]

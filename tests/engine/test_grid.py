@@ -17,7 +17,9 @@ def solved(tiny_llama):
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
 def test_a_number_takes_one_of_the_levels_and_the_nearest(bits):
-    protos = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.01], [1.0], [30.0]])
+    protos = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [[0.01], [1.0], [30.0]]
+    )
     scale, levels = nearest_grid(protos, bits)
     codes = levels_of(protos, scale, levels)
     assert codes.min() >= 0
@@ -33,7 +35,10 @@ def test_a_number_takes_one_of_the_levels_and_the_nearest(bits):
 
 def test_more_bits_lie_nearer():
     protos = torch.randn(4, 256, generator=torch.Generator().manual_seed(1))
-    errors = [(on_grid(protos, *nearest_grid(protos, bits)) - protos).square().mean().item() for bits in range(1, 9)]
+    errors = [
+        (on_grid(protos, *nearest_grid(protos, bits)) - protos).square().mean().item()
+        for bits in range(1, 9)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] < 0.4  # one bit of a normal number leaves 0.363 (Max, 1960)
     assert errors[3] == pytest.approx(0.0115, rel=0.15)  # four bits
@@ -47,7 +52,9 @@ def test_a_vector_without_a_grid_stays_as_it_is():
 def test_a_fit_that_begins_at_a_solution_is_over_at_once(tiny_llama, solved):
     targets, solutions = solved
     assert all(one.exact for one in solutions)
-    again = pt.fit(tiny_llama, targets, layout="tiled:2", start=[Start(one.protos) for one in solutions])
+    again = pt.fit(
+        tiny_llama, targets, layout="tiled:2", start=[Start(one.protos) for one in solutions]
+    )
     for before, after in zip(solutions, again, strict=True):
         assert after.steps == 0
         assert torch.equal(after.protos, before.protos)
@@ -56,7 +63,9 @@ def test_a_fit_that_begins_at_a_solution_is_over_at_once(tiny_llama, solved):
 def test_a_fit_on_a_grid_gives_vectors_on_it(tiny_llama, solved):
     targets, solutions = solved
     starts = [Start(one.protos, nearest_grid(one.protos, 4)) for one in solutions]
-    polished = pt.fit(tiny_llama, targets, layout="tiled:2", start=[starts[0], Start(solutions[1].protos)])
+    polished = pt.fit(
+        tiny_llama, targets, layout="tiled:2", start=[starts[0], Start(solutions[1].protos)]
+    )
     assert all(one.exact for one in polished)
     assert torch.equal(on_grid(polished[0].protos, *starts[0].grid), polished[0].protos)
     assert len(polished[0].protos.unique()) <= 3 * 16
@@ -78,7 +87,9 @@ def test_a_start_goes_at_its_own_rate_whatever_its_company(tiny_llama, solved):
     targets, solutions = solved
     recipe = pt.Recipe.named("fast", steps=1, margin=1e6)
     seen = []
-    slow, quick = (Start(one.protos, rate=rate) for one, rate in zip(solutions, (0.1, 1.0), strict=True))
+    slow, quick = (
+        Start(one.protos, rate=rate) for one, rate in zip(solutions, (0.1, 1.0), strict=True)
+    )
     pt.fit(
         tiny_llama,
         targets,
@@ -87,14 +98,22 @@ def test_a_start_goes_at_its_own_rate_whatever_its_company(tiny_llama, solved):
         recipe=recipe,
         progress=lambda now: seen.append([now.vectors_of(order) for order in (0, 1)]),
     )
-    moved = [(now - one.protos).square().mean().sqrt().item() for now, one in zip(seen[-1], solutions, strict=False)]
+    moved = [
+        (now - one.protos).square().mean().sqrt().item()
+        for now, one in zip(seen[-1], solutions, strict=False)
+    ]
     assert moved[0] == pytest.approx(moved[1] / 10, rel=1e-3)
 
 
 def test_starts_that_do_not_fit_are_refused(tiny_llama, solved):
     targets, solutions = solved
     with pytest.raises(UsageError, match="share of the recipe's, above zero, not 0"):
-        pt.fit(tiny_llama, targets, layout="tiled:2", start=[Start(solutions[0].protos, rate=0.0), None])
+        pt.fit(
+            tiny_llama,
+            targets,
+            layout="tiled:2",
+            start=[Start(solutions[0].protos, rate=0.0), None],
+        )
     with pytest.raises(UsageError, match="1 starts for 2 targets"):
         pt.fit(tiny_llama, targets, start=[None])
     with pytest.raises(UsageError, match=r"shape \(3, 32\) was given, and \(2, 32\) is needed"):

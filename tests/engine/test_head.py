@@ -54,14 +54,21 @@ def test_without_a_gradient_the_rest_is_the_same(tiny_llama):
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(5, tiny_llama.hidden_size, generator=generator)
     targets = torch.arange(5)
-    with_one, without = score(tiny_llama, hidden, targets), score(tiny_llama, hidden, targets, gradient=False)
+    with_one, without = (
+        score(tiny_llama, hidden, targets),
+        score(tiny_llama, hidden, targets, gradient=False),
+    )
     assert without.gradient is None
     assert torch.equal(with_one.margin, without.margin)
     assert torch.equal(with_one.loss, without.loss)
 
 
 def test_a_tie_is_not_counted_as_right(tiny_llama, monkeypatch):
-    monkeypatch.setattr(type(tiny_llama), "logits", lambda self, hidden: torch.zeros(hidden.shape[0], self.vocab_size))
+    monkeypatch.setattr(
+        type(tiny_llama),
+        "logits",
+        lambda self, hidden: torch.zeros(hidden.shape[0], self.vocab_size),
+    )
     scores = score(tiny_llama, torch.zeros(2, tiny_llama.hidden_size), torch.tensor([0, 3]))
     assert scores.margin.tolist() == [0.0, 0.0]
     assert not scores.right.any()

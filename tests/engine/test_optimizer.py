@@ -13,7 +13,15 @@ def states(count, width, rate=0.1):
     flat, whole = torch.zeros(count, width), torch.arange(count)
     matrices = torch.zeros(count, width, width)
     vectors = Vectors(
-        torch.ones(count, width), flat, flat.clone(), flat.clone(), whole, flat[:, 0], flat[:, 0], matrices, matrices.clone()
+        torch.ones(count, width),
+        flat,
+        flat.clone(),
+        flat.clone(),
+        whole,
+        flat[:, 0],
+        flat[:, 0],
+        matrices,
+        matrices.clone(),
     )
     flag = torch.zeros(count, dtype=torch.bool)
     return vectors, Groups.begun(torch.full((count,), rate), flag, whole, whole)
@@ -22,7 +30,10 @@ def states(count, width, rate=0.1):
 def gradients(steps, count, width):
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(count, width, width, generator=generator)
-    return [torch.einsum("cij,cj->ci", mix, torch.randn(count, width, generator=generator)) for _ in range(steps)]
+    return [
+        torch.einsum("cij,cj->ci", mix, torch.randn(count, width, generator=generator))
+        for _ in range(steps)
+    ]
 
 
 def test_whitened_steps_are_those_of_the_definition(monkeypatch):
@@ -42,10 +53,21 @@ def test_whitened_steps_are_those_of_the_definition(monkeypatch):
         outer = slow * outer + (1 - slow) * g[:, :, None] * g[:, None, :]
         if age % 3 == 0:
             values, axes = torch.linalg.eigh(outer)
-            values = values.clamp_min(0) + max(1e-4, 10 * 0.1 ** (age // 3)) * values.mean(1, keepdim=True)
-            whitener = torch.stack([axes[i] @ torch.diag(values[i] ** -0.4) @ axes[i].T for i in range(2)])
+            values = values.clamp_min(0) + max(1e-4, 10 * 0.1 ** (age // 3)) * values.mean(
+                1, keepdim=True
+            )
+            whitener = torch.stack(
+                [axes[i] @ torch.diag(values[i] ** -0.4) @ axes[i].T for i in range(2)]
+            )
         step = (whitener @ mean[:, :, None])[:, :, 0]
-        where = where - 0.1 * min(1, max(0.1, loss / 2)) * 0.5 * step / step.square().mean(1, keepdim=True).sqrt()
+        where = (
+            where
+            - 0.1
+            * min(1, max(0.1, loss / 2))
+            * 0.5
+            * step
+            / step.square().mean(1, keepdim=True).sqrt()
+        )
         torch.testing.assert_close(vectors.now.double(), where, rtol=1e-3, atol=1e-3)
 
 
@@ -76,14 +98,20 @@ def test_each_vector_goes_by_its_own_age():
 
 
 def test_a_matrix_that_is_not_finite_spoils_no_other():
-    matrices = torch.stack([torch.full((3, 3), torch.nan), torch.diag(torch.tensor([1.0, 4.0, 9.0]))])
+    matrices = torch.stack(
+        [torch.full((3, 3), torch.nan), torch.diag(torch.tensor([1.0, 4.0, 9.0]))]
+    )
     roots = _power(matrices, torch.full((2,), 1e-6), -0.5)
-    torch.testing.assert_close(roots[1], torch.diag(torch.tensor([1.0, 0.5, 1 / 3])), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        roots[1], torch.diag(torch.tensor([1.0, 0.5, 1 / 3])), rtol=1e-4, atol=1e-4
+    )
     assert roots.isfinite().all()
     assert _power(torch.zeros(1, 3, 3), torch.full((1,), 1e-6), -0.35).isfinite().all()
 
 
-@pytest.mark.parametrize(("whiten", "width", "expected"), [(False, 8, False), (True, 8, True), (True, 1025, False)])
+@pytest.mark.parametrize(
+    ("whiten", "width", "expected"), [(False, 8, False), (True, 8, True), (True, 1025, False)]
+)
 def test_matrices_are_kept_only_where_they_are_used(whiten, width, expected):
     recipe = Recipe(whiten=whiten)
     assert whitens(recipe, width) is expected

@@ -47,7 +47,8 @@ def test_the_text_comes_back_from_few_bits(tiny_llama, path, bits):
 
 def test_auto_finds_what_one_after_another_finds_or_better(tiny_llama, solutions):
     recipe = pt.Recipe()
-    # One at a time: beside other rows sums are rounded otherwise, and a fit at the edge may end otherwise.
+    # One at a time: beside other rows sums are rounded otherwise, and a fit at the edge may end
+    # otherwise.
     for solution in solutions:
         (one,) = quantise(tiny_llama, [solution], "auto", recipe)
         assert one.solution.exact
@@ -58,7 +59,10 @@ def test_auto_finds_what_one_after_another_finds_or_better(tiny_llama, solutions
 
 
 def test_each_chunk_goes_its_own_way(tiny_llama, solutions):
-    together, alone = quantise(tiny_llama, solutions, 3, pt.Recipe()), quantise(tiny_llama, solutions[:1], 3, pt.Recipe())
+    together, alone = (
+        quantise(tiny_llama, solutions, 3, pt.Recipe()),
+        quantise(tiny_llama, solutions[:1], 3, pt.Recipe()),
+    )
     assert together[0].bits == alone[0].bits
     assert torch.equal(together[0].solution.protos, alone[0].solution.protos)
 
@@ -102,6 +106,11 @@ def test_a_scale_that_is_not_finite_is_refused(tiny_llama, path):
         "scale": encoded.scale.clone().fill_(float("nan")),
         "slots": encoded.slots.int(),
     }
-    path.write_bytes(save(tensors, metadata=write_header({**encoded.header, "tensors_sha256": tensors_hash(tensors)})))
+    path.write_bytes(
+        save(
+            tensors,
+            metadata=write_header({**encoded.header, "tensors_sha256": tensors_hash(tensors)}),
+        )
+    )
     with pytest.raises(FileError, match="not finite"):
         EncodedText.load(path)

@@ -41,7 +41,11 @@ def test_a_step_of_the_radius_takes_a_token_away_and_much_less_does_not(tiny_lla
     assert 0 < radius < 1
 
     def survives(share):
-        moved = [along_the_gradient(tiny_llama, row, place, share) for row in solutions for place in range(row.length)]
+        moved = [
+            along_the_gradient(tiny_llama, row, place, share)
+            for row in solutions
+            for place in range(row.length)
+        ]
         return all((margin > 0).all() for margin in margins(tiny_llama, moved))
 
     assert survives(0.5 * radius)
@@ -50,7 +54,9 @@ def test_a_step_of_the_radius_takes_a_token_away_and_much_less_does_not(tiny_lla
 
 def test_it_is_the_least_of_all_rows_whatever_their_company(tiny_llama, solutions):
     alone = [worst_direction_radius(tiny_llama, [row], everywhere([row])) for row in solutions]
-    assert worst_direction_radius(tiny_llama, solutions, everywhere(solutions)) == pytest.approx(min(alone), rel=1e-3)
+    assert worst_direction_radius(tiny_llama, solutions, everywhere(solutions)) == pytest.approx(
+        min(alone), rel=1e-3
+    )
 
 
 def test_what_counts_for_nothing_and_what_is_wrong_already(tiny_llama, solutions):

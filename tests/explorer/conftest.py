@@ -1,4 +1,7 @@
-"""The page, served as a user would serve it: by a process of its own, so that Gradio's warnings are not this suite's."""
+"""The page, served as a user would serve it.
+
+By a process of its own, so that Gradio's warnings are not this suite's.
+"""
 
 import contextlib
 import json
@@ -13,11 +16,23 @@ import pytest
 def explore(*arguments, cwd, clean=True):
     """Run `prototokens explore` at a free port; gives its address.
 
-    Afterwards it must have said nothing of a failure, unless `clean` is false: a request that no browser makes is one.
+    Afterwards it must have said nothing of a failure, unless `clean` is false: a request that no
+    browser makes is one.
     """
-    command = [sys.executable, "-m", "prototokens", "explore", "--port", "0", "--json", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "prototokens",
+        "explore",
+        "--port",
+        "0",
+        "--json",
+        *map(str, arguments),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=cwd) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=cwd
+    ) as server:
         yield json.loads(server.stdout.readline())["address"]
         server.terminate()
         said = server.stderr.read().decode()

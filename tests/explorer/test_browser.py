@@ -1,7 +1,7 @@
 """The page in a real browser: every tab's main path, on a wide window and on one of a phone's size.
 
-Headless Chromium against `prototokens explore`, on the built-in model. What the windows show is kept as pictures under
-build/screenshots.
+Headless Chromium against `prototokens explore`, on the built-in model. What the windows show is
+kept as pictures under build/screenshots.
 """
 
 import base64
@@ -17,11 +17,16 @@ import prototokens as pt
 from prototokens.explorer.gate import POLICY
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 DRIVER = shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium here: apt-get install chromium chromium-driver"),
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="no Chromium here: apt-get install chromium chromium-driver",
+    ),
 ]
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 WIDE, PHONE = (1280, 900), (390, 844)
@@ -46,14 +51,19 @@ def address(served_page, tmp_path_factory):
     folder = tmp_path_factory.mktemp("explorer")
     results = folder / "results"
     (results / "table").mkdir(parents=True)
-    rows = [{"text": f"t{n}", "tokens": 16 * n, "solution": {"exact": n < 3, "steps": 100 * n}} for n in range(1, 5)]
+    rows = [
+        {"text": f"t{n}", "tokens": 16 * n, "solution": {"exact": n < 3, "steps": 100 * n}}
+        for n in range(1, 5)
+    ]
     (results / "table" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (results / "table" / "report.md").write_text("# A report\n\nFour texts.\n")
     (folder / "secret.jsonl").write_text('{"secret": 1}\n')
     (results / "table" / "out.jsonl").symlink_to(folder / "secret.jsonl")
     (folder / "empty").mkdir()
     models = ("--model", "builtin", "--model", folder / "empty")
-    with served_page("--results", results, "--max-characters", 400, "--max-upload", 1, *models, cwd=folder) as address:
+    with served_page(
+        "--results", results, "--max-characters", 400, "--max-upload", 1, *models, cwd=folder
+    ) as address:
         yield address
 
 
@@ -74,9 +84,16 @@ class Page:
         for flag in [*FLAGS, f"--user-data-dir={place}", f"--window-size={size[0]},{size[1]}"]:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+        self.driver = webdriver.Chrome(
+            options=options, service=webdriver.ChromeService(executable_path=DRIVER)
+        )
         # A headless window is never as narrow as a phone: the page is told that it is.
-        metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
+        metrics = {
+            "width": size[0],
+            "height": size[1],
+            "deviceScaleFactor": 1,
+            "mobile": size == PHONE,
+        }
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.size = "phone" if size == PHONE else "wide"
         self.driver.get(address)
@@ -105,7 +122,9 @@ class Page:
 
     def until(self, selector, pattern, seconds=PATIENCE):
         """Wait for words; returns all that is there."""
-        return self.wait(lambda: (words := self.text(selector)) and re.search(pattern, words) and words, seconds)
+        return self.wait(
+            lambda: (words := self.text(selector)) and re.search(pattern, words) and words, seconds
+        )
 
     def tab(self, name):
         self.wait(lambda: self._go_to(name))
@@ -122,12 +141,16 @@ class Page:
         return False
 
     def click(self, selector):
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()", self.one(selector))
+        self.driver.execute_script(
+            "arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()",
+            self.one(selector),
+        )
 
     def type(self, selector, words):
         area = self.one(f"{selector} textarea, {selector} input")
         self.driver.execute_script(
-            "const set = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(arguments[0]), 'value').set;"
+            "const set = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(arguments[0]),"
+            " 'value').set;"
             "set.call(arguments[0], arguments[1]);"
             "arguments[0].dispatchEvent(new Event('input', {bubbles: true}));"
             "arguments[0].dispatchEvent(new Event('change', {bubbles: true}))",
@@ -139,7 +162,8 @@ class Page:
     def slide(self, selector, value):
         slider = self.one(f"{selector} input[type=range]")
         self.driver.execute_script(
-            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}));"
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input',"
+            " {bubbles: true}));"
             "arguments[0].dispatchEvent(new Event('pointerup', {bubbles: true}))",
             slider,
             value,
@@ -149,10 +173,16 @@ class Page:
         box = self.one(f"{selector} input")
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         box.click()
-        option = self.wait(lambda: [each for each in self.all("[role=option]") if words in each.get_attribute("textContent")])[
-            0
-        ]
-        self.driver.execute_script("arguments[0].dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))", option)
+        option = self.wait(
+            lambda: [
+                each
+                for each in self.all("[role=option]")
+                if words in each.get_attribute("textContent")
+            ]
+        )[0]
+        self.driver.execute_script(
+            "arguments[0].dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))", option
+        )
         time.sleep(0.4)
 
     def rest(self):
@@ -172,8 +202,16 @@ class Page:
         SHOTS.mkdir(parents=True, exist_ok=True)
         script = "return [document.documentElement.scrollWidth, document.documentElement.scrollHeight, window.innerWidth]"
         width, height, seen = self.driver.execute_script(script)
-        clip = {"x": 0, "y": 0, "width": max(width, 320), "height": min(max(height, 400), 6000), "scale": 1}
-        data = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})["data"]
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": max(width, 320),
+            "height": min(max(height, 400), 6000),
+            "scale": 1,
+        }
+        data = self.driver.execute_cdp_cmd(
+            "Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True}
+        )["data"]
         (SHOTS / f"{self.size}-{name}.png").write_bytes(base64.b64decode(data))
         assert width <= seen + 1, f"{name}: the page is {width} wide in a window of {seen}"
 
@@ -193,20 +231,32 @@ def test_encode_fills_in_and_gives_a_file(page):
     page.type("#encode-text", SENTENCE)
     page.click("#encode-go")
     page.until("#encode-live", "tokens right")
-    page.wait(lambda: (m := re.search(r"(\d+)%\s+tokens right", page.text("#encode-live"))) is None or 30 <= int(m[1]) <= 90)
-    page.shot("encode-live", busy=True)  # of a fit that is half-way, unless it was too quick to be seen so
+    page.wait(
+        lambda: (
+            (m := re.search(r"(\d+)%\s+tokens right", page.text("#encode-live"))) is None
+            or 30 <= int(m[1]) <= 90
+        )
+    )
+    page.shot(
+        "encode-live", busy=True
+    )  # of a fit that is half-way, unless it was too quick to be seen so
     done = page.until("#encode-live", "exact; decoded from the file in 1 forward pass")
     assert "NOT exact" not in done
     assert page.text("#encode-live .pt-text").replace("\n", "") == SENTENCE
     assert not page.all("#encode-live .pt-wrong")
     assert page.all("#encode-live img[alt*='vectors of the first chunk']")
-    page.wait(lambda: page.all("#encode-download") and page.all("#encode-download")[0].is_displayed())
+    page.wait(
+        lambda: page.all("#encode-download") and page.all("#encode-download")[0].is_displayed()
+    )
     page.shot("encode-done")
 
 
 def test_a_fit_is_stopped(page):
     page.tab("Encode")
-    page.type("#encode-text", "qz jx vk wq zzx qj kv xw jq vz xk qw zj kx vq wz jk xq zv qk jw xz vj kq wx")
+    page.type(
+        "#encode-text",
+        "qz jx vk wq zzx qj kv xw jq vz xk qw zj kx vq wz jk xq zv qk jw xz vj kq wx",
+    )
     page.click("#encode-go")
     page.until("#encode-live", "tokens right")
     page.click("#encode-stop")
@@ -214,7 +264,11 @@ def test_a_fit_is_stopped(page):
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"), [("", "the text is empty"), ("x" * 401, "the text has 401 characters, and this page takes 400")]
+    ("words", "sentence"),
+    [
+        ("", "the text is empty"),
+        ("x" * 401, "the text has 401 characters, and this page takes 400"),
+    ],
 )
 def test_a_text_that_cannot_be_encoded(page, words, sentence):
     page.tab("Encode")
@@ -237,7 +291,9 @@ def test_a_model_that_cannot_be_loaded(page):
 def test_decode_shows_margins_and_a_race(page, ptok):
     page.tab("Decode")
     page.one("#decode-file input[type=file]").send_keys(str(ptok))
-    assert "1 forward pass" in page.until("#decode-text", "the text that was encoded, by its SHA-256")
+    assert "1 forward pass" in page.until(
+        "#decode-text", "the text that was encoded, by its SHA-256"
+    )
     assert page.text("#decode-text .pt-text") == SENTENCE
     page.one("#decode-text .pt-token").click()
     shown = "return getComputedStyle(document.activeElement, '::after').content"
@@ -274,9 +330,13 @@ def test_space_has_ways_noise_and_exchange(page):
     start = re.search(right, page.until("#space-between", right))
     assert start[1] == start[2]
     page.slide("#space-place", "0.5")
-    line = page.wait(lambda: (m := re.search(right, page.text("#space-between"))) and m[1] != m[2] and m)
+    line = page.wait(
+        lambda: (m := re.search(right, page.text("#space-between"))) and m[1] != m[2] and m
+    )
     page.click("#space-way input[value='Bezier curve']")
-    page.wait(lambda: (m := re.search(right, page.text("#space-between"))) and int(m[1]) > int(line[1]))
+    page.wait(
+        lambda: (m := re.search(right, page.text("#space-between"))) and int(m[1]) > int(line[1])
+    )
     page.slide("#space-noise", "1")
     page.wait(lambda: (m := re.search(right, page.text("#space-noisy"))) and m[1] != m[2])
     page.choose("#space-m", "A1")
@@ -292,7 +352,9 @@ def test_inside_draws_what_was_encoded(page, ptok):
         page.one("#decode-file input[type=file]").send_keys(str(ptok))
     page.until("#decode-text", "by its SHA-256")
     page.tab("Inside")
-    page.wait(lambda: page.one("#inside-text input").get_attribute("value").startswith("He had never"))
+    page.wait(
+        lambda: page.one("#inside-text input").get_attribute("value").startswith("He had never")
+    )
     page.click("#inside-go")
     page.one("#inside-whole img[alt*='logit lens']")
     page.one("#inside-closer img[alt='attention of each position to e']")
@@ -311,7 +373,10 @@ def test_results_are_tables_of_the_folder_alone(page):
     list_of_files = page.one("#results-file input")
     list_of_files.click()
     page.wait(lambda: page.all("[role=option]"))
-    assert not any("out.jsonl" in (each.get_attribute("textContent") or "") for each in page.all("[role=option]"))
+    assert not any(
+        "out.jsonl" in (each.get_attribute("textContent") or "")
+        for each in page.all("[role=option]")
+    )
     page.driver.execute_script("arguments[0].blur()", list_of_files)
     page.shot("results")
 
@@ -322,7 +387,11 @@ def test_nothing_is_fetched_from_elsewhere(page, address):
     asked = page.driver.execute_script(script)
     assert asked
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
-    refused = [entry["message"] for entry in page.driver.get_log("browser") if "Content Security Policy" in entry["message"]]
+    refused = [
+        entry["message"]
+        for entry in page.driver.get_log("browser")
+        if "Content Security Policy" in entry["message"]
+    ]
     assert refused == []
     assert "connect-src 'self'" in POLICY
 
@@ -331,7 +400,10 @@ def test_a_second_visitor_waits_in_a_line_that_is_seen(address, tmp_path):
     one = Page(address, WIDE, tmp_path / "one")
     two = Page(address, WIDE, tmp_path / "two")
     try:
-        one.type("#encode-text", "qz jx vk wq zzx qj kv xw jq vz xk qw zj kx vq wz jk xq zv qk jw xz vj kq wx")
+        one.type(
+            "#encode-text",
+            "qz jx vk wq zzx qj kv xw jq vz xk qw zj kx vq wz jk xq zv qk jw xz vj kq wx",
+        )
         one.click("#encode-go")
         one.until("#encode-live", "tokens right")
         two.type("#encode-text", "It was dark.")

@@ -14,7 +14,17 @@ import torch
 import prototokens as pt
 from prototokens.errors import FileError, ModelError, UsageError
 from prototokens.explorer import show
-from prototokens.explorer.work import Desk, Settings, all_tokens, chunk_of, from_shelf, put_on_shelf, read, tokens_of, told
+from prototokens.explorer.work import (
+    Desk,
+    Settings,
+    all_tokens,
+    chunk_of,
+    from_shelf,
+    put_on_shelf,
+    read,
+    tokens_of,
+    told,
+)
 from prototokens.ptok.encoded import Chunk, EncodedText
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'prototokens[explorer]'")
@@ -25,10 +35,14 @@ def results(tmp_path_factory):
     """A folder of results beside a file that is none of the page's business, and a link to it."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "given" / "deep").mkdir(parents=True)
-    (folder / "given" / "deep" / "rows.jsonl").write_text('{"a": 1, "b": {"c": [1, 2], "d": "x"}}\n\n{"a": 10}\n')
+    (folder / "given" / "deep" / "rows.jsonl").write_text(
+        '{"a": 1, "b": {"c": [1, 2], "d": "x"}}\n\n{"a": 10}\n'
+    )
     (folder / "given" / "table.csv").write_text("name,steps\none,20\ntwo,3\n")
     (folder / "given" / "broken.jsonl").write_text("[1, 2]\n")
-    (folder / "given" / "deep" / "report.md").write_text("# Title\n\n![curve](curve.svg)\n\n<script>alert(1)</script>\n")
+    (folder / "given" / "deep" / "report.md").write_text(
+        "# Title\n\n![curve](curve.svg)\n\n<script>alert(1)</script>\n"
+    )
     (folder / "given" / "deep" / "curve.png").write_bytes(b"\x89PNG")
     (folder / "secret.jsonl").write_text('{"secret": 1}\n')
     (folder / "given" / "link.jsonl").symlink_to(folder / "secret.jsonl")
@@ -49,11 +63,19 @@ def ask(method, url, **options):
 
 
 def test_no_file_of_the_machine_is_given_away(served, results):
-    for path in ("/etc/passwd", results / "table.csv", results.parent / "secret.jsonl", sys.executable, "../../etc/passwd"):
+    for path in (
+        "/etc/passwd",
+        results / "table.csv",
+        results.parent / "secret.jsonl",
+        sys.executable,
+        "../../etc/passwd",
+    ):
         assert ask("GET", f"{served}/gradio_api/file={path}").status_code in (403, 404), path
 
 
-@pytest.mark.parametrize("place", ["secret.ptok", "/etc/passwd", "http://127.0.0.1:9/x.ptok", "/tmp/gradio/../x.ptok"])
+@pytest.mark.parametrize(
+    "place", ["secret.ptok", "/etc/passwd", "http://127.0.0.1:9/x.ptok", "/tmp/gradio/../x.ptok"]
+)
 def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, place):
     """Whoever writes to the page directly cannot name a file of the machine, or have the machine fetch one."""
     (results.parent / "secret.ptok").write_text("secret")
@@ -62,12 +84,17 @@ def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, 
     for asked in ("gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/call/decode"):
         sent = {"data": data, "fn_index": 0, "session_hash": "x"}
         answer = ask("POST", f"{served}/{asked}", json=sent)
-        assert (answer.status_code, answer.json()) == (403, {"detail": "only a file that was sent up can be named"})
+        assert (answer.status_code, answer.json()) == (
+            403,
+            {"detail": "only a file that was sent up can be named"},
+        )
 
 
 def upload(served):
     """A file that was sent up: the place that the page gave it."""
-    return ask("POST", f"{served}/gradio_api/upload", files={"files": ("a b.ptok", b"x" * 100)}).json()[0]
+    return ask(
+        "POST", f"{served}/gradio_api/upload", files={"files": ("a b.ptok", b"x" * 100)}
+    ).json()[0]
 
 
 def joined(served, description):
@@ -75,7 +102,11 @@ def joined(served, description):
     sent = {"data": [description, "builtin", None], "fn_index": 10_000, "session_hash": "x"}
     content = sent if isinstance(description, dict) else None
     raw = json.dumps(sent).replace(json.dumps(description), str(description))
-    options = {"json": content} if content else {"content": raw, "headers": {"content-type": "application/json"}}
+    options = (
+        {"json": content}
+        if content
+        else {"content": raw, "headers": {"content-type": "application/json"}}
+    )
     return ask("POST", f"{served}/gradio_api/queue/join", **options)
 
 
@@ -93,15 +124,23 @@ def joined(served, description):
     ],
 )
 def test_a_file_with_an_address_elsewhere_is_refused(served, url):
-    """Whether Gradio would fetch the `url` of a file has changed with its versions: it is not asked."""
+    """Whether Gradio would fetch the `url` of a file has changed with its versions.
+
+    It is not asked.
+    """
     path = upload(served)
     named = url.format(path=path, root=served) if isinstance(url, str) else url
     answer = joined(served, {"path": path, "url": named, "meta": {"_type": "gradio.FileData"}})
-    assert (answer.status_code, answer.json()) == (403, {"detail": "only a file that was sent up can be named"})
+    assert (answer.status_code, answer.json()) == (
+        403,
+        {"detail": "only a file that was sent up can be named"},
+    )
     assert joined(served, {"url": named, "meta": {"_type": "gradio.FileData"}}).status_code == 403
 
 
-@pytest.mark.parametrize("url", [None, "", "/gradio_api/file={path}", "{root}/gradio_api/file={path}"])
+@pytest.mark.parametrize(
+    "url", [None, "", "/gradio_api/file={path}", "{root}/gradio_api/file={path}"]
+)
 def test_a_file_that_was_sent_up_passes_with_its_own_address(served, url):
     path = upload(served)
     named = url and url.format(path=path, root=served)
@@ -109,12 +148,17 @@ def test_a_file_that_was_sent_up_passes_with_its_own_address(served, url):
     assert answer.status_code != 403
 
 
-@pytest.mark.parametrize("route", ["file=", "file/", "proxy=", "file=%20", "file=HTTP%3A%2F%2F127.0.0.1:9/"])
+@pytest.mark.parametrize(
+    "route", ["file=", "file/", "proxy=", "file=%20", "file=HTTP%3A%2F%2F127.0.0.1:9/"]
+)
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/x", "https://elsewhere.example/x"])
 def test_the_route_for_files_leads_nowhere_else(served, route, address):
     """An open redirect, or a fetch in the visitor's name (gradio-app/gradio, issue 13593)."""
     answer = ask("GET", f"{served}/gradio_api/{route}{address}", follow_redirects=False)
-    assert (answer.status_code, answer.json()) == (403, {"detail": "this page serves its own files alone"})
+    assert (answer.status_code, answer.json()) == (
+        403,
+        {"detail": "this page serves its own files alone"},
+    )
 
 
 def test_a_file_that_is_described_twice_is_refused(served):
@@ -125,22 +169,47 @@ def test_a_file_that_is_described_twice_is_refused(served):
 
 @pytest.mark.parametrize("size", [5 << 20, 12 << 20])
 def test_a_text_too_large_to_be_looked_at_is_refused_in_words_that_gradio_shows(served, size):
-    """Its page takes the sentence from the JSON member `detail`; anything else it calls an answer that it cannot read."""
-    answer = ask("POST", f"{served}/gradio_api/queue/join", json={"data": ["x" * size], "fn_index": 0, "session_hash": "x"})
+    """Its page takes the sentence from the JSON member `detail`.
+
+    Anything else it calls an answer that it cannot read.
+    """
+    answer = ask(
+        "POST",
+        f"{served}/gradio_api/queue/join",
+        json={"data": ["x" * size], "fn_index": 0, "session_hash": "x"},
+    )
     assert answer.status_code == 413
-    assert answer.json() == {"detail": "the text is far longer than the 2,000 characters that this page takes"}
+    assert answer.json() == {
+        "detail": "the text is far longer than the 2,000 characters that this page takes"
+    }
 
 
 def test_the_gate_lets_through_what_the_limit_on_texts_allows(served_page, tmp_path):
-    """Two texts of the longest that may be, in the characters that take most room; no model is loaded for them."""
+    """Two texts of the longest that may be, in the characters that take most room.
+
+    No model is loaded for them.
+    """
     with served_page("--max-characters", 500_000, cwd=tmp_path, clean=False) as address:
         sent = {"data": ["\x01" * 500_000] * 2, "fn_index": 10_000, "session_hash": "x"}
-        assert ask("POST", f"{address}/gradio_api/queue/join", json=sent).status_code not in (403, 413)
+        assert ask("POST", f"{address}/gradio_api/queue/join", json=sent).status_code not in (
+            403,
+            413,
+        )
 
 
 def test_an_upload_that_is_too_large(served):
-    assert ask("POST", f"{served}/gradio_api/upload", files={"files": ("a.ptok", b"x" * 1000)}).status_code == 200
-    assert ask("POST", f"{served}/gradio_api/upload", files={"files": ("a.ptok", b"x" * (2 << 20))}).status_code == 413
+    assert (
+        ask(
+            "POST", f"{served}/gradio_api/upload", files={"files": ("a.ptok", b"x" * 1000)}
+        ).status_code
+        == 200
+    )
+    assert (
+        ask(
+            "POST", f"{served}/gradio_api/upload", files={"files": ("a.ptok", b"x" * (2 << 20))}
+        ).status_code
+        == 413
+    )
 
 
 def test_every_answer_forbids_what_is_elsewhere_and_no_stranger_is_answered(served):
@@ -160,11 +229,20 @@ def test_only_files_of_the_folders_are_tables(results):
     from prototokens.explorer.results import _files, _find, _plots, _read, _report
 
     folders = (results,)
-    assert list(_files(folders, (".jsonl", ".csv"))) == ["given/broken.jsonl", "given/deep/rows.jsonl", "given/table.csv"]
+    assert list(_files(folders, (".jsonl", ".csv"))) == [
+        "given/broken.jsonl",
+        "given/deep/rows.jsonl",
+        "given/table.csv",
+    ]
     heads, cells, total = _read(_find(folders, "given/deep/rows.jsonl", (".jsonl",)))
     assert (heads, cells, total) == (["a", "b.c", "b.d"], [[1, "[1, 2]", "x"], [10, "", ""]], 2)
     assert _read(results / "table.csv") == (["name", "steps"], [["one", 20.0], ["two", 3.0]], 2)
-    for name in ("given/../secret.jsonl", "given/link.jsonl", str(results.parent / "secret.jsonl"), "/etc/passwd"):
+    for name in (
+        "given/../secret.jsonl",
+        "given/link.jsonl",
+        str(results.parent / "secret.jsonl"),
+        "/etc/passwd",
+    ):
         with pytest.raises(UsageError, match="not among the files of the folders"):
             _find(folders, name, (".jsonl", ".csv"))
     with pytest.raises(FileError, match="no table that can be read here"):
@@ -179,7 +257,11 @@ def test_only_line_feeds_end_the_rows_of_a_table(tmp_path, letter):
     """Python's `splitlines` ends lines at these as well (wbolster/jsonlines, issue 53)."""
     from prototokens.explorer.results import _read
 
-    row = json.dumps({"a": f"x{letter}y", "b": 1}, ensure_ascii=False) if letter != "\x0b" else '{"a": "x\\u000by", "b": 1}'
+    row = (
+        json.dumps({"a": f"x{letter}y", "b": 1}, ensure_ascii=False)
+        if letter != "\x0b"
+        else '{"a": "x\\u000by", "b": 1}'
+    )
     (tmp_path / "rows.jsonl").write_text(f"{row}\n{row}\n", encoding="utf-8-sig")
     assert _read(tmp_path / "rows.jsonl") == (["a", "b"], [[f"x{letter}y", 1]] * 2, 2)
     (tmp_path / "rows.csv").write_text(f"a,b\nx{letter}y,1\n", encoding="utf-8-sig")
@@ -197,7 +279,16 @@ def test_columns_of_numbers_sort_as_numbers():
 def test_what_tells_rows_apart_stands_first_and_what_they_share_above_them():
     from prototokens.explorer.results import _about, _arranged
 
-    heads = ["model", "fingerprint", "ids_sha256", "recipe.steps", "run.steps", "run.exact", "gap", "void"]
+    heads = [
+        "model",
+        "fingerprint",
+        "ids_sha256",
+        "recipe.steps",
+        "run.steps",
+        "run.exact",
+        "gap",
+        "void",
+    ]
     cells = [
         ["builtin", "a" * 64, "b" * 64, 1, 100, True, "", ""],
         ["builtin", "a" * 64, "c" * 64, 2, 200, True, 7, ""],
@@ -222,10 +313,16 @@ def test_reports_beside_below_and_above(tmp_path):
     folder = tmp_path / "results"
     for name in ("one", "two", "bare"):
         (folder / name).mkdir(parents=True)
-    for place, words in (("README.md", "of all"), ("one/report.md", "of one"), ("two/report.md", "of two")):
+    for place, words in (
+        ("README.md", "of all"),
+        ("one/report.md", "of one"),
+        ("two/report.md", "of two"),
+    ):
         (folder / place).write_text(words + "\n")
     (tmp_path / "README.md").write_text("outside")
-    shown = {place: _report((folder,), folder / place / "rows.jsonl") for place in ("one", "bare", "")}
+    shown = {
+        place: _report((folder,), folder / place / "rows.jsonl") for place in ("one", "bare", "")
+    }
     assert shown["one"] == "of one"
     assert shown["bare"] == "of all"
     assert [shown[""].index(words) for words in ("of all", "of one", "of two")] == sorted(
@@ -249,10 +346,14 @@ def test_more_pictures_than_are_shown_are_counted(tmp_path):
 def test_what_a_visitor_writes_is_never_markup():
     nasty = '<img src=x onerror="alert(1)">'
     made = [
-        show.problem(nasty), show.note(nasty), show.facts({nasty: nasty}), show.table([nasty], [[nasty, nasty]]),
-        show.text([show.Token(nasty, 1.0, True)]), show.text([show.Token(nasty, 1.0)], by_margin=True),
+        show.problem(nasty),
+        show.note(nasty),
+        show.facts({nasty: nasty}),
+        show.table([nasty], [[nasty, nasty]]),
+        show.text([show.Token(nasty, 1.0, True)]),
+        show.text([show.Token(nasty, 1.0)], by_margin=True),
         show.race([nasty], 1, [nasty], 2, 1),
-    ]  # fmt: skip
+    ]
     for html in made:
         assert "<img" not in html
         assert nasty in unescape(html)
@@ -292,7 +393,9 @@ def test_only_the_models_of_the_page_are_loaded(tiny_folder):
     assert desk.model(str(tiny_folder)) is desk.model(str(tiny_folder))
     with pytest.raises(UsageError, match="not among the models of this page"):
         desk.model("/etc")
-    with pytest.raises(UsageError, match=r"the text has 2,001 characters, and this page takes 2,000"):
+    with pytest.raises(
+        UsageError, match=r"the text has 2,001 characters, and this page takes 2,000"
+    ):
         desk.check_text("x" * 2001)
 
 
@@ -324,7 +427,9 @@ def test_what_is_read_of_vectors(tiny_llama):
 def test_tokens_from_patches_are_told_from_those_of_vectors(tiny_llama):
     text = "Call me Ishmael."
     recipe = pt.Recipe.named("fast", steps=8)
-    encoded = pt.encode(tiny_llama, text, layout="tiled:2", chunk_length=4, recipe=recipe, inexact="patch")
+    encoded = pt.encode(
+        tiny_llama, text, layout="tiled:2", chunk_length=4, recipe=recipe, inexact="patch"
+    )
     tokens = all_tokens(tiny_llama, encoded, tiny_llama.encode(text))
     assert "".join(token.text for token in tokens) == text
     assert sum(token.patched for token in tokens) == encoded.set_right > 0
@@ -358,7 +463,9 @@ def live(tiny_llama):
     def live(text, **recipe):
         ids = tiny_llama.encode(text)
         plan = plan_chunks(tiny_llama, ids, "tiled:2", 4)
-        return LiveFit(tiny_llama, text, ids, plan, pt.Recipe.named("fast", **recipe), 0, threading.Event())
+        return LiveFit(
+            tiny_llama, text, ids, plan, pt.Recipe.named("fast", **recipe), 0, threading.Event()
+        )
 
     return live
 
@@ -389,7 +496,10 @@ def test_a_fit_ends_when_it_is_asked_to_and_when_nobody_watches(live):
 
 @pytest.fixture
 def blocks(monkeypatch):
-    """Where a tab can be built. Gradio would leave event loops open: it makes one wherever it finds none that runs."""
+    """Where a tab can be built.
+
+    Gradio would leave event loops open: it makes one wherever it finds none that runs.
+    """
     import gradio as gr
 
     loops = []
@@ -415,7 +525,17 @@ def encoder(tiny_folder, blocks):
     visitor = gr.Request(session_hash="a visitor")
 
     def press(text, pressed, **recipe):
-        values = text, str(tiny_folder), "paper", "fast", 0, recipe.get("steps", 200), [], pressed, visitor
+        values = (
+            text,
+            str(tiny_folder),
+            "paper",
+            "fast",
+            0,
+            recipe.get("steps", 200),
+            [],
+            pressed,
+            visitor,
+        )
         for update in handlers["run"](*values):
             yield {component.elem_id: value for component, value in update.items()}
 
@@ -449,14 +569,18 @@ def test_a_refused_text_leaves_no_file_of_the_one_before_to_be_downloaded(encode
     _, press, _ = encoder
     updates = list(press("x" * 101, 1.0))
     assert "the text has 101 characters" in updates[-1]["encode-said"]
-    assert [update["encode-download"].visible for update in updates if "encode-download" in update] == [False]
+    assert [
+        update["encode-download"].visible for update in updates if "encode-download" in update
+    ] == [False]
 
 
 def test_the_curves_stay_when_a_fit_has_ended_and_say_their_first_and_last_values(encoder):
     _, press, _ = encoder
     *_, last = press("Call me.", 1.0)
     assert len(re.findall("<polyline", last["encode-live"])) == 2
-    assert re.search(r"loss, in nats: [\d.]+ at the first step, [\d.e-]+ at step \d+", last["encode-live"])
+    assert re.search(
+        r"loss, in nats: [\d.]+ at the first step, [\d.e-]+ at step \d+", last["encode-live"]
+    )
 
 
 def test_a_curve_has_a_scale_and_few_points():
@@ -474,8 +598,11 @@ def test_what_waits_in_the_line_says_so(blocks):
 
     space.tab(Desk(Settings()))
     assert {each.name: each.show_progress for each in blocks.fns.values()} == {
-        "run": "full", "walk": "minimal", "shake": "minimal", "swap": "minimal",
-    }  # fmt: skip
+        "run": "full",
+        "walk": "minimal",
+        "shake": "minimal",
+        "swap": "minimal",
+    }
 
 
 def test_points_on_a_plane_keep_their_distances():
@@ -495,7 +622,9 @@ def test_the_slope_of_the_curve_is_the_slope_of_the_loss(tiny_llama):
     leaves = points.clone().requires_grad_()
     inputs = leaves[:, solution.layout.index(8)] * solution.layout.keys(8, tiny_llama.d_model)
     logits = tiny_llama.model(inputs_embeds=inputs).logits / pt.Recipe().temperature
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(solution.ids * 2), reduction="sum")
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), torch.tensor(solution.ids * 2), reduction="sum"
+    )
     (expected,) = torch.autograd.grad(loss, leaves)
     # The engine's loss is in nats of the tempered logits, and its gradient the one of their sum.
     torch.testing.assert_close(_slope(tiny_llama, solution)(points), expected, atol=1e-4, rtol=1e-3)
@@ -516,7 +645,10 @@ def test_a_text_that_is_named_like_an_encoded_one(tmp_path):
     from prototokens.explorer.decode import _load
 
     (tmp_path / "note.ptok").write_text("no proto-tokens are in here\n")
-    with pytest.raises(FileError, match=r"^note\.ptok is not a whole \.ptok file \(it does not begin as such a file does"):
+    with pytest.raises(
+        FileError,
+        match=r"^note\.ptok is not a whole \.ptok file \(it does not begin as such a file does",
+    ):
         _load(str(tmp_path / "note.ptok"))
 
 

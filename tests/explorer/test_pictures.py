@@ -6,7 +6,9 @@ import torch
 import prototokens as pt
 from prototokens.measure.inside import look
 
-pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'prototokens[plots]'")
+pytest.importorskip(
+    "matplotlib", reason="matplotlib is not installed: pip install 'prototokens[plots]'"
+)
 
 from prototokens.explorer import pictures
 
@@ -31,7 +33,9 @@ def test_the_closer_figure_says_what_its_rows_are(inside, layer, rows):
 
 
 def test_names_on_a_map_stand_apart_where_points_almost_coincide():
-    points = torch.tensor([[-7.5, 6.1], [-6.7, -9.0], [0.0, 5.9], [5.1, -1.4], [4.0, -0.6], [5.1, -1.0]])
+    points = torch.tensor(
+        [[-7.5, 6.1], [-6.7, -9.0], [0.0, 5.9], [5.1, -1.4], [4.0, -0.6], [5.1, -1.0]]
+    )
     figure = pictures.plane(points, ["A1", "A2", "A3", "B1", "B2", "B3"])
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]

@@ -1,20 +1,23 @@
 """Damage valid `.ptok` files in many thousand ways, and see that each ends in a clear refusal or in the right text.
 
-A mutant with broken hashes is the easy case. Most of these have their hashes made anew, as somebody would who means harm: then
-all that stands between the file and the program are the checks of what it says. Every mutant is loaded and decoded as `decode`
-does it, and shown by `inspect`. It must end in one of
+A mutant with broken hashes is the easy case. Most of these have their hashes made anew, as somebody
+would who means harm: then all that stands between the file and the program are the checks of what
+it says. Every mutant is loaded and decoded as `decode` does it, and shown by `inspect`. It must end
+in one of
 
 - refused: a FileError of one line;
 - right text: the text that was encoded;
 - told to differ: another text, and `matches` says so.
 
-Anything else is a fault: another exception; another text that is said to match; a command of more than 5 seconds; more than
-1 GB of memory; another path opened, a model that the user did not name, the network. The mutations are `mutations.py`.
+Anything else is a fault: another exception; another text that is said to match; a command of more
+than 5 seconds; more than 1 GB of memory; another path opened, a model that the user did not name,
+the network. The mutations are `mutations.py`.
 
-    python tests/faults/mutate_files.py                20,000 at random, and every length and every header value in turn
-    python tests/faults/mutate_files.py --count 500 --brief               a minute: at random alone
+    python tests/faults/mutate_files.py 20,000 at random, and every length and every header value in
+    turn python tests/faults/mutate_files.py --count 500 --brief a minute: at random alone
 
-Mutant N of a seed is the same in every run: --only N reads that one again and lets its exception through.
+Mutant N of a seed is the same in every run: --only N reads that one again and lets its exception
+through.
 """
 
 from __future__ import annotations
@@ -49,7 +52,17 @@ SECONDS = 5.0  # of one command
 MEMORY = 1 << 30  # bytes that the process may grow by
 LONGEST_REFUSAL = 20_000  # characters: it may name a model's folder
 ENDS = ("refused", "right text", "told to differ", "fault")
-WATCHED = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.", "ctypes.dlopen", "shutil.")
+WATCHED = (
+    "socket.",
+    "subprocess.",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "pickle.",
+    "ctypes.dlopen",
+    "shutil.",
+)
 
 
 class Watch:
@@ -149,27 +162,44 @@ class Judge:
         with timed():
             encoded = EncodedText.load(self.path)
             with mock.patch.object(common, "load_model", self._load):
-                with contextlib.suppress(FileError):  # of another model than the built-in one, and none is named
+                with contextlib.suppress(
+                    FileError
+                ):  # of another model than the built-in one, and none is named
                     common.load_model_of(encoded, self.path, None, None, None, "auto")
                 lm = common.load_model_of(encoded, self.path, self.lm.name, None, None, "auto")
             decoded = decode_text(lm, encoded)
         for as_json in (False, True):
-            with timed(), contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace")):
+            with (
+                timed(),
+                contextlib.redirect_stdout(
+                    io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace")
+                ),
+            ):
                 inspect.callback(self.path, as_json, False, False)  # pyright: ignore[reportOptionalCall]
         if not decoded.matches:
             return "told to differ", ""
-        return ("right text", "") if decoded.content in self.texts else ("fault", f"gave {decoded.content[:60]!r}")
+        return (
+            ("right text", "")
+            if decoded.content in self.texts
+            else ("fault", f"gave {decoded.content[:60]!r}")
+        )
 
-    def _load(self, name: str | None, revision: str | None, device: str | None, dtype: str) -> FrozenLM:
+    def _load(
+        self, name: str | None, revision: str | None, device: str | None, dtype: str
+    ) -> FrozenLM:
         """In place of loading: which model, and at which commit, a file leads to."""
         if name not in ("builtin", self.lm.name) or dtype not in common.DTYPES:
             self.loads.append(f"model {name} in {dtype}")
-        if revision is not None and not (revision.isalnum() and revision.isascii() and len(revision) <= 64):
+        if revision is not None and not (
+            revision.isalnum() and revision.isascii() and len(revision) <= 64
+        ):
             self.loads.append(f"revision {revision[:80]!r}")
         return self.lm
 
 
-def tally(judge: Judge, given: Iterator[tuple[str, str, bytes]]) -> tuple[dict[str, Counter[str]], list[str]]:
+def tally(
+    judge: Judge, given: Iterator[tuple[str, str, bytes]]
+) -> tuple[dict[str, Counter[str]], list[str]]:
     """How mutants of each kind ended, and the faults in words."""
     counts: dict[str, Counter[str]] = {}
     faults = []
@@ -182,14 +212,28 @@ def tally(judge: Judge, given: Iterator[tuple[str, str, bytes]]) -> tuple[dict[s
 
 
 def small_model() -> FrozenLM:
-    """A Llama of two layers with random weights, over bytes: vectors hold a text in it as in a trained one."""
+    """A Llama of two layers with random weights, over bytes.
+
+    Vectors hold a text in it as in a trained one.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    backend = Tokenizer(
+        models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[])
+    )
+    backend.pre_tokenizer, backend.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     config = LlamaConfig(
-        vocab_size=260, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=128, initializer_range=0.15, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=260,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        initializer_range=0.15,
+        tie_word_embeddings=True,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
@@ -198,20 +242,34 @@ def small_model() -> FrozenLM:
 
 def table(counts: dict[str, Counter[str]]) -> str:
     """In Markdown."""
-    lines = ["| kind | tried | refused | right text | told to differ | faults |", "|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| kind | tried | refused | right text | told to differ | faults |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     whole = sum(counts.values(), Counter())
     for kind, ends in [*counts.items(), ("**all**", whole)]:
-        lines.append(f"| {kind} | {ends.total():,} | " + " | ".join(f"{ends[end]:,}" for end in ENDS) + " |")
+        lines.append(
+            f"| {kind} | {ends.total():,} | " + " | ".join(f"{ends[end]:,}" for end in ENDS) + " |"
+        )
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=20_000, help="mutants at random (20,000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", help="that the files are made with: builtin, or a folder (a random one of two layers)")
-    parser.add_argument("--only", type=int, metavar="N", help="this mutant alone, its exception let through")
-    parser.add_argument("--brief", action="store_true", help="without every length and every value in turn")
+    parser.add_argument(
+        "--model",
+        help="that the files are made with: builtin, or a folder (a random one of two layers)",
+    )
+    parser.add_argument(
+        "--only", type=int, metavar="N", help="this mutant alone, its exception let through"
+    )
+    parser.add_argument(
+        "--brief", action="store_true", help="without every length and every value in turn"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     lm = FrozenLM.from_pretrained(given.model) if given.model else small_model()
@@ -224,10 +282,13 @@ def main() -> int:
             print(f"{kind} of {name}, {len(content):,} bytes: {judge.read()}")
             return 0
         began = time.monotonic()
-        counts, faults = tally(judge, mutants(files, given.count, given.seed, whole=not given.brief))
+        counts, faults = tally(
+            judge, mutants(files, given.count, given.seed, whole=not given.brief)
+        )
         print(table(counts))
         print(
-            f"\nseed {given.seed}, {time.monotonic() - began:.0f} s, {(peak() - judge.floor) / 1e6:.0f} MB more memory at most"
+            f"\nseed {given.seed}, {time.monotonic() - began:.0f} s,"
+            f" {(peak() - judge.floor) / 1e6:.0f} MB more memory at most"
         )
     for fault in faults[:50]:
         print(fault, file=sys.stderr)

@@ -1,6 +1,9 @@
-"""Mutations of valid `.ptok` files, for `mutate_files.py`: functions of a random number generator and two valid files.
+"""Mutations of valid `.ptok` files, for `mutate_files.py`.
 
-The first four are damage: what disks, networks and editors do. The others are intent: they make all hashes anew.
+Functions of a random number generator and two valid files.
+
+The first four are damage: what disks, networks and editors do. The others are intent: they make all
+hashes anew.
 """
 
 from __future__ import annotations
@@ -30,18 +33,99 @@ TEXT = "Call me Ishmael. Some years ago, never mind how long."
 BYTES = b"Call me\xff Ish\xc3mael. \xed\xa0\xbd Some years ago\x80, never mind"
 
 PATHS = [
-    "../../etc/passwd", "/etc/passwd", "~/.ssh/id_rsa", "file:///etc/passwd", "https://example.com/model", "//server/share",
-    "C:\\Windows\\win.ini", "builtin/../../x", "./builtin", "owner/name", "owner/name/../..", "hf://owner/name", "/dev/stdin",
-    "/proc/self/mem", "builtin\0", "builtin\n", "\x1b[2J\x1b[31m", "$(touch x)", "refs/pr/1", "..", "", "a" * 100_000, "\ud800",
-]  # fmt: skip
+    "../../etc/passwd",
+    "/etc/passwd",
+    "~/.ssh/id_rsa",
+    "file:///etc/passwd",
+    "https://example.com/model",
+    "//server/share",
+    "C:\\Windows\\win.ini",
+    "builtin/../../x",
+    "./builtin",
+    "owner/name",
+    "owner/name/../..",
+    "hf://owner/name",
+    "/dev/stdin",
+    "/proc/self/mem",
+    "builtin\0",
+    "builtin\n",
+    "\x1b[2J\x1b[31m",
+    "$(touch x)",
+    "refs/pr/1",
+    "..",
+    "",
+    "a" * 100_000,
+    "\ud800",
+]
 ABSURD: list[Any] = [
-    None, True, False, 0, -1, 1, 2, 3, 7, 31, 1 << 20, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**40, 10**400, -(10**400),
-    10**4000, 0.5, -0.5, -0.0, 1e-320, 1e308, -1e308, float("nan"), float("inf"), "", "a", "0", "NaN", "paper", "one", "free",
-    "halves", "tiled:2", "tiled:1024", "tiled:" + "0" * 5000 + "1", "float16", "\0", "\ud800", "\u202e", "x" * 100_000, [],
-    [[]], [0], [-1], [1], [True], [2**31], [2**63], [1e308], [None], ["a"], [32], [4], list(range(1000)), {}, {"": None},
-    {"a": []}, {"wrong": 0}, [{"wrong": 0}], [{"wrong": 10**400}], [{}], {"tried": [{"wrong": 1}], "shift": 10**400},
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2,
+    3,
+    7,
+    31,
+    1 << 20,
+    2**31,
+    2**53 + 1,
+    2**63 - 1,
+    2**63,
+    2**64,
+    10**40,
+    10**400,
+    -(10**400),
+    10**4000,
+    0.5,
+    -0.5,
+    -0.0,
+    1e-320,
+    1e308,
+    -1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "a",
+    "0",
+    "NaN",
+    "paper",
+    "one",
+    "free",
+    "halves",
+    "tiled:2",
+    "tiled:1024",
+    "tiled:" + "0" * 5000 + "1",
+    "float16",
+    "\0",
+    "\ud800",
+    "\u202e",
+    "x" * 100_000,
+    [],
+    [[]],
+    [0],
+    [-1],
+    [1],
+    [True],
+    [2**31],
+    [2**63],
+    [1e308],
+    [None],
+    ["a"],
+    [32],
+    [4],
+    list(range(1000)),
+    {},
+    {"": None},
+    {"a": []},
+    {"wrong": 0},
+    [{"wrong": 0}],
+    [{"wrong": 10**400}],
+    [{}],
+    {"tried": [{"wrong": 1}], "shift": 10**400},
     {"tried": [{"wrong": 0}], "threshold": 10**400, "shift": 0.5, "least_margin": 1.0},
-]  # fmt: skip
+]
 
 EACH_KIND: list[Any] = [None, True, -1, 0, 10**300, 0.5, float("nan"), "x", [], [0], {}]
 
@@ -64,7 +148,9 @@ class Valid(NamedTuple):
 
     def parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header and tensors, to be changed."""
-        return copy.deepcopy(self.header), {name: tensor.clone() for name, tensor in self.tensors.items()}
+        return copy.deepcopy(self.header), {
+            name: tensor.clone() for name, tensor in self.tensors.items()
+        }
 
 
 Mutation = Callable[[Random, Valid, Valid], bytes]
@@ -92,7 +178,14 @@ def _patched(lm: FrozenLM, text: bytes, **options: Any) -> EncodedText:
     for steps in range(5, 400, 5):
         recipe = pt.Recipe(steps=steps, restarts=0)
         encoded = pt.encode(
-            lm, text, layout="tiled:4", chunk_length=12, recipe=recipe, inexact="patch", certify="none", **options
+            lm,
+            text,
+            layout="tiled:4",
+            chunk_length=12,
+            recipe=recipe,
+            inexact="patch",
+            certify="none",
+            **options,
         )
         if encoded.extras.patches:
             return encoded
@@ -114,8 +207,12 @@ def forged(header: dict[str, Any], tensors: dict[str, Tensor], text: str | None 
     Args:
         text: the header's JSON, where it is to be another than that of `header`.
     """
-    text = text or json.dumps({**header, "tensors_sha256": tensors_hash(tensors)}, sort_keys=True, separators=(",", ":"))
-    return save(tensors, metadata={"prototokens": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+    text = text or json.dumps(
+        {**header, "tensors_sha256": tensors_hash(tensors)}, sort_keys=True, separators=(",", ":")
+    )
+    return save(
+        tensors, metadata={"prototokens": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    )
 
 
 def flipped_bits(chance: Random, one: Valid, other: Valid) -> bytes:
@@ -128,16 +225,29 @@ def flipped_bits(chance: Random, one: Valid, other: Valid) -> bytes:
 def changed_bytes(chance: Random, one: Valid, other: Valid) -> bytes:
     damaged = bytearray(one.raw)
     for _ in range(chance.choice([1, 1, 2, 16])):
-        damaged[chance.randrange(len(damaged))] = chance.choice([0, 0xFF, ord("0"), ord('"'), chance.randrange(256)])
+        damaged[chance.randrange(len(damaged))] = chance.choice(
+            [0, 0xFF, ord("0"), ord('"'), chance.randrange(256)]
+        )
     return bytes(damaged)
 
 
 def spliced(chance: Random, one: Valid, other: Valid) -> bytes:
-    """A stretch of this file or another one put in, in place of one, or left out; or a block of zeros, as a torn write."""
+    """A stretch of this file or another one put in, in place of one, or left out.
+
+    Or a block of zeros, as a torn write.
+    """
     start, stop = sorted(chance.randrange(len(one.raw) + 1) for _ in range(2))
     source = chance.choice([one.raw, other.raw])
     begin, end = sorted(chance.randrange(len(source) + 1) for _ in range(2))
-    middle = chance.choice([b"", source[begin:end], source[start:stop], bytes(stop - start), chance.randbytes(end - begin)])
+    middle = chance.choice(
+        [
+            b"",
+            source[begin:end],
+            source[start:stop],
+            bytes(stop - start),
+            chance.randbytes(end - begin),
+        ]
+    )
     return one.raw[:start] + middle + one.raw[chance.choice([start, stop]) :]
 
 
@@ -153,7 +263,9 @@ def outer_header(chance: Random, one: Valid, other: Valid) -> bytes:
                 [[], [0], [2**63, 2], [2**64 - 1], [1 << 40, 1 << 40], [-1], [0, 2**63], [1.5], "x"]
             )
         case 1:
-            tensor["dtype"] = chance.choice(["F64", "F16", "BF16", "BOOL", "F8_E4M3", "I64", "U8", "x", 7, None])
+            tensor["dtype"] = chance.choice(
+                ["F64", "F16", "BF16", "BOOL", "F8_E4M3", "I64", "U8", "x", 7, None]
+            )
         case 2:
             ends = [0, 1, size, size + 1, 2**32, 2**63, 2**64 - 1, -1]
             tensor["data_offsets"] = [chance.choice(ends), chance.choice(ends)]
@@ -161,17 +273,25 @@ def outer_header(chance: Random, one: Valid, other: Valid) -> bytes:
             declared[chance.choice(["more", "__metadata__2", "\n", *other.tensors])] = dict(tensor)
         case 4:
             shape = [1 << chance.randrange(62), 1 << chance.randrange(62)]
-            declared[name] = {**tensor, "shape": shape, "data_offsets": [0, 4 * shape[0] * shape[1]]}
+            declared[name] = {
+                **tensor,
+                "shape": shape,
+                "data_offsets": [0, 4 * shape[0] * shape[1]],
+            }
         case 5:
             pair = chance.choice(sorted(one.tensors))
             declared[name], declared[pair] = declared[pair], declared[name]
         case 6:
-            declared["__metadata__"] |= {chance.choice(["sha256", "more", "format"]): chance.choice(PATHS)}
+            declared["__metadata__"] |= {
+                chance.choice(["sha256", "more", "format"]): chance.choice(PATHS)
+            }
     text = json.dumps(declared)
     if chance.random() < 0.2:
         text = text[:-1] + "," + text[1:]  # every key twice
     raw = text.encode()
-    stated = chance.choice([len(raw)] * 8 + [0, len(raw) - 1, len(raw) + 1, 2**32, 2**63, 2**64 - 1])
+    stated = chance.choice(
+        [len(raw)] * 8 + [0, len(raw) - 1, len(raw) + 1, 2**32, 2**63, 2**64 - 1]
+    )
     return stated.to_bytes(8, "little") + raw + data
 
 
@@ -196,13 +316,16 @@ def keys(chance: Random, one: Valid, other: Valid) -> bytes:
                 from_room, from_key = chance.choice(list(_places(other.header)))
                 room[key] = copy.deepcopy(from_room[from_key])
             case 2:
-                header[chance.choice(["stored", "bits", "patched", "edited", "sizes", "shared"])] = copy.deepcopy(
-                    chance.choice(ABSURD)
-                )
+                header[
+                    chance.choice(["stored", "bits", "patched", "edited", "sizes", "shared"])
+                ] = copy.deepcopy(chance.choice(ABSURD))
             case 3:
                 header = {
                     **header,
-                    **{name: copy.deepcopy(other.header[name]) for name in chance.sample(sorted(other.header), 3)},
+                    **{
+                        name: copy.deepcopy(other.header[name])
+                        for name in chance.sample(sorted(other.header), 3)
+                    },
                 }
     return forged(header, tensors)
 
@@ -215,7 +338,8 @@ def header_text(chance: Random, one: Valid, other: Valid) -> bytes:
     key = chance.choice(sorted(header))
     more = chance.choice(
         [
-            f'"{key}": {chance.choice(["null", "-1", "1e999", "[]", "{}", "9" * 6000, "NaN", "-Infinity", "1" + "0" * 300])}',
+            f'"{key}":'
+            f" {chance.choice(['null', '-1', '1e999', '[]', '{}', '9' * 6000, 'NaN', '-Infinity', '1' + '0' * 300])}",
             f'"{key}": {json.dumps(header[key])}',
             '"deep": ' + "[" * deep + "]" * deep,
             '"deep": ' + '{"a":' * deep + "1" + "}" * deep,
@@ -232,10 +356,14 @@ def names(chance: Random, one: Valid, other: Valid) -> bytes:
     """Paths, addresses and control codes where names stand."""
     header, tensors = one.parts()
     trick = chance.choice(PATHS)
-    for room, key in chance.choice([[("model", "name")], [("model", "revision")], [("model", "name"), ("model", "revision")]]):
+    for room, key in chance.choice(
+        [[("model", "name")], [("model", "revision")], [("model", "name"), ("model", "revision")]]
+    ):
         header[room][key] = trick
     if chance.random() < 0.5:
-        room, key = chance.choice([place for place in _places(header) if isinstance(place[0][place[1]], str)])
+        room, key = chance.choice(
+            [place for place in _places(header) if isinstance(place[0][place[1]], str)]
+        )
         room[key] = chance.choice(PATHS)
     return forged(header, tensors)
 
@@ -265,17 +393,32 @@ def lengths(chance: Random, one: Valid, other: Valid) -> bytes:
 
 
 def numbers(chance: Random, one: Valid, other: Valid) -> bytes:
-    """NaN, infinities, the largest and the least numbers in vectors and scales; slots out of range."""
+    """NaN, infinities, the largest and the least numbers in vectors and scales.
+
+    Slots out of range.
+    """
     header, tensors = one.parts()
     name = chance.choice([name for name in tensors if name != "patches"])
     flat = tensors[name].view(-1)
     for _ in range(chance.choice([1, 1, 4, len(flat) or 1])):
         if len(flat) and tensors[name].is_floating_point():
-            odd = [float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e-45, 0.0, 1e30, chance.gauss(0, 1)]
+            odd = [
+                float("nan"),
+                float("inf"),
+                -float("inf"),
+                3e38,
+                -3e38,
+                1e-45,
+                0.0,
+                1e30,
+                chance.gauss(0, 1),
+            ]
             flat[chance.randrange(len(flat))] = chance.choice(odd)
         elif len(flat):
             most = 255 if tensors[name].dtype == torch.uint8 else 2**31 - 1
-            flat[chance.randrange(len(flat))] = chance.choice([0, 1, most, most // 2, chance.randrange(256)])
+            flat[chance.randrange(len(flat))] = chance.choice(
+                [0, 1, most, most // 2, chance.randrange(256)]
+            )
     return forged(header, tensors)
 
 
@@ -289,7 +432,11 @@ def tensors_swapped(chance: Random, one: Valid, other: Valid) -> bytes:
         [
             lambda: other.tensors.get(name, other.tensors[pair]),
             lambda: other.tensors[pair],
-            lambda: tensor[torch.randperm(len(tensor), generator=torch.Generator().manual_seed(chance.randrange(99)))],
+            lambda: tensor[
+                torch.randperm(
+                    len(tensor), generator=torch.Generator().manual_seed(chance.randrange(99))
+                )
+            ],
             lambda: tensor.flip(-1),
             lambda: tensor[:-1],
             lambda: tensor[:0],
@@ -307,26 +454,42 @@ def extras(chance: Random, one: Valid, other: Valid) -> bytes:
     """Patches, stored chunks and edits that contradict the header, the text, or themselves."""
     header, tensors = one.parts()
     counts = header["chunks"]
-    far = [0, 1, 5, 40, 100] if chance.random() < 0.6 else [0, 100, 259, 260, 1 << 16, 1 << 31, (1 << 35) - 1]
+    far = (
+        [0, 1, 5, 40, 100]
+        if chance.random() < 0.6
+        else [0, 100, 259, 260, 1 << 16, 1 << 31, (1 << 35) - 1]
+    )
     stored = {
-        number: [chance.choice(far) for _ in range(counts[number])] for number in range(len(counts)) if chance.random() < 0.3
+        number: [chance.choice(far) for _ in range(counts[number])]
+        for number in range(len(counts))
+        if chance.random() < 0.3
     }
     patches = {
-        number: {chance.choice([0, length // 2, length - 1, length - 1, length]): chance.choice(far)}
+        number: {
+            chance.choice([0, length // 2, length - 1, length - 1, length]): chance.choice(far)
+        }
         for number, length in enumerate(counts)
         if number not in stored and chance.random() < 0.3
     }
-    edits = [Edit(chance.choice(far), chance.choice(far), chance.randbytes(chance.choice([0, 1, 40]))) for _ in range(3)]
+    edits = [
+        Edit(chance.choice(far), chance.choice(far), chance.randbytes(chance.choice([0, 1, 40])))
+        for _ in range(3)
+    ]
     packed = pack(Extras(patches, stored, edits[: chance.randrange(4)]), len(counts))
     if chance.random() < 0.2:
         own = tensors.get("patches", torch.empty(0)).numpy().tobytes()
-        packed = chance.choice([b"", packed[:-1], packed + b"\0", chance.randbytes(40), own, own + packed])
+        packed = chance.choice(
+            [b"", packed[:-1], packed + b"\0", chance.randbytes(40), own, own + packed]
+        )
     tensors["patches"] = torch.tensor(list(packed), dtype=torch.uint8)
-    told = chance.choice([sorted(stored)] * 6 + [list(range(len(counts))), [], [0, 0], [len(counts)]])
+    told = chance.choice(
+        [sorted(stored)] * 6 + [list(range(len(counts))), [], [0, 0], [len(counts)]]
+    )
     header |= {"format": chance.choice([2] * 7 + [1]), "stored": told, "patched": 1, "edited": 1}
     if chance.random() < 0.2:
         header["bits"] = [
-            chance.choice([1, 4, 8, 16, 32, 0, 9]) for _ in range(chance.choice([0, 1, len(header.get("bits", "1"))]))
+            chance.choice([1, 4, 8, 16, 32, 0, 9])
+            for _ in range(chance.choice([0, 1, len(header.get("bits", "1"))]))
         ]
     if chance.random() < 0.5:
         tensors["slots"][sorted(stored)] = -1
@@ -338,7 +501,17 @@ def bombs(chance: Random, one: Valid, other: Valid) -> bytes:
     header, tensors = one.parts()
     size = 1 << chance.randrange(10, 25)
     raw = chance.choice(
-        [b"\0", b"A", b"\x80", b"\xff", b"\x80\x01", b"\0\0\0", b"\0\0\x01a", b"\x01\0A", b"\xff\xff\xff\xff\x7f"]
+        [
+            b"\0",
+            b"A",
+            b"\x80",
+            b"\xff",
+            b"\x80\x01",
+            b"\0\0\0",
+            b"\0\0\x01a",
+            b"\x01\0A",
+            b"\xff\xff\xff\xff\x7f",
+        ]
     )
     raw = (raw * (size // len(raw) + 1))[:size]
     chunk = min(size, 1 << 20)
@@ -346,12 +519,21 @@ def bombs(chance: Random, one: Valid, other: Valid) -> bytes:
     whole = chance.random() < 0.6
     if not whole:  # one chunk, all of it patched: how many, then pairs
         raw = chance.choice([b"\xff\xff\x3f", b"\x80\x80\x04", b"\0"]) + raw
-    header |= {"format": 2, "stored": list(range(count)) if whole else [], "patched": 0, "edited": 0}
+    header |= {
+        "format": 2,
+        "stored": list(range(count)) if whole else [],
+        "patched": 0,
+        "edited": 0,
+    }
     header["chunks"] = [chunk] * count if chance.random() < 0.8 else [1] * count
     header["text"] |= {"tokens": sum(header["chunks"]), "bytes": 10 ** chance.randrange(1, 12)}
-    tensors["slots"] = torch.full((count, tensors["slots"].shape[1]), -1 if whole else 0, dtype=torch.int32)
+    tensors["slots"] = torch.full(
+        (count, tensors["slots"].shape[1]), -1 if whole else 0, dtype=torch.int32
+    )
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    tensors["patches"] = torch.tensor(list(packer.compress(raw) + packer.flush()), dtype=torch.uint8)
+    tensors["patches"] = torch.tensor(
+        list(packer.compress(raw) + packer.flush()), dtype=torch.uint8
+    )
     return forged(header, tensors)
 
 
@@ -365,9 +547,20 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 # The kinds, and how many shares of all mutants each has.
 KINDS: dict[Mutation, int] = {
-    flipped_bits: 10, changed_bytes: 6, spliced: 10, outer_header: 10, values: 24, keys: 10, header_text: 5, names: 4,
-    lengths: 6, numbers: 5, tensors_swapped: 6, extras: 10, bombs: 1,
-}  # fmt: skip
+    flipped_bits: 10,
+    changed_bytes: 6,
+    spliced: 10,
+    outer_header: 10,
+    values: 24,
+    keys: 10,
+    header_text: 5,
+    names: 4,
+    lengths: 6,
+    numbers: 5,
+    tensors_swapped: 6,
+    extras: 10,
+    bombs: 1,
+}
 
 
 def mutant(files: list[Valid], seed: int, number: int) -> tuple[str, str, bytes]:
@@ -378,7 +571,9 @@ def mutant(files: list[Valid], seed: int, number: int) -> tuple[str, str, bytes]
     return kind.__name__.replace("_", " "), one.name, kind(chance, one, other)
 
 
-def mutants(files: list[Valid], count: int, seed: int, whole: bool) -> Iterator[tuple[str, str, bytes]]:
+def mutants(
+    files: list[Valid], count: int, seed: int, whole: bool
+) -> Iterator[tuple[str, str, bytes]]:
     """So many mutants; with `whole`, also each file cut off at every length, and with every value of its header replaced."""
     for one in files if whole else ():
         for length in range(len(one.raw)):

@@ -150,18 +150,28 @@ class TestNumbers:
 class TestTensors:
     def test_swapped(self, encoded, refused):
         own = {"vectors": encoded.vectors, "slots": encoded.slots.to(torch.int32)}
-        assert refused(forged(encoded, {"vectors": own["slots"], "slots": own["vectors"]}), "of another kind than")
+        assert refused(
+            forged(encoded, {"vectors": own["slots"], "slots": own["vectors"]}),
+            "of another kind than",
+        )
 
     def test_wrong_shapes(self, encoded, refused):
         vectors, slots = encoded.vectors, encoded.slots.to(torch.int32)
         for wrong in (vectors[:, :-1].contiguous(), vectors.flatten(), vectors[:0], vectors[None]):
-            assert refused(forged(encoded, {"vectors": wrong, "slots": slots}), "its vectors have shape")
+            assert refused(
+                forged(encoded, {"vectors": wrong, "slots": slots}), "its vectors have shape"
+            )
         for wrong in (slots[:, :-1].contiguous(), slots[1:], slots.flatten(), slots[:0]):
-            assert refused(forged(encoded, {"vectors": vectors, "slots": wrong}), "its slots have shape")
+            assert refused(
+                forged(encoded, {"vectors": vectors, "slots": wrong}), "its slots have shape"
+            )
 
     def test_other_kinds(self, encoded, refused):
         vectors, slots = encoded.vectors, encoded.slots.to(torch.int32)
-        for wrong in ({"vectors": vectors.double(), "slots": slots}, {"vectors": vectors, "slots": slots.long()}):
+        for wrong in (
+            {"vectors": vectors.double(), "slots": slots},
+            {"vectors": vectors, "slots": slots.long()},
+        ):
             assert refused(forged(encoded, wrong), "of another kind than")
 
     def test_others(self, encoded, refused):
@@ -179,7 +189,10 @@ class TestTensors:
         declared["slots"]["data_offsets"] = [size, size + 80]
         text = json.dumps(declared).encode()
         tracemalloc.start()
-        assert refused(len(text).to_bytes(8, "little") + text + whole[8 + length :], "is not a whole .ptok file")
+        assert refused(
+            len(text).to_bytes(8, "little") + text + whole[8 + length :],
+            "is not a whole .ptok file",
+        )
         assert tracemalloc.get_traced_memory()[1] < 1 << 22
         tracemalloc.stop()
 
@@ -195,16 +208,23 @@ class TestHeader:
         assert refused(forged(encoded, format=FORMAT + 1), words)
         assert refused(forged(encoded, whole={"format": 10**30}), "install a newer prototokens")
 
-    @pytest.mark.parametrize("text", ["", "no JSON", "[]", "7", '"text"', "null", "[" * 100_000, "{" * 9, '{"a":' * 100_000])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "no JSON", "[]", "7", '"text"', "null", "[" * 100_000, "{" * 9, '{"a":' * 100_000],
+    )
     def test_is_no_json_object(self, encoded, refused, text):
         metadata = {**write_header({}), "prototokens": text}
-        assert refused(save({"vectors": encoded.vectors}, metadata=metadata), "its header cannot be read")
+        assert refused(
+            save({"vectors": encoded.vectors}, metadata=metadata), "its header cannot be read"
+        )
 
     @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000])
     def test_holds_impossible_numbers(self, encoded, refused, number):
         text = json.dumps({**encoded.header, "accuracy": "HERE"}).replace('"HERE"', number)
         metadata = {**write_header({}), "prototokens": text}
-        assert refused(save({"vectors": encoded.vectors}, metadata=metadata), "its header cannot be read")
+        assert refused(
+            save({"vectors": encoded.vectors}, metadata=metadata), "its header cannot be read"
+        )
 
     @pytest.mark.parametrize("key", READ_LATER)
     def test_lacks_a_key(self, encoded, refused, key):
@@ -249,20 +269,40 @@ class TestHeader:
         assert refused(forged(encoded, chunks=[4, 4, 4, 5]), "damaged")
         assert refused(forged(encoded, chunks=[8, 8]), "its slots have shape")
 
-    @pytest.mark.parametrize("wrong", [5, True, ["paper"], {"a": 1}, "", "papers", "tiled:0", "tiled:9999", "tiled:x"])
+    @pytest.mark.parametrize(
+        "wrong", [5, True, ["paper"], {"a": 1}, "", "papers", "tiled:0", "tiled:9999", "tiled:x"]
+    )
     def test_layout_that_is_none(self, encoded, refused, wrong):
         assert refused(forged(encoded, layout=wrong), "lacks what decoding needs")
 
     @pytest.mark.parametrize("wrong", [5, [], {}, True, None])
     def test_words_of_another_kind(self, encoded, refused, wrong):
-        words = {"model": ["name", "fingerprint", "dtype"], "text": ["sha256"], "recipe": ["name"], "versions": ["torch"]}
+        words = {
+            "model": ["name", "fingerprint", "dtype"],
+            "text": ["sha256"],
+            "recipe": ["name"],
+            "versions": ["torch"],
+        }
         for room, key in ((room, key) for room, keys in words.items() for key in keys):
-            assert refused(forged(encoded, **{room: {**encoded.header[room], key: wrong}}), "lacks what decoding needs")
+            assert refused(
+                forged(encoded, **{room: {**encoded.header[room], key: wrong}}),
+                "lacks what decoding needs",
+            )
         assert refused(forged(encoded, exact="yes"), "lacks what decoding needs")
         assert refused(forged(encoded, accuracy="all"), "lacks what decoding needs")
 
     @pytest.mark.parametrize(
-        "wrong", [5, [], "yes", {"tried": 5}, {"tried": [5]}, {"tried": [{}]}, {"tried": [{"wrong": "no"}]}, {"shift": "far"}]
+        "wrong",
+        [
+            5,
+            [],
+            "yes",
+            {"tried": 5},
+            {"tried": [5]},
+            {"tried": [{}]},
+            {"tried": [{"wrong": "no"}]},
+            {"shift": "far"},
+        ],
     )
     def test_certificates_of_another_kind(self, encoded, refused, wrong):
         assert refused(forged(encoded, certificate=wrong), "lacks what decoding needs")
@@ -282,13 +322,21 @@ class TestHeader:
 
     def test_chunks_longer_than_the_context(self, encoded, tiny_llama, path):
         chunks = [4, 4, 4, 1 << 20]
-        path.write_bytes(forged(encoded, chunks=chunks, text={**encoded.header["text"], "tokens": sum(chunks)}))
-        with pytest.raises(FileError, match=r"x\.ptok is damaged: .* chunks of up to 1048576 tokens.* at most 128 tokens"):
+        path.write_bytes(
+            forged(encoded, chunks=chunks, text={**encoded.header["text"], "tokens": sum(chunks)})
+        )
+        with pytest.raises(
+            FileError,
+            match=r"x\.ptok is damaged: .* chunks of up to 1048576 tokens.* at most 128 tokens",
+        ):
             pt.decode(tiny_llama, EncodedText.load(path))
 
 
 class TestRepeatedKeys:
-    """Two readers would read two files: one takes the first value of a repeated key, another the last."""
+    """Two readers would read two files.
+
+    One takes the first value of a repeated key, another the last.
+    """
 
     @pytest.fixture
     def outer(self, encoded):
@@ -299,15 +347,28 @@ class TestRepeatedKeys:
 
     @pytest.mark.parametrize(
         "repeated",
-        ['"exact":false,', '"text":{"bytes":1},', '"format":1,', '"model":{"name":"/etc/passwd"},', '"exact":true,'],
+        [
+            '"exact":false,',
+            '"text":{"bytes":1},',
+            '"format":1,',
+            '"model":{"name":"/etc/passwd"},',
+            '"exact":true,',
+        ],
     )
     def test_in_the_formats_own_header(self, encoded, refused, repeated):
         key = repeated.split('"')[1]
         tensors = {"vectors": encoded.vectors, "slots": encoded.slots.to(torch.int32)}
-        text = write_header({**encoded.header, "tensors_sha256": tensors_hash(tensors)})["prototokens"]
+        text = write_header({**encoded.header, "tensors_sha256": tensors_hash(tensors)})[
+            "prototokens"
+        ]
         for changed in ("{" + repeated + text[1:], text[:-1] + "," + repeated[:-1] + "}"):
-            metadata = {"prototokens": changed, "sha256": hashlib.sha256(changed.encode()).hexdigest()}
-            assert refused(save(tensors, metadata=metadata), f"its header names the key '{key}' twice")
+            metadata = {
+                "prototokens": changed,
+                "sha256": hashlib.sha256(changed.encode()).hexdigest(),
+            }
+            assert refused(
+                save(tensors, metadata=metadata), f"its header names the key '{key}' twice"
+            )
 
     @pytest.mark.parametrize("name", ["vectors", "slots", "__metadata__"])
     def test_in_the_header_of_safetensors(self, outer, refused, name):
@@ -315,27 +376,39 @@ class TestRepeatedKeys:
         first = json.dumps({name: json.loads(text)[name]})[1:-1]
         for changed in ("{" + first + "," + text[1:], text[:-1] + "," + first + "}"):
             head = changed.encode()
-            assert refused(len(head).to_bytes(8, "little") + head + tensors, f"names the key '{name}' twice")
+            assert refused(
+                len(head).to_bytes(8, "little") + head + tensors, f"names the key '{name}' twice"
+            )
 
     def test_within_a_tensors_description(self, outer, refused):
         text, tensors = outer
         head = text.replace('"dtype":"F32"', '"dtype":"F64","dtype":"F32"').encode()
-        assert refused(len(head).to_bytes(8, "little") + head + tensors, "names the key 'dtype' twice")
+        assert refused(
+            len(head).to_bytes(8, "little") + head + tensors, "names the key 'dtype' twice"
+        )
 
 
 class TestOtherFiles:
     def test_safetensors_of_somebody_else(self, refused):
         assert refused(save({"weight": torch.zeros(2)}), "no header of ours")
-        assert refused(save({"weight": torch.zeros(2)}, metadata={"format": "pt"}), "no header of ours")
+        assert refused(
+            save({"weight": torch.zeros(2)}, metadata={"format": "pt"}), "no header of ours"
+        )
 
     def test_pickle_empty_and_text(self, refused):
         assert refused(pickle.dumps({"vectors": [1.0]}), "not a whole .ptok file")
         assert refused(b"", "not a whole .ptok file")
-        assert refused(b"Call me Ishmael. Some years ago, never mind how long", "not a whole .ptok file")
+        assert refused(
+            b"Call me Ishmael. Some years ago, never mind how long", "not a whole .ptok file"
+        )
 
     def test_folder_missing_and_pipe(self, tmp_path):
         os.mkfifo(tmp_path / "pipe.ptok")
-        for name, words in [(".", "is a folder"), ("none.ptok", "does not exist"), ("pipe.ptok", "no regular file")]:
+        for name, words in [
+            (".", "is a folder"),
+            ("none.ptok", "does not exist"),
+            ("pipe.ptok", "no regular file"),
+        ]:
             with pytest.raises(FileError, match=words) as refusal:
                 EncodedText.load(tmp_path / name)
             assert str(tmp_path / name) in str(refusal.value)
@@ -354,7 +427,8 @@ class TestOtherModels:
     def test_other_weights(self, encoded, tiny_neox, path):
         encoded.save(path)
         with pytest.raises(
-            FileError, match=r"x\.ptok was made for the model 'tiny-llama' .*, and 'tiny-gpt_neox' has"
+            FileError,
+            match=r"x\.ptok was made for the model 'tiny-llama' .*, and 'tiny-gpt_neox' has",
         ) as refusal:
             pt.decode(tiny_neox, EncodedText.load(path))
         assert encoded.header["model"]["fingerprint"][:12] in str(refusal.value)
@@ -384,15 +458,25 @@ class TestOtherModels:
 
         model.model.register_forward_pre_hook(scaled, with_kwargs=True)
         other = FrozenLM(model, tiny_llama.tokenizer, name="tiny-llama")
-        assert (other.fingerprint, other.tokenizer_hash) == (tiny_llama.fingerprint, tiny_llama.tokenizer_hash)
+        assert (other.fingerprint, other.tokenizer_hash) == (
+            tiny_llama.fingerprint,
+            tiny_llama.tokenizer_hash,
+        )
         encoded.save(path)
-        with pytest.raises(FileError, match=r"x\.ptok was made with the weights of 'tiny-llama', but the code of transformers"):
+        with pytest.raises(
+            FileError,
+            match=r"x\.ptok was made with the weights of 'tiny-llama', but the code of"
+            r" transformers",
+        ):
             pt.decode(other, EncodedText.load(path))
         decode_text(other, EncodedText.load(path), any_model=True)
 
     @pytest.mark.parametrize("wrong", [5, "text", {}, ["a"], [None], [0.0] * 2000])
     def test_responses_of_another_kind(self, encoded, refused, wrong):
-        assert refused(forged(encoded, model={**encoded.header["model"], "response": wrong}), "lacks what decoding needs")
+        assert refused(
+            forged(encoded, model={**encoded.header["model"], "response": wrong}),
+            "lacks what decoding needs",
+        )
 
     def test_a_file_without_a_response_is_read(self, encoded, tiny_llama, path):
         model = {key: value for key, value in encoded.header["model"].items() if key != "response"}
@@ -403,7 +487,9 @@ class TestOtherModels:
         byte_tokenizer.add_tokens(["ab"])
         other = FrozenLM(tiny_llama.model, byte_tokenizer, name="other")
         encoded.save(path)
-        with pytest.raises(FileError, match=r"x\.ptok was made with another tokenizer than that of 'other'"):
+        with pytest.raises(
+            FileError, match=r"x\.ptok was made with another tokenizer than that of 'other'"
+        ):
             pt.decode(other, EncodedText.load(path))
 
     def test_other_width_under_the_same_name(self, encoded, tiny_llama, path):
@@ -414,8 +500,15 @@ class TestOtherModels:
 
 
 def test_another_text_than_the_hash_says_is_told(encoded, tiny_llama, path):
-    """Vectors swapped between chunks with every hash made good: only the text's own hash can tell."""
-    path.write_bytes(forged(encoded, {"vectors": encoded.vectors, "slots": encoded.slots.flip(0).to(torch.int32)}))
+    """Vectors swapped between chunks with every hash made good.
+
+    Only the text's own hash can tell.
+    """
+    path.write_bytes(
+        forged(
+            encoded, {"vectors": encoded.vectors, "slots": encoded.slots.flip(0).to(torch.int32)}
+        )
+    )
     loaded = EncodedText.load(path)
     assert decode_text(tiny_llama, loaded).text == "ael.Ishm me Call"
     with pytest.raises(pt.errors.NotExactError):

@@ -1,4 +1,7 @@
-"""A few hundred mutants of `.ptok` files: a short run of tests/faults/mutate_files.py, of which docs/reliability.md reports."""
+"""A few hundred mutants of `.ptok` files.
+
+A short run of tests/faults/mutate_files.py, of which docs/reliability.md reports.
+"""
 
 import time
 from pathlib import Path
@@ -19,15 +22,23 @@ def judge(tiny_llama, files, tmp_path):
 
 
 def test_every_mutant_is_refused_or_right_or_told_to_differ(judge, files):
-    counts, faults = mutate_files.tally(judge, mutations.mutants(files, count=400, seed=1, whole=False))
+    counts, faults = mutate_files.tally(
+        judge, mutations.mutants(files, count=400, seed=1, whole=False)
+    )
     assert not faults
     assert len(counts) == len(mutations.KINDS)
-    assert {end for one in counts.values() for end in one} == {"refused", "right text", "told to differ"}
+    assert {end for one in counts.values() for end in one} == {
+        "refused",
+        "right text",
+        "told to differ",
+    }
 
 
 def test_a_file_without_damage_gives_the_right_text(judge, files):
     assert {judge.end(one.raw)[0] for one in files} == {"right text"}
-    assert {judge.end(mutations.forged(one.header, one.tensors))[0] for one in files} == {"right text"}
+    assert {judge.end(mutations.forged(one.header, one.tensors))[0] for one in files} == {
+        "right text"
+    }
     assert {judge.end(one.raw[:-1])[0] for one in files} == {"refused"}
 
 
@@ -46,7 +57,11 @@ def hangs():
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [(opens, "touched ['open /dev/null']"), (fails, "ZeroDivisionError"), (hangs, "Hang: more than")],
+    [
+        (opens, "touched ['open /dev/null']"),
+        (fails, "ZeroDivisionError"),
+        (hangs, "Hang: more than"),
+    ],
 )
 def test_faults_are_seen(judge, files, monkeypatch, fault, words):
     monkeypatch.setattr(mutate_files, "SECONDS", 0.2)

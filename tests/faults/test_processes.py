@@ -1,7 +1,10 @@
-"""Real processes, stopped, crowded and starved: an output is the old file or the whole new one, and what is solved is taken up.
+"""Real processes, stopped, crowded and starved.
 
-Each process is forked from one that has imported everything, so that many are tried in a minute. PROTOTOKENS_REPEATS sets how
-often each signal is sent at random, twice by default. tests/cli/test_interrupt.py sends them once something is solved.
+An output is the old file or the whole new one, and what is solved is taken up.
+
+Each process is forked from one that has imported everything, so that many are tried in a minute.
+PROTOTOKENS_REPEATS sets how often each signal is sent at random, twice by default.
+tests/cli/test_interrupt.py sends them once something is solved.
 """
 
 import multiprocessing
@@ -50,7 +53,8 @@ def command(arguments, log, limit, slow):
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
-    # What is solved is saved at every step; where writing is slow or limited, the output alone is written.
+    # What is solved is saved at every step; where writing is slow or limited, the output alone is
+    # written.
     sys.modules["prototokens.cli.encode"].SAVE_EVERY = LONGEST if slow or limit else 0.0
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -92,14 +96,31 @@ class Process:
 
 
 def begin_in(place, folder):
-    """What begins an encoding of a text in a process of its own; the output is x.ptok in `place`/out."""
+    """What begins an encoding of a text in a process of its own.
+
+    The output is x.ptok in `place`/out.
+    """
     (place / "out").mkdir()
     (place / "logs").mkdir()
     count = iter(range(1000))
 
     def begin(text=TEXT, **options):
-        given = ["--text", text, "-o", output(place), "--model", folder, "--rows", 1, "--chunk-length", 12, "--force"]
-        return Process(place / "logs" / str(next(count)), "encode", *given, "--certify", "none", **options)
+        given = [
+            "--text",
+            text,
+            "-o",
+            output(place),
+            "--model",
+            folder,
+            "--rows",
+            1,
+            "--chunk-length",
+            12,
+            "--force",
+        ]
+        return Process(
+            place / "logs" / str(next(count)), "encode", *given, "--certify", "none", **options
+        )
 
     return begin
 
@@ -150,7 +171,10 @@ def test_stopped_at_a_random_moment(begin, undisturbed, tiny_llama, tmp_path, nu
         assert content(path) in (old, whole)
         assert status in ((-number, 0) if number == signal.SIGKILL else (130, -number, 0)), err
         if number != signal.SIGKILL:
-            assert {one.name for one in path.parent.iterdir()} <= {path.name, f"{path.name}.partial"}
+            assert {one.name for one in path.parent.iterdir()} <= {
+                path.name,
+                f"{path.name}.partial",
+            }
         status, err = begin().ended()
         assert status == 0, err
         assert path.read_bytes() == whole
@@ -190,7 +214,10 @@ def test_a_disk_that_is_full_before_the_file_is_whole(begin, tmp_path):
     status, err = begin(limit=4000).ended()
     assert status == 2, err
     assert "Traceback" not in err
-    assert f"prototokens: {path} could not be written (File too large): what was there before is untouched" in err
+    assert (
+        f"prototokens: {path} could not be written (File too large): what was there before is"
+        " untouched" in err
+    )
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
 
@@ -202,7 +229,9 @@ def test_a_folder_that_goes_away(begin, tmp_path):
     status, err = process.ended()
     assert status == 2, err
     assert "Traceback" not in err
-    assert f"prototokens: {output(tmp_path)} could not be written (No such file or directory)" in err
+    assert (
+        f"prototokens: {output(tmp_path)} could not be written (No such file or directory)" in err
+    )
 
 
 @pytest.mark.parametrize("texts", [(TEXT, TEXT), (TEXT, OTHER)], ids=["one text", "two texts"])

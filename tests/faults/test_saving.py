@@ -35,7 +35,9 @@ def test_a_file_comes_back_as_it_was(encoded, tiny_llama, path):
     assert back.header == json.loads(json.dumps(encoded.header))
     assert back.path == path
     assert pt.decode(tiny_llama, back) == TEXT
-    assert {back.to_bytes() for _ in range(20)} == {path.read_bytes()}  # saved again it is the same file
+    assert {back.to_bytes() for _ in range(20)} == {
+        path.read_bytes()
+    }  # saved again it is the same file
 
 
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
@@ -45,7 +47,9 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(encoded, path, monkeypatc
 
     path.write_bytes(b"old")
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(FileError, match=r"x\.ptok could not be written \(No space left on device\)"):
+    with pytest.raises(
+        FileError, match=r"x\.ptok could not be written \(No space left on device\)"
+    ):
         encoded.save(path)
     monkeypatch.undo()
     assert path.read_bytes() == b"old"

@@ -1,4 +1,7 @@
-"""As much of the hub as reading one data set takes, served on loopback: its card, its tree, its files."""
+"""As much of the hub as reading one data set takes, served on loopback.
+
+Its card, its tree, its files.
+"""
 
 import hashlib
 import json
@@ -8,7 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 NAME, COMMIT = "some/books", "a" * 40
-ROWS = [{"body": text, "number": number} for number, text in enumerate(("One was here.", "Two came after.", "Three left."))]
+ROWS = [
+    {"body": text, "number": number}
+    for number, text in enumerate(("One was here.", "Two came after.", "Three left."))
+]
 FILES = {
     "README.md": b"---\nlicense: cc0-1.0\n---\n# Books\n",
     "data/train.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
@@ -47,12 +53,16 @@ class Handler(BaseHTTPRequestHandler):
         if "/".join(where[:2]) != NAME:
             return self.answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
         if len(where) > 3 and where[3] not in ("main", COMMIT):
-            return self.answer(404, {"error": "Revision not found"}, X_Error_Code="RevisionNotFound")
+            return self.answer(
+                404, {"error": "Revision not found"}, X_Error_Code="RevisionNotFound"
+            )
         if parts[0] == "api":
             if where[2:3] == ["tree"]:
                 return self.answer(200, entries("/".join(where[4:])))
             siblings = [{"rfilename": path} for path in FILES]
-            return self.answer(200, {"id": NAME, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False})
+            return self.answer(
+                200, {"id": NAME, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+            )
         path = "/".join(where[4:])
         if path not in FILES:
             return self.answer(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound")

@@ -1,4 +1,7 @@
-"""An experiment run end to end on a model in memory: jobs, rows in a folder, a report with its files."""
+"""An experiment run end to end on a model in memory.
+
+Jobs, rows in a folder, a report with its files.
+"""
 
 from prototokens.lab import experiments, models
 from prototokens.lab.job import Config
@@ -10,11 +13,15 @@ from prototokens.recipe import Recipe
 
 def settings(lm, *, steps=60, sources=("sample",), **changes):
     """Few texts and few steps; `changes` are fields of Config."""
-    return Config(models.facts(lm), Texts(lm, sources), recipe=Recipe.named("fast", steps=steps), **changes)
+    return Config(
+        models.facts(lm), Texts(lm, sources), recipe=Recipe.named("fast", steps=steps), **changes
+    )
 
 
 def carried_out(name, lm, config, folder, drawn=True):
-    """(jobs, rows, report) of an experiment; its files are in `folder / "report"`, and each picture was written.
+    """(jobs, rows, report) of an experiment.
+
+    Its files are in `folder / "report"`, and each picture was written.
 
     `drawn`: whether there has to be a picture; None: there may be one.
     """
@@ -25,7 +32,9 @@ def carried_out(name, lm, config, folder, drawn=True):
     made = experiment.report(rows)
     written = made.save(folder / "report")
     assert drawn is None or bool(made.figures) is drawn
-    assert {path.name for path in written} >= {f"{figure}.{suffix}" for figure in made.figures for suffix in ("png", "svg")}
+    assert {path.name for path in written} >= {
+        f"{figure}.{suffix}" for figure in made.figures for suffix in ("png", "svg")
+    }
     assert all(path.stat().st_size > 0 for path in written)
     experiment.report([])  # before there are rows
     return jobs, rows, made

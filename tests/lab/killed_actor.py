@@ -25,14 +25,22 @@ WHERE_FROM = ("seconds", "when", "machine", "versions", "git", "margin")
 
 def actors():
     """The processes of actors that hold a model, of this program's own cluster."""
-    return [one for one in psutil.Process().children(recursive=True) if " ".join(one.cmdline()).startswith("ray::_Actor")]
+    return [
+        one
+        for one in psutil.Process().children(recursive=True)
+        if " ".join(one.cmdline()).startswith("ray::_Actor")
+    ]
 
 
 def main():
     torch.set_num_threads(1)
     lm = models.load(sys.argv[1], dtype="float32", device="cpu")
     config = Config(
-        models.facts(lm), Texts(lm, ["random-tokens"]), recipe=Recipe.named("paper", steps=40), most_texts=8, grid=(1, 2, 3)
+        models.facts(lm),
+        Texts(lm, ["random-tokens"]),
+        recipe=Recipe.named("paper", steps=40),
+        most_texts=8,
+        grid=(1, 2, 3),
     )
     jobs = experiments.named("length").jobs(config)
     killed = []
@@ -48,7 +56,9 @@ def main():
     assert [row["key"] for row in ended] == [row["key"] for row in whole]
     assert len(ended) == len(jobs)
     for one, other in zip(ended, whole, strict=True):
-        assert {k: v for k, v in one.items() if k not in WHERE_FROM} == {k: v for k, v in other.items() if k not in WHERE_FROM}
+        assert {k: v for k, v in one.items() if k not in WHERE_FROM} == {
+            k: v for k, v in other.items() if k not in WHERE_FROM
+        }
     keys = [json.loads(line)["key"] for line in (folder / "rows.jsonl").read_text().splitlines()]
     assert len(keys) == len(set(keys))
     assert len(killed) == 1

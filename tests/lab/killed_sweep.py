@@ -1,9 +1,11 @@
-"""A sweep that is killed and started again: run by test_sweep as a program of its own, so that forking is safe.
+"""A sweep that is killed and started again.
+
+Run by test_sweep as a program of its own, so that forking is safe.
 
     python killed_sweep.py MODEL FOLDER KILLS
 
-Each run is a fork of this process; it is killed with SIGKILL once it has left something new on disk and a random while has
-passed. Prints, as JSON, how many runs were killed before they were done.
+Each run is a fork of this process; it is killed with SIGKILL once it has left something new on disk
+and a random while has passed. Prints, as JSON, how many runs were killed before they were done.
 """
 
 import json
@@ -27,7 +29,9 @@ from prototokens.recipe import Recipe
 def made(folder):
     """How much a sweep has left: rows' bytes, and solutions."""
     rows = folder / "rows.jsonl"
-    return (rows.stat().st_size if rows.exists() else 0) + sum(1 for _ in folder.glob("solutions/*/*.safetensors"))
+    return (rows.stat().st_size if rows.exists() else 0) + sum(
+        1 for _ in folder.glob("solutions/*/*.safetensors")
+    )
 
 
 def jobs_of(model, kills):
@@ -40,7 +44,9 @@ def jobs_of(model, kills):
         most_texts=1 + kills // 6,
         grid=(1, 2, 3),
     )
-    return lm, [job for name in ("table1", "length") for job in experiments.named(name).jobs(config)]
+    return lm, [
+        job for name in ("table1", "length") for job in experiments.named(name).jobs(config)
+    ]
 
 
 def main():

@@ -22,14 +22,20 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 
 
 def test_a_killed_actor_loses_nothing(tiny_folder, tmp_path):
-    """Two actors, one killed after the first row: all rows are there once, and are those of a sweep in one process."""
+    """Two actors, one killed after the first row.
+
+    All rows are there once, and are those of a sweep in one process.
+    """
     pytest.importorskip("ray", reason="needs the extra [ray]")
     # A program of its own, in a group of its own: what Ray leaves behind goes with it.
     program = subprocess.Popen(
         [sys.executable, PROGRAM, tiny_folder, tmp_path / "rows"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
-    )  # fmt: skip
+    )
     try:
         out, _ = program.communicate(timeout=900)
     finally:
@@ -41,7 +47,10 @@ def test_a_killed_actor_loses_nothing(tiny_folder, tmp_path):
 
 
 def test_the_jobs_of_a_lost_actor_come_again_and_are_counted(monkeypatch):
-    """Whatever it held when it died: none, one or many; a job that loses actor after actor ends the sweep."""
+    """Whatever it held when it died: none, one or many.
+
+    A job that loses actor after actor ends the sweep.
+    """
     crew = object.__new__(_Crew)
     crew.again, crew.deaths = [], Counter()
     jobs = {key: object() for key in ("a", "b")}

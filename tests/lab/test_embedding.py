@@ -8,7 +8,9 @@ from prototokens.lab import embedding
 
 
 def test_embeddings_are_the_models_mean_states(tiny_embedder):
-    found = embedding.embedder(str(tiny_embedder))(["The sea.", "A much longer sentence about the sea."])
+    found = embedding.embedder(str(tiny_embedder))(
+        ["The sea.", "A much longer sentence about the sea."]
+    )
     assert found.shape == (2, 16)
     library = __import__("sentence_transformers")
     model = library.SentenceTransformer(str(tiny_embedder), device="cpu")

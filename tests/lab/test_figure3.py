@@ -23,7 +23,9 @@ def test_both_ways_on_the_same_texts(tiny_llama, tmp_path):
     assert len(rows) == 8
     for row in rows:
         ids = next(text.ids for job in jobs for text in job.texts if text.id == row["text"])
-        slow = sum(float(value) for value in tiny_llama.surprisal(list(ids)).double()[: row["held"]])
+        slow = sum(
+            float(value) for value in tiny_llama.surprisal(list(ids)).double()[: row["held"]]
+        )
         assert row["nats"] == pytest.approx(slow, rel=1e-6)
         assert (row["floats"] / tiny_llama.d_model) == (
             1.5 if row["layout"] == "paper" and row["vectors"] == 1 else row["vectors"]
@@ -31,7 +33,11 @@ def test_both_ways_on_the_same_texts(tiny_llama, tmp_path):
     table = cells(report, "figure3")
     assert [line["trained vectors"] for line in table] == [1, 2]
     for line in table:
-        mine = [row["nats"] for row in rows if row["vectors"] == line["trained vectors"] and row["way"] == "one-step"]
+        mine = [
+            row["nats"]
+            for row in rows
+            if row["vectors"] == line["trained vectors"] and row["way"] == "one-step"
+        ]
         assert line["one-step"] == pytest.approx(sum(mine) / len(mine))
 
 
@@ -58,7 +64,11 @@ def test_gains_by_hand(tiny_llama):
     bos = lm.embed(torch.tensor([lm.tokenizer.bos_token_id]))
     nats, right = [], []
     for lead in (bos, solution.protos):
-        logits = lm.model(inputs_embeds=torch.cat([lead, text])[None]).logits[0, len(lead) - 1 : -1].double()
+        logits = (
+            lm.model(inputs_embeds=torch.cat([lead, text])[None])
+            .logits[0, len(lead) - 1 : -1]
+            .double()
+        )
         nats.append(-float(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum()))
         right.append(int((logits.argmax(-1) == torch.tensor(ids)).sum()))
     assert told["information_gain"] == pytest.approx(nats[0] - nats[1], rel=1e-4)

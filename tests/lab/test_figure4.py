@@ -18,9 +18,14 @@ def test_throughput_both_ways(tiny_llama, tmp_path):
     for row in timed:
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds_to_decode"])
     (line,) = cells(report, "figure4")
-    mine = [{row["text"]: row for row in rows if row["way"] == way} for way in ("one-step", "autoregressive")]
+    mine = [
+        {row["text"]: row for row in rows if row["way"] == way}
+        for way in ("one-step", "autoregressive")
+    ]
     both = [text for text in mine[0] if mine[0][text]["tokens"] and mine[1][text]["tokens"]]
-    ratios = [mine[0][text]["tokens_per_second"] / mine[1][text]["tokens_per_second"] for text in both]
+    ratios = [
+        mine[0][text]["tokens_per_second"] / mine[1][text]["tokens_per_second"] for text in both
+    ]
     assert line["ratio, mean over texts"] == pytest.approx(statistics.mean(ratios))
 
 

@@ -35,7 +35,8 @@ def test_pairs_of_each_kind(tiny_llama, tmp_path):
     slow.append(cosine(first.protos.flatten(), second.protos.flatten()))
     assert first_row["same_context"][0] == pytest.approx(slow, abs=1e-6)
     assert first_row["exact"] == sum(solution.exact for solution in solutions)
-    # Sampled continuations of tiny random models may be alike; then a pair of one context is one text twice.
+    # Sampled continuations of tiny random models may be alike; then a pair of one context is one
+    # text twice.
     table = cells(report, "figure5")
     assert {line["vectors"] for line in table if line["m"] == figure5.OWN} == {"e", "m", "e and m"}
     assert {line["vectors"] for line in table if line["m"] == figure5.ALL} <= {"e"}
@@ -52,14 +53,18 @@ def test_one_m_for_all_texts_and_seeds(tiny_llama, tmp_path):
     assert all((one.protos[1] == solutions[0].protos[1]).all() for one in solutions)
     assert len({tuple(one.protos[0].tolist()) for one in solutions[3:6]}) == 3
     shared = [row for row in rows if row["shared"]]
-    assert all(pair[1] == pytest.approx(0, abs=1e-12) for row in shared for pair in row["same_text"])
+    assert all(
+        pair[1] == pytest.approx(0, abs=1e-12) for row in shared for pair in row["same_text"]
+    )
     assert [pair[0] > 0.001 for row in shared for pair in row["same_text"]] == [True] * (3 * 2)
 
 
 def test_what_is_not_exact_is_left_out(tiny_llama, tmp_path):
     config = settings(tiny_llama, steps=0, most_texts=2, most_seeds=2, grid=(8,))
     (job, _), rows, report = carried_out("figure5", tiny_llama, config, tmp_path, drawn=False)
-    assert all(row["exact"] == 0 and not row["same_text"] and not row["other_context"] for row in rows)
+    assert all(
+        row["exact"] == 0 and not row["same_text"] and not row["other_context"] for row in rows
+    )
     assert f"{2 * len(figure5.wanted(job))} did not become exact" in report.notes[0]
     assert not report.tables[0].rows
 
@@ -73,10 +78,22 @@ def test_other_pairs_are_of_other_contexts():
 
 def test_differences_are_paired_by_context():
     def row(context, near, far):
-        pairs = {"same_text": [[near] * 3], "same_context": [[far] * 3, [far] * 3], "other_context": []}
-        return {"context": context, "shared": False, "length": 4, "solutions": 3, "exact": 3, **pairs}
+        pairs = {
+            "same_text": [[near] * 3],
+            "same_context": [[far] * 3, [far] * 3],
+            "other_context": [],
+        }
+        return {
+            "context": context,
+            "shared": False,
+            "length": 4,
+            "solutions": 3,
+            "exact": 3,
+            **pairs,
+        }
 
-    # Contexts differ by far more than kinds of pairs do: unpaired, the difference could not be told from zero.
+    # Contexts differ by far more than kinds of pairs do: unpaired, the difference could not be told
+    # from zero.
     report = figure5.report([row(0, 0.1, 0.2), row(1, 0.5, 0.6), row(2, 0.8, 0.9)])
     lines = [line for line in cells(report, "figure5_differences") if line["vectors"] == "e"]
     assert [(line["further apart"], line["than"], line["contexts"]) for line in lines] == [

@@ -1,4 +1,7 @@
-"""Distances at equal distance between the texts: the distances, the bins, and a difference that is there or not."""
+"""Distances at equal distance between the texts.
+
+The distances, the bins, and a difference that is there or not.
+"""
 
 import math
 import random
@@ -30,16 +33,23 @@ def test_tf_idf_by_hand():
             a, b = weights(first.ids), weights(second.ids)
             dot = sum(a[token] * b.get(token, 0) for token in a)
             norms = [math.sqrt(sum(value**2 for value in vector.values())) for vector in (a, b)]
-            assert float(found[one, other]) == pytest.approx(1 - dot / norms[0] / norms[1], abs=1e-9)
+            assert float(found[one, other]) == pytest.approx(
+                1 - dot / norms[0] / norms[1], abs=1e-9
+            )
 
 
 def made_pairs(shift, seed=0):
-    """Pairs whose distance grows with that of their texts; those of one context `shift` closer, and nearer texts among them."""
+    """Pairs whose distance grows with that of their texts.
+
+    Those of one context `shift` closer, and nearer texts among them.
+    """
     draw, pairs = random.Random(seed), []
     for context in range(20):
         for same in [True] * 15 + [False] * 60:
             apart = draw.uniform(0.2, 0.8) if same else draw.uniform(0.3, 1.0)
-            pairs.append(Pair(context, same, apart, 0.5 * apart - shift * same + draw.gauss(0, 0.02)))
+            pairs.append(
+                Pair(context, same, apart, 0.5 * apart - shift * same + draw.gauss(0, 0.02))
+            )
     return pairs
 
 
@@ -50,12 +60,16 @@ def test_the_difference_at_equal_distance(shift):
     assert found.value == pytest.approx(-shift, abs=0.015)
     assert (found.high < 0) == (shift > 0)
     # Without regard to the texts' distance there is one even where nothing is left of the context.
-    raw = np.mean([pair.distance for pair in pairs if pair.same]) - np.mean([pair.distance for pair in pairs if not pair.same])
+    raw = np.mean([pair.distance for pair in pairs if pair.same]) - np.mean(
+        [pair.distance for pair in pairs if not pair.same]
+    )
     assert raw < -0.05
 
 
 def test_end_to_end_with_an_embedding_model(tiny_llama, tiny_embedder, tmp_path):
-    config = settings(tiny_llama, steps=150, most_texts=3, most_seeds=1, grid=(2,), embedder=str(tiny_embedder))
+    config = settings(
+        tiny_llama, steps=150, most_texts=3, most_seeds=1, grid=(2,), embedder=str(tiny_embedder)
+    )
     _, rows, report = carried_out("figure6", tiny_llama, config, tmp_path)
     told = [pair for row in rows for kind in ("same", "other") for pair in row[kind]]
     assert told
@@ -69,7 +83,8 @@ def test_end_to_end_with_an_embedding_model(tiny_llama, tiny_embedder, tmp_path)
 
 def test_without_an_embedding_model_that_is_said(tiny_llama, tmp_path):
     config = settings(tiny_llama, steps=150, most_texts=3, most_seeds=1, grid=(2,))
-    # Where no two of the continuations have a token in common, their TF-IDF distances are all 1: nothing to bin, which is said.
+    # Where no two of the continuations have a token in common, their TF-IDF distances are all 1:
+    # nothing to bin, which is said.
     _, rows, report = carried_out("figure6", tiny_llama, config, tmp_path, drawn=None)
     assert all(pair[1] is None for row in rows for pair in row["same"])
     compared = sum("at equal distance" in note for note in report.notes)

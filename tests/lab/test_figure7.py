@@ -1,4 +1,7 @@
-"""Lines, curves and noise between solutions, scored by the model; the slope of the loss against autograd."""
+"""Lines, curves and noise between solutions, scored by the model.
+
+The slope of the loss against autograd.
+"""
 
 import pytest
 import torch
@@ -13,7 +16,13 @@ from prototokens.recipe import Recipe
 @pytest.fixture
 def between(tiny_llama):
     recipe = Recipe.named("fast", steps=300)
-    solutions = [one for one in fit(tiny_llama, [[65, 66, 67]] * 3, layout="paper", recipe=recipe, seed=[0, 1, 2]) if one.exact]
+    solutions = [
+        one
+        for one in fit(
+            tiny_llama, [[65, 66, 67]] * 3, layout="paper", recipe=recipe, seed=[0, 1, 2]
+        )
+        if one.exact
+    ]
     assert len(solutions) > 1
     return Between(tiny_llama, [65, 66, 67], solutions[0], recipe), solutions
 
@@ -29,7 +38,12 @@ def test_slope_and_margins_against_autograd(tiny_llama, between):
     plain = logits * place.recipe.temperature
     true = plain.gather(2, target.view(len(points), 3, 1))
     others = plain.scatter(2, target.view(len(points), 3, 1), -torch.inf).amax(2, keepdim=True)
-    torch.testing.assert_close(place.margins(points.detach()).double(), (true - others)[..., 0].detach(), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        place.margins(points.detach()).double(),
+        (true - others)[..., 0].detach(),
+        atol=1e-4,
+        rtol=1e-3,
+    )
     # In parts of one row each, the same.
     place.side_by_side = 1
     torch.testing.assert_close(place.slope(points.detach()), points.grad, atol=1e-4, rtol=1e-3)
@@ -44,7 +58,9 @@ def test_ends_of_every_way_are_the_solutions(between):
         assert way[f"{name}_margin"][0] == pytest.approx(solutions[0].margin, abs=1e-3)
         assert way[f"{name}_margin"][-1] == pytest.approx(solutions[1].margin, abs=1e-3)
     assert way["ratio"] >= 1
-    assert way["distance"] == pytest.approx(float((solutions[0].protos - solutions[1].protos).norm()), rel=1e-5)
+    assert way["distance"] == pytest.approx(
+        float((solutions[0].protos - solutions[1].protos).norm()), rel=1e-5
+    )
 
 
 def test_a_solution_bears_the_noise_that_is_told(tiny_llama, between):
@@ -59,7 +75,9 @@ def test_a_solution_bears_the_noise_that_is_told(tiny_llama, between):
 
 
 def test_end_to_end(tiny_llama, tmp_path):
-    config = settings(tiny_llama, steps=300, sources=("random-tokens",), most_texts=2, most_seeds=3, grid=(2,))
+    config = settings(
+        tiny_llama, steps=300, sources=("random-tokens",), most_texts=2, most_seeds=3, grid=(2,)
+    )
     _, rows, report = carried_out("figure7", tiny_llama, config, tmp_path)
     texts = [row for row in rows if row["kind"] == "text"]
     pairs = [row for row in rows if row["kind"] == "pair"]

@@ -25,14 +25,27 @@ def test_folders_stay_here(source, said):
 
 
 def test_sources_are_listed_by_kind_whatever_the_order_of_the_rows():
-    wanted = ["sample", "file:a.txt", "file:b.txt", "generated:file:a.txt", "random-words:w.txt", "random-tokens", "counting"]
+    wanted = [
+        "sample",
+        "file:a.txt",
+        "file:b.txt",
+        "generated:file:a.txt",
+        "random-words:w.txt",
+        "random-tokens",
+        "counting",
+    ]
     rows = [{"source": source} for source in wanted]
     assert sources_of(rows) == sources_of(reversed(rows)) == sources_of([*rows, *rows]) == wanted
 
 
 def test_pictures_call_sources_by_kind_and_two_of_a_kind_by_name():
     assert labels_of(["sample", "file:a.txt", "generated:file:a.txt"]) == {
-        "sample": "sample", "file:a.txt": "file", "generated:file:a.txt": "generated",
-    }  # fmt: skip
+        "sample": "sample",
+        "file:a.txt": "file",
+        "generated:file:a.txt": "generated",
+    }
     long = "file:an-anthology-of-letters.txt"
-    assert labels_of(["file:b.txt", long]) == {"file:b.txt": "file:b.txt", long: "file:an-an...etters.txt"}
+    assert labels_of(["file:b.txt", long]) == {
+        "file:b.txt": "file:b.txt",
+        long: "file:an-an...etters.txt",
+    }

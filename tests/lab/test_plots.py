@@ -14,7 +14,10 @@ from prototokens.lab.report import save_figure
 def test_lines_show_their_values_and_bands():
     figure = plots.lines(
         Panel("title", "tokens", "accuracy", log_x=True, x_ticks=(4, 8), y_range=(0, 1)),
-        [Series("one", [0.5, 0.25], [4, 8], [0.4, 0.2], [0.6, 0.3]), Series("two", [0.1, 0.2], [4, 8])],
+        [
+            Series("one", [0.5, 0.25], [4, 8], [0.4, 0.2], [0.6, 0.3]),
+            Series("two", [0.1, 0.2], [4, 8]),
+        ],
     )
     (axes,) = figure.axes
     assert [line.get_ydata().tolist() for line in axes.lines] == [[0.5, 0.25], [0.1, 0.2]]
@@ -36,7 +39,9 @@ def test_series_differ_by_more_than_colour():
 def brightness(colour):
     """Relative luminance of a colour (WCAG 2.1)."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
@@ -47,7 +52,9 @@ def test_no_colour_drowns_on_white():
 
 def test_bars_stand_side_by_side_and_a_gap_stays_one():
     figure = plots.bars(
-        Panel(), ["a", "b"], [Series("x", [1.0, math.nan], (), [0.5, math.nan], [1.5, math.nan]), Series("y", [2, 3])]
+        Panel(),
+        ["a", "b"],
+        [Series("x", [1.0, math.nan], (), [0.5, math.nan], [1.5, math.nan]), Series("y", [2, 3])],
     )
     heights = [patch.get_height() for patch in figure.axes[0].patches]
     assert heights[0] == 1
@@ -75,7 +82,9 @@ def test_density_integrates_to_one_and_marks_the_median():
     width = 0.9 * min(statistics.stdev(sample), (three - quarter) / 1.34) * len(sample) ** -0.2
     for place in range(0, len(x), 10):
         slow = sum(math.exp(-0.5 * ((x[place] - value) / width) ** 2) for value in sample)
-        assert y[place] == pytest.approx(slow / (len(sample) * width * math.sqrt(2 * math.pi)), abs=1e-9)
+        assert y[place] == pytest.approx(
+            slow / (len(sample) * width * math.sqrt(2 * math.pi)), abs=1e-9
+        )
     medians = [line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert float(np.median(sample)) in medians
 
@@ -95,7 +104,9 @@ def test_panels_of_like_series_have_one_legend(tmp_path):
     alike = plots.panels([(Panel("a"), draw("xy")), (Panel("b"), draw("xy"))])
     assert len(alike.legends) == 1
     assert not any(axes.get_legend() for axes in alike.axes)
-    unlike = plots.panels([(Panel("a"), draw("xy")), (Panel("b"), draw("xz")), (Panel("c"), draw("x"))])
+    unlike = plots.panels(
+        [(Panel("a"), draw("xy")), (Panel("b"), draw("xz")), (Panel("c"), draw("x"))]
+    )
     assert not unlike.legends
     assert all(axes.get_legend() for axes in unlike.axes)
     for suffix in ("png", "svg"):

@@ -16,23 +16,30 @@ def facts_of():
 
 
 def test_random_weights_and_the_model_itself(tiny_llama, tiny_folder, facts_of, tmp_path):
-    # Not the weights that a configuration gives with seed 0: they are what `random:` stands for, and the tiny model has them.
+    # Not the weights that a configuration gives with seed 0: they are what `random:` stands for,
+    # and the tiny model has them.
     moved = copy.deepcopy(tiny_llama.model)
     moved.model.norm.weight.data *= 1.25
     moved.save_pretrained(tiny_folder)
     lm = models.load(str(tiny_folder), dtype="float32")
     config = settings(lm, most_texts=2, grid=(1, 2), facts_of=facts_of)
     jobs, rows, report = carried_out("pretraining", lm, config, tmp_path / "rows")
-    assert [job.model.name for job in jobs] == [f"random:{tiny_folder}"] * 2 + [str(tiny_folder)] * 2
+    assert [job.model.name for job in jobs] == [f"random:{tiny_folder}"] * 2 + [
+        str(tiny_folder)
+    ] * 2
     assert len({job.model.fingerprint for job in jobs}) == 2
     table = cells(report, "pretraining")
     assert [line["checkpoint"] for line in table] == [f"random:{tiny_folder}", str(tiny_folder)]
     own = {(row["checkpoint"], row["text"]): row for row in rows}
     for row in rows:
-        final = lm.surprisal(list(next(job.text.ids for job in jobs if job.text.id == row["text"]))).double()
+        final = lm.surprisal(
+            list(next(job.text.ids for job in jobs if job.text.id == row["text"]))
+        ).double()
         assert row["nats_of_final"] == pytest.approx(float(final[: row["held"]].sum()), abs=1e-3)
     assert all(
-        row["nats"] == pytest.approx(row["nats_of_final"], abs=1e-3) for (name, _), row in own.items() if "random" not in name
+        row["nats"] == pytest.approx(row["nats_of_final"], abs=1e-3)
+        for (name, _), row in own.items()
+        if "random" not in name
     )
 
 
@@ -46,7 +53,10 @@ def test_a_list_of_checkpoints_with_their_tokens(tiny_folder, facts_of, tmp_path
 
 
 def test_a_folder_of_snapshots_in_the_order_of_their_tokens(tiny_folder, facts_of, tmp_path):
-    """Snapshots as a training leaves them: capacity is drawn against the tokens that their folders' names tell."""
+    """Snapshots as a training leaves them.
+
+    Capacity is drawn against the tokens that their folders' names tell.
+    """
     lm = models.load(str(tiny_folder), dtype="float32")
     for number, name in enumerate(("16M", "0.25M", "2M")):
         moved = copy.deepcopy(lm.model)
@@ -64,15 +74,21 @@ def test_a_folder_of_snapshots_in_the_order_of_their_tokens(tiny_folder, facts_o
         mine = [row for row in rows if row["tokens_seen"] == line["training tokens"]]
         assert (line["count"], line["C_tokens"]) == (2, max(row["correct"] for row in mine))
     tokens, nats = report.figures["pretraining"].axes
-    assert [list(axes.lines[0].get_xdata()) for axes in (tokens, nats)] == [[0, 250_000, 2_000_000, 16_000_000]] * 2
+    assert [list(axes.lines[0].get_xdata()) for axes in (tokens, nats)] == [
+        [0, 250_000, 2_000_000, 16_000_000]
+    ] * 2
     assert {axes.get_xlabel() for axes in (tokens, nats)} == {"training tokens"}
 
 
 def test_a_folder_without_models_is_said(tiny_folder, facts_of, tmp_path):
     lm = models.load(str(tiny_folder), dtype="float32")
-    config = settings(lm, most_texts=1, grid=(1,), facts_of=facts_of, checkpoints=(str(tmp_path / "bare"),))
+    config = settings(
+        lm, most_texts=1, grid=(1,), facts_of=facts_of, checkpoints=(str(tmp_path / "bare"),)
+    )
     (tmp_path / "bare").mkdir()
-    with pytest.raises(UsageError, match="bare: the folder holds no model, nor folders that hold one"):
+    with pytest.raises(
+        UsageError, match="bare: the folder holds no model, nor folders that hold one"
+    ):
         pretraining.jobs(config)
 
 

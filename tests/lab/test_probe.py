@@ -18,7 +18,8 @@ def test_end_to_end(tiny_llama, tiny_embedder, tmp_path):
     table = {line["start"]: line for line in cells(report, "probe_chrf")}
     assert set(table) == {*probe.STARTS, *probe.CONTROLS}
 
-    # One row by hand: greedy generation from e and m, pass by pass, and its likeness to what the vectors hold.
+    # One row by hand: greedy generation from e and m, pass by pass, and its likeness to what the
+    # vectors hold.
     text = jobs[0].texts[0]
     (solution,) = Kept(tmp_path).load(Fit.one(text.ids[:4], recipe=config.recipe), config.model)
     sequence, written = solution.protos.clone(), []
@@ -29,7 +30,9 @@ def test_end_to_end(tiny_llama, tiny_embedder, tmp_path):
     row = next(row for row in rows if row["text"] == text.id and row["start"] == "e m")
     assert row["written"] == tiny_llama.decode(written)
     assert row["chrf_held"] == quality.chrf(tiny_llama.decode(text.ids[:4]), row["written"])
-    assert row["chrf_unrelated"] == quality.chrf(tiny_llama.decode(jobs[0].texts[1].ids[:4]), row["written"])
+    assert row["chrf_unrelated"] == quality.chrf(
+        tiny_llama.decode(jobs[0].texts[1].ids[:4]), row["written"]
+    )
 
 
 def test_a_model_without_beginning_of_sequence(tiny_llama, tmp_path):
@@ -40,7 +43,15 @@ def test_a_model_without_beginning_of_sequence(tiny_llama, tmp_path):
         _, rows, _ = carried_out("probe", tiny_llama, config, tmp_path)
     finally:
         tiny_llama.tokenizer.bos_token = bos
-    assert {row["start"] for row in rows} == {"e", "m", "e m", "e m m m", "noise", "context", "context and text"}
+    assert {row["start"] for row in rows} == {
+        "e",
+        "m",
+        "e m",
+        "e m m m",
+        "noise",
+        "context",
+        "context and text",
+    }
 
 
 def test_no_room_in_the_context_is_no_job(tiny_llama):

@@ -29,8 +29,16 @@ def test_what_the_paper_calls_a_source(source, kind):
 
 
 def test_capacity_of_a_model_and_a_source():
-    assert published.capacity(published.LLAMA_1B, "hub:emozilla/pg19:text", shared=False) == (362, 993.8, 183.4)
-    assert published.capacity(published.PYTHIA_410M, "file:fan-fiction", shared=True) == (45, 82.3, 28.1)
+    assert published.capacity(published.LLAMA_1B, "hub:emozilla/pg19:text", shared=False) == (
+        362,
+        993.8,
+        183.4,
+    )
+    assert published.capacity(published.PYTHIA_410M, "file:fan-fiction", shared=True) == (
+        45,
+        82.3,
+        28.1,
+    )
     assert published.capacity("builtin", "hub:emozilla/pg19:text", shared=False) is None
     assert published.capacity(published.LLAMA_1B, "sample", shared=False) is None
 

@@ -1,4 +1,7 @@
-"""Imperfect reconstructions end to end: scores of the texts that were decoded, and errors counted token by token."""
+"""Imperfect reconstructions end to end.
+
+Scores of the texts that were decoded, and errors counted token by token.
+"""
 
 import pytest
 from experiment_runs import carried_out, cells, settings
@@ -27,7 +30,9 @@ def test_a_row_is_of_what_was_decoded(tiny_llama, made):
         reference, text = tiny_llama.decode(job.text.ids), tiny_llama.decode(ids)
         assert row["cer"] == quality.character_error_rate(reference, text)
         assert row["accuracy"] == pytest.approx(sum(row["right"]) / len(ids))
-        assert row["right"] == [int(one == other) for one, other in zip(ids, job.text.ids, strict=True)]
+        assert row["right"] == [
+            int(one == other) for one, other in zip(ids, job.text.ids, strict=True)
+        ]
         assert row["perplexity"] == pytest.approx(quality.perplexity(tiny_llama.surprisal(ids)))
         assert -1 <= row["semantic"] <= 1.0001
 
@@ -38,8 +43,17 @@ def test_errors_add_up(made):
     wrong = sum(row["right"].count(0) for row in rows)
     tokens = sum(len(row["right"]) for row in rows if not row["exact"])
     assert wrong > 0
-    later = sum(place / len(row["right"]) >= 0.2 for row in rows if not row["exact"] for place in range(len(row["right"])))
-    assert sum(line["tokens"] for line in errors if line["property"] == "later surprisal") == later < tokens
+    later = sum(
+        place / len(row["right"]) >= 0.2
+        for row in rows
+        if not row["exact"]
+        for place in range(len(row["right"]))
+    )
+    assert (
+        sum(line["tokens"] for line in errors if line["property"] == "later surprisal")
+        == later
+        < tokens
+    )
     for name in ("frequency", "surprisal", "position"):
         mine = [line for line in errors if line["property"] == name]
         assert sum(line["wrong"] for line in mine) == wrong
@@ -49,6 +63,8 @@ def test_errors_add_up(made):
 
 def test_without_an_embedding_model_that_is_said(made):
     _, _, rows, _ = made
-    report = experiment.report([{name: value for name, value in row.items() if name != "semantic"} for row in rows])
+    report = experiment.report(
+        [{name: value for name, value in row.items() if name != "semantic"} for row in rows]
+    )
     assert any("--embedder" in note for note in report.notes)
     assert "semantic similarity" not in report.tables[0].columns

@@ -17,18 +17,28 @@ def test_few_texts_leave_a_verdict_open():
 
 
 def test_texts_are_counted_by_source():
-    rows = [{"source": source, "text": f"{source}{n % 3}"} for source in ("books", "words") for n in range(6)]
+    rows = [
+        {"source": source, "text": f"{source}{n % 3}"}
+        for source in ("books", "words")
+        for n in range(6)
+    ]
     assert report.most_of_a_source(rows) == 3
     assert report.most_of_a_source([]) == 0
 
 
 def test_tables_of_one_mark_stand_apart_in_a_page(tmp_path):
     page = tmp_path / "README.md"
-    page.write_text("Before.\n\n<!-- steps: made by x.py -->\nold\n<!-- end of steps -->\n\nAfter.\n", encoding="utf-8")
-    tables = [report.Table(f"steps-{number}", ["a"], [[number]], f"Caption {number}") for number in (1, 2)]
+    page.write_text(
+        "Before.\n\n<!-- steps: made by x.py -->\nold\n<!-- end of steps -->\n\nAfter.\n",
+        encoding="utf-8",
+    )
+    tables = [
+        report.Table(f"steps-{number}", ["a"], [[number]], f"Caption {number}") for number in (1, 2)
+    ]
     assert report.fill(page, tables)
     made = (
-        "Before.\n\n<!-- steps: made by x.py -->\n\nCaption 1\n\n| a |\n|---|\n| 1 |\n\nCaption 2\n\n| a |\n|---|\n| 2 |\n\n"
+        "Before.\n\n<!-- steps: made by x.py -->\n\nCaption 1\n\n| a |\n|---|\n| 1 |\n\nCaption"
+        " 2\n\n| a |\n|---|\n| 2 |\n\n"
         "<!-- end of steps -->\n\nAfter.\n"
     )
     assert page.read_text(encoding="utf-8") == made

@@ -74,12 +74,18 @@ def test_a_second_run_fits_nothing(tiny_llama, table1, tmp_path, monkeypatch):
 
 
 def test_side_by_side_gives_what_one_at_a_time_gives(tiny_llama, table1, tmp_path):
-    # Steps of AdamW: whitened ones, in the first of which hardly any direction is known, make more of a sum's last bits.
+    # Steps of AdamW: whitened ones, in the first of which hardly any direction is known, make more
+    # of a sum's last bits.
     table1 = [replace(job, recipe=Recipe.named("paper", steps=4)) for job in table1]
     alone = sweep(table1, Records(tmp_path / "alone"), Local(tiny_llama, most=1))
     together = sweep(table1, Records(tmp_path / "together"), Local(tiny_llama))
     for one, other in zip(alone, together, strict=True):
-        assert {**one, "margin": 0, "seconds": 0, "when": 0} == {**other, "margin": 0, "seconds": 0, "when": 0}
+        assert {**one, "margin": 0, "seconds": 0, "when": 0} == {
+            **other,
+            "margin": 0,
+            "seconds": 0,
+            "when": 0,
+        }
         assert one["margin"] == pytest.approx(other["margin"], abs=1e-4)
 
 
@@ -104,7 +110,12 @@ def test_a_foreign_line_is_skipped(tmp_path):
     (tmp_path / "rows.jsonl").write_text('[1]\nnull\n{"a": 1}\n\nxyz\n')
     said = []
     assert Records(tmp_path, said.append).rows() == []
-    assert [line.split(", ")[1].split(" is")[0] for line in said] == ["line 1", "line 2", "line 3", "line 5"]
+    assert [line.split(", ")[1].split(" is")[0] for line in said] == [
+        "line 1",
+        "line 2",
+        "line 3",
+        "line 5",
+    ]
 
 
 def job(tiny_llama, number=0):
@@ -156,7 +167,9 @@ def test_a_key_changes_with_all_that_determines_a_row(tiny_llama):
 def test_solutions_are_kept_to_the_bit_and_a_damaged_file_is_found_again(tiny_llama, tmp_path):
     kept, model = Kept(tmp_path), models.facts(tiny_llama)
     wish = Fit(((1, 2, 3), (4, 5)), "paper", Recipe.named("fast", steps=2), 0, "m")
-    fitted = tuple(fit(tiny_llama, list(wish.targets), layout="paper", recipe=wish.recipe, share="m"))
+    fitted = tuple(
+        fit(tiny_llama, list(wish.targets), layout="paper", recipe=wish.recipe, share="m")
+    )
     assert kept.load(wish, model) is None
     kept.save(wish, model, fitted)
     loaded = kept.load(wish, model)
@@ -195,7 +208,11 @@ def test_a_claim_is_of_one_process_and_goes_with_it(tiny_llama, tmp_path):
 
 def test_a_model_that_has_changed_is_refused(tiny_llama, tiny_folder, tmp_path):
     config = settings(
-        models.load(str(tiny_folder), dtype="float32"), steps=1, sources=("random-tokens",), most_texts=1, grid=(1,)
+        models.load(str(tiny_folder), dtype="float32"),
+        steps=1,
+        sources=("random-tokens",),
+        most_texts=1,
+        grid=(1,),
     )
     jobs = experiments.named("table1").jobs(config)
     changed = [replace(one, model=replace(one.model, fingerprint="0" * 64)) for one in jobs]
@@ -217,15 +234,28 @@ def test_no_such_experiment():
     assert experiments.resolve("figure1") == ["table3"]
 
 
-def test_killed_again_and_again_a_sweep_ends_with_the_rows_of_an_undisturbed_one(tiny_folder, tmp_path):
+def test_killed_again_and_again_a_sweep_ends_with_the_rows_of_an_undisturbed_one(
+    tiny_folder, tmp_path
+):
     sys.path.insert(0, str(HERE))
     try:
         from killed_sweep import jobs_of
     finally:
         sys.path.remove(str(HERE))
-    command = [sys.executable, HERE / "killed_sweep.py", tiny_folder, tmp_path / "killed", str(KILLS)]
+    command = [
+        sys.executable,
+        HERE / "killed_sweep.py",
+        tiny_folder,
+        tmp_path / "killed",
+        str(KILLS),
+    ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True
+        command,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
     )
     # Most runs have to have been killed at work, or the test would show nothing.
     assert json.loads(done.stdout)["killed"] >= 0.75 * KILLS
@@ -238,6 +268,8 @@ def test_killed_again_and_again_a_sweep_ends_with_the_rows_of_an_undisturbed_one
     for one, other in zip(steady(ended), steady(undisturbed), strict=True):
         assert {**one, "margin": 0} == {**other, "margin": 0}
     keys = [
-        json.loads(line)["key"] for line in (tmp_path / "killed" / "rows.jsonl").read_text().splitlines() if line.endswith("}")
+        json.loads(line)["key"]
+        for line in (tmp_path / "killed" / "rows.jsonl").read_text().splitlines()
+        if line.endswith("}")
     ]
     assert len(keys) == len(set(keys))

@@ -1,4 +1,7 @@
-"""table1 to table4, length and capacity, end to end on a tiny model: their rows, and what the reports say of them."""
+"""table1 to table4, length and capacity, end to end on a tiny model.
+
+Their rows, and what the reports say of them.
+"""
 
 import json
 import math
@@ -26,11 +29,17 @@ def test_table1_has_every_text_length_and_arrangement(tiny_llama, tmp_path):
     assert (len(texts), len(jobs)) == (2, 4 * len(table1.LAYOUTS))
     assert all(row["accuracy"] == row["correct"] / row["length"] for row in rows)
     for line in cells(report, "accuracy_long"):
-        values = [row["accuracy"] for row in rows if (row["layout"], row["length"]) == (line["layout"], line["length"])]
+        values = [
+            row["accuracy"]
+            for row in rows
+            if (row["layout"], row["length"]) == (line["layout"], line["length"])
+        ]
         assert line["mean"] == pytest.approx(np.mean(values))
         assert line["low"] <= line["mean"] <= line["high"]
         assert (line["texts"], line["exact"]) == (2, sum(value == 1 for value in values))
-    assert [line["arrangement"] for line in cells(report, "accuracy")] == [table1.SHOWN[name] for name in table1.LAYOUTS]
+    assert [line["arrangement"] for line in cells(report, "accuracy")] == [
+        table1.SHOWN[name] for name in table1.LAYOUTS
+    ]
     missed = sum(not row["exact"] for row in rows)
     assert report.notes[0] == f"2 texts, 1 seed; {missed} of {len(jobs)} fits did not become exact"
     assert report.notes[1].startswith("2 texts of a source at most: a verdict needs at least 20")
@@ -42,7 +51,9 @@ def test_published_figures_stand_beside_those_of_the_same_model(tiny_llama, tmp_
     assert not any("published" in line["arrangement"] for line in cells(report, "accuracy"))
     theirs = [{**row, "model": published.ARRANGEMENT_MODEL} for row in rows]
     told = cells(experiments.named("table1").report(theirs), "accuracy")
-    assert [line["N=2"] for line in told if line["arrangement"] == "[e] x N, published"] == ["0.45 ± 0.31"]
+    assert [line["N=2"] for line in told if line["arrangement"] == "[e] x N, published"] == [
+        "0.45 ± 0.31"
+    ]
 
 
 def test_table2_shares_a_vector_within_groups(tiny_llama, tmp_path):
@@ -54,17 +65,30 @@ def test_table2_shares_a_vector_within_groups(tiny_llama, tmp_path):
     assert {row["share"] for row in rows if row["group"] == 1} == {None}
     assert len(rows) == 2 * 4 * (1 + 2 + 2)
     assert {row["seed"] for row in rows} == {0, 1}
-    long = {(line["shared"], line["over the seeds"], line["group"]): line for line in cells(report, "sharing_long")}
+    long = {
+        (line["shared"], line["over the seeds"], line["group"]): line
+        for line in cells(report, "sharing_long")
+    }
     for size in (1, 2, 4):
         for share in ("e", "m"):
             some = [row for row in rows if row["group"] == size and row["share"] in (share, None)]
-            assert long[share, "mean", size]["mean"] == pytest.approx(np.mean([row["accuracy"] for row in some]))
+            assert long[share, "mean", size]["mean"] == pytest.approx(
+                np.mean([row["accuracy"] for row in some])
+            )
             assert long[share, "best", size]["mean"] >= long[share, "mean", size]["mean"] - 1e-9
 
 
 def test_the_best_seed_is_of_a_group_and_not_of_each_text():
     rows = [
-        {"group": 2, "share": "e", "number": 0, "text": text, "seed": seed, "correct": right, "accuracy": right / 4}
+        {
+            "group": 2,
+            "share": "e",
+            "number": 0,
+            "text": text,
+            "seed": seed,
+            "correct": right,
+            "accuracy": right / 4,
+        }
         for text, seed, right in (("a", 0, 4), ("b", 0, 0), ("a", 1, 2), ("b", 1, 3))
     ]
     assert table2._accuracies(rows, "e", 2, best=True) == [0.5, 0.75]
@@ -72,7 +96,9 @@ def test_the_best_seed_is_of_a_group_and_not_of_each_text():
 
 
 def test_table3_climbs_each_source_with_m_its_own_and_shared(tiny_llama, tmp_path):
-    config = settings(tiny_llama, sources=("sample", "random-tokens"), steps=30, most_texts=2, grid=(1, 2))
+    config = settings(
+        tiny_llama, sources=("sample", "random-tokens"), steps=30, most_texts=2, grid=(1, 2)
+    )
     jobs, rows, report = carried_out("table3", tiny_llama, config, tmp_path)
     assert len(jobs) == 2 * (2 + 1)
     assert {(row["source"], row["shared"]) for row in rows} == {
@@ -85,7 +111,11 @@ def test_table3_climbs_each_source_with_m_its_own_and_shared(tiny_llama, tmp_pat
         good = [length for length, accuracy, _ in row["tried"] if accuracy >= 0.99]
         assert row["held"] == max(good, default=0)
         assert row["bits_per_float"] == pytest.approx(row["nats"] / math.log(2) / row["floats"])
-    line = next(one for one in cells(report, "capacity") if (one["source"], one["m shared"]) == ("sample", False))
+    line = next(
+        one
+        for one in cells(report, "capacity")
+        if (one["source"], one["m shared"]) == ("sample", False)
+    )
     mine = [row for row in rows if (row["source"], row["shared"]) == ("sample", False)]
     assert line["C_tokens"] == max(row["held"] for row in mine)
     assert line["H_LM mean"] == pytest.approx(np.mean([row["nats"] for row in mine]))
@@ -98,7 +128,10 @@ def test_a_climb_ends_where_nothing_is_held(tiny_llama, tmp_path):
     config = settings(tiny_llama, sources=("random-tokens",), most_texts=2, grid=(8, 16, 32))
     config = replace(config, recipe=replace(config.recipe, steps=1))
     _, rows, report = carried_out("table3", tiny_llama, config, tmp_path)
-    assert all(len(row["tried"]) == 1 and row["ended"] and row["held"] == 0 and row["nats"] == 0 for row in rows)
+    assert all(
+        len(row["tried"]) == 1 and row["ended"] and row["held"] == 0 and row["nats"] == 0
+        for row in rows
+    )
     assert "4 of 4 climbs held no prefix at all" in report.notes[0]
     assert "; 0 held the longest prefix" in report.notes[0]
 
@@ -108,7 +141,10 @@ def test_tokens_held_are_the_right_ones_of_the_longest_prefix(tiny_llama, tmp_pa
     config = settings(tiny_llama, sources=("random-tokens",), steps=1, most_texts=2, grid=(8,))
     _, rows, _ = carried_out("table3", tiny_llama, config, tmp_path)
     some = [row for row in rows if not row["shared"]]
-    made = [{**some[0], "held": 128, "correct": 127, "nats": 60.0}, {**some[1], "held": 90, "correct": 90, "nats": 80.0}]
+    made = [
+        {**some[0], "held": 128, "correct": 127, "nats": 60.0},
+        {**some[1], "held": 90, "correct": 90, "nats": 80.0},
+    ]
     (line,) = cells(experiments.named("table3").report(made), "capacity")
     assert (line["C_tokens"], line["H_LM mean"]) == (127, 70)
     assert line["share of it"] == pytest.approx(127 / some[0]["bound"])
@@ -116,15 +152,24 @@ def test_tokens_held_are_the_right_ones_of_the_longest_prefix(tiny_llama, tmp_pa
 
 def test_climbs_of_several_experiments_are_the_same_fits(tiny_llama):
     config = settings(tiny_llama, most_texts=2, grid=(1, 2))
-    jobs = {name: experiments.named(name).jobs(config) for name in ("table3", "figure3", "figure4", "capacity")}
+    jobs = {
+        name: experiments.named(name).jobs(config)
+        for name in ("table3", "figure3", "figure4", "capacity")
+    }
     names = {name: {job.same for job in some} for name, some in jobs.items()}
     assert names["table3"] < names["figure3"] > names["capacity"] > names["figure4"]
     alone = {name: total_work(some) for name, some in jobs.items()}
-    assert total_work([job for some in jobs.values() for job in some]) == pytest.approx(alone["figure3"])
+    assert total_work([job for some in jobs.values() for job in some]) == pytest.approx(
+        alone["figure3"]
+    )
     assert alone["figure3"] > alone["table3"]
     # Jobs without a name for their fits stand for themselves.
     others = experiments.named("table1").jobs(config)
-    assert total_work(others * 2) == total_work(others) == pytest.approx(sum(job.work for job in others))
+    assert (
+        total_work(others * 2)
+        == total_work(others)
+        == pytest.approx(sum(job.work for job in others))
+    )
 
 
 def test_table4_times_fits_alone_and_side_by_side(tiny_llama, tmp_path):
@@ -135,7 +180,9 @@ def test_table4_times_fits_alone_and_side_by_side(tiny_llama, tmp_path):
     for line in cells(report, "seconds"):
         solved = [row for row in rows if row["length"] == line["length"] and row["exact"]]
         assert line["exact"] == len(solved) > 0
-        assert line["seconds alone"] == pytest.approx(np.mean([row["seconds_alone"] for row in solved]))
+        assert line["seconds alone"] == pytest.approx(
+            np.mean([row["seconds_alone"] for row in solved])
+        )
         assert line["median steps"] == np.median([row["steps"] for row in solved])
     assert "measured on" in report.notes[1]
 
@@ -151,7 +198,10 @@ def test_length_tells_steps_of_lengths_that_were_left_out(tiny_llama, tmp_path):
 
 
 def test_a_law_is_found_where_there_is_one():
-    """Rows made by a power law of the tokens: it wins, its coefficients are found, its error is none."""
+    """Rows made by a power law of the tokens.
+
+    It wins, its coefficients are found, its error is none.
+    """
     rows = [
         {
             "exact": True,
@@ -172,21 +222,29 @@ def test_a_law_is_found_where_there_is_one():
 
 
 def test_a_capacity_card_says_both_ways(tiny_llama, tmp_path):
-    config = settings(tiny_llama, sources=("sample", "random-tokens"), steps=30, most_texts=2, grid=(1, 2))
+    config = settings(
+        tiny_llama, sources=("sample", "random-tokens"), steps=30, most_texts=2, grid=(1, 2)
+    )
     _, rows, report = carried_out("capacity", tiny_llama, config, tmp_path)
     card = json.loads(json.dumps(card_module.card(rows), allow_nan=False))
     assert (card["model"], card["d_model"]) == (tiny_llama.name, 32)
     assert {(one["texts"], one["way"]) for one in card["capacity"]} == {
-        (source, way) for source in ("sample", "random-tokens") for way in ("paper", "memory:1", "memory:2")
+        (source, way)
+        for source in ("sample", "random-tokens")
+        for way in ("paper", "memory:1", "memory:2")
     }
     for one in card["capacity"]:
-        mine = [row for row in rows if row["source"] == one["texts"] and row["layout"] == one["way"]]
+        mine = [
+            row for row in rows if row["source"] == one["texts"] and row["layout"] == one["way"]
+        ]
         assert one["c_tokens"] == max(row["held"] for row in mine)
         assert one["horizon"] <= one["c_tokens"]
         assert one["h_lm"] == pytest.approx(np.mean([row["nats"] for row in mine]))
         vectors = 1 if one["way"] == "memory:1" else 2
         assert one["bound"] == pytest.approx(vectors * 32 * 32 / math.log2(260))
-        assert (one["greedy_exact"] is None) == (one["way"] == "paper" or all(row["held"] == 0 for row in mine))
+        assert (one["greedy_exact"] is None) == (
+            one["way"] == "paper" or all(row["held"] == 0 for row in mine)
+        )
     assert len(cells(report, "card")) == 6
     assert set(report.figures) == {"card"}
 

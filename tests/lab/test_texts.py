@@ -15,10 +15,13 @@ from prototokens.lab.passages import without_folders
 from prototokens.lab.texts import Texts
 
 STORY = (
-    "The ferry left at nine. Nobody had slept. Far out, a light went round and round; it was the only one. "
-    "She counted the turns. There were eleven of them before the rain came. \"Again?\" he asked. Nobody said a word.\n\n"
-    "By noon they could see the coast. It lay lower than the map had promised. All the houses were white."
-)  # fmt: skip
+    "The ferry left at nine. Nobody had slept. Far out, a light went round and round; it was the"
+    " only one. "
+    'She counted the turns. There were eleven of them before the rain came. "Again?" he asked.'
+    " Nobody said a word.\n\n"
+    "By noon they could see the coast. It lay lower than the map had promised. All the houses were"
+    " white."
+)
 
 
 def words_of(lm, passages):
@@ -52,17 +55,28 @@ def test_the_context_is_what_stands_before(tiny_llama, story):
         assert tiny_llama.decode(list(passage.context)) == STORY[start - 20 : start]
 
 
-@pytest.mark.parametrize("source", ["sample", "random-tokens", "file", "random-words", "generated:sample"])
-def test_the_same_seed_gives_the_same_passages_and_fewer_are_the_first_of_more(tiny_llama, story, tmp_path, source):
+@pytest.mark.parametrize(
+    "source", ["sample", "random-tokens", "file", "random-words", "generated:sample"]
+)
+def test_the_same_seed_gives_the_same_passages_and_fewer_are_the_first_of_more(
+    tiny_llama, story, tmp_path, source
+):
     (tmp_path / "words.txt").write_text("oak\nelm\nash\n")
-    source = {"file": f"file:{story}", "random-words": f"random-words:{tmp_path / 'words.txt'}"}.get(source, source)
+    source = {
+        "file": f"file:{story}",
+        "random-words": f"random-words:{tmp_path / 'words.txt'}",
+    }.get(source, source)
     some = Texts(tiny_llama, [source]).passages(4, 9)
     assert Texts(tiny_llama, [source]).passages(4, 9) == some
     assert Texts(tiny_llama, [source]).passages(2, 9) == some[:2]
-    assert [one.ids for one in Texts(tiny_llama, [source], seed=1).passages(4, 9)] != [one.ids for one in some]
+    assert [one.ids for one in Texts(tiny_llama, [source], seed=1).passages(4, 9)] != [
+        one.ids for one in some
+    ]
     assert len({one.id for one in some}) == 4
     assert {one.source for one in some} == {without_folders(source)}
-    assert [one.ids_hash for one in some] == [one.ids_hash for one in Texts(tiny_llama, [source]).passages(4, 9)]
+    assert [one.ids_hash for one in some] == [
+        one.ids_hash for one in Texts(tiny_llama, [source]).passages(4, 9)
+    ]
 
 
 def test_a_table_a_list_of_lines_and_a_folder_of_files(tiny_llama, tmp_path):
@@ -70,14 +84,21 @@ def test_a_table_a_list_of_lines_and_a_folder_of_files(tiny_llama, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra [data]")
     texts = ["Alpha came first of all.", None, "Beta came second to it."]
     parquet.write_table(pyarrow.table({"body": texts, "number": [1, 2, 3]}), tmp_path / "a.parquet")
-    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in texts) + "\n")
+    (tmp_path / "b.jsonl").write_text(
+        "".join(json.dumps({"body": text}) + "\n" for text in texts) + "\n"
+    )
     for name in ("a.parquet", "b.jsonl"):
         passages = Texts(tiny_llama, [f"file:{tmp_path / name}:body"]).passages(2, 5)
         assert words_of(tiny_llama, passages) == ["Alpha", "Beta "]
         assert [one.id for one in passages] == [f"{name}#0@0", f"{name}#2@0"]
     (tmp_path / "left out.png").write_bytes(b"\x89PNG")
     passages = Texts(tiny_llama, [f"file:{tmp_path}:body"]).passages(4, 5)
-    assert [one.id.partition("#")[0] for one in passages] == ["a.parquet", "a.parquet", "b.jsonl", "b.jsonl"]
+    assert [one.id.partition("#")[0] for one in passages] == [
+        "a.parquet",
+        "a.parquet",
+        "b.jsonl",
+        "b.jsonl",
+    ]
 
 
 def test_a_column_that_is_not_there_or_holds_no_text(tiny_llama, tmp_path):
@@ -95,11 +116,15 @@ def test_a_column_that_is_not_there_or_holds_no_text(tiny_llama, tmp_path):
         Texts(tiny_llama, [f"file:{tmp_path / 'plain.txt'}:body"]).passages(1, 1)
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.jsonl", '{"text": "One.\\u2028Two."}\n'), ("a.txt", "One.\u2028Two.")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.jsonl", '{"text": "One.\\u2028Two."}\n'), ("a.txt", "One.\u2028Two.")]
+)
 def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path, name, content):
     """As editors on Windows leave it (huggingface/datasets, issue 8241)."""
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
-    assert [document.text for document in documents._file(tmp_path / name, None)] == ["One.\u2028Two."]
+    assert [document.text for document in documents._file(tmp_path / name, None)] == [
+        "One.\u2028Two."
+    ]
 
 
 def test_files_that_cannot_be_read(tiny_llama, tmp_path):
@@ -123,7 +148,11 @@ def test_files_that_cannot_be_read(tiny_llama, tmp_path):
 
 
 def test_too_little_text_says_how_much_there_is(tiny_llama, story):
-    with pytest.raises(TextError, match=r"holds 1 passages of 300 tokens, and 2 are needed: name a larger source with --texts"):
+    with pytest.raises(
+        TextError,
+        match=r"holds 1 passages of 300 tokens, and 2 are needed: name a larger source with"
+        r" --texts",
+    ):
         Texts(tiny_llama, [f"file:{story}"]).passages(2, 300)
     with pytest.raises(TextError, match=r"holds 0 passages of 1 tokens with 9000 before them"):
         Texts(tiny_llama, [f"file:{story}"]).passages(1, 1, 9000)
@@ -152,7 +181,9 @@ def test_without_a_list_it_is_said_where_there_is_one(tiny_llama, tmp_path):
 
 def test_random_tokens_leave_special_tokens_out_and_nothing_else(tiny_llama):
     (passage,) = Texts(tiny_llama, ["random-tokens"]).passages(1, 20_000)
-    assert set(passage.ids) == set(range(256))  # 256 and 257 begin and end a text, 258 and 259 are of no tokenizer
+    assert set(passage.ids) == set(
+        range(256)
+    )  # 256 and 257 begin and end a text, 258 and 259 are of no tokenizer
 
 
 def test_generated_texts_go_on_from_contexts_of_their_own_length(tiny_llama):
@@ -167,18 +198,26 @@ def test_each_context_has_continuations_of_its_own(tiny_llama):
     for source in ("sample", "generated:sample"):
         groups = Texts(tiny_llama, [source]).continuations(2, 3, 6, context=10)
         assert [len(group) for group in groups] == [3, 3]
-        assert all(len({one.context for one in group}) == 1 and len(group[0].context) == 10 for group in groups)
+        assert all(
+            len({one.context for one in group}) == 1 and len(group[0].context) == 10
+            for group in groups
+        )
         assert groups[0][0].context != groups[1][0].context
         assert len({one.ids for group in groups for one in group}) == 6
     # A continuation does not depend on how many others there are.
-    few, many = (Texts(tiny_llama, ["sample"]).continuations(*counts, 6, context=10) for counts in ((1, 2), (2, 3)))
+    few, many = (
+        Texts(tiny_llama, ["sample"]).continuations(*counts, 6, context=10)
+        for counts in ((1, 2), (2, 3))
+    )
     assert few[0] == many[0][:2]
 
 
 def test_the_package_has_passages_of_its_own(tiny_llama):
     stories = samples.stories()
     passages = Texts(tiny_llama).passages(len(stories) + 1, 16)
-    assert {one.id.partition("@")[0] for one in passages[:-1]} == {f"sample:{name}" for name in stories}
+    assert {one.id.partition("@")[0] for one in passages[:-1]} == {
+        f"sample:{name}" for name in stories
+    }
 
 
 def test_several_sources_are_taken_one_by_one(tiny_llama):
@@ -210,12 +249,19 @@ def test_a_data_set_is_read_row_by_row(tiny_llama, monkeypatch):
         @staticmethod
         def load_dataset(name, revision, split, streaming):
             asked.update(name=name, revision=revision, split=split, streaming=streaming)
-            return iter([{"text": "One was here."}, {"text": "Two came after."}, {"title": "no text"}])
+            return iter(
+                [{"text": "One was here."}, {"text": "Two came after."}, {"title": "no text"}]
+            )
 
     monkeypatch.setitem(sys.modules, "datasets", Library)
     passages = Texts(tiny_llama, ["hub:some/books@abc:text:validation"]).passages(2, 3)
     assert words_of(tiny_llama, passages) == ["One", "Two"]
-    assert asked == {"name": "some/books", "revision": "abc", "split": "validation", "streaming": True}
+    assert asked == {
+        "name": "some/books",
+        "revision": "abc",
+        "split": "validation",
+        "streaming": True,
+    }
     with pytest.raises(TextError, match="there is no column 'text', there are title"):
         Texts(tiny_llama, ["hub:some/books:text"]).passages(3, 3)
 
@@ -233,9 +279,18 @@ for source in sys.argv[1:]:
 
 
 def test_a_data_set_of_a_hub_is_streamed(tmp_path):
-    """By the library itself, from a hub on loopback, in a process of its own: its import is when it reads the address."""
+    """By the library itself, from a hub on loopback, in a process of its own.
+
+    Its import is when it reads the address.
+    """
     pytest.importorskip("datasets", reason="needs the extra [data]")
-    sources = ["some/books:body", "some/books@main:body", "some/books:text", "some/books@v2:body", "no/books:body"]
+    sources = [
+        "some/books:body",
+        "some/books@main:body",
+        "some/books:text",
+        "some/books@v2:body",
+        "no/books:body",
+    ]
     with data_hub.serving() as address:
         env = {
             **os.environ,
@@ -246,12 +301,24 @@ def test_a_data_set_of_a_hub_is_streamed(tmp_path):
         }
         done = subprocess.run(
             [sys.executable, "-c", READ, *(f"hub:{source}" for source in sources)],
-            capture_output=True, text=True, check=False, timeout=600, env=env,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+            env=env,
+        )
     assert done.returncode == 0, done.stderr
-    plain, named, column, revision, missing = (json.loads(line) for line in done.stdout.splitlines())
+    plain, named, column, revision, missing = (
+        json.loads(line) for line in done.stdout.splitlines()
+    )
     assert plain == [[f"some/books:train#{row['number']}", row["body"]] for row in data_hub.ROWS]
-    assert named == [[f"some/books@main:train#{row['number']}", row["body"]] for row in data_hub.ROWS]
-    assert column == "TextError: texts 'hub:some/books:text': there is no column 'text', there are body, number"
+    assert named == [
+        [f"some/books@main:train#{row['number']}", row["body"]] for row in data_hub.ROWS
+    ]
+    assert (
+        column
+        == "TextError: texts 'hub:some/books:text': there is no column 'text', there are body,"
+        " number"
+    )
     for said, source in ((revision, "some/books@v2:body"), (missing, "no/books:body")):
         assert said.startswith(f"TextError: texts 'hub:{source}': the data set could not be opened")

@@ -15,7 +15,10 @@ def bfloat16_llama(model_class=LlamaForCausalLM, config=None):
 
 
 def test_values_and_gradients_are_the_fused_kernels():
-    """Grouped heads, against the fused kernel in float64: no further off than the fused kernel in bfloat16 is."""
+    """Grouped heads, against the fused kernel in float64.
+
+    No further off than the fused kernel in bfloat16 is.
+    """
     torch.manual_seed(0)
     module = torch.nn.Module()
     module.num_key_value_groups = 2
@@ -28,7 +31,10 @@ def test_values_and_gradients_are_the_fused_kernels():
         return [out.detach(), *torch.autograd.grad(out, leaves, slope.to(dtype))]
 
     exact = run(attention.sdpa_attention_forward, torch.float64)
-    plain, fused = run(attention.plain_attention, torch.bfloat16), run(attention.sdpa_attention_forward, torch.bfloat16)
+    plain, fused = (
+        run(attention.plain_attention, torch.bfloat16),
+        run(attention.sdpa_attention_forward, torch.bfloat16),
+    )
     for true, ours, theirs in zip(exact, plain, fused, strict=True):
         bound = 2 * (theirs.double() - true).abs().max() + 1e-3
         assert (ours.double() - true).abs().max() < bound
@@ -58,7 +64,9 @@ def test_a_mask_of_what_is_seen_is_done_here_too(monkeypatch):
     fused, _ = attention.sdpa_attention_forward(module, query, key, value, window)
     monkeypatch.setattr(attention, "sdpa_attention_forward", None)
     assert torch.equal(attention.plain_attention(module, query, key, value, mask)[0], causal)
-    torch.testing.assert_close(attention.plain_attention(module, query, key, value, window)[0], fused, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(
+        attention.plain_attention(module, query, key, value, window)[0], fused, rtol=0.05, atol=0.05
+    )
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")

@@ -1,4 +1,7 @@
-"""Checkpoints that are not quite a model: each is refused in a sentence that says what it is and what to do."""
+"""Checkpoints that are not quite a model.
+
+Each is refused in a sentence that says what it is and what to do.
+"""
 
 import json
 import shutil
@@ -10,7 +13,12 @@ from safetensors.torch import load_file, save_file
 from prototokens.errors import ModelError
 from prototokens.lm.frozen_lm import FrozenLM
 
-DESCRIPTION = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "base_model_name_or_path": "someone/base"}
+DESCRIPTION = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "r": 4,
+    "base_model_name_or_path": "someone/base",
+}
 
 
 def changed(folder, change):
@@ -32,7 +40,10 @@ def test_an_adapter_beside_a_model(tiny_folder):
     assert "holds an adapter (adapter_config.json) beside a model" in refusal(tiny_folder)
 
 
-@pytest.mark.parametrize("said", [json.dumps(DESCRIPTION), "{}", "no JSON", '{"base_model_name_or_path": 5}', "[" * 10**5])
+@pytest.mark.parametrize(
+    "said",
+    [json.dumps(DESCRIPTION), "{}", "no JSON", '{"base_model_name_or_path": 5}', "[" * 10**5],
+)
 def test_an_adapter_alone(tmp_path, said):
     (tmp_path / "adapter_config.json").write_text(said)
     words = refusal(tmp_path)
@@ -49,7 +60,9 @@ def test_a_vocabulary_of_another_size(tiny_folder):
 
 
 def _longer(name, weight):
-    return torch.cat([weight, weight[:8]]) if "embed_tokens" in name or "lm_head" in name else weight
+    return (
+        torch.cat([weight, weight[:8]]) if "embed_tokens" in name or "lm_head" in name else weight
+    )
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.module."])
@@ -60,7 +73,10 @@ def test_names_with_the_prefix_of_a_wrapper(tiny_folder, prefix):
 
 
 def test_a_layer_that_is_missing_is_no_prefix(tiny_folder):
-    changed(tiny_folder, lambda all_of: {name: one for name, one in all_of.items() if ".layers.1." not in name})
+    changed(
+        tiny_folder,
+        lambda all_of: {name: one for name, one in all_of.items() if ".layers.1." not in name},
+    )
     assert "is incomplete: it lacks 9 weights of a causal LM" in refusal(tiny_folder)
 
 
@@ -72,7 +88,9 @@ def test_files_do_not_say_where_a_model_lies(tiny_folder, tmp_path, monkeypatch)
     shutil.copytree(tiny_folder, other)
     monkeypatch.chdir(tmp_path)
     made = []
-    for number, place in enumerate([str(tiny_folder), str(other), f"./{tiny_folder.name}", f"elsewhere/deeper/{other.name}/"]):
+    for number, place in enumerate(
+        [str(tiny_folder), str(other), f"./{tiny_folder.name}", f"elsewhere/deeper/{other.name}/"]
+    ):
         lm = FrozenLM.from_pretrained(place)
         assert (lm.name, lm.recorded_name) == (place, tiny_folder.name)
         encoded = pt.encode(lm, "hi", certify="none")

@@ -10,18 +10,34 @@ from prototokens.lm import attention
 from prototokens.lm.attention import LONGEST
 
 SIZES = {
-    "vocab_size": 40, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 2048, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None,
-}  # fmt: skip
+    "vocab_size": 40,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": None,
+}
 KNOWN = {
     "llama": {"head_dim": 16},
-    "llama, a head for each key, biases": {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
+    "llama, a head for each key, biases": {
+        "num_key_value_heads": 4,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
     "llama, heads wider than the model": {"head_dim": 24},
     "mistral": {"sliding_window": None},
     "qwen2": {},
     "qwen3": {"head_dim": 16},
     "gemma": {"head_dim": 16},
-    "gemma3_text": {"head_dim": 16, "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 16},
+    "gemma3_text": {
+        "head_dim": 16,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 16,
+    },
 }
 UNKNOWN = {
     "gemma3_text, a short window": {"head_dim": 16, "sliding_window": 8},
@@ -60,9 +76,13 @@ def test_bits_and_gradients(name):
         wide = inputs.detach().float().requires_grad_()
         out = exact.base_model(inputs_embeds=wide, use_cache=False).last_hidden_state
         (true,) = torch.autograd.grad(out, wide, drawn.float())
-        (autograd,), (written,) = (torch.autograd.grad(states, inputs, drawn) for states in (own, ours))
+        (autograd,), (written,) = (
+            torch.autograd.grad(states, inputs, drawn) for states in (own, ours)
+        )
         assert written.dtype == autograd.dtype
-        errors.append([((one.float() - true).norm() / true.norm()).item() for one in (written, autograd)])
+        errors.append(
+            [((one.float() - true).norm() / true.norm()).item() for one in (written, autograd)]
+        )
     ours, theirs = torch.tensor(errors).square().mean(0).sqrt().tolist()
     assert 0 < ours < 1.2 * theirs < 0.1
 
@@ -96,7 +116,9 @@ def test_long_rows_go_the_fused_kernels_way(monkeypatch):
     lm = tiny("llama", {})
     assert lm._fast is not None
     inputs = inputs_of(lm, 1, LONGEST + 1)
-    monkeypatch.setattr(type(lm._fast), "__call__", lambda *_: pytest.fail("a row that is too long"))
+    monkeypatch.setattr(
+        type(lm._fast), "__call__", lambda *_: pytest.fail("a row that is too long")
+    )
     assert torch.equal(lm.hidden(inputs), lm.hidden_lean(inputs))
 
 
@@ -117,7 +139,10 @@ def test_a_part_that_it_does_not_know_is_not_left_out():
 
 
 def test_a_fit_is_the_same_whichever_of_the_two_it_takes():
-    """Not to the bit, as gradients differ in theirs: both become exact, and each decodes by the model's own body."""
+    """Not to the bit, as gradients differ in theirs.
+
+    Both become exact, and each decodes by the model's own body.
+    """
     lm = tiny("llama", {"hidden_size": 96, "head_dim": 24})
     targets = [[5, 1, 7, 7, 2], [9, 3]]
     by_hand = pt.fit(lm, targets, recipe="fast")

@@ -1,4 +1,7 @@
-"""FrozenLM against transformers' own forward pass, family by family; its hashes; surprisal; and everything it refuses."""
+"""FrozenLM against transformers' own forward pass, family by family; its hashes; surprisal.
+
+And everything it refuses.
+"""
 
 import copy
 import json
@@ -34,7 +37,12 @@ from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.lm import frozen_lm, locate
 from prototokens.lm.frozen_lm import FrozenLM
 
-SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 IDS = torch.tensor([[3, 141, 59, 26, 5, 35, 89], [79, 32, 38, 46, 26, 43, 38]])
 
 
@@ -53,7 +61,9 @@ def vectors(lm, rows=2, length=9, seed=0):
 def refusal(given, **options):
     """The sentence with which a model is refused: one line, from us."""
     with pytest.raises(ModelError) as caught:
-        FrozenLM.from_pretrained(given, **options) if not hasattr(given, "config") else FrozenLM(given)
+        FrozenLM.from_pretrained(given, **options) if not hasattr(given, "config") else FrozenLM(
+            given
+        )
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -74,7 +84,9 @@ def test_logits_are_the_models_own(any_lm):
 def test_embeddings_are_what_the_model_makes_of_ids(any_lm):
     with torch.no_grad():
         own = any_lm.model(input_ids=IDS, use_cache=False).logits
-    torch.testing.assert_close(any_lm.logits(any_lm.hidden(any_lm.embed(IDS))), own, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        any_lm.logits(any_lm.hidden(any_lm.embed(IDS))), own, rtol=1e-5, atol=1e-5
+    )
     assert torch.equal(any_lm.embedding_weight[IDS], any_lm.embed(IDS))
 
 
@@ -82,8 +94,18 @@ def test_embeddings_are_what_the_model_makes_of_ids(any_lm):
     ("model_class", "config", "expected"),
     [
         pytest.param(PhiForCausalLM, PhiConfig(vocab_size=97, **SMALL), (True, 1.0), id="bias"),
-        pytest.param(CohereForCausalLM, CohereConfig(vocab_size=97, logit_scale=0.3, **SMALL), (False, 0.3), id="factor"),
-        pytest.param(GraniteForCausalLM, GraniteConfig(vocab_size=97, logits_scaling=7, **SMALL), (False, 1 / 7), id="divisor"),
+        pytest.param(
+            CohereForCausalLM,
+            CohereConfig(vocab_size=97, logit_scale=0.3, **SMALL),
+            (False, 0.3),
+            id="factor",
+        ),
+        pytest.param(
+            GraniteForCausalLM,
+            GraniteConfig(vocab_size=97, logits_scaling=7, **SMALL),
+            (False, 1 / 7),
+            id="divisor",
+        ),
     ],
 )
 def test_heads_with_a_bias_or_a_scale(model_class, config, expected):
@@ -94,15 +116,29 @@ def test_heads_with_a_bias_or_a_scale(model_class, config, expected):
     lm = FrozenLM(model)
     assert (lm.head.bias is not None, lm.head.scale) == expected
     inputs = vectors(lm)
-    torch.testing.assert_close(lm.logits(lm.hidden(inputs)), model(inputs_embeds=inputs).logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        lm.logits(lm.hidden(inputs)), model(inputs_embeds=inputs).logits, rtol=1e-5, atol=1e-6
+    )
 
 
-FALCON = {"vocab_size": 150, "mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+FALCON = {
+    "vocab_size": 150,
+    "mamba_d_ssm": 16,
+    "mamba_n_heads": 2,
+    "mamba_d_head": 8,
+    "mamba_d_state": 8,
+    "mamba_n_groups": 1,
+}
 
 
 def test_a_factor_on_ids_alone_is_part_of_the_embedding():
     """Falcon-H1 multiplies the embeddings of ids, and takes vectors as they are."""
-    shape = {"num_key_value_heads": 2, "embedding_multiplier": 3.5, "mamba_chunk_size": 8, "pad_token_id": None}
+    shape = {
+        "num_key_value_heads": 2,
+        "embedding_multiplier": 3.5,
+        "mamba_chunk_size": 8,
+        "pad_token_id": None,
+    }
     model = random_model(FalconH1ForCausalLM, FalconH1Config(**SMALL, **FALCON, **shape))
     lm = FrozenLM(model)
     assert torch.equal(lm.embed(IDS), 3.5 * model.get_input_embeddings()(IDS))
@@ -125,10 +161,16 @@ PER_LAYER = {
 
 @pytest.mark.parametrize("family", ["Gemma3n", "Gemma4"])
 def test_a_second_table_for_ids_is_refused_before_any_search_of_the_first(family, monkeypatch):
-    """Gemma 4's body finds the ids of vectors by comparing them with its whole table: gigabytes, on a real one."""
+    """Gemma 4's body finds the ids of vectors by comparing them with its whole table.
+
+    Gigabytes, on a real one.
+    """
     if not hasattr(transformers, f"{family}ForCausalLM"):
         pytest.skip(f"this version of transformers has no {family}")
-    made_of = {"Gemma3n": {"laurel_rank": 2, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0]}, "Gemma4": {}}
+    made_of = {
+        "Gemma3n": {"laurel_rank": 2, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0]},
+        "Gemma4": {},
+    }
     config = getattr(transformers, f"{family}TextConfig")(
         **SMALL, **PER_LAYER, **made_of[family], layer_types=["full_attention"]
     )
@@ -163,7 +205,11 @@ def test_the_soft_cap_is_kept(tiny_gemma2):
 
 
 def test_widths_and_context(tiny_opt, tiny_gpt2, tiny_mamba):
-    assert (tiny_opt.d_model, tiny_opt.hidden_size, tiny_opt.model.config.hidden_size) == (24, 24, 32)
+    assert (tiny_opt.d_model, tiny_opt.hidden_size, tiny_opt.model.config.hidden_size) == (
+        24,
+        24,
+        32,
+    )
     assert tiny_opt.hidden(vectors(tiny_opt)).shape == (2, 9, 24)
     assert (tiny_gpt2.d_model, tiny_gpt2.vocab_size, tiny_gpt2.max_context) == (24, 260, 64)
     assert tiny_mamba.max_context is None
@@ -177,7 +223,10 @@ def test_gradients_reach_the_inputs_and_nothing_else(any_lm):
     assert (inputs.grad[:, :5].abs().amax(-1) > 0).all()
     assert (inputs.grad[:, 5:] == 0).all()
     assert not any_lm.model.training
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in any_lm.model.parameters())
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None
+        for parameter in any_lm.model.parameters()
+    )
     assert any_lm.weights_hash() == before
 
 
@@ -206,7 +255,9 @@ def test_a_folder_comes_back_as_it_was(tiny_llama, tiny_folder, capfd):
 def test_the_fingerprint_does_not_depend_on_the_dtype_asked_for(tiny_llama, tiny_folder, stored):
     model = copy.deepcopy(tiny_llama.model).to(stored)
     model.save_pretrained(tiny_folder)
-    whole, half = (FrozenLM.from_pretrained(tiny_folder, dtype=dtype) for dtype in ("float32", torch.bfloat16))
+    whole, half = (
+        FrozenLM.from_pretrained(tiny_folder, dtype=dtype) for dtype in ("float32", torch.bfloat16)
+    )
     assert (whole.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     assert whole.fingerprint == half.fingerprint
     assert whole.weights_hash() != half.weights_hash()
@@ -242,7 +293,9 @@ def test_the_fingerprint_does_not_see_how_weights_are_tied(tiny_llama):
     assert FrozenLM(model).fingerprint == tiny_llama.fingerprint
 
 
-def test_what_is_loaded_offline_from_the_cache_names_its_commit(tiny_llama, tiny_folder, tmp_path, monkeypatch):
+def test_what_is_loaded_offline_from_the_cache_names_its_commit(
+    tiny_llama, tiny_folder, tmp_path, monkeypatch
+):
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--someone--tiny"
     shutil.copytree(tiny_folder, repository / "snapshots" / commit)
@@ -251,7 +304,11 @@ def test_what_is_loaded_offline_from_the_cache_names_its_commit(tiny_llama, tiny
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     lm = FrozenLM.from_pretrained("someone/tiny")
-    assert (lm.name, lm.revision, lm.fingerprint) == ("someone/tiny", commit, tiny_llama.fingerprint)
+    assert (lm.name, lm.revision, lm.fingerprint) == (
+        "someone/tiny",
+        commit,
+        tiny_llama.fingerprint,
+    )
     assert FrozenLM.from_pretrained("someone/tiny", revision=commit).revision == commit
     assert "'someone/tiny'" in refusal("someone/tiny", revision="another")
 
@@ -275,14 +332,18 @@ def test_loading_leaves_transformers_as_talkative_as_it_was(tiny_folder):
 # Text
 
 
-@pytest.mark.parametrize("text", ["", " ", "a . b 's  ,", "<bos>x<eos>", "naïve 👩‍🚀 e\u0301\n\t", "nul \0 end "])
+@pytest.mark.parametrize(
+    "text", ["", " ", "a . b 's  ,", "<bos>x<eos>", "naïve 👩‍🚀 e\u0301\n\t", "nul \0 end "]
+)
 def test_texts_come_back_to_the_byte(tiny_llama, text):
     ids = tiny_llama.encode(text)
     assert tiny_llama.decode(ids) == tiny_llama.decode(torch.tensor(ids, dtype=torch.int64)) == text
 
 
 def test_no_special_token_is_added(tiny_llama, byte_tokenizer):
-    byte_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<bos> $A", special_tokens=[("<bos>", 256)])
+    byte_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        "<bos> $A", special_tokens=[("<bos>", 256)]
+    )
     lm = FrozenLM(tiny_llama.model, byte_tokenizer)
     assert byte_tokenizer("ab")["input_ids"][0] == 256
     assert lm.encode("ab") == tiny_llama.encode("ab")
@@ -292,7 +353,11 @@ def test_the_tokenizer_hash_is_of_the_tokenizer_and_not_of_its_last_use(tiny_lla
     used = FrozenLM(tiny_llama.model, byte_tokenizer)
     byte_tokenizer.pad_token = "<eos>"
     byte_tokenizer(["a", "abc"], padding=True, truncation=True, max_length=2)
-    assert FrozenLM(tiny_llama.model, byte_tokenizer).tokenizer_hash == used.tokenizer_hash == tiny_llama.tokenizer_hash
+    assert (
+        FrozenLM(tiny_llama.model, byte_tokenizer).tokenizer_hash
+        == used.tokenizer_hash
+        == tiny_llama.tokenizer_hash
+    )
     byte_tokenizer.add_tokens(["another"])
     assert FrozenLM(tiny_llama.model, byte_tokenizer).tokenizer_hash != used.tokenizer_hash
 
@@ -331,7 +396,8 @@ def slow_surprisal(model, ids, bos, window):
 
 @pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize(
-    ("family", "length"), [("llama", 1), ("llama", 12), ("llama", 13), ("llama", 14), ("llama", 40), ("mamba", 25)]
+    ("family", "length"),
+    [("llama", 1), ("llama", 12), ("llama", 13), ("llama", 14), ("llama", 40), ("mamba", 25)],
 )
 def test_surprisal_is_that_of_the_definition(family, length, bos, request, monkeypatch):
     monkeypatch.setattr(frozen_lm, "SURPRISAL_WINDOW", 12)
@@ -367,7 +433,9 @@ def test_surprisal_of_nothing_and_of_ids_that_are_none(tiny_llama):
 # Refusals
 
 
-@pytest.mark.parametrize("given", ["./models/mine", "/nowhere/at/all", "~/no-such-model", "runs/today/model", "nowhere/"])
+@pytest.mark.parametrize(
+    "given", ["./models/mine", "/nowhere/at/all", "~/no-such-model", "runs/today/model", "nowhere/"]
+)
 def test_a_path_that_is_not_there_is_called_a_path(given):
     assert refusal(given).startswith(f"there is no folder {given!r}: check the path")
 
@@ -376,14 +444,17 @@ def test_a_name_that_could_be_on_the_hub_without_a_network(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     sentence = refusal("someone/no-such-model")
     assert sentence.startswith(
-        "'someone/no-such-model' is neither 'builtin' nor a folder here, and the hub could not be reached"
+        "'someone/no-such-model' is neither 'builtin' nor a folder here, and the hub could not be"
+        " reached"
     )
     assert sentence.endswith("check the name, give a folder, or connect to the network")
 
 
 def test_a_name_that_is_not_on_the_hub(monkeypatch):
     def model_info(*_, **__):
-        raise RepositoryNotFoundError("401 Client Error\n\nlong", response=SimpleNamespace(headers={}, request=None))
+        raise RepositoryNotFoundError(
+            "401 Client Error\n\nlong", response=SimpleNamespace(headers={}, request=None)
+        )
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     assert "the hub shows no model of that name" in refusal("someone/no-such-model")
@@ -401,13 +472,17 @@ def test_a_folder_that_is_no_model(tmp_path, tiny_folder, monkeypatch):
 
 
 def test_a_folder_without_a_tokenizer(tiny_folder, tiny_gpt2, tmp_path):
-    tiny_gpt2.model.save_pretrained(tmp_path / "gpt2")  # for this family transformers makes up a tokenizer of nothing
+    tiny_gpt2.model.save_pretrained(
+        tmp_path / "gpt2"
+    )  # for this family transformers makes up a tokenizer of nothing
     for file in tiny_folder.glob("tokenizer*"):
         file.unlink()
     for folder in (tmp_path / "gpt2", tiny_folder):
         sentence = refusal(folder)
         assert sentence.startswith(f"{str(folder)!r} comes without a tokenizer")
-        assert sentence.endswith("put its tokenizer.json and tokenizer_config.json beside the weights")
+        assert sentence.endswith(
+            "put its tokenizer.json and tokenizer_config.json beside the weights"
+        )
 
 
 def test_a_checkpoint_that_is_damaged_or_incomplete(tiny_llama, tiny_folder, tmp_path):
@@ -436,7 +511,8 @@ def test_a_quantised_checkpoint(tiny_folder):
 def test_other_kinds_of_model(tmp_path, byte_tokenizer):
     bert = random_model(BertForMaskedLM, BertConfig(vocab_size=260, **SMALL))
     t5 = random_model(
-        T5ForConditionalGeneration, T5Config(vocab_size=260, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+        T5ForConditionalGeneration,
+        T5Config(vocab_size=260, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2),
     )
     for name, model in (("bert", bert), ("t5", t5)):
         model.save_pretrained(tmp_path / name)
@@ -456,7 +532,10 @@ def spoil_head(model):
 
 def spoil_ids(model):
     def other_ids(module, arguments, options):
-        return arguments, {key: (value + 1) % 260 if key == "input_ids" else value for key, value in options.items()}
+        return arguments, {
+            key: (value + 1) % 260 if key == "input_ids" else value
+            for key, value in options.items()
+        }
 
     model.register_forward_pre_hook(other_ids, with_kwargs=True)
 
@@ -475,7 +554,9 @@ def spoil_numbers(model):
 
 def spoil_causality(model):
     """A look ahead too faint to be seen in the logits; the gradient shows it."""
-    model.model.norm.register_forward_hook(lambda module, inputs, states: states + 1e-9 * states.mean(1, keepdim=True))
+    model.model.norm.register_forward_hook(
+        lambda module, inputs, states: states + 1e-9 * states.mean(1, keepdim=True)
+    )
 
 
 def spoil_inputs_embeds(model):
@@ -494,7 +575,10 @@ def spoil_inputs_embeds(model):
         (spoil_gradient, "passes no usable gradient to its input vectors"),
         (spoil_numbers, "gives numbers that are not finite in float32"),
         (spoil_causality, "is not causal"),
-        (spoil_inputs_embeds, r"cannot be run on vectors in place of tokens \(inputs_embeds\): only ids here$"),
+        (
+            spoil_inputs_embeds,
+            r"cannot be run on vectors in place of tokens \(inputs_embeds\): only ids here$",
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -505,7 +589,9 @@ def test_a_model_that_does_something_else(tiny_llama, spoil, sentence):
         FrozenLM(model)
 
 
-@pytest.mark.parametrize(("option", "value"), [("dtype", "int8"), ("dtype", torch.int64), ("device", "nonsense")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("dtype", "int8"), ("dtype", torch.int64), ("device", "nonsense")]
+)
 def test_a_dtype_or_device_that_cannot_be_had(tiny_folder, option, value):
     with pytest.raises(UsageError, match=f"^{option} ") as caught:
         FrozenLM.from_pretrained(tiny_folder, **{option: value})

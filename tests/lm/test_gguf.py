@@ -66,26 +66,35 @@ def test_weights_are_the_librarys_own_unpacked_and_rounded_to_16_bits(tmp_path, 
     lm = FrozenLM.from_pretrained(write_gguf(tmp_path / "tiny.gguf", kind=kind), dtype="float32")
     stored = torch.float16 if kind == "F16" else torch.bfloat16
     numbers = gguf.GGMLQuantizationType[kind]
-    for name, ours in [("token_embd", "embed_tokens"), ("blk.1.ffn_down", "layers.1.mlp.down_proj")]:
+    for name, ours in [
+        ("token_embd", "embed_tokens"),
+        ("blk.1.ffn_down", "layers.1.mlp.down_proj"),
+    ]:
         packed = gguf.quantize(gguf_weights(tiny_model())[f"{name}.weight"], numbers)
         expected = torch.from_numpy(gguf.dequantize(packed, numbers)).to(stored).float()
         assert torch.equal(lm.model.model.get_submodule(ours).weight, expected)
 
 
-def test_quantised_weights_count_as_16_bits_with_one_fingerprint_in_any_dtype(tmp_path, monkeypatch):
+def test_quantised_weights_count_as_16_bits_with_one_fingerprint_in_any_dtype(
+    tmp_path, monkeypatch
+):
     file = write_gguf(tmp_path / "tiny.gguf", kind="Q8_0")
     whole, half = (FrozenLM.from_pretrained(file, dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert (whole.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     assert whole.fingerprint == half.fingerprint == half.weights_hash()
     for pays, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("prototokens.lm.frozen_lm.bfloat16_pays", lambda device, pays=pays: pays)
+        monkeypatch.setattr(
+            "prototokens.lm.frozen_lm.bfloat16_pays", lambda device, pays=pays: pays
+        )
         assert FrozenLM.from_pretrained(file).dtype == dtype
 
 
 def test_large_pieces_unpack_to_the_same_bits():
     weights = np.random.default_rng(0).normal(size=(6 * 97, 4096)).astype(np.float32)
     packed, calls = gguf.quantize(weights, Q4), []
-    ours = gguf_model._in_large_pieces(lambda data, kind: calls.append(data.shape) or gguf.dequantize(data, kind))
+    ours = gguf_model._in_large_pieces(
+        lambda data, kind: calls.append(data.shape) or gguf.dequantize(data, kind)
+    )
     assert np.array_equal(ours(packed, Q4), gguf.dequantize(packed, Q4))
     assert calls == [(97, 6 * packed.shape[1])]
 
@@ -122,11 +131,15 @@ def test_the_divisors_of_rotary_frequencies_are_applied(tmp_path):
         "original_max_position_embeddings": 64,
     }
     plain = tiny_model()
-    scaled = LlamaForCausalLM(LlamaConfig(**(plain.config.to_dict() | {"rope_parameters": scaling})))
+    scaled = LlamaForCausalLM(
+        LlamaConfig(**(plain.config.to_dict() | {"rope_parameters": scaling}))
+    )
     scaled.load_state_dict(plain.state_dict())
     divisors = plain.model.rotary_emb.inv_freq / scaled.model.rotary_emb.inv_freq
     assert divisors.max() == 8.0
-    lm = FrozenLM.from_pretrained(write_gguf(tmp_path / "a.gguf", extra=[("rope_freqs.weight", divisors.numpy())]))
+    lm = FrozenLM.from_pretrained(
+        write_gguf(tmp_path / "a.gguf", extra=[("rope_freqs.weight", divisors.numpy())])
+    )
     with torch.no_grad():
         expected, unscaled = scaled.eval()(input_ids=IDS).logits, plain(input_ids=IDS).logits
     torch.testing.assert_close(lm.logits(lm.hidden(lm.embed(IDS))), expected, rtol=1e-5, atol=1e-5)
@@ -138,11 +151,14 @@ def test_the_divisors_of_rotary_frequencies_are_applied(tmp_path):
 
 def test_another_quantisation_is_another_model_and_the_message_says_so(tmp_path):
     made_with, other = (
-        FrozenLM.from_pretrained(write_gguf(tmp_path / f"tiny.{kind}.gguf", kind=kind)) for kind in ("Q8_0", "Q4_0")
+        FrozenLM.from_pretrained(write_gguf(tmp_path / f"tiny.{kind}.gguf", kind=kind))
+        for kind in ("Q8_0", "Q4_0")
     )
     assert made_with.fingerprint != other.fingerprint
     encoded = pt.encode(made_with, "the cat sat")
-    with pytest.raises(FileError, match=r"tiny\.Q8_0\.gguf.*the quantisation of the two GGUF files may differ"):
+    with pytest.raises(
+        FileError, match=r"tiny\.Q8_0\.gguf.*the quantisation of the two GGUF files may differ"
+    ):
         pt.decode(other, encoded)
 
 
@@ -172,19 +188,40 @@ def test_a_missing_extra_is_named(file, monkeypatch, module):
 
     real = extras.import_module
     monkeypatch.setattr(extras, "import_module", missing)
-    with pytest.raises(MissingExtraError, match=rf"needs {module}, .* pip install 'prototokens\[gguf\]'"):
+    with pytest.raises(
+        MissingExtraError, match=rf"needs {module}, .* pip install 'prototokens\[gguf\]'"
+    ):
         FrozenLM.from_pretrained(file)
 
 
 def test_other_content_behind_the_name(tmp_path):
     for content in (b"", b"GG", b"PK\x03\x04" + bytes(100), b"ggjt" + bytes(100)):
         (tmp_path / "other.gguf").write_bytes(content)
-        assert "is not a GGUF file: it does not begin with the letters GGUF" in refusal(tmp_path / "other.gguf")
+        assert "is not a GGUF file: it does not begin with the letters GGUF" in refusal(
+            tmp_path / "other.gguf"
+        )
 
 
 def test_a_file_cut_short_anywhere(file, tmp_path):
     content, cut = file.read_bytes(), tmp_path / "cut.gguf"
-    for end in [4, 7, 8, 23, 24, 30, 40, 300, 1000, 4000, 5000, 6000, 7000, 8000, len(content) // 2, len(content) - 33]:
+    for end in [
+        4,
+        7,
+        8,
+        23,
+        24,
+        30,
+        40,
+        300,
+        1000,
+        4000,
+        5000,
+        6000,
+        7000,
+        8000,
+        len(content) // 2,
+        len(content) - 33,
+    ]:
         cut.write_bytes(content[:end])
         assert "cut short" in refusal(cut), end
 
@@ -211,8 +248,14 @@ BAD_HEADERS = {
     "big-endian": (head(version=3 << 24), "states version"),
     "tensors": (head(tensors=2**63), "announces 9223372036854775808 tensors"),
     "keys": (head(keys=2**40), "announces 0 tensors and 1099511627776 keys"),
-    "key length": (head(keys=1, rest=struct.pack("<Q", 2**62)), "has a text of 4611686018427387904 bytes"),
-    "text length": (head(keys=1, rest=string(b"a") + struct.pack("<IQ", 8, 2**40)), "has a text of"),
+    "key length": (
+        head(keys=1, rest=struct.pack("<Q", 2**62)),
+        "has a text of 4611686018427387904 bytes",
+    ),
+    "text length": (
+        head(keys=1, rest=string(b"a") + struct.pack("<IQ", 8, 2**40)),
+        "has a text of",
+    ),
     "text beyond": (head(keys=1, rest=string(b"a") + struct.pack("<IQ", 8, 1000)), "cut short"),
     "kind": (head(keys=1, rest=string(b"a") + struct.pack("<IQ", 77, 1)), "of an unknown kind, 77"),
     "array in array": (head(keys=1, rest=array(b"a", 9, 1)), "items of an unknown kind, 9"),
@@ -221,8 +264,14 @@ BAD_HEADERS = {
     "scores": (head(keys=1, rest=array(b"tokenizer.ggml.scores", 6, 1_900_000)), "cut short"),
     "tokens beyond": (head(keys=1, rest=array(TOKENS, 8, 1_900_000, string(b"a"))), "cut short"),
     "token": (head(keys=1, rest=array(TOKENS, 8, 1, struct.pack("<Q", 2**40))), "an item of"),
-    "long tokens": (head(keys=1, rest=array(TOKENS, 8, 2000, string(b"a" * 1000) * 2000)), "too long on the whole"),
-    "no UTF-8": (head(keys=1, rest=string(b"a") + struct.pack("<I", 8) + string(b"\xff")), "is not UTF-8"),
+    "long tokens": (
+        head(keys=1, rest=array(TOKENS, 8, 2000, string(b"a" * 1000) * 2000)),
+        "too long on the whole",
+    ),
+    "no UTF-8": (
+        head(keys=1, rest=string(b"a") + struct.pack("<I", 8) + string(b"\xff")),
+        "is not UTF-8",
+    ),
     "twice": (head(keys=2, rest=number(b"a") * 2), "'a' is there twice"),
     "no architecture": (head(), "does not state its architecture"),
 }
@@ -244,19 +293,53 @@ def test_a_file_without_a_tokenizer(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        pytest.param({"architecture": "quipu"}, "architecture 'quipu', which transformers does not read", id="unknown"),
+        pytest.param(
+            {"architecture": "quipu"},
+            "architecture 'quipu', which transformers does not read",
+            id="unknown",
+        ),
         pytest.param({"architecture": "../llama"}, "does not state its architecture", id="no name"),
-        pytest.param({"keys": {"add_bos_token_id": 260}}, "bos_token_id is 260, and there are 260 tokens", id="bos"),
-        pytest.param({"keys": {"add_block_count": 2**31}}, "announces 2147483648 layers", id="layers"),
-        pytest.param({"keys": {"add_block_count": 3}}, "is incomplete: it announces", id="one layer too many"),
-        pytest.param({"keys": {"add_vocab_size": 2**31}}, "is incomplete: it announces", id="vocabulary"),
-        pytest.param({"keys": {"add_embedding_length": 2**30}}, "is incomplete: it announces", id="width"),
-        pytest.param({"keys": {"add_head_count": 0}}, "does not read from this file", id="no heads"),
-        pytest.param({"keys": {"add_feed_forward_length": 32}}, "could not be loaded", id="other shapes"),
-        pytest.param({"leave_out": ["blk.1.ffn_up.weight"]}, "is incomplete: it announces", id="a weight too few"),
-        pytest.param({"keys": {"add_rope_scaling_type": gguf.RopeScalingType.YARN}}, "'yarn'", id="scaled positions"),
-        pytest.param({"extra": [("rope_freqs.weight", np.ones(7, np.float32))]}, "not known here", id="divisors"),
-        pytest.param({"keys": {"add_tokenizer_model": "bert"}}, "the tokenizer in", id="kind of tokenizer"),
+        pytest.param(
+            {"keys": {"add_bos_token_id": 260}},
+            "bos_token_id is 260, and there are 260 tokens",
+            id="bos",
+        ),
+        pytest.param(
+            {"keys": {"add_block_count": 2**31}}, "announces 2147483648 layers", id="layers"
+        ),
+        pytest.param(
+            {"keys": {"add_block_count": 3}}, "is incomplete: it announces", id="one layer too many"
+        ),
+        pytest.param(
+            {"keys": {"add_vocab_size": 2**31}}, "is incomplete: it announces", id="vocabulary"
+        ),
+        pytest.param(
+            {"keys": {"add_embedding_length": 2**30}}, "is incomplete: it announces", id="width"
+        ),
+        pytest.param(
+            {"keys": {"add_head_count": 0}}, "does not read from this file", id="no heads"
+        ),
+        pytest.param(
+            {"keys": {"add_feed_forward_length": 32}}, "could not be loaded", id="other shapes"
+        ),
+        pytest.param(
+            {"leave_out": ["blk.1.ffn_up.weight"]},
+            "is incomplete: it announces",
+            id="a weight too few",
+        ),
+        pytest.param(
+            {"keys": {"add_rope_scaling_type": gguf.RopeScalingType.YARN}},
+            "'yarn'",
+            id="scaled positions",
+        ),
+        pytest.param(
+            {"extra": [("rope_freqs.weight", np.ones(7, np.float32))]},
+            "not known here",
+            id="divisors",
+        ),
+        pytest.param(
+            {"keys": {"add_tokenizer_model": "bert"}}, "the tokenizer in", id="kind of tokenizer"
+        ),
     ],
 )
 def test_sound_files_that_are_no_usable_model(tmp_path, options, words):
@@ -265,12 +348,18 @@ def test_sound_files_that_are_no_usable_model(tmp_path, options, words):
 
 def test_one_part_of_several(tmp_path):
     count = {"split.count": (3, gguf.GGUFValueType.UINT16)}
-    assert "is one of 3 parts of a model" in refusal(write_gguf(tmp_path / "part.gguf", raw_keys=count))
+    assert "is one of 3 parts of a model" in refusal(
+        write_gguf(tmp_path / "part.gguf", raw_keys=count)
+    )
 
 
 def test_tensors_that_overlap(tmp_path):
-    content = bytearray(write_gguf(tmp_path / "overlap.gguf", extra=[("one", np.ones(64, np.float32))]).read_bytes())
-    at = content.rindex(struct.pack("<Q", 3) + b"one") + 11  # of its dimensions, size, kind and offset
+    content = bytearray(
+        write_gguf(tmp_path / "overlap.gguf", extra=[("one", np.ones(64, np.float32))]).read_bytes()
+    )
+    at = (
+        content.rindex(struct.pack("<Q", 3) + b"one") + 11
+    )  # of its dimensions, size, kind and offset
     struct.pack_into("<QIQ", content, at + 4, 260 * 32, 0, 0)
     (tmp_path / "overlap.gguf").write_bytes(content)
     assert "its tensors overlap" in refusal(tmp_path / "overlap.gguf")

@@ -73,14 +73,22 @@ def test_rows_behind_different_prefixes_are_decoded_side_by_side(tiny_llama):
 
 def test_a_model_with_a_state_in_place_of_keys_is_fed_its_prefix():
     torch.manual_seed(0)
-    sizes = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "intermediate_size": 64}
+    sizes = {
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "state_size": 4,
+        "intermediate_size": 64,
+    }
     ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     lm = pt.FrozenLM(AutoModelForCausalLM.from_config(FalconMambaConfig(**sizes, **ends)))
     inputs = inputs_of(lm)
     torch.testing.assert_close(lm.hidden(inputs, PREFIX), fed(lm._body, lm.embed, inputs, PREFIX))
 
 
-def test_auto_is_nothing_without_a_bos_token_and_where_the_first_position_responds(without_bos, builtin):
+def test_auto_is_nothing_without_a_bos_token_and_where_the_first_position_responds(
+    without_bos, builtin
+):
     assert without_bos.bos is None
     assert without_bos.prefix_ids("auto") == ()
     assert builtin.bos is not None
@@ -100,7 +108,9 @@ def test_the_published_recipe_has_no_prefix_unless_one_is_named(builtin, monkeyp
     recipe = pt.Recipe.named("paper", steps=1)
     assert pt.fit(builtin, "a", recipe=recipe).layout.prefix == ()
     assert pt.fit(builtin, "a", recipe=recipe, prefix="bos").layout.prefix == (builtin.bos,)
-    assert pt.fit(builtin, "a", recipe=pt.Recipe.named("fast", steps=1)).layout.prefix == (builtin.bos,)
+    assert pt.fit(builtin, "a", recipe=pt.Recipe.named("fast", steps=1)).layout.prefix == (
+        builtin.bos,
+    )
     monkeypatch.undo()
 
 

@@ -1,4 +1,7 @@
-"""How a model answers to fixed vectors: the same in every dtype, another where its code takes vectors otherwise."""
+"""How a model answers to fixed vectors.
+
+The same in every dtype, another where its code takes vectors otherwise.
+"""
 
 import copy
 import math
@@ -17,13 +20,20 @@ def test_the_dtype_hardly_moves_it(any_lm):
 
 
 def test_a_factor_on_the_vectors_moves_it_far(tiny_gemma2):
-    """The convention before transformers 5.4: the body multiplies by the square root of the width."""
+    """The convention before transformers 5.4.
+
+    The body multiplies by the square root of the width.
+    """
     table = tiny_gemma2.model.get_input_embeddings().weight
     factor = math.sqrt(tiny_gemma2.d_model)
-    assert differ(tiny_gemma2.response, respond(lambda vectors: tiny_gemma2.hidden(factor * vectors), table))
+    assert differ(
+        tiny_gemma2.response, respond(lambda vectors: tiny_gemma2.hidden(factor * vectors), table)
+    )
 
 
-@pytest.mark.parametrize("other", [[1.0, 0.0], [1.0, 0.0, math.nan], [1.0, TOLERANCE * 1.1, 0.0], [0.0, 0.0, 0.0]])
+@pytest.mark.parametrize(
+    "other", [[1.0, 0.0], [1.0, 0.0, math.nan], [1.0, TOLERANCE * 1.1, 0.0], [0.0, 0.0, 0.0]]
+)
 def test_what_differs(other):
     assert differ([1.0, 0.0, 0.0], other)
     assert differ(other, [1.0, 0.0, 0.0])

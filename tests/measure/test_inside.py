@@ -33,7 +33,9 @@ def test_attention_adds_up_and_looks_back_alone(lm):
     shares = inside.attention(lm, chunk)
     assert shares.shape == (2, lm.model.config.num_attention_heads, 7, 3)
     close(shares.sum(-1), torch.ones(shares.shape[:-1]))
-    close(shares[:, :, 0, 0], torch.ones(shares.shape[:2]))  # the first position has e alone to look at
+    close(
+        shares[:, :, 0, 0], torch.ones(shares.shape[:2])
+    )  # the first position has e alone to look at
     assert float(shares[:, :, 1, 2].abs().max()) == 0  # the second has not seen m_2 yet
     weights = inside.attention_weights(lm, chunk.protos[chunk.layout.index(7)])
     close(shares[..., 1], weights[..., [1, 3, 5]].sum(-1))
@@ -44,10 +46,16 @@ def test_attention_of_a_llama_by_hand(tiny_llama):
     lm, chunk = tiny_llama, held(tiny_llama)
     block = lm.model.model.layers[0]
     inputs = chunk.protos[chunk.layout.index(7)].double()
-    states = inputs * (inputs.square().mean(-1, keepdim=True) + lm.model.config.rms_norm_eps).rsqrt()
+    states = (
+        inputs * (inputs.square().mean(-1, keepdim=True) + lm.model.config.rms_norm_eps).rsqrt()
+    )
     states = states * block.input_layernorm.weight.double()
     query = (states @ block.self_attn.q_proj.weight.double().T).view(7, 4, 8)
-    key = (states @ block.self_attn.k_proj.weight.double().T).view(7, 2, 8).repeat_interleave(2, dim=1)
+    key = (
+        (states @ block.self_attn.k_proj.weight.double().T)
+        .view(7, 2, 8)
+        .repeat_interleave(2, dim=1)
+    )
     angles = torch.arange(7)[:, None] * 10000.0 ** -(torch.arange(0, 8, 2) / 8.0)
 
     def turned(vectors):
@@ -84,7 +92,9 @@ def test_the_lens_of_a_llama_by_hand(tiny_llama):
         assert lens.ids[depth].tolist() == logits.argmax(-1).tolist()
         close(lens.nats[depth], -logits.log_softmax(-1)[torch.arange(7), target])
         order = logits.argsort(-1, descending=True).tolist()
-        assert lens.rank[depth].tolist() == [row.index(token) for row, token in zip(order, target.tolist(), strict=True)]
+        assert lens.rank[depth].tolist() == [
+            row.index(token) for row, token in zip(order, target.tolist(), strict=True)
+        ]
 
 
 def test_the_depth_at_which_a_token_appears():
@@ -98,7 +108,9 @@ def test_knocked_out_from_the_first_block_on_nothing_depends_on_e(lm):
     one, two = inside.knockout(lm, chunk), inside.knockout(lm, other)
     assert one.ids.shape == (3, 7)
     assert one.ids[0, 1:].tolist() == two.ids[0, 1:].tolist()
-    assert inside.knockout(lm, chunk, vector=1).ids[0, 0] == one.ids[2, 0]  # e's own position sees e alone, whatever is hidden
+    assert (
+        inside.knockout(lm, chunk, vector=1).ids[0, 0] == one.ids[2, 0]
+    )  # e's own position sees e alone, whatever is hidden
 
 
 def test_an_untouched_row_is_what_is_decoded(lm):
@@ -110,7 +122,10 @@ def test_an_untouched_row_is_what_is_decoded(lm):
 
 
 def test_a_block_that_does_not_see_e_does_not_feel_it(tiny_neox):
-    """Between: e's state before the second block is replaced; where the second block does not see it, no other output moves."""
+    """Between: e's state before the second block is replaced.
+
+    Where the second block does not see it, no other output moves.
+    """
     lm, chunk = tiny_neox, held(tiny_neox)
     inputs = chunk.protos[chunk.layout.index(7)]
     keys = chunk.layout.index(7) == 0

@@ -47,11 +47,14 @@ def test_capacity_takes_the_best_text_for_tokens_and_the_mean_for_nats():
 def test_gains():
     target = torch.tensor([5, 6, 7, 8])
     assert metrics.token_gain(torch.tensor([5, 6, 7, 0]), torch.tensor([5, 0, 0, 0]), target) == 2
-    assert metrics.information_gain(torch.tensor([3.0, 4.0]), torch.tensor([0.5, 0.25])) == pytest.approx(6.25)
+    assert metrics.information_gain(
+        torch.tensor([3.0, 4.0]), torch.tensor([0.5, 0.25])
+    ) == pytest.approx(6.25)
 
 
 def test_bits_and_bound_agree_with_published_figures():
-    # Llama-3.2-1B, random words, m not shared: 1551.3 nats in two vectors of 2048 numbers is 0.55 bits a number.
+    # Llama-3.2-1B, random words, m not shared: 1551.3 nats in two vectors of 2048 numbers is 0.55
+    # bits a number.
     assert metrics.bits_per_float(1551.3, 2 * 2048) == pytest.approx(0.546, abs=1e-3)
     # A vocabulary of 2^16 and 16 bits: a number holds a token.
     assert metrics.bound(2048, 16, 1 << 16) == 2048
@@ -102,7 +105,9 @@ def test_bootstrap_of_any_statistic_and_of_one_value():
 
 def test_means_drawn_at_once_are_those_drawn_one_by_one():
     values = [random.Random(1).gauss(0, 1) for _ in range(9)]
-    assert metrics.bootstrap(values) == pytest.approx(metrics.bootstrap(values, lambda sample: float(np.mean(sample))))
+    assert metrics.bootstrap(values) == pytest.approx(
+        metrics.bootstrap(values, lambda sample: float(np.mean(sample)))
+    )
     assert metrics.bootstrap([0.25]) == (0.25, 0.25, 0.25)
 
 
@@ -141,7 +146,9 @@ def test_clopper_pearson_covers_at_least_as_often_as_it_says():
     draw = random.Random(0)
     for share in (0.02, 0.5, 0.9):
         counts = [sum(draw.random() < share for _ in range(12)) for _ in range(300)]
-        covered = sum(one.low <= share <= one.high for one in (metrics.clopper_pearson(n, 12) for n in counts))
+        covered = sum(
+            one.low <= share <= one.high for one in (metrics.clopper_pearson(n, 12) for n in counts)
+        )
         assert covered / 300 >= 0.93
 
 

@@ -50,9 +50,17 @@ def chrf_slowly(reference, text, order=6, beta=2):
         if not wanted or not got:
             continue
         both = sum(min(count, wanted.get(gram, 0)) for gram, count in got.items())
-        precision, recall, orders = precision + both / sum(got.values()), recall + both / sum(wanted.values()), orders + 1
+        precision, recall, orders = (
+            precision + both / sum(got.values()),
+            recall + both / sum(wanted.values()),
+            orders + 1,
+        )
     precision, recall = precision / orders, recall / orders
-    return 100 * (1 + beta**2) * precision * recall / (beta**2 * precision + recall) if precision + recall else 0.0
+    return (
+        100 * (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
+        if precision + recall
+        else 0.0
+    )
 
 
 def some_texts(seed):
@@ -67,8 +75,14 @@ def test_scores_against_slow_references(seed):
     reference, text = some_texts(seed)
     found = quality.scores(reference, text)
     assert found.cer == pytest.approx(edits(reference, text) / len(reference), abs=1e-12)
-    shared, a, b = common(reference.split(), text.split()), len(reference.split()), len(text.split())
-    assert found.rouge_l == pytest.approx(2 * (shared / a) * (shared / b) / (shared / a + shared / b), abs=1e-12)
+    shared, a, b = (
+        common(reference.split(), text.split()),
+        len(reference.split()),
+        len(text.split()),
+    )
+    assert found.rouge_l == pytest.approx(
+        2 * (shared / a) * (shared / b) / (shared / a + shared / b), abs=1e-12
+    )
     assert found.chrf == pytest.approx(chrf_slowly(reference, text), abs=1e-6)
 
 
@@ -100,10 +114,16 @@ def test_semantic_similarity_is_the_cosine():
 def test_errors_by_kind_of_token():
     wrong = torch.tensor([True, False, True, True, False])
     bins = quality.error_bins([0.5, 1.0, 2.0, 4.0, 9.0], wrong, [0, 1, 4, 8])
-    assert [(one.tokens, one.wrong) for one in bins] == [(1, 1), (2, 1), (1, 1)]  # 9 is outside; 4 belongs to the last
+    assert [(one.tokens, one.wrong) for one in bins] == [
+        (1, 1),
+        (2, 1),
+        (1, 1),
+    ]  # 9 is outside; 4 belongs to the last
     assert [one.rate for one in bins] == [1, 0.5, 1]
     assert quality.error_bins([], torch.zeros(0, dtype=torch.bool), [0, 1])[0].rate is None
-    assert quality.error_bins([8.0], torch.tensor([True]), [0, 4, 8])[1].wrong == 1  # the last edge counts
+    assert (
+        quality.error_bins([8.0], torch.tensor([True]), [0, 4, 8])[1].wrong == 1
+    )  # the last edge counts
     with pytest.raises(ValueError, match="ascend"):
         quality.error_bins([1.0], torch.tensor([True]), [1, 1])
     with pytest.raises(ValueError, match="2 values for 1"):

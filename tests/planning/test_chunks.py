@@ -32,12 +32,19 @@ def pieces_of(information, lengths):
 
 
 @settings(max_examples=200, deadline=None)
-@given(information=st.lists(BITS, min_size=1, max_size=200), budget=st.floats(0.5, 300), longest=st.integers(1, 64))
+@given(
+    information=st.lists(BITS, min_size=1, max_size=200),
+    budget=st.floats(0.5, 300),
+    longest=st.integers(1, 64),
+)
 def test_pieces_hold_the_whole_text_within_both_limits(information, budget, longest):
     lengths = _cut(information, budget, longest)
     assert sum(lengths) == len(information)
     assert all(1 <= length <= longest for length in lengths)
-    assert all(sum(piece) <= budget * (1 + 1e-9) or len(piece) == 1 for piece in pieces_of(information, lengths))
+    assert all(
+        sum(piece) <= budget * (1 + 1e-9) or len(piece) == 1
+        for piece in pieces_of(information, lengths)
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -83,7 +90,10 @@ def test_a_token_of_more_information_than_a_piece_may_hold(place):
 
 @pytest.fixture
 def curve(monkeypatch):
-    """A curve of round numbers, whatever the package ships: steps = 10 (tokens a vector) ** (1 + 2 bits a number)."""
+    """A curve of round numbers, whatever the package ships.
+
+    Steps = 10 (tokens a vector) ** (1 + 2 bits a number).
+    """
     curve = Curve({"constant": math.log(10), "density": 1.0, "crowding": 2.0}, 0.1, 0.5, {})
     monkeypatch.setattr(Curve, "of", staticmethod(lambda recipe: curve))
     return curve
@@ -116,7 +126,10 @@ def test_a_plan_for_a_model(tiny_llama, count, options):
     information = (tiny_llama.surprisal(ids).double() / math.log(2)).tolist()
     assert plan.bits == pytest.approx(sum(information))
     most = max(LOADS) * plan.layout.vectors * tiny_llama.d_model
-    assert all(sum(piece) <= most + 1e-6 or len(piece) == 1 for piece in pieces_of(information, plan.lengths))
+    assert all(
+        sum(piece) <= most + 1e-6 or len(piece) == 1
+        for piece in pieces_of(information, plan.lengths)
+    )
     assert 0 <= plan.forecast.exact <= 1
     assert plan.forecast.steps <= Recipe.named(options.get("recipe", "fast")).steps
     assert plan.forecast.row_steps >= len(plan.lengths)
@@ -132,14 +145,20 @@ def even(lm, monkeypatch, bits):
     monkeypatch.setattr(lm, "surprisal", lambda ids: torch.full(ids.shape, bits * math.log(2)))
 
 
-@pytest.mark.parametrize(("count", "bits"), [(3, 5.0), (12, 0.3), (40, 1.0), (120, 2.0), (128, 8.0)])
-def test_auto_is_never_dearer_than_a_number_that_it_chooses_from(tiny_llama, monkeypatch, curve, count, bits):
+@pytest.mark.parametrize(
+    ("count", "bits"), [(3, 5.0), (12, 0.3), (40, 1.0), (120, 2.0), (128, 8.0)]
+)
+def test_auto_is_never_dearer_than_a_number_that_it_chooses_from(
+    tiny_llama, monkeypatch, curve, count, bits
+):
     even(tiny_llama, monkeypatch, bits)
     ids = ids_of(tiny_llama, count)
     chosen = plan_chunks(tiny_llama, ids, vectors="auto")
     others = [plan_chunks(tiny_llama, ids, vectors=count) for count in VECTORS]
     assert [other.layout.vectors for other in others] == list(VECTORS)
-    assert price_of(tiny_llama, chosen) == pytest.approx(min(price_of(tiny_llama, other) for other in others))
+    assert price_of(tiny_llama, chosen) == pytest.approx(
+        min(price_of(tiny_llama, other) for other in others)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 5, 16, 40, 80])
@@ -148,7 +167,10 @@ def test_the_cut_is_no_dearer_than_one_by_hand(tiny_llama, monkeypatch, curve, l
     even(tiny_llama, monkeypatch, 2.0)
     ids = ids_of(tiny_llama, 80)
     by_hand = plan_chunks(tiny_llama, ids, vectors=5, length=length)
-    assert price_of(tiny_llama, plan_chunks(tiny_llama, ids, vectors=5)) <= price_of(tiny_llama, by_hand) * 1.1
+    assert (
+        price_of(tiny_llama, plan_chunks(tiny_llama, ids, vectors=5))
+        <= price_of(tiny_llama, by_hand) * 1.1
+    )
 
 
 def test_a_text_of_more_information_is_cut_shorter(tiny_llama, monkeypatch, curve):
@@ -162,7 +184,9 @@ def test_a_text_of_more_information_is_cut_shorter(tiny_llama, monkeypatch, curv
 def test_a_short_budget_of_steps_makes_short_chunks(tiny_llama, monkeypatch, curve):
     even(tiny_llama, monkeypatch, 2.0)
     ids = ids_of(tiny_llama, 100)
-    long, short = (plan_chunks(tiny_llama, ids, "tiled:4", recipe=Recipe(steps=steps)) for steps in (2000, 20))
+    long, short = (
+        plan_chunks(tiny_llama, ids, "tiled:4", recipe=Recipe(steps=steps)) for steps in (2000, 20)
+    )
     assert max(short.lengths) < max(long.lengths)
     assert short.forecast.exact > 0.5
 
@@ -179,11 +203,18 @@ def test_a_plans_forecast_is_that_of_its_chunks(tiny_llama, curve):
 
 
 def test_halves_and_their_halves_are_counted(tiny_llama, monkeypatch):
-    """A model that holds a token a vector and no more: eight tokens in two vectors end as four pieces, after three tries."""
-    wall = Curve({"constant": 0.0, "density": 40.0, "crowding": 0.0}, 0.1, 0.5, {tiny_llama.fingerprint: 0.0})
+    """A model that holds a token a vector and no more.
+
+    Eight tokens in two vectors end as four pieces, after three tries.
+    """
+    wall = Curve(
+        {"constant": 0.0, "density": 40.0, "crowding": 0.0}, 0.1, 0.5, {tiny_llama.fingerprint: 0.0}
+    )
     monkeypatch.setattr(Curve, "of", staticmethod(lambda recipe: wall))
     even(tiny_llama, monkeypatch, 1.0)
-    told = plan_chunks(tiny_llama, ids_of(tiny_llama, 8), "paper", length=8, recipe=Recipe(steps=50)).forecast
+    told = plan_chunks(
+        tiny_llama, ids_of(tiny_llama, 8), "paper", length=8, recipe=Recipe(steps=50)
+    ).forecast
     assert told.exact == pytest.approx(0.0)
     assert told.chunks == pytest.approx(4.0)
     assert told.row_steps == pytest.approx(51 + 2 * 51 + 4 * 2, rel=0.02)
@@ -191,7 +222,10 @@ def test_halves_and_their_halves_are_counted(tiny_llama, monkeypatch):
 
 
 def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypatch, curve):
-    """Tokens that tell little behind others, and a bit more at the head of a stretch: the more chunks, the more bits."""
+    """Tokens that tell little behind others, and a bit more at the head of a stretch.
+
+    The more chunks, the more bits.
+    """
 
     def surprisal(ids):
         bits = torch.ones(ids.shape)
@@ -202,7 +236,9 @@ def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypat
     monkeypatch.setattr(tiny_llama, "surprisal", surprisal)
     charged = plan_chunks(tiny_llama, ids, "tiled:4", length=40)
     monkeypatch.setattr(
-        tiny_llama, "surprisal", lambda ids: surprisal(ids) if len(ids) == 120 else torch.ones(ids.shape) * math.log(2)
+        tiny_llama,
+        "surprisal",
+        lambda ids: surprisal(ids) if len(ids) == 120 else torch.ones(ids.shape) * math.log(2),
     )
     free = plan_chunks(tiny_llama, ids, "tiled:4", length=40)
     assert charged.bits == free.bits
@@ -215,7 +251,9 @@ def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypat
     assert free.forecast.steps < charged.forecast.steps
 
 
-def test_the_default_takes_two_vectors_for_a_text_they_hold_with_ease(tiny_llama, monkeypatch, curve):
+def test_the_default_takes_two_vectors_for_a_text_they_hold_with_ease(
+    tiny_llama, monkeypatch, curve
+):
     for bits, name in [(0.1, "keyed:2"), (2.0, "keyed:5")]:
         even(tiny_llama, monkeypatch, bits)
         plan = plan_chunks(tiny_llama, ids_of(tiny_llama, 10))
@@ -230,7 +268,9 @@ def test_an_empty_text_is_refused(tiny_llama):
 
 def test_vectors_that_cannot_be_meant(tiny_llama):
     for vectors in (0, -1, 1025):
-        with pytest.raises(UsageError, match="vectors of a chunk are 'auto' or a number from 1 to 1024"):
+        with pytest.raises(
+            UsageError, match="vectors of a chunk are 'auto' or a number from 1 to 1024"
+        ):
             plan_chunks(tiny_llama, [1] * 4, vectors=vectors)
     for vectors in (2, "auto"):
         with pytest.raises(UsageError, match="layout 'tiled:4' has 5 vectors a chunk"):
@@ -260,15 +300,32 @@ def test_lengths_that_are_given(tiny_llama, tiny_mamba):
 
 def test_a_plan_in_words():
     layout = Layout.named("tiled:4")
-    assert ChunkPlan(layout, [5], None).describe() == "1 chunk of 5 tokens, 5 vectors each, layout tiled:4"
+    assert (
+        ChunkPlan(layout, [5], None).describe()
+        == "1 chunk of 5 tokens, 5 vectors each, layout tiled:4"
+    )
     told = ChunkPlan(layout, [5, 3], 16.0).describe()
     assert ChunkPlan(layout, [5, 3], 16.0).forecast is None
     assert told == "2 chunks of 3-5 tokens, 5 vectors each, layout tiled:4 (2.0 bits a token)"
 
 
 def test_an_outlook_in_words():
-    outlook = Outlook(exact=0.987, steps=106.4, chunks=9.0, row_steps=1234.0, position_steps=9999.0, measured=True)
-    assert outlook.describe() == "forecast: 106 steps a chunk, 99% of the chunks exact as they are cut"
+    outlook = Outlook(
+        exact=0.987, steps=106.4, chunks=9.0, row_steps=1234.0, position_steps=9999.0, measured=True
+    )
+    assert (
+        outlook.describe() == "forecast: 106 steps a chunk, 99% of the chunks exact as they are cut"
+    )
     assert outlook.describe(10.0).endswith(", 2:03 at the pace of this machine")
-    assert outlook._replace(measured=False).describe().startswith("forecast from other models: 106 steps")
-    assert [clock(seconds) for seconds in (0.4, 59.6, 3599.4, 3600, 7325)] == ["0:00", "1:00", "59:59", "1:00:00", "2:02:05"]
+    assert (
+        outlook._replace(measured=False)
+        .describe()
+        .startswith("forecast from other models: 106 steps")
+    )
+    assert [clock(seconds) for seconds in (0.4, 59.6, 3599.4, 3600, 7325)] == [
+        "0:00",
+        "1:00",
+        "59:59",
+        "1:00:00",
+        "2:02:05",
+    ]

@@ -42,7 +42,9 @@ def draw_steps(expect, bits, tokens, vectors, count=200_000):
     return np.exp(mu + SPREAD * np.log(uniform / (1 - uniform)))
 
 
-@pytest.mark.parametrize(("bits", "tokens", "vectors"), [(30.0, 12, 2), (60.0, 24, 2), (90.0, 40, 5), (128.0, 33, 2)])
+@pytest.mark.parametrize(
+    ("bits", "tokens", "vectors"), [(30.0, 12, 2), (60.0, 24, 2), (90.0, 40, 5), (128.0, 33, 2)]
+)
 @pytest.mark.parametrize("steps", [30, 200, 2000])
 def test_forecasts_are_those_of_the_law(bits, tokens, vectors, steps):
     """Against draws: share within the budget, median of those, mean of what is spent."""
@@ -58,9 +60,13 @@ def test_forecasts_are_those_of_the_law(bits, tokens, vectors, steps):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    bits=st.floats(0, 1e5), tokens=st.integers(1, 4096), vectors=st.integers(2, 1025), steps=st.integers(0, 5000),
-    restarts=st.integers(0, 3), fingerprint=st.sampled_from(["known", "new"]),
-)  # fmt: skip
+    bits=st.floats(0, 1e5),
+    tokens=st.integers(1, 4096),
+    vectors=st.integers(2, 1025),
+    steps=st.integers(0, 5000),
+    restarts=st.integers(0, 3),
+    fingerprint=st.sampled_from(["known", "new"]),
+)
 def test_forecasts_are_numbers_that_can_be(bits, tokens, vectors, steps, restarts, fingerprint):
     expect = forecaster(fingerprint, steps=steps, restarts=restarts)
     told = expect.rows(doubles(bits), doubles(tokens), tiled(vectors - 1))
@@ -84,15 +90,23 @@ def test_more_bits_and_more_tokens_cost_more_and_more_vectors_less():
 
 
 def test_neighbours_that_change_cost_less_and_only_where_they_do():
-    alike, changing = (forecaster(steps=2000).rows(doubles(9, 90), doubles(3, 40), kind(4)) for kind in (tiled, mixed))
-    assert float(changing.steps[0]) == pytest.approx(float(alike.steps[0]))  # three tokens: both are e m_1 m_2
+    alike, changing = (
+        forecaster(steps=2000).rows(doubles(9, 90), doubles(3, 40), kind(4))
+        for kind in (tiled, mixed)
+    )
+    assert float(changing.steps[0]) == pytest.approx(
+        float(alike.steps[0])
+    )  # three tokens: both are e m_1 m_2
     assert float(changing.steps[1]) < 0.8 * float(alike.steps[1])
     assert tiled(4).windows(40) == 5
     assert mixed(4).windows(40) > 30
 
 
 def test_a_restart_is_another_chance():
-    once, twice = (forecaster(steps=330, restarts=restarts).rows(doubles(60), doubles(20), tiled(1)) for restarts in (0, 1))
+    once, twice = (
+        forecaster(steps=330, restarts=restarts).rows(doubles(60), doubles(20), tiled(1))
+        for restarts in (0, 1)
+    )
     assert 0.1 < float(once.exact) < 0.9
     assert float(twice.exact) == pytest.approx(1 - (1 - float(once.exact)) ** 2)
     assert float(twice.row_steps) == pytest.approx(float(once.row_steps) * (2 - float(once.exact)))
@@ -123,7 +137,9 @@ def test_what_is_shipped_says_where_it_comes_from():
     for name in ("fast", "paper"):
         values = _stored()["recipes"][name]
         assert set(values["weights"]) == set(features(doubles(1), doubles(1), tiled(1), 8))
-        assert values["rows"]["count"] == sum(model["rows"] for model in values["models"].values()) > 0
+        assert (
+            values["rows"]["count"] == sum(model["rows"] for model in values["models"].values()) > 0
+        )
         assert all(recipe["name"] == name for recipe in values["rows"]["recipes"])
         assert values["spread"] > 0 < values["between"]
     assert _stored()["recipes"]["fast"]["held_out"]["rank_correlation"] > 0.6
@@ -148,15 +164,35 @@ def made_rows(count, seed=0, offsets=(("a", 0.3), ("b", -0.3)), recipe="fast", b
         density = math.log(length / (repeated + 1))
         layout = mixed(repeated) if draw.random() < 0.5 else tiled(repeated)
         index = layout.index(length).tolist()
-        variety = math.log(max(1.0, len({tuple(index[at : at + 3]) for at in range(length - 2)}) / (repeated + 1)))
-        mu = 2.0 + 1.2 * density - 0.4 * variety + 0.8 * density * nats / math.log(2) / floats + offset
+        variety = math.log(
+            max(1.0, len({tuple(index[at : at + 3]) for at in range(length - 2)}) / (repeated + 1))
+        )
+        mu = (
+            2.0
+            + 1.2 * density
+            - 0.4 * variety
+            + 0.8 * density * nats / math.log(2) / floats
+            + offset
+        )
         steps = math.exp(mu + SPREAD * draw.logistic())
-        rows.append({
-            "model": name, "fingerprint": name, "dtype": "float32", "source": "made", "passage": number // 2, "seed": 0,
-            "layout": layout.name, "length": length, "ids_sha256": str(number),
-            "recipe": {"name": recipe, "steps": budget}, "exact": steps <= budget, "steps": round(min(steps, budget)),
-            "nats": nats, "floats": floats,
-        })  # fmt: skip
+        rows.append(
+            {
+                "model": name,
+                "fingerprint": name,
+                "dtype": "float32",
+                "source": "made",
+                "passage": number // 2,
+                "seed": 0,
+                "layout": layout.name,
+                "length": length,
+                "ids_sha256": str(number),
+                "recipe": {"name": recipe, "steps": budget},
+                "exact": steps <= budget,
+                "steps": round(min(steps, budget)),
+                "nats": nats,
+                "floats": floats,
+            }
+        )
     return rows
 
 
@@ -164,7 +200,9 @@ def test_known_coefficients_are_found_again_also_where_many_rows_ran_out_of_step
     rows = fit_forecast.tensors(made_rows(6000, budget=90))
     assert 0.3 < float(rows.exact.double().mean()) < 0.8
     found = fit_forecast.solve(rows)
-    assert dict(zip(rows.found, found.weights.tolist(), strict=True)) == pytest.approx(WEIGHTS, abs=0.12)
+    assert dict(zip(rows.found, found.weights.tolist(), strict=True)) == pytest.approx(
+        WEIGHTS, abs=0.12
+    )
     assert found.spread == pytest.approx(SPREAD, rel=0.1)
     assert float(found.offsets[0] - found.offsets[1]) == pytest.approx(0.6, abs=0.05)
 
@@ -174,14 +212,18 @@ def test_rank_correlation_against_a_plain_one():
     a, b = draw.integers(0, 9, 60), draw.integers(0, 9, 60)
 
     def rank(values):
-        return [sum(other < value for other in values) + (sum(other == value for other in values) - 1) / 2 for value in values]
+        return [
+            sum(other < value for other in values)
+            + (sum(other == value for other in values) - 1) / 2
+            for value in values
+        ]
 
     expected = np.corrcoef(rank(a), rank(b))[0, 1]
     assert fit_forecast.spearman(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected)
     assert fit_forecast.spearman(torch.ones(5), torch.arange(5)) is None
-    assert fit_forecast.spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0, math.inf, math.inf])) == pytest.approx(
-        0.866, abs=1e-3
-    )
+    assert fit_forecast.spearman(
+        torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0, math.inf, math.inf])
+    ) == pytest.approx(0.866, abs=1e-3)
 
 
 def test_held_out_rows_are_judged_by_the_others_and_chance_is_seen_to_be_chance():
@@ -205,14 +247,21 @@ def test_a_passage_is_on_one_side_only():
 
 def test_the_script_writes_what_the_package_reads(tmp_path, monkeypatch, capsys):
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in made_rows(200) + made_rows(100, recipe="paper") + made_rows(50)))
+    path.write_text(
+        "".join(
+            json.dumps(row) + "\n"
+            for row in made_rows(200) + made_rows(100, recipe="paper") + made_rows(50)
+        )
+    )
     out = tmp_path / "forecast.json"
     monkeypatch.setattr(sys, "argv", ["fit_forecast.py", "--rows", str(path), "--out", str(out)])
     fit_forecast.main()
     made = json.loads(out.read_text())["recipes"]
     assert made["fast"]["rows"]["count"] == 200  # those that are there twice count once
     assert made["paper"]["rows"]["count"] == 100
-    monkeypatch.setattr("prototokens.planning.forecast._stored", lambda: json.loads(out.read_text()))
+    monkeypatch.setattr(
+        "prototokens.planning.forecast._stored", lambda: json.loads(out.read_text())
+    )
     curve = Curve.of(Recipe())
     assert set(curve.offsets) == {"a", "b"}
     assert curve.weights["density"] == pytest.approx(1.2, abs=0.3)
@@ -237,7 +286,10 @@ class Now:
     [
         (Now(0, 10, 100, 10.0), "1:30"),  # 1000 are forecast, 100 took ten seconds
         (Now(5, 10, 500, 50.0), "0:50"),  # as was forecast
-        (Now(5, 10, 1000, 100.0), "0:50"),  # slower: half of the forecast's word, half of what was seen, 1500 in all
+        (
+            Now(5, 10, 1000, 100.0),
+            "0:50",
+        ),  # slower: half of the forecast's word, half of what was seen, 1500 in all
         (Now(0, 10, 5000, 500.0), "0:50"),  # long over it, with none done
         (Now(10, 10, 900, 90.0), "0:00"),
     ],

@@ -44,6 +44,8 @@ def test_frequencies_add_up_and_leave_nothing_out():
 
 
 def test_a_text_takes_its_surprisal(tiny_llama):
-    ids = tiny_llama.encode("Call me Ishmael. Some years ago, never mind how long, I went to sea. " * 5)
+    ids = tiny_llama.encode(
+        "Call me Ishmael. Some years ago, never mind how long, I went to sea. " * 5
+    )
     bits = float(tiny_llama.surprisal(ids).double().sum()) / math.log(2)
     assert bits <= 8 * coded_bytes(tiny_llama, ids) <= bits * 1.001 + 16

@@ -1,4 +1,7 @@
-"""docs/file-format.md, followed to the letter: files are read and written with the standard library and NumPy alone."""
+"""docs/file-format.md, followed to the letter.
+
+Files are read and written with the standard library and NumPy alone.
+"""
 
 import hashlib
 import json
@@ -82,12 +85,21 @@ def read(raw):
 def write(header, tensors, order=("slots", "vectors")):
     """A file's bytes."""
     text = json.dumps({**header, "tensors_sha256": tensors_hash(tensors)})
-    outer = {"__metadata__": {"prototokens": text, "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()}}
+    outer = {
+        "__metadata__": {
+            "prototokens": text,
+            "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        }
+    }
     data = b""
     for name in order:
         raw = tensors[name].astype(KINDS[name][1]).tobytes()
         offsets = [len(data), len(data) + len(raw)]
-        outer[name] = {"dtype": KINDS[name][0], "shape": list(tensors[name].shape), "data_offsets": offsets}
+        outer[name] = {
+            "dtype": KINDS[name][0],
+            "shape": list(tensors[name].shape),
+            "data_offsets": offsets,
+        }
         data += raw
     head = json.dumps(outer).encode("utf-8")
     head += b" " * (-len(head) % 8)
@@ -114,7 +126,9 @@ def leaves(value, before=""):
 @pytest.fixture(scope="module", params=["own vectors", "shared m"])
 def made(request, tiny_llama):
     """A file as the package makes it: (what was encoded, its bytes)."""
-    options = {"layout": "paper", "share": "m"} if request.param == "shared m" else {"layout": "tiled:2"}
+    options = (
+        {"layout": "paper", "share": "m"} if request.param == "shared m" else {"layout": "tiled:2"}
+    )
     recipe = pt.Recipe.named("fast", steps=60)
     encoded = pt.encode(tiny_llama, TEXT, chunk_length=5, recipe=recipe, inexact="keep", **options)
     return encoded, encoded.to_bytes()
@@ -135,7 +149,9 @@ def test_both_hashes_come_out_as_the_page_says(made):
 
 def test_the_headers_keys_are_those_of_the_pages_table_and_of_their_types(made):
     header, table = leaves(json.loads(read(made[1])[0])), table_of_the_page()
-    assert sorted(header) == sorted(table.keys() - THIRD - (SECOND if header["format"] == 1 else set()))
+    assert sorted(header) == sorted(
+        table.keys() - THIRD - (SECOND if header["format"] == 1 else set())
+    )
     wrong = {key: value for key, value in header.items() if not TYPES[table[key]](value)}
     assert not wrong
 
@@ -143,7 +159,9 @@ def test_the_headers_keys_are_those_of_the_pages_table_and_of_their_types(made):
 def test_the_header_is_written_as_the_page_says(made):
     text = read(made[1])[0]
     assert text.isascii()
-    assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    assert text == json.dumps(
+        json.loads(text), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
 
 
 def test_the_values_mean_what_the_page_says(made, tiny_llama):
@@ -151,8 +169,11 @@ def test_the_values_mean_what_the_page_says(made, tiny_llama):
     raw = TEXT.encode("utf-8")
     assert header["format"] == 1
     assert header["text"] == {
-        "sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw), "characters": len(TEXT), "tokens": sum(header["chunks"]),
-    }  # fmt: skip
+        "sha256": hashlib.sha256(raw).hexdigest(),
+        "bytes": len(raw),
+        "characters": len(TEXT),
+        "tokens": sum(header["chunks"]),
+    }
     assert tensors["vectors"].shape[1] == header["model"]["d_model"] == tiny_llama.d_model
     chunks = len(header["chunks"])
     assert tensors["slots"].shape == (chunks, pt.Layout.named(header["layout"]).vectors)
@@ -170,7 +191,9 @@ def test_the_fingerprint_is_the_hash_that_the_page_describes(tiny_llama):
     for name, tensor in sorted(tiny_llama.model.state_dict().items()):
         array = tensor.numpy()
         inner = hashlib.sha256(array.tobytes()).hexdigest()
-        digest.update(f"{name}\t{array.dtype}\t{'x'.join(str(size) for size in array.shape)}\t{inner}\n".encode())
+        digest.update(
+            f"{name}\t{array.dtype}\t{'x'.join(str(size) for size in array.shape)}\t{inner}\n".encode()
+        )
     assert tiny_llama.fingerprint == digest.hexdigest()
 
 
@@ -179,13 +202,22 @@ def test_the_tokenizers_hash_is_the_one_that_the_page_describes(tiny_folder):
     form = json.loads(lm.tokenizer.backend_tokenizer.to_str())
     form.pop("truncation")
     form.pop("padding")
-    assert lm.tokenizer_hash == hashlib.sha256(json.dumps(form, sort_keys=True, ensure_ascii=False).encode("utf-8")).hexdigest()
+    assert (
+        lm.tokenizer_hash
+        == hashlib.sha256(
+            json.dumps(form, sort_keys=True, ensure_ascii=False).encode("utf-8")
+        ).hexdigest()
+    )
 
 
-@pytest.mark.parametrize("order", [("slots", "vectors"), ("vectors", "slots")], ids=["slots first", "vectors first"])
+@pytest.mark.parametrize(
+    "order", [("slots", "vectors"), ("vectors", "slots")], ids=["slots first", "vectors first"]
+)
 def test_a_file_written_by_the_page_is_read_by_the_package(made, order, tmp_path):
     text, _, tensors = read(made[1])
-    (tmp_path / "ours.ptok").write_bytes(write({**json.loads(text), "a_later_key": {"x": 1}}, tensors, order))
+    (tmp_path / "ours.ptok").write_bytes(
+        write({**json.loads(text), "a_later_key": {"x": 1}}, tensors, order)
+    )
     loaded = pt.EncodedText.load(tmp_path / "ours.ptok")
     assert np.array_equal(loaded.vectors.numpy(), tensors["vectors"])
     assert np.array_equal(loaded.slots.numpy(), tensors["slots"])
@@ -208,7 +240,9 @@ def test_the_first_fault_in_the_pages_order_is_the_one_that_is_told(made, tmp_pa
 
     faulty = {**good, "format": 4, "chunks": [*good["chunks"], 1]}
     assert "not a whole .ptok file" in told(write(faulty, bad)[:-1])
-    assert "format 4" in told(write(faulty, bad).replace(b"recipe", b"rezept"))  # its hash is wrong too
+    assert "format 4" in told(
+        write(faulty, bad).replace(b"recipe", b"rezept")
+    )  # its hash is wrong too
     faulty["format"] = 1
     assert "not the one that was saved" in told(write(faulty, bad).replace(b"recipe", b"rezept"))
     assert "lacks what decoding needs" in told(write(faulty, bad))
@@ -217,11 +251,16 @@ def test_the_first_fault_in_the_pages_order_is_the_one_that_is_told(made, tmp_pa
     whole = write(good, bad, order=("slots", "vectors"))
     assert "its vectors are not the ones" in told(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "not finite" in told(whole)
-    assert "names a vector that is not there" in told(write(good, {**bad, "vectors": tensors["vectors"]}))
+    assert "names a vector that is not there" in told(
+        write(good, {**bad, "vectors": tensors["vectors"]})
+    )
 
 
 def numbers_of(raw):
-    """The numbers in unpacked patches, by the page: an iterator, and `raw` beside it for insertions."""
+    """The numbers in unpacked patches, by the page.
+
+    An iterator, and `raw` beside it for insertions.
+    """
     place = 0
 
     def number():
@@ -245,12 +284,21 @@ def test_few_bits_patches_and_edits_are_read_by_the_page(tiny_llama):
     """A file with all that came with format 2, against what the package reads from it."""
     raw = "Call me \xe9Ishmael, some".encode("latin-1")
     encoded = pt.encode(
-        tiny_llama, raw, layout="tiled:2", chunk_length=6, bits=4, inexact="patch", recipe=pt.Recipe.named("fast", steps=16)
+        tiny_llama,
+        raw,
+        layout="tiled:2",
+        chunk_length=6,
+        bits=4,
+        inexact="patch",
+        recipe=pt.Recipe.named("fast", steps=16),
     )
     text, digest, tensors = read(encoded.to_bytes())
     header = json.loads(text)
     assert header["format"] == 2
-    assert (hashlib.sha256(text.encode()).hexdigest(), header["tensors_sha256"]) == (digest, tensors_hash(tensors))
+    assert (hashlib.sha256(text.encode()).hexdigest(), header["tensors_sha256"]) == (
+        digest,
+        tensors_hash(tensors),
+    )
     table = table_of_the_page()
     assert sorted(leaves(header)) == sorted(table.keys() - THIRD)
     assert not {key: value for key, value in leaves(header).items() if not TYPES[table[key]](value)}
@@ -260,10 +308,15 @@ def test_few_bits_patches_and_edits_are_read_by_the_page(tiny_llama):
         size = -(-width * header["model"]["d_model"] // 8)
         part, at = tensors["codes"][at : at + size], at + size
         if width > 8:
-            vectors.append(np.frombuffer(part.tobytes(), {16: "<f2", 32: "<f4"}[width]).astype(np.float32))
+            vectors.append(
+                np.frombuffer(part.tobytes(), {16: "<f2", 32: "<f4"}[width]).astype(np.float32)
+            )
             continue
         flags = [int(byte) >> shift & 1 for byte in part for shift in range(8)]
-        codes = [sum(flags[width * i + j] << j for j in range(width)) for i in range(header["model"]["d_model"])]
+        codes = [
+            sum(flags[width * i + j] << j for j in range(width))
+            for i in range(header["model"]["d_model"])
+        ]
         vectors.append(np.array([2 * code + 1 - 2**width for code in codes], np.float32) * scale)
     assert at == len(tensors["codes"])
     assert np.array_equal(np.array(vectors), encoded.vectors.numpy())
@@ -302,23 +355,37 @@ def test_a_keyed_file_with_a_prefix_is_decoded_by_the_page(tiny_llama):
     encoded = pt.encode(tiny_llama, "Call me", layout="keyed:2", prefix=[7, 3, 9], chunk_length=4)
     text, _, tensors = read(encoded.to_bytes())
     header, table = json.loads(text), table_of_the_page()
-    assert (header["format"], header["layout"], header["keys"], header["prefix"]) == (3, "keyed:2", 1, [7, 3, 9])
+    assert (header["format"], header["layout"], header["keys"], header["prefix"]) == (
+        3,
+        "keyed:2",
+        1,
+        [7, 3, 9],
+    )
     assert sorted(leaves(header)) == sorted(table.keys() - SECOND)
     ids = []
     for slots, length in zip(tensors["slots"], header["chunks"], strict=True):
         rows = [[sign_of_the_page(i, j) for j in range(tiny_llama.d_model)] for i in range(length)]
-        inputs = torch.tensor(rows) * torch.tensor(tensors["vectors"][slots[[i % 2 for i in range(length)]]])
+        inputs = torch.tensor(rows) * torch.tensor(
+            tensors["vectors"][slots[[i % 2 for i in range(length)]]]
+        )
         before = tiny_llama.model.get_input_embeddings()(torch.tensor(header["prefix"]))
-        logits = tiny_llama.model(inputs_embeds=torch.cat([before, inputs])[None]).logits[0, len(before) :]
+        logits = tiny_llama.model(inputs_embeds=torch.cat([before, inputs])[None]).logits[
+            0, len(before) :
+        ]
         ids += logits.argmax(-1).tolist()
     assert tiny_llama.decode(ids) == "Call me"
 
 
 def test_keys_and_prefixes_that_cannot_be_are_refused(tiny_llama, tmp_path):
-    encoded, path = pt.encode(tiny_llama, "Call me", layout="keyed:2", prefix=[7]), tmp_path / "bad.ptok"
+    encoded, path = (
+        pt.encode(tiny_llama, "Call me", layout="keyed:2", prefix=[7]),
+        tmp_path / "bad.ptok",
+    )
 
     def told(**changes):
-        header = {key: value for key, value in {**encoded.header, **changes}.items() if value is not None}
+        header = {
+            key: value for key, value in {**encoded.header, **changes}.items() if value is not None
+        }
         pt.EncodedText(encoded.vectors, encoded.slots, header).save(path)
         with pytest.raises(FileError) as raised:
             pt.EncodedText.load(path).check_model(tiny_llama)

@@ -1,4 +1,7 @@
-"""Whatever goes in comes out, byte for byte: where vectors do not hold it, patches, stored chunks and edits do."""
+"""Whatever goes in comes out, byte for byte.
+
+Where vectors do not hold it, patches, stored chunks and edits do.
+"""
 
 import os
 import random
@@ -23,13 +26,17 @@ from prototokens.ptok.patches import Extras
 from prototokens.ptok.repair import repair
 from prototokens.ptok.source import read_source
 
-EXAMPLES = int(os.environ.get("PROTOTOKENS_EXAMPLES", "40"))  # docs/reliability.md reports a run of 1,000
+EXAMPLES = int(
+    os.environ.get("PROTOTOKENS_EXAMPLES", "40")
+)  # docs/reliability.md reports a run of 1,000
 NOT_TRIED = pt.Recipe(steps=0)  # what no step has fitted: nearly all of it wrong
 
 
 def there_and_back(lm, text, path, **options):
     """What a saved file gives, and the file."""
-    encoded = pt.encode(lm, text, **{"certify": "none", "inexact": "patch", "recipe": NOT_TRIED, **options})
+    encoded = pt.encode(
+        lm, text, **{"certify": "none", "inexact": "patch", "recipe": NOT_TRIED, **options}
+    )
     encoded.save(path)
     loaded = EncodedText.load(path)
     assert loaded.to_bytes() == path.read_bytes()
@@ -51,13 +58,21 @@ def misread(tiny_llama):
     assert all(one.exact for one in solutions)
     ids = tiny_llama.encode(meant)
     return meant, [
-        replace(one, ids=tuple(ids[start : start + 8]), correct=7) for one, start in zip(solutions, (0, 8), strict=True)
+        replace(one, ids=tuple(ids[start : start + 8]), correct=7)
+        for one, start in zip(solutions, (0, 8), strict=True)
     ]
 
 
 @pytest.fixture(scope="module")
 def patched(tiny_llama):
-    encoded = pt.encode(tiny_llama, b"Call me\xff Ishmael.", chunk_length=5, recipe=NOT_TRIED, inexact="patch", certify="none")
+    encoded = pt.encode(
+        tiny_llama,
+        b"Call me\xff Ishmael.",
+        chunk_length=5,
+        recipe=NOT_TRIED,
+        inexact="patch",
+        certify="none",
+    )
     assert encoded.header["stored"]
     return encoded
 
@@ -71,7 +86,13 @@ def test_bytes_that_are_no_text_are_not_given_to_the_model(tiny_llama):
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(st.one_of(st.text(min_size=1), st.binary(min_size=1), st.text("a \n\r\t\0\u0301\u200d\U0001f9d1", min_size=1)))
+@given(
+    st.one_of(
+        st.text(min_size=1),
+        st.binary(min_size=1),
+        st.text("a \n\r\t\0\u0301\u200d\U0001f9d1", min_size=1),
+    )
+)
 @example("<bos>in the text<eos>")
 @example(b"caf\xe9 \xff\xfe\x00 \xf0\x9f")
 @example("half \ud83d and \udc00 half")
@@ -91,7 +112,10 @@ class TestPatches:
     def test_wrong_tokens_are_patched(self, tiny_llama, path, misread):
         text, solutions = misread
         repaired = repair(tiny_llama, solutions, "standard")
-        assert {number: list(patch) for number, patch in repaired.extras.patches.items()} == {0: [6], 1: [6]}
+        assert {number: list(patch) for number, patch in repaired.extras.patches.items()} == {
+            0: [6],
+            1: [6],
+        }
         assert not repaired.extras.stored
         certificate = repaired.certificate
         encoded = EncodedText.of(
@@ -110,7 +134,8 @@ class TestPatches:
         assert loaded.header["patched"] == 2
         assert loaded.header["accuracy"] == 14 / 16
         assert loaded.header["min_margin"] > 0
-        # The places that are patched decode wrong in every way, and are not counted against the vectors.
+        # The places that are patched decode wrong in every way, and are not counted against the
+        # vectors.
         verified = verify_text(tiny_llama, loaded, "standard")
         assert verified.passed
         assert loaded.certified
@@ -126,7 +151,11 @@ class TestPatches:
         assert decoded.matches
         assert loaded.header["stored"]
         assert len(loaded.vectors) == loaded.layout.vectors * (4 - len(loaded.header["stored"]))
-        assert not any(flag for number, flag in enumerate(loaded.header["chunks_exact"]) if number in loaded.header["stored"])
+        assert not any(
+            flag
+            for number, flag in enumerate(loaded.header["chunks_exact"])
+            if number in loaded.header["stored"]
+        )
 
     def test_one_vector_for_all_chunks(self, tiny_llama, path):
         options = {"layout": "paper", "chunk_length": 4, "share": "m", "recipe": pt.Recipe(steps=3)}
@@ -152,7 +181,9 @@ class TestPatches:
         assert encoded.certified
         assert not encoded.extras
         asked = threshold(tiny_llama, "standard")
-        wide = asked._replace(margin=encoded.header["certificate"]["least_margin"] + asked.shift + 0.001)
+        wide = asked._replace(
+            margin=encoded.header["certificate"]["least_margin"] + asked.shift + 0.001
+        )
         monkeypatch.setattr("prototokens.ptok.repair.threshold", lambda *_: wide)
         patched = pt.encode(tiny_llama, "Call me Ishmael.", chunk_length=8, certify="standard")
         assert patched.header["patched"] >= 1
@@ -167,14 +198,18 @@ class TestBytes:
         assert loaded.header["edited"] > 0
 
     def test_a_tokenizer_that_changes_a_text(self, tiny_llama, byte_tokenizer, path):
-        byte_tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])
+        byte_tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Strip()]
+        )
         changing = FrozenLM(tiny_llama.model, byte_tokenizer, name="changing")
         text = "  A cafe\u0301, far from here; e\u0301.\n"
         assert changing.decode(changing.encode(text)) != text
         decoded, _ = there_and_back(changing, text, path)
         assert decoded.text == text
 
-    def test_what_would_be_edits_beyond_all_bounds_is_refused_before_any_work(self, tiny_llama, monkeypatch):
+    def test_what_would_be_edits_beyond_all_bounds_is_refused_before_any_work(
+        self, tiny_llama, monkeypatch
+    ):
         monkeypatch.setattr("prototokens.ptok.source.MOST_UNPACKED", 150)
         with pytest.raises(TextError, match="of 200 bytes"):
             read_source(tiny_llama, random.Random(0).randbytes(200))
@@ -197,7 +232,9 @@ class TestDamage:
 
     def test_edits_of_another_text(self, tiny_llama, patched):
         far = [edit._replace(keep=10**6) for edit in patched.extras.edits]
-        decoded = decode_text(tiny_llama, replace(patched, extras=replace(patched.extras, edits=far)))
+        decoded = decode_text(
+            tiny_llama, replace(patched, extras=replace(patched.extras, edits=far))
+        )
         assert not decoded.matches
 
     @pytest.mark.parametrize(
@@ -219,9 +256,9 @@ class TestDamage:
         ],
     )
     def test_headers_of_another_kind(self, patched, path, changes):
-        replace(patched, header={**patched.header, **changes}).save(path) if "bits" not in changes else path.write_bytes(
-            _with_header(patched, changes)
-        )
+        replace(patched, header={**patched.header, **changes}).save(
+            path
+        ) if "bits" not in changes else path.write_bytes(_with_header(patched, changes))
         with pytest.raises(FileError, match="lacks what decoding needs"):
             EncodedText.load(path)
 
@@ -240,7 +277,12 @@ def _with_header(encoded, changes):
     from prototokens.ptok.tensors import tensors_hash
 
     tensors = {"vectors": encoded.vectors, "slots": encoded.slots.int()}
-    return save(tensors, metadata=write_header({**encoded.header, "tensors_sha256": tensors_hash(tensors), **changes}))
+    return save(
+        tensors,
+        metadata=write_header(
+            {**encoded.header, "tensors_sha256": tensors_hash(tensors), **changes}
+        ),
+    )
 
 
 class TestOtherWeights:
@@ -257,9 +299,13 @@ class TestOtherWeights:
         loaded = EncodedText.load(tmp_path / "x.ptok")
         with pytest.raises(FileError, match="fingerprint"):
             decode_text(other, loaded)
-        assert decode_text(other, loaded, any_model=True).matches  # so small a change, within the margins
+        assert decode_text(
+            other, loaded, any_model=True
+        ).matches  # so small a change, within the margins
 
-    def test_are_refused_unless_insisted_on_and_then_the_hash_tells(self, tiny_llama, tiny_neox, path):
+    def test_are_refused_unless_insisted_on_and_then_the_hash_tells(
+        self, tiny_llama, tiny_neox, path
+    ):
         pt.encode(tiny_llama, "Call me Ishmael.").save(path)
         loaded = EncodedText.load(path)
         with pytest.raises(FileError, match="was made for the model 'tiny-llama'"):

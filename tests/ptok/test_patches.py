@@ -31,8 +31,15 @@ def extras(draw):
             stored[number] = draw(st.lists(TOKENS, min_size=length, max_size=length))
         elif patch := draw(st.dictionaries(st.integers(0, length - 1), TOKENS, max_size=length)):
             patches[number] = patch
-    edits = draw(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.binary(max_size=9)), max_size=5))
-    return lengths, patches, stored, edits  # checked types draw random numbers of their own, which a strategy may not
+    edits = draw(
+        st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.binary(max_size=9)), max_size=5)
+    )
+    return (
+        lengths,
+        patches,
+        stored,
+        edits,
+    )  # checked types draw random numbers of their own, which a strategy may not
 
 
 @settings(deadline=None)
@@ -61,7 +68,9 @@ def test_edits_of_like_texts_are_right(old, data):
 
 def test_few_differences_make_few_edits():
     text = " ".join(f"word{number}" for number in range(5000))
-    upper = "".join(letter.upper() if place % 500 == 7 else letter for place, letter in enumerate(text))
+    upper = "".join(
+        letter.upper() if place % 500 == 7 else letter for place, letter in enumerate(text)
+    )
     changed = sum(a != b for a, b in zip(text, upper, strict=True))
     edits = edits_between(text.encode(), upper.encode())
     assert changed / 2 < len(edits) <= changed
@@ -95,7 +104,12 @@ def test_sizes_are_those_that_are_written():
 class TestSuspicion:
     def refused(self, raw, lengths=(4, 4), stored=(), text_bytes=50, packed=None):
         with pytest.raises(ValueError):  # noqa: PT011 (each is told apart by its caller, as damage)
-            unpack(zlib.compress(raw, wbits=-15) if packed is None else packed, lengths, stored, text_bytes)
+            unpack(
+                zlib.compress(raw, wbits=-15) if packed is None else packed,
+                lengths,
+                stored,
+                text_bytes,
+            )
         return True
 
     def test_places_outside(self):

@@ -53,7 +53,11 @@ class Handler(BaseHTTPRequestHandler):
         if parts == ["api", "validate-yaml"]:
             return self.answer(200, {"errors": [], "warnings": []})
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return self.answer(401, {"error": "Invalid username or password."}, X_Error_Message="Invalid credentials")
+            return self.answer(
+                401,
+                {"error": "Invalid username or password."},
+                X_Error_Message="Invalid credentials",
+            )
         if parts == ["api", "repos", "create"]:
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
@@ -68,7 +72,13 @@ class Handler(BaseHTTPRequestHandler):
         if parts[4] == "preupload":
             files = json.loads(body)["files"]
             return self.answer(
-                200, {"files": [{"path": each["path"], "uploadMode": "regular", "shouldIgnore": False} for each in files]}
+                200,
+                {
+                    "files": [
+                        {"path": each["path"], "uploadMode": "regular", "shouldIgnore": False}
+                        for each in files
+                    ]
+                },
             )
         assert parts[4] == "commit", parts
         _, files = self.hub.files(kind, name, "main")
@@ -80,7 +90,9 @@ class Handler(BaseHTTPRequestHandler):
         commit = hashlib.sha1(body).hexdigest()
         self.hub.commits[(kind, name)][commit] = files
         url = f"http://{self.headers['Host']}/{'datasets/' * (kind == 'dataset')}{name}/commit/{commit}"
-        return self.answer(200, {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
+        return self.answer(
+            200, {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""}
+        )
 
     def do_GET(self):
         parts = self.parts()
@@ -91,11 +103,23 @@ class Handler(BaseHTTPRequestHandler):
                 return self.missing(commit)
             if len(parts) > 4 and parts[4] == "tree":
                 return self.answer(
-                    200, [{"type": "file", "path": path, "size": len(files[path]), "oid": "0"} for path in files]
+                    200,
+                    [
+                        {"type": "file", "path": path, "size": len(files[path]), "oid": "0"}
+                        for path in files
+                    ],
                 )
             listed = [{"rfilename": path} for path in files]
             return self.answer(
-                200, {"id": name, "sha": commit, "siblings": listed, "tags": [], "private": False, "downloads": 0}
+                200,
+                {
+                    "id": name,
+                    "sha": commit,
+                    "siblings": listed,
+                    "tags": [],
+                    "private": False,
+                    "downloads": 0,
+                },
             )
         kind = "dataset" if parts[0] == "datasets" else "model"
         parts = parts[1:] if kind == "dataset" else parts

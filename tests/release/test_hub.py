@@ -1,4 +1,7 @@
-"""Encoded texts and results on a hub: against a stand-in of its API, and in folders of the same form."""
+"""Encoded texts and results on a hub.
+
+Against a stand-in of its API, and in folders of the same form.
+"""
 
 import dataclasses
 import json
@@ -29,7 +32,14 @@ def encoded(tiny_llama):
 @pytest.fixture
 def there(monkeypatch, tmp_path):
     """A hub, and an empty cache."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -60,18 +70,37 @@ def test_to_the_hub_and_back(encoded, tiny_llama, there):
     first = address.rpartition("/")[2]
     other = pt.encode(tiny_llama, "Some years ago", chunk_length=7)
     other.push_to_hub("me/ishmael", token=TOKEN, endpoint=endpoint)  # again, into what is there
-    assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained("me/ishmael", endpoint=endpoint)) == "Some years ago"
-    assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained("me/ishmael", revision=first, endpoint=endpoint)) == TEXT
+    assert (
+        pt.decode(tiny_llama, pt.EncodedText.from_pretrained("me/ishmael", endpoint=endpoint))
+        == "Some years ago"
+    )
+    assert (
+        pt.decode(
+            tiny_llama,
+            pt.EncodedText.from_pretrained("me/ishmael", revision=first, endpoint=endpoint),
+        )
+        == TEXT
+    )
 
 
 def test_an_encoded_text_goes_there_by_itself(encoded, tiny_llama, there, monkeypatch, tmp_path):
     endpoint, _ = there
     assert encoded.save_pretrained(tmp_path / "folder").name == "text.ptok"
     assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained(tmp_path / "folder")) == TEXT
-    monkeypatch.setattr(hub, "HfApi", lambda endpoint_=endpoint, **options: hub_api(**{**options, "endpoint": endpoint_}))
+    monkeypatch.setattr(
+        hub,
+        "HfApi",
+        lambda endpoint_=endpoint, **options: hub_api(**{**options, "endpoint": endpoint_}),
+    )
     commit = encoded.push_to_hub("me/itself", token=TOKEN).rpartition("/")[2]
-    monkeypatch.setattr(hub, "hf_hub_download", lambda *names, **options: download(*names, **{**options, "endpoint": endpoint}))
-    assert pt.decode(tiny_llama, pt.EncodedText.from_pretrained("me/itself", revision=commit)) == TEXT
+    monkeypatch.setattr(
+        hub,
+        "hf_hub_download",
+        lambda *names, **options: download(*names, **{**options, "endpoint": endpoint}),
+    )
+    assert (
+        pt.decode(tiny_llama, pt.EncodedText.from_pretrained("me/itself", revision=commit)) == TEXT
+    )
 
 
 def test_what_the_page_shows_of_the_hub_does_what_it_says(encoded, there, monkeypatch, tmp_path):
@@ -79,19 +108,35 @@ def test_what_the_page_shows_of_the_hub_does_what_it_says(encoded, there, monkey
     endpoint, holds = there
     at = {"endpoint": endpoint}
     for module in (hub, results_hub):
-        monkeypatch.setattr(module, "HfApi", lambda **options: hub_api(**{**options, **at, "token": TOKEN}))
-    monkeypatch.setattr(hub, "hf_hub_download", lambda *names, **options: download(*names, **{**options, **at}))
-    monkeypatch.setattr(results_hub, "snapshot_download", lambda *names, **options: snapshot(*names, **{**options, **at}))
+        monkeypatch.setattr(
+            module, "HfApi", lambda **options: hub_api(**{**options, **at, "token": TOKEN})
+        )
+    monkeypatch.setattr(
+        hub, "hf_hub_download", lambda *names, **options: download(*names, **{**options, **at})
+    )
+    monkeypatch.setattr(
+        results_hub,
+        "snapshot_download",
+        lambda *names, **options: snapshot(*names, **{**options, **at}),
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reproduced" / "builtin").mkdir(parents=True)
-    (tmp_path / "reproduced" / "builtin" / "rows.jsonl").write_text('{"experiment": "table1", "model": "a/b"}\n')
+    (tmp_path / "reproduced" / "builtin" / "rows.jsonl").write_text(
+        '{"experiment": "table1", "model": "a/b"}\n'
+    )
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "hub.md").read_text(encoding="utf-8")
-    lines = [block for block in re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "hub" in block]
+    lines = [
+        block
+        for block in re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        if "hub" in block
+    ]
     names = {"encoded": encoded, "pt": pt, "hub": results_hub}
     for block in lines:
         exec(block, names)
     assert len(lines) == 2
-    assert {("model", "me/calm"), ("dataset", "me/rows")} <= {created[:2] for created in holds.created}
+    assert {("model", "me/calm"), ("dataset", "me/rows")} <= {
+        created[:2] for created in holds.created
+    }
     assert (names["folder"] / "rows.jsonl").is_file()
 
 
@@ -99,8 +144,13 @@ def test_results_to_the_hub_and_back(there, tmp_path):
     endpoint, holds = there
     folder = tmp_path / "results"
     (folder / "table1").mkdir(parents=True)
-    rows = [{"experiment": "table1", "model": {"name": "builtin"}, "accuracy": 1.0}, {"experiment": "table1", "model": "a/b"}]
-    (folder / "table1" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "half a li")
+    rows = [
+        {"experiment": "table1", "model": {"name": "builtin"}, "accuracy": 1.0},
+        {"experiment": "table1", "model": "a/b"},
+    ]
+    (folder / "table1" / "rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows) + "half a li"
+    )
     (folder / "table1" / "figure.png").write_bytes(b"\x89PNG")
     (folder / "solution.safetensors").write_bytes(b"large")
     (folder / ".hidden.json").write_text("{}")
@@ -111,7 +161,9 @@ def test_results_to_the_hub_and_back(there, tmp_path):
     back = results_hub.pull_results("me/rows", endpoint=endpoint)
     found = sorted(path.relative_to(back).as_posix() for path in back.rglob("*") if path.is_file())
     assert found == ["README.md", "table1/figure.png", "table1/rows.jsonl"]
-    assert (back / "table1" / "rows.jsonl").read_bytes() == (folder / "table1" / "rows.jsonl").read_bytes()
+    assert (back / "table1" / "rows.jsonl").read_bytes() == (
+        folder / "table1" / "rows.jsonl"
+    ).read_bytes()
     card = (back / "README.md").read_text()
     assert "| `table1/rows.jsonl` | 2 |" in card
     assert "Models: a/b, builtin. Experiments: table1." in card
@@ -120,7 +172,9 @@ def test_results_to_the_hub_and_back(there, tmp_path):
 
 
 def test_a_card_names_the_model_and_is_honest(encoded, tiny_llama, monkeypatch, tmp_path, capsys):
-    other = dataclasses.replace(encoded, header={**encoded.header, "model": {**encoded.header["model"], "name": "owner/lm"}})
+    other = dataclasses.replace(
+        encoded, header={**encoded.header, "model": {**encoded.header["model"], "name": "owner/lm"}}
+    )
     card = hub.card(other, "me/ishmael")
     assert 'base_model: "owner/lm"' in card
     assert "no compressor" in card
@@ -136,7 +190,15 @@ def test_a_card_names_the_model_and_is_honest(encoded, tiny_llama, monkeypatch, 
 
 def test_a_header_cannot_write_the_card(encoded):
     nasty = 'x"\n---\n# <script>`'
-    header = {**encoded.header, "model": {**encoded.header["model"], "name": nasty, "revision": nasty, "fingerprint": nasty}}
+    header = {
+        **encoded.header,
+        "model": {
+            **encoded.header["model"],
+            "name": nasty,
+            "revision": nasty,
+            "fingerprint": nasty,
+        },
+    }
     card = hub.card(dataclasses.replace(encoded, header=header))
     assert "<script>" not in card
     assert card.count("\n---\n") == 1
@@ -164,7 +226,9 @@ def test_what_is_not_there(encoded, there, name, options, sentence):
 def test_a_hub_that_refuses_or_is_not_there(encoded, there, monkeypatch):
     endpoint, _ = there
     # Between its tries huggingface_hub waits for seconds.
-    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None, time=time.time))
+    monkeypatch.setattr(
+        "huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None, time=time.time)
+    )
     with pytest.raises(FileError) as refused:
         encoded.push_to_hub("me/ishmael", token="hf_wrong", endpoint=endpoint)
     assert "\n" not in str(refused.value)

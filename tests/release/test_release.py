@@ -9,8 +9,12 @@ from pathlib import Path
 import prototokens
 
 ROOT = Path(__file__).parents[2]
-PAGE = {f"prototokens.explorer.{name}" for name in ("page", "encode", "decode", "space", "inside", "results", "gate")}
-# Refuses what the bare installation does not bring to this package's own imports: other libraries look for more by themselves.
+PAGE = {
+    f"prototokens.explorer.{name}"
+    for name in ("page", "encode", "decode", "space", "inside", "results", "gate")
+}
+# Refuses what the bare installation does not bring to this package's own imports: other libraries
+# look for more by themselves.
 GUARD = """
 import builtins, importlib, sys
 from importlib.metadata import packages_distributions
@@ -30,7 +34,10 @@ print(len(names))
 
 
 def needed(name, seen):
-    """The distributions that a bare installation brings: what is asked for without extras, and what that asks for."""
+    """The distributions that a bare installation brings.
+
+    What is asked for without extras, and what that asks for.
+    """
     key = re.sub(r"[-_.]+", "-", name).lower()
     if key in seen:
         return seen
@@ -46,27 +53,51 @@ def needed(name, seen):
 
 
 def test_all_but_the_page_is_imported_without_extras():
-    paths = [path.relative_to(ROOT / "src").with_suffix("") for path in (ROOT / "src").rglob("*.py")]
-    names = {".".join(path.parts).removesuffix(".__init__") for path in paths} - PAGE - {"prototokens.__main__"}
-    command = [sys.executable, "-W", "ignore", "-c", GUARD, ",".join(needed("prototokens", set())), ",".join(sorted(names))]
+    paths = [
+        path.relative_to(ROOT / "src").with_suffix("") for path in (ROOT / "src").rglob("*.py")
+    ]
+    names = (
+        {".".join(path.parts).removesuffix(".__init__") for path in paths}
+        - PAGE
+        - {"prototokens.__main__"}
+    )
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        GUARD,
+        ",".join(needed("prototokens", set())),
+        ",".join(sorted(names)),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert (ran.returncode, ran.stdout.strip()) == (0, str(len(names))), ran.stderr[-800:]
 
 
 def test_importing_the_package_is_light_and_does_nothing():
-    code = (
-        "import sys, os; before = dict(os.environ); import prototokens; assert os.environ == before; print(sorted(sys.modules))"
-    )
+    code = "import sys, os; before = dict(os.environ); import prototokens; assert os.environ == before; print(sorted(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stderr == ""
-    for heavy in ("torch", "transformers", "numpy", "matplotlib", "gradio", "huggingface_hub", "click"):
+    for heavy in (
+        "torch",
+        "transformers",
+        "numpy",
+        "matplotlib",
+        "gradio",
+        "huggingface_hub",
+        "click",
+    ):
         assert f"'{heavy}'" not in ran.stdout
 
 
 def test_the_version_has_one_place():
     assert metadata.version("prototokens") == prototokens.__version__
     literal = re.compile(rf"""["']{re.escape(prototokens.__version__)}["']""")
-    holders = [path for path in (ROOT / "src").rglob("*.py") if literal.search(path.read_text(encoding="utf-8"))]
+    holders = [
+        path
+        for path in (ROOT / "src").rglob("*.py")
+        if literal.search(path.read_text(encoding="utf-8"))
+    ]
     assert [path.name for path in holders] == ["_version.py"]
     assert prototokens.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
@@ -89,4 +120,6 @@ def test_the_workflow_is_the_script():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     targets = set(re.findall(r"^(?:make|check) ([a-z-]+)", script, re.MULTILINE))
     assert {"setup", "lint", "types", "docs", "demo", "release", "test", "test-browser"} <= targets
-    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert targets <= set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )

@@ -1,4 +1,7 @@
-"""The script that trains the built-in model: killed and started again, it ends where an undisturbed run ends."""
+"""The script that trains the built-in model.
+
+Killed and started again, it ends where an undisturbed run ends.
+"""
 
 import json
 import random
@@ -16,10 +19,20 @@ import train as train_builtin
 
 # 24 steps of 2 windows of 16; the rate falls over the last 6; checkpoints after every step.
 SETTINGS = [
-    "--vocab-size=300", "--d-model=16", "--layers=1", "--heads=2", "--feed-forward=32", "--context=16",
-    "--short-context=8", "--rows=2", "--tokens=768", "--warmup-steps=2", "--micro-rows=1", "--save-every=0",
+    "--vocab-size=300",
+    "--d-model=16",
+    "--layers=1",
+    "--heads=2",
+    "--feed-forward=32",
+    "--context=16",
+    "--short-context=8",
+    "--rows=2",
+    "--tokens=768",
+    "--warmup-steps=2",
+    "--micro-rows=1",
+    "--save-every=0",
     "--validate-every=8",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +46,16 @@ def texts(tmp_path_factory):
 
 
 def train(monkeypatch, texts, work, *more):
-    arguments = ["--data", texts / "train.txt", "--validate", texts / "held-out.txt", "--work", work, "--out", work / "model"]
+    arguments = [
+        "--data",
+        texts / "train.txt",
+        "--validate",
+        texts / "held-out.txt",
+        "--work",
+        work,
+        "--out",
+        work / "model",
+    ]
     monkeypatch.setattr(sys, "argv", ["train_builtin.py", *map(str, arguments), *SETTINGS, *more])
     train_builtin.main()
 
@@ -56,7 +78,9 @@ def undisturbed(texts, tmp_path_factory):
 
 
 @pytest.mark.parametrize("moment", [1, 7, 18, 23])
-def test_a_killed_run_ends_where_an_undisturbed_one_does(moment, monkeypatch, texts, undisturbed, tmp_path):
+def test_a_killed_run_ends_where_an_undisturbed_one_does(
+    moment, monkeypatch, texts, undisturbed, tmp_path
+):
     windows, seen = builtin_data.Windows.batch, []
 
     def killed(self, first, rows):
@@ -76,7 +100,9 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(moment, monkeypatch, te
     assert logged(tmp_path) == logged(undisturbed)
 
 
-def test_more_tokens_go_on_from_before_the_fall_of_the_rate(monkeypatch, texts, undisturbed, tmp_path):
+def test_more_tokens_go_on_from_before_the_fall_of_the_rate(
+    monkeypatch, texts, undisturbed, tmp_path
+):
     long = tmp_path / "long"
     train(monkeypatch, texts, long, "--tokens=1536")
     extended = tmp_path / "extended"

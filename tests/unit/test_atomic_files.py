@@ -30,7 +30,9 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, mode):
 
 @posix
 @pytest.mark.usefixtures("umask")
-@pytest.mark.parametrize(("mode", "expected"), [(0o600, 0o600), (0o640, 0o640), (0o644, 0o644), (0o777, 0o644)])
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(0o600, 0o600), (0o640, 0o640), (0o644, 0o644), (0o777, 0o644)]
+)
 def test_a_new_file_is_no_more_open_than_what_it_was_made_from(tmp_path, mode, expected):
     """facebook/zstd, issue 1630: neither in the end nor for a moment."""
     source = tmp_path / "secret.txt"

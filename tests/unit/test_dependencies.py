@@ -17,7 +17,10 @@ LAYERS = (
     "errors _util _version samples",
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
-MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+}
 
 
 def imports_of(module):
@@ -52,7 +55,12 @@ def test_every_module_has_a_layer():
 
 
 def test_imports_never_point_to_a_higher_layer():
-    wrong = [f"{a} -> {b}" for a, others in GRAPH.items() for b in others if RANK[room(b)] < RANK[room(a)]]
+    wrong = [
+        f"{a} -> {b}"
+        for a, others in GRAPH.items()
+        for b in others
+        if RANK[room(b)] < RANK[room(a)]
+    ]
     assert wrong == []
 
 

@@ -18,7 +18,10 @@ TEXT = "Call me Ishmael. Some"
 
 @pytest.fixture
 def fits(monkeypatch):
-    """The targets of every fit that is begun, and a way to spoil solutions: `fits.spoil(ids, solution) -> solution`."""
+    """The targets of every fit that is begun, and a way to spoil solutions.
+
+    `fits.spoil(ids, solution) -> solution`.
+    """
 
     class Fits(list):
         spoil = None
@@ -51,14 +54,19 @@ def solved(lm, text, spans, layout="keyed:5"):
 
 @pytest.mark.parametrize("layout", ["one", "halves", "alternating", "free", "paper", "tiled:3"])
 def test_every_layout_holds_a_text(tiny_llama, layout):
-    encoded = pt.encode(tiny_llama, "Call", layout=layout, chunk_length=2, recipe=pt.Recipe(steps=200))
+    encoded = pt.encode(
+        tiny_llama, "Call", layout=layout, chunk_length=2, recipe=pt.Recipe(steps=200)
+    )
     assert encoded.exact
     assert encoded.header["layout"] == layout
     assert pt.decode(tiny_llama, encoded) == "Call"
 
 
 def test_characters_that_are_split_over_chunks(tiny_llama):
-    """A byte-level tokenizer gives four tokens for an emoji; with chunks of three, none of its chunks is valid UTF-8."""
+    """A byte-level tokenizer gives four tokens for an emoji.
+
+    With chunks of three, none of its chunks is valid UTF-8.
+    """
     text = "\U0001f469‍\U0001f680\U0001f30d"
     encoded = pt.encode(tiny_llama, text, chunk_length=3)
     chunks = [tiny_llama.decode(ids) for ids in pt.decode_ids(tiny_llama, encoded.chunks()).ids]
@@ -79,7 +87,9 @@ def test_a_chunk_that_fails_is_halved(tiny_llama, fits):
 
 def test_a_token_that_fails_is_tried_again_and_then_given_up(tiny_llama, fits):
     fits.spoil = wrong
-    encoded = pt.encode(tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0), inexact="halve")
+    encoded = pt.encode(
+        tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0), inexact="halve"
+    )
     assert len(fits) == encoding.MOST_HALVINGS + 1
     assert [len(targets) for targets in fits] == [2] + [3] * encoding.MOST_HALVINGS
     assert encoded.header["chunks"] == [1, 1, 1]
@@ -89,7 +99,9 @@ def test_a_token_that_fails_is_tried_again_and_then_given_up(tiny_llama, fits):
 
 
 def test_what_is_not_exact_and_not_patched_is_refused(tiny_llama):
-    encoded = pt.encode(tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0), inexact="keep")
+    encoded = pt.encode(
+        tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0), inexact="keep"
+    )
     assert not encoded.exact
     with pytest.raises(NotExactError) as refusal:
         pt.decode(tiny_llama, encoded)
@@ -116,7 +128,13 @@ def test_a_fit_that_is_wrongly_called_exact_is_found_by_decoding(tiny_llama, fit
 def test_accuracy_is_that_of_the_decoded_text(tiny_llama, fits):
     fits.spoil = lambda solution: replace(solution, protos=torch.zeros_like(solution.protos))
     encoded = pt.encode(
-        tiny_llama, "abcd", layout="paper", chunk_length=2, share="m", recipe=pt.Recipe(steps=5), inexact="keep"
+        tiny_llama,
+        "abcd",
+        layout="paper",
+        chunk_length=2,
+        share="m",
+        recipe=pt.Recipe(steps=5),
+        inexact="keep",
     )
     ids = [token for chunk in pt.decode_ids(tiny_llama, encoded.chunks()).ids for token in chunk]
     right = [a == b for a, b in zip(ids, tiny_llama.encode("abcd"), strict=True)]
@@ -137,7 +155,9 @@ def test_a_shared_vector_is_stored_once(tiny_llama, share, number, layout):
 
 def test_one_e_cannot_give_chunks_different_first_tokens(tiny_llama, fits):
     for layout in ("paper", "halves", "alternating"):
-        with pytest.raises(UsageError, match=f"{layout!r} the first token of a chunk is read from e alone"):
+        with pytest.raises(
+            UsageError, match=f"{layout!r} the first token of a chunk is read from e alone"
+        ):
             pt.encode(tiny_llama, "abcd", layout=layout, chunk_length=2, share="e")
     assert fits == []
     assert pt.encode(tiny_llama, "abac", layout="paper", chunk_length=2, share="e").exact
@@ -214,7 +234,10 @@ class TestPartial:
         assert back.keys() == kept.keys()
         for span, solution in kept.items():
             assert torch.equal(back[span].protos, solution.protos)
-            rest = [{**vars(one), "protos": None, "layout": one.layout.name} for one in (back[span], solution)]
+            rest = [
+                {**vars(one), "protos": None, "layout": one.layout.name}
+                for one in (back[span], solution)
+            ]
             assert rest[0] == rest[1]
 
     def test_of_other_work_is_left_alone(self, tiny_llama, left):
@@ -231,7 +254,13 @@ class TestPartial:
     def test_damaged_or_missing_costs_only_time(self, left):
         path, key, layout, ids, _ = left
         whole = path.read_bytes()
-        for content in (b"", whole[: len(whole) // 2], whole[:-1], b"\x80\x05N.", whole.replace(b"span", b"spam")):
+        for content in (
+            b"",
+            whole[: len(whole) // 2],
+            whole[:-1],
+            b"\x80\x05N.",
+            whole.replace(b"span", b"spam"),
+        ):
             path.write_bytes(content)
             assert load_partial(path, key, layout, ids) == {}
         path.unlink()

@@ -29,7 +29,8 @@ def test_keys_are_balanced_and_unlike_each_other():
     assert abs(table.mean().item()) < 0.01
     products = table @ table.T / 1024
     products.fill_diagonal_(0)
-    # Of independent signs: a standard deviation of 1 / sqrt(1024), and about 4.5 of them at most among 130,816 pairs.
+    # Of independent signs: a standard deviation of 1 / sqrt(1024), and about 4.5 of them at most
+    # among 130,816 pairs.
     assert products.abs().max() < 6 / 1024**0.5
     columns = table.T @ table / 512
     columns.fill_diagonal_(0)
@@ -45,4 +46,7 @@ def test_a_keyed_layout_has_keys_and_others_have_none():
     assert (layout.vectors, layout.key_version) == (3, keys.VERSION)
     assert layout.index(5).tolist() == [0, 1, 2, 0, 1]
     assert torch.equal(layout.keys(5, 8), keys.signs(5, 8))
-    assert all(Layout.named(name).keys(5, 8) is None for name in ("paper", "tiled:2", "mixed:2", "one", "free"))
+    assert all(
+        Layout.named(name).keys(5, 8) is None
+        for name in ("paper", "tiled:2", "mixed:2", "one", "free")
+    )

@@ -22,7 +22,18 @@ WRITTEN = {
     ("mixed:3", 12): "e 1 2 3 e 2 e 3 1 3 2 1",
 }
 
-UNKNOWN = ["", "Paper", "tiled", "tiled:", "tiled:0", "tiled:-1", "tiled:1025", "tiled:1e2", "tiled:٣x", "tiled:" + "9" * 5000]
+UNKNOWN = [
+    "",
+    "Paper",
+    "tiled",
+    "tiled:",
+    "tiled:0",
+    "tiled:-1",
+    "tiled:1025",
+    "tiled:1e2",
+    "tiled:٣x",
+    "tiled:" + "9" * 5000,
+]
 UNKNOWN += ["mixed", "mixed:0", "mixed:1025"]
 
 
@@ -35,7 +46,9 @@ def test_index_is_the_written_arrangement(name, length):
     assert layout.positions(length) == len(written)
 
 
-@pytest.mark.parametrize("name", ["one", "halves", "alternating", "free", "paper", "tiled:4", "mixed:4"])
+@pytest.mark.parametrize(
+    "name", ["one", "halves", "alternating", "free", "paper", "tiled:4", "mixed:4"]
+)
 @pytest.mark.parametrize("length", [1, 2, 3, 17])
 def test_one_output_is_read_for_each_token_and_only_vectors_that_exist_are_used(name, length):
     layout = Layout.named(name)
@@ -73,7 +86,9 @@ def test_mixing_repeats_no_pair_of_neighbours_before_one_vector_has_stood_before
         pairs = list(pairwise(index))
         again = next(place for place, pair in enumerate(pairs) if pair in pairs[:place])
         before = pairs[again][0]
-        assert {after for first, after in pairs[:again] if first == before} == set(range(repeated + 1))
+        assert {after for first, after in pairs[:again] if first == before} == set(
+            range(repeated + 1)
+        )
         assert again > (repeated + 1) ** 2 / 2
 
 

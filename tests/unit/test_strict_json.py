@@ -15,7 +15,9 @@ def test_a_repeated_key_is_refused(text):
         strict_json.loads(text)
 
 
-@pytest.mark.parametrize("text", ["{}", '{"a": {"a": {"a": 1}}}', '[{"a": 1}, {"a": 2}]', '"a"', "1.5", "null"])
+@pytest.mark.parametrize(
+    "text", ["{}", '{"a": {"a": {"a": 1}}}', '[{"a": 1}, {"a": 2}]', '"a"', "1.5", "null"]
+)
 def test_all_else_is_read_as_usual(text):
     assert strict_json.loads(text) == json.loads(text)
     assert strict_json.loads(text.encode()) == json.loads(text)

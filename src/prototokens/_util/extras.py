@@ -32,8 +32,13 @@ def need(module: str, extra: str, purpose: str) -> ModuleType:
 
 
 def missing() -> dict[str, list[str]]:
-    """For each extra of this package, what it asks for and is not installed; nothing is imported to find out."""
-    found: dict[str, list[str]] = {extra: [] for extra in metadata.metadata("prototokens").get_all("Provides-Extra") or []}
+    """For each extra of this package, what it asks for and is not installed.
+
+    Nothing is imported to find out.
+    """
+    found: dict[str, list[str]] = {
+        extra: [] for extra in metadata.metadata("prototokens").get_all("Provides-Extra") or []
+    }
     for requirement in metadata.requires("prototokens") or []:
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra == ['\"]([\w.-]+)['\"]", requirement)

@@ -10,13 +10,16 @@ from pathlib import Path
 from prototokens.errors import FileError
 
 ANYBODY, OWNER = 0o666, 0o600  # who may read and write a new file, as far as the umask allows
-MAX_NAME = 200  # bytes of a file's own name in that of the file beside it: file systems allow 255 in all
+MAX_NAME = (
+    200  # bytes of a file's own name in that of the file beside it: file systems allow 255 in all
+)
 
 
 def write_atomically(path: Path, content: bytes, like: Path | None = None) -> None:
     """Write beside, flush to the disk, rename.
 
-    A file that is replaced keeps its permissions. A new one may be read by nobody who may not read `like`.
+    A file that is replaced keeps its permissions. A new one may be read by nobody who may not read
+    `like`.
 
     Args:
         like: the file that the content was made from.
@@ -26,7 +29,9 @@ def write_atomically(path: Path, content: bytes, like: Path | None = None) -> No
     """
     beside = None
     try:
-        place = Path(os.path.realpath(path))  # of a link, the file that it names is written, and the link stays
+        place = Path(
+            os.path.realpath(path)
+        )  # of a link, the file that it names is written, and the link stays
         # The name is known before the file is there: Ctrl-C at any moment leaves none.
         beside = beside_name(place)
         mode = permissions(place)
@@ -43,7 +48,9 @@ def write_atomically(path: Path, content: bytes, like: Path | None = None) -> No
         os.replace(beside, place)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise FileError(f"{path} could not be written ({reason}): what was there before is untouched") from error
+        raise FileError(
+            f"{path} could not be written ({reason}): what was there before is untouched"
+        ) from error
     finally:
         if beside is not None and os.path.exists(beside):
             os.unlink(beside)

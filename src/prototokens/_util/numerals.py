@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-DIGITS = 9  # the longest that is read: nothing here counts further, and Python refuses to read thousands of digits
+# the longest that is read: nothing here counts further, and Python refuses to read thousands of
+# digits
+DIGITS = 9
 
 
 def whole_number(text: str) -> int | None:

@@ -1,7 +1,9 @@
-"""JSON from files and requests that anybody may have written: an object names each of its keys once.
+"""JSON from files and requests that anybody may have written.
 
-JSON leaves open what a repeated key means, and readers differ: some take the first value, some the last. A file that says a
-thing twice would be two files to two readers, so it is refused.
+An object names each of its keys once.
+
+JSON leaves open what a repeated key means, and readers differ: some take the first value, some the
+last. A file that says a thing twice would be two files to two readers, so it is refused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Five ways over the same passages: serial and engine, each with both recipes, and the engine with more vectors.
+"""Five ways over the same passages.
 
-The vectors are the paper's two, but in the last way: there they are as many as `encode` takes for a chunk of a long text.
-Published code runs in float32, so the serial ways do; the engine runs in whatever dtype it takes by itself. Each
-passage begins at the same vectors in all ways of a recipe.
+Serial and engine, each with both recipes, and the engine with more vectors.
+
+The vectors are the paper's two, but in the last way: there they are as many as `encode` takes for a
+chunk of a long text. Published code runs in float32, so the serial ways do; the engine runs in
+whatever dtype it takes by itself. Each passage begins at the same vectors in all ways of a recipe.
 """
 
 from __future__ import annotations
@@ -47,9 +49,10 @@ class Tally:
     """What one way has done so far.
 
     Attributes:
-        tried: passages ended; `solved`: those of them that became exact; `row_steps`: forward and backward passes, per row.
-        seconds: wall clock of this way alone; `memory`: most bytes that the process held meanwhile, 0 where that is
-            unknown.
+        tried: passages ended; `solved`: those of them that became exact; `row_steps`: forward and
+            backward passes, per row.
+        seconds: wall clock of this way alone; `memory`: most bytes that the process held meanwhile,
+            0 where that is unknown.
     """
 
     name: str
@@ -85,13 +88,16 @@ def compare(
     seconds: float,
     said: Callable[[Tally], None] | None = None,
 ) -> dict[str, Any]:
-    """Run the ways until each has ended all passages or spent its seconds: the engine's when the serial ones are half through.
+    """Run the ways until each has ended all passages or spent its seconds.
+
+    The engine's when the serial ones are half through.
 
     Args:
         lm: for the engine, compiled or not; `serial_lm`: the same model in float32.
         targets: passages of one length, in tokens.
         steps: budget of optimiser steps for each.
-        seconds: after which a serial way starts no further passage; the engine's ways fit all passages at once and end.
+        seconds: after which a serial way starts no further passage; the engine's ways fit all
+            passages at once and end.
 
     Returns:
         What `prototokens bench --json` prints.
@@ -106,7 +112,10 @@ def compare(
         },
         {
             "engine, paper": _engine(lm, targets, paper),
-            **{f"engine, fast, {layout}": _engine(lm, targets, fast, layout) for layout in (SHORT_LAYOUT, DEFAULT_LAYOUT)},
+            **{
+                f"engine, fast, {layout}": _engine(lm, targets, fast, layout)
+                for layout in (SHORT_LAYOUT, DEFAULT_LAYOUT)
+            },
         },
         len(targets),
         seconds,
@@ -125,12 +134,15 @@ def compare(
         "peak_gflops": peak / 1e9,
         "ways": _beside_the_published([tally.figures(length, flops, peak) for tally in tallies]),
         "decoding": decoding_rates(lm, targets, fast),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024),
     }
 
 
 def meet_shapes(lm: FrozenLM, targets: list[list[int]]) -> float:
-    """Run a compiled body once on every shape that a fit of these targets meets; returns the seconds.
+    """Run a compiled body once on every shape that a fit of these targets meets.
+
+    Returns the seconds.
 
     A full batch, a quarter of it, and so on down to one row, as the engine lays them out.
     """
@@ -149,7 +161,8 @@ def _in_turn(
 ) -> list[Tally]:
     """One passage of each way after another, so that a machine that slows down slows them all.
 
-    What takes all passages at once does so when the first of the others has spent half of its seconds or ended half of its
+    What takes all passages at once does so when the first of the others has spent half of its
+    seconds or ended half of its
     passages: of a machine that gets slower, or faster, it meets what the others meet in the mean.
     """
     tallies = {name: Tally(name) for name in (*serial, *at_once)}
@@ -175,19 +188,23 @@ def _in_turn(
 def _beside_the_published(ways: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The figures of each way, with how many times those of the published way they are."""
     (base,) = (way for way in ways if way["name"] == SERIAL_PAPER)
-    # A way that solved nothing at all has no rate to compare with; then one solved passage in its time is taken instead.
+    # A way that solved nothing at all has no rate to compare with; then one solved passage in its
+    # time is taken instead.
     floor = base["solved_per_minute"] or 60 / max(base["seconds"], 1e-9)
     return [
         {
             **way,
             "times_serial_paper": way["solved_per_minute"] / floor,
-            "row_steps_times_serial_paper": way["row_steps_per_second"] / base["row_steps_per_second"],
+            "row_steps_times_serial_paper": way["row_steps_per_second"]
+            / base["row_steps_per_second"],
         }
         for way in ways
     ]
 
 
-def _serial(lm: FrozenLM, targets: list[list[int]], recipe: Recipe, seconds: float) -> Iterator[Outcome]:
+def _serial(
+    lm: FrozenLM, targets: list[list[int]], recipe: Recipe, seconds: float
+) -> Iterator[Outcome]:
     """One passage at a time, each from the start that the engine gives it."""
     starts, spent = Starts(lm, recipe, 2), 0.0
     seeds = list(range(len(targets)))
@@ -201,10 +218,15 @@ def _serial(lm: FrozenLM, targets: list[list[int]], recipe: Recipe, seconds: flo
             return
 
 
-def _engine(lm: FrozenLM, targets: list[list[int]], recipe: Recipe, layout: str = "paper") -> Iterator[Outcome]:
+def _engine(
+    lm: FrozenLM, targets: list[list[int]], recipe: Recipe, layout: str = "paper"
+) -> Iterator[Outcome]:
     """All passages side by side; yields once."""
     solutions = fit(lm, targets, layout=layout, recipe=recipe, seed=list(range(len(targets))))
-    exact, row_steps = (solution.exact for solution in solutions), (solution.row_steps for solution in solutions)
+    exact, row_steps = (
+        (solution.exact for solution in solutions),
+        (solution.row_steps for solution in solutions),
+    )
     yield Outcome(len(solutions), sum(exact), sum(row_steps))
 
 
@@ -226,7 +248,10 @@ def decoding_rates(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> di
 
     start = torch.tensor([targets[0][:1]], device=lm.device)
     alone: list[Solution] = rows[:1]
-    single, many = rate(lambda: decode_ids(lm, alone), length), rate(lambda: decode_ids(lm, rows), length * len(rows))
+    single, many = (
+        rate(lambda: decode_ids(lm, alone), length),
+        rate(lambda: decode_ids(lm, rows), length * len(rows)),
+    )
     greedy = rate(lambda: lm.generate(start, length), length)
     return {
         "one_step_single": single,

@@ -13,7 +13,8 @@ from prototokens.bench.heads import WAYS
 from prototokens.bench.models import Shape, random_model
 from prototokens.bench.peak import PeakMemory
 
-# The whole logits of the plain way, and their gradient, may be more than the machine has: it is left out.
+# The whole logits of the plain way, and their gradient, may be more than the machine has: it is
+# left out.
 MEASURED = ("chunked", "fused")
 
 
@@ -30,7 +31,10 @@ LARGE = Work()
 
 
 def head_memory(
-    dtype: torch.dtype, device: torch.device, work: Work | None = None, ways: Sequence[str] = MEASURED
+    dtype: torch.dtype,
+    device: torch.device,
+    work: Work | None = None,
+    ways: Sequence[str] = MEASURED,
 ) -> list[dict[str, Any]]:
     """Loss and gradient of all positions at once, by each way.
 
@@ -38,7 +42,8 @@ def head_memory(
         work: by default `LARGE`.
 
     Returns:
-        For each way: `way`, the numbers of `work`, `dtype`, `device`, `peak_bytes` (null where it cannot be measured), and
+        For each way: `way`, the numbers of `work`, `dtype`, `device`, `peak_bytes` (null where it
+        cannot be measured), and
         `logits_bytes`: what all logits would take in float32.
     """
     work = work or LARGE
@@ -52,7 +57,9 @@ def head_memory(
     for way in ways:
         # A process that was forked would begin with this one's memory.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-            peak = fresh.submit(_peak, way, work, dtype, str(device), torch.get_num_threads()).result()
+            peak = fresh.submit(
+                _peak, way, work, dtype, str(device), torch.get_num_threads()
+            ).result()
         rows.append({"way": way, **about, "peak_bytes": peak})
     return rows
 

@@ -1,4 +1,7 @@
-"""The frozen head beside two other ways to the same numbers: whole logits through autograd, and PyTorch's fused function."""
+"""The frozen head beside two other ways to the same numbers.
+
+Whole logits through autograd, and PyTorch's fused function.
+"""
 
 from __future__ import annotations
 
@@ -36,20 +39,29 @@ def plain(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> 
 
 
 def fused(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
-    """`torch.nn.functional.linear_cross_entropy`; the sum of the loss, and the gradient. It knows no soft cap.
+    """`torch.nn.functional.linear_cross_entropy`; the sum of the loss, and the gradient.
+
+    It knows no soft cap.
 
     Scale and temperature go into the hidden states and the bias.
     """
     leaf, factor, bias = hidden.detach().requires_grad_(), lm.head.scale / temperature, lm.head.bias
     loss = functional.linear_cross_entropy(
-        leaf * factor, lm.head.weight, targets, linear_bias=None if bias is None else bias * factor, reduction="sum"
+        leaf * factor,
+        lm.head.weight,
+        targets,
+        linear_bias=None if bias is None else bias * factor,
+        reduction="sum",
     )
     (gradient,) = torch.autograd.grad(loss, leaf)
     return Slope(loss.detach(), gradient)
 
 
 def in_float64(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
-    """What all of them should come to: the head as it is defined, bias, scale and soft cap among it, in float64."""
+    """What all of them should come to.
+
+    The head as it is defined, bias, scale and soft cap among it, in float64.
+    """
     head = lm.head
     bias = None if head.bias is None else head.bias.double()
     exact = Head(head.weight.double(), bias, head.softcap, head.scale)
@@ -65,7 +77,11 @@ def _through_autograd(head: Head, hidden: Tensor, targets: Tensor, temperature: 
     return Slope(loss.detach(), gradient)
 
 
-WAYS: dict[str, Callable[[FrozenLM, Tensor, Tensor, float], Slope]] = {"chunked": chunked, "plain": plain, "fused": fused}
+WAYS: dict[str, Callable[[FrozenLM, Tensor, Tensor, float], Slope]] = {
+    "chunked": chunked,
+    "plain": plain,
+    "fused": fused,
+}
 
 
 def ways_of(lm: FrozenLM) -> list[str]:
@@ -73,12 +89,16 @@ def ways_of(lm: FrozenLM) -> list[str]:
     return [name for name in WAYS if name != "fused" or lm.head.softcap is None]
 
 
-def compare_heads(lm: FrozenLM, positions: int, temperature: float = 0.5, tries: int = 5) -> list[dict[str, Any]]:
+def compare_heads(
+    lm: FrozenLM, positions: int, temperature: float = 0.5, tries: int = 5
+) -> list[dict[str, Any]]:
     """Time, memory and error of each way, for hidden states of random direction and of the size that a final norm gives.
 
     Returns:
-        For each way: `way`, `milliseconds` (median), `peak_bytes` (beside weights, hidden states and targets; on a GPU, else
-        None: `head_memory` measures it), `gradient_error`: the largest difference from the gradient in float64, divided by the
+        For each way: `way`, `milliseconds` (median), `peak_bytes` (beside weights, hidden states
+        and targets; on a GPU, else
+        None: `head_memory` measures it), `gradient_error`: the largest difference from the gradient
+            in float64, divided by the
         largest entry of that, on up to 256 positions.
     """
     on_gpu = lm.device.type == "cuda"
@@ -105,7 +125,9 @@ def compare_heads(lm: FrozenLM, positions: int, temperature: float = 0.5, tries:
             "vocabulary": lm.vocab_size,
             "milliseconds": 1e3 * sorted(times[name][1:])[tries // 2],
             "peak_bytes": peaks[name],
-            "gradient_error": _error(WAYS[name](lm, hidden[:256], targets[:256], temperature).gradient, true),
+            "gradient_error": _error(
+                WAYS[name](lm, hidden[:256], targets[:256], temperature).gradient, true
+            ),
         }
         for name in names
     ]

@@ -1,4 +1,7 @@
-"""Models of random weights at chosen shapes, made in memory: what a step costs does not depend on what a model knows."""
+"""Models of random weights at chosen shapes, made in memory.
+
+What a step costs does not depend on what a model knows.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ SHAPES = {
 }
 
 
-def random_model(name: str | Shape, dtype: torch.dtype, device: torch.device, context: int = 2048) -> FrozenLM:
+def random_model(
+    name: str | Shape, dtype: torch.dtype, device: torch.device, context: int = 2048
+) -> FrozenLM:
     """A model of a shape, or of its name, with random weights, the same each time.
 
     Raises:
@@ -46,10 +51,14 @@ def random_model(name: str | Shape, dtype: torch.dtype, device: torch.device, co
         raise UsageError(f"there is no shape {name!r}: choose from {', '.join(SHAPES)}")
     shape = SHAPES[name] if isinstance(name, str) else name
     common = {
-        "hidden_size": shape.d_model, "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads,
-        "intermediate_size": shape.feed_forward, "vocab_size": shape.vocab_size, "tie_word_embeddings": shape.tied,
+        "hidden_size": shape.d_model,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.feed_forward,
+        "vocab_size": shape.vocab_size,
+        "tie_word_embeddings": shape.tied,
         "max_position_embeddings": context,
-    }  # fmt: skip
+    }
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)
         if shape.family == "llama":
@@ -58,4 +67,8 @@ def random_model(name: str | Shape, dtype: torch.dtype, device: torch.device, co
             model = GPTNeoXForCausalLM(GPTNeoXConfig(**common))
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
-    return FrozenLM(model, name=f"random:{name if isinstance(name, str) else shape.family}", fingerprint="random weights")
+    return FrozenLM(
+        model,
+        name=f"random:{name if isinstance(name, str) else shape.family}",
+        fingerprint="random weights",
+    )

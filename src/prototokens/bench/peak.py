@@ -10,9 +10,9 @@ from prototokens.lm.devices import wait
 class PeakMemory:
     """The most memory held within a block.
 
-    On a GPU by PyTorch's allocator, else resident in this process, whose high-water mark Linux resets when asked to. What an
-    allocator kept from earlier work and gives out again is no new memory and is not seen: where that matters, measure in a
-    fresh process.
+    On a GPU by PyTorch's allocator, else resident in this process, whose high-water mark Linux
+    resets when asked to. What an allocator kept from earlier work and gives out again is no new
+    memory and is not seen: where that matters, measure in a fresh process.
 
     Attributes:
         peak: the most bytes held within the block; None where it cannot be known.
@@ -37,7 +37,9 @@ class PeakMemory:
         wait(self.device)
         if self._before is not None:
             on_gpu = self.device.type == "cuda"
-            self.peak = torch.cuda.max_memory_allocated(self.device) if on_gpu else _resident("VmHWM")
+            self.peak = (
+                torch.cuda.max_memory_allocated(self.device) if on_gpu else _resident("VmHWM")
+            )
         if self.peak is not None and self._before is not None:
             self.extra = max(0, self.peak - self._before)
 
@@ -53,7 +55,10 @@ def _forget_peak() -> bool:
 
 
 def _resident(which: str) -> int | None:
-    """Resident bytes of this process: `VmRSS` now, `VmHWM` at most; None where /proc does not say."""
+    """Resident bytes of this process: `VmRSS` now, `VmHWM` at most.
+
+    None where /proc does not say.
+    """
     try:
         with open("/proc/self/status", encoding="ascii") as lines:
             known = dict(line.split(":", 1) for line in lines)

@@ -1,8 +1,11 @@
-"""The published way, written plainly from the paper's description: one text at a time, full logits, a host read every step.
+"""The published way, written plainly from the paper's description.
 
-It is what the engine is measured against, so it is kept simple on purpose and shares nothing with the engine but the model,
-and the constants of a recipe (Mezentsev & Oseledets, arXiv 2505.21189). With `fast` it takes the same steps as the engine, so
-that the two differ in how the work is done and in nothing else.
+One text at a time, full logits, a host read every step.
+
+It is what the engine is measured against, so it is kept simple on purpose and shares nothing with
+the engine but the model, and the constants of a recipe (Mezentsev & Oseledets, arXiv 2505.21189).
+With `fast` it takes the same steps as the engine, so that the two differ in how the work is done
+and in nothing else.
 """
 
 from __future__ import annotations
@@ -33,15 +36,23 @@ class SerialResult(NamedTuple):
     protos: Float32[Tensor, "2 d_model"]
 
 
-def fit_serial(lm: FrozenLM, ids: list[int], recipe: Recipe, start: Float32[Tensor, "2 d_model"]) -> SerialResult:
-    """Fit e and m to one text: [e, m, m, ..., m], position i against token i; stops at perfect accuracy, with the margin.
+def fit_serial(
+    lm: FrozenLM, ids: list[int], recipe: Recipe, start: Float32[Tensor, "2 d_model"]
+) -> SerialResult:
+    """Fit e and m to one text: [e, m, m, ..., m], position i against token i.
+
+    Stops at perfect accuracy, with the margin.
 
     Args:
         recipe: all of it but the restarts: there is one attempt.
         start: the vectors to begin from, on any device.
     """
     protos = start.clone().to(lm.device).requires_grad_()
-    scale = lm.embedding_weight.float().square().mean().sqrt().item() if recipe.lr_unit == "embeddings" else 1.0
+    scale = (
+        lm.embedding_weight.float().square().mean().sqrt().item()
+        if recipe.lr_unit == "embeddings"
+        else 1.0
+    )
     lr = recipe.lr * scale * recipe.start_scale
     optimiser = (
         Whitened(protos, recipe)
@@ -56,7 +67,9 @@ def fit_serial(lm: FrozenLM, ids: list[int], recipe: Recipe, start: Float32[Tens
         exact = _right(logits, target, recipe.margin)
         if exact or step == recipe.steps:
             break
-        losses = torch.nn.functional.cross_entropy(logits / recipe.temperature, target, reduction="none")
+        losses = torch.nn.functional.cross_entropy(
+            logits / recipe.temperature, target, reduction="none"
+        )
         weight = _weights(recipe, weight, logits.detach(), target)
         loss = (weight * losses).sum()
         rate = lr * _schedule(recipe, step)
@@ -78,7 +91,10 @@ def _schedule(recipe: Recipe, step: int) -> float:
 
 
 def _weights(
-    recipe: Recipe, weight: Float[Tensor, "tokens"], logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"]
+    recipe: Recipe,
+    weight: Float[Tensor, "tokens"],
+    logits: Float[Tensor, "tokens vocab"],
+    target: Int64[Tensor, "tokens"],
 ) -> Float[Tensor, "tokens"]:
     """The weight of each token: it grows while the token's margin is too small, and falls back to 1 once it is not."""
     if recipe.token_weight_growth == 0:
@@ -89,7 +105,9 @@ def _weights(
     return torch.where(wide, 1 + (weight - 1) * recipe.token_weight_decay, grown)
 
 
-def _right(logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"], margin: float) -> bool:
+def _right(
+    logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"], margin: float
+) -> bool:
     """Whether every token is the likeliest, and leads the next one by more than the margin where one is asked for."""
     if (logits.argmax(-1) == target).float().mean().item() < 1.0:
         return False
@@ -100,7 +118,9 @@ def _right(logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"
 
 
 class Whitened(torch.optim.Optimizer):
-    """The step of `engine.optimizer`, a vector at a time: x - lr * whiten_rate * u / rms(u), with u = C^(-p) a.
+    """The step of `engine.optimizer`, a vector at a time.
+
+    X - lr * whiten_rate * u / rms(u), with u = C^(-p) a.
 
     Args:
         protos: the vectors, each with a matrix of its own.
@@ -126,7 +146,9 @@ class Whitened(torch.optim.Optimizer):
                 values, axes = torch.linalg.eigh(self.outer[number])
                 values = values.clamp_min(0)
                 values = values + floor * values.mean() + torch.finfo(values.dtype).tiny
-                self.whitener[number] = axes @ torch.diag(values**-self.recipe.whiten_power) @ axes.T
+                self.whitener[number] = (
+                    axes @ torch.diag(values**-self.recipe.whiten_power) @ axes.T
+                )
             step = self.whitener[number] @ self.average[number]
             step = step / step.square().mean().sqrt().clamp_min(1e-12) * self.recipe.whiten_rate
             protos[number] -= lr * (step + self.recipe.weight_decay * protos[number])

@@ -1,4 +1,7 @@
-"""What a step costs as the work grows: by length, by rows side by side, and by the model's width."""
+"""What a step costs as the work grows.
+
+By length, by rows side by side, and by the model's width.
+"""
 
 from __future__ import annotations
 

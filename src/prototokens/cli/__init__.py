@@ -33,25 +33,41 @@ NAME = "prototokens"
 def cli() -> None:
     """Turn text into a few input vectors of a frozen language model, and back in one forward pass.
 
-    Data goes to standard output, progress and warnings to standard error. Exit status: 0 done, 1 done but not as asked (not
-    exact), 2 wrong usage or bad input, 130 stopped.
+    Data goes to standard output, progress and warnings to standard error. Exit status: 0 done, 1
+    done but not as asked (not exact), 2 wrong usage or bad input, 130 stopped.
     """
 
 
 for command in (
-    encode, decode, inspect, verify, models, demo, bench, trace, doctor, explore, reproduce, capacity, train_encoder,
-):  # fmt: skip
+    encode,
+    decode,
+    inspect,
+    verify,
+    models,
+    demo,
+    bench,
+    trace,
+    doctor,
+    explore,
+    reproduce,
+    capacity,
+    train_encoder,
+):
     cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and end the process with its status; what a user can be told is one line, without a traceback."""
+    """Run a command and end the process with its status.
+
+    What a user can be told is one line, without a traceback.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     standard_streams.open_closed()
     try:
         _check_folder()
-        # Not `cli.main`: click would end a command whose output's reader has gone with status 1, "not exact" here.
+        # Not `cli.main`: click would end a command whose output's reader has gone with status 1,
+        # "not exact" here.
         _complete_for_shell()
         with cli.make_context(NAME, list(arguments)) as context:
             status = cli.invoke(context)
@@ -78,7 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _check_folder() -> None:
-    """Refuse to work in a folder that has been removed: libraries look for themselves from there, and fail without a word.
+    """Refuse to work in a folder that has been removed.
+
+    Libraries look for themselves from there, and fail without a word.
 
     Raises:
         UsageError: it has been.
@@ -86,7 +104,9 @@ def _check_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError as error:
-        raise UsageError("the folder that this shell is in does not exist any more: change to another") from error
+        raise UsageError(
+            "the folder that this shell is in does not exist any more: change to another"
+        ) from error
 
 
 def _complete_for_shell() -> None:

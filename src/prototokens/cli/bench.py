@@ -18,37 +18,79 @@ if TYPE_CHECKING:
 @click.command(short_help="Compare this engine with the published way of fitting.")
 @click.argument("source", required=False, metavar="[FILE|-]")
 @click.option(
-    "--what", type=click.Choice(["fit", "shapes", "heads", "head-memory"]), default="fit", show_default=True,
-    help="fit: five ways to the same texts; shapes: what a step costs by length, rows and width; heads: three ways from"
-    " hidden states to loss and gradient; head-memory: the most memory that two of them take for 16 rows of 512 tokens, a"
+    "--what",
+    type=click.Choice(["fit", "shapes", "heads", "head-memory"]),
+    default="fit",
+    show_default=True,
+    help="fit: five ways to the same texts; shapes: what a step costs by length, rows and width;"
+    " heads: three ways from"
+    " hidden states to loss and gradient; head-memory: the most memory that two of them take for 16"
+    " rows of 512 tokens, a"
     " vocabulary of 128,256 and 2,048 numbers a position.",
-)  # fmt: skip
+)
 @click.option("--texts", help="Passages of a source, as in reproduce, in place of FILE.")
-@click.option("--length", type=click.IntRange(min=2), default=16, show_default=True, help="Tokens of a passage.")
-@click.option("--passages", type=click.IntRange(min=1), default=8, show_default=True, help="How many.")
 @click.option(
-    "--steps", type=click.IntRange(min=1), default=2000, show_default=True, help="Most optimiser steps for a passage."
+    "--length",
+    type=click.IntRange(min=2),
+    default=16,
+    show_default=True,
+    help="Tokens of a passage.",
 )
 @click.option(
-    "--seconds", type=float, default=30.0, show_default=True, help="After which a one-at-a-time way starts no further passage."
+    "--passages", type=click.IntRange(min=1), default=8, show_default=True, help="How many."
 )
 @click.option(
-    "--compile", "compiled", is_flag=True,
-    help="Compile the engine's body first, for the shapes it will meet: minutes, which are told and not counted.",
-)  # fmt: skip
-@click.option("--random", "random_shapes", multiple=True, help="For shapes and heads: a model of random weights (repeatable).")
+    "--steps",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="Most optimiser steps for a passage.",
+)
+@click.option(
+    "--seconds",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="After which a one-at-a-time way starts no further passage.",
+)
+@click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the engine's body first, for the shapes it will meet: minutes, which are told and"
+    " not counted.",
+)
+@click.option(
+    "--random",
+    "random_shapes",
+    multiple=True,
+    help="For shapes and heads: a model of random weights (repeatable).",
+)
 @common.model_options
 @common.output_options
 def bench(
-    source: str | None, what: str, texts: str | None, length: int, passages: int, steps: int, seconds: float,
-    compiled: bool, random_shapes: tuple[str, ...], model: str | None, revision: str | None, device: str | None, dtype: str,
-    as_json: bool, quiet: bool, debug: bool,
-) -> int:  # fmt: skip
+    source: str | None,
+    what: str,
+    texts: str | None,
+    length: int,
+    passages: int,
+    steps: int,
+    seconds: float,
+    compiled: bool,
+    random_shapes: tuple[str, ...],
+    model: str | None,
+    revision: str | None,
+    device: str | None,
+    dtype: str,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
     """Measure this engine on this machine, as it is now: compare ratios, not times.
 
-    By default the same passages are fitted five ways in one run: one at a time in float32 as published, and with this engine,
-    each with both recipes, and with this engine in more than two vectors. They are cut from FILE, from --texts, or from the
-    sample story.
+    By default the same passages are fitted five ways in one run: one at a time in float32 as
+    published, and with this engine, each with both recipes, and with this engine in more than two
+    vectors. They are cut from FILE, from --texts, or from the sample story.
     """
     if what == "shapes":
         return _shapes(_models(random_shapes, model, revision, device, dtype), as_json, quiet)
@@ -66,7 +108,10 @@ def bench(
 
     def said(tally: Any) -> None:
         if not quiet:
-            click.echo(f"{tally.name}: {tally.tried} tried, {tally.solved} solved, {tally.seconds:.0f} s", err=True)
+            click.echo(
+                f"{tally.name}: {tally.tried} tried, {tally.solved} solved, {tally.seconds:.0f} s",
+                err=True,
+            )
 
     result = compare(lm, serial, targets, steps, seconds, said)
     if as_json:
@@ -76,7 +121,9 @@ def bench(
     return 0
 
 
-def _targets(lm: FrozenLM, source: str | None, texts: str | None, passages: int, length: int) -> list[list[int]]:
+def _targets(
+    lm: FrozenLM, source: str | None, texts: str | None, passages: int, length: int
+) -> list[list[int]]:
     """Passages of one length."""
     if texts is not None:
         from prototokens.lab.texts import Texts
@@ -87,16 +134,24 @@ def _targets(lm: FrozenLM, source: str | None, texts: str | None, passages: int,
     from prototokens import samples
 
     ids = lm.encode(samples.lighthouse() if source is None else common.read_text(source, None))
-    targets = [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)][:passages]
+    targets = [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)][
+        :passages
+    ]
     if len(targets) < passages:
         raise TextError(
-            f"the text has {len(ids)} tokens, too few for {passages} passages of {length}: give a longer FILE, or fewer of them"
+            f"the text has {len(ids)} tokens, too few for {passages} passages of {length}: give a"
+            " longer FILE, or fewer of them"
         )
     return targets
 
 
-def _models(shapes: tuple[str, ...], model: str | None, revision: str | None, device: str | None, dtype: str) -> list[FrozenLM]:
-    """Random models of the shapes asked for, in the dtype that pays here; without any, the model of the options."""
+def _models(
+    shapes: tuple[str, ...], model: str | None, revision: str | None, device: str | None, dtype: str
+) -> list[FrozenLM]:
+    """Random models of the shapes asked for, in the dtype that pays here.
+
+    Without any, the model of the options.
+    """
     if not shapes:
         return [common.load_model(model, revision, device, dtype)]
     from prototokens.bench.models import random_model
@@ -112,7 +167,9 @@ def _place(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
     from prototokens.lm.devices import bfloat16_pays
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return place, getattr(torch, ("bfloat16" if bfloat16_pays(place) else "float32") if dtype == "auto" else dtype)
+    return place, getattr(
+        torch, ("bfloat16" if bfloat16_pays(place) else "float32") if dtype == "auto" else dtype
+    )
 
 
 def _shapes(models: list[FrozenLM], as_json: bool, quiet: bool) -> int:
@@ -126,8 +183,10 @@ def _shapes(models: list[FrozenLM], as_json: bool, quiet: bool) -> int:
             rows.append(row)
             if not as_json:
                 click.echo(
-                    f"{row['model']:<22}{row['length']:>5} tokens{row['rows']:>5} rows{row['milliseconds']:>9.1f} ms"
-                    f"{row['row_steps_per_second']:>10.1f} row-steps/s{row['gflops']:>8.1f} GFLOP/s{row['share_of_peak']:>6.0%}"
+                    f"{row['model']:<22}{row['length']:>5} tokens{row['rows']:>5}"
+                    f" rows{row['milliseconds']:>9.1f} ms"
+                    f"{row['row_steps_per_second']:>10.1f} row-steps/s{row['gflops']:>8.1f}"
+                    f" GFLOP/s{row['share_of_peak']:>6.0%}"
                 )
     if as_json:
         common.print_json({"shapes": rows})
@@ -143,7 +202,8 @@ def _heads(models: list[FrozenLM], as_json: bool) -> int:
         return 0
     for row in rows:
         click.echo(
-            f"{row['model']:<22}{row['way']:<9}{row['positions']:>6} positions{row['vocabulary']:>8} tokens"
+            f"{row['model']:<22}{row['way']:<9}{row['positions']:>6}"
+            f" positions{row['vocabulary']:>8} tokens"
             f"{row['milliseconds']:>9.1f} ms  error {row['gradient_error']:.1e}"
         )
     return 0
@@ -160,18 +220,25 @@ def _head_memory(device: str | None, dtype: str, as_json: bool) -> int:
     for row in rows:
         peak = "unknown" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:,.0f} MB"
         click.echo(
-            f"{row['way']:<9}{row['rows']} rows of {row['tokens']} tokens, {row['vocabulary']:,} logits each"
-            f" ({row['logits_bytes'] / 1e6:,.0f} MB in all): {peak} at most, in {row['dtype']} on {row['device']}"
+            f"{row['way']:<9}{row['rows']} rows of {row['tokens']} tokens, {row['vocabulary']:,}"
+            " logits each"
+            f" ({row['logits_bytes'] / 1e6:,.0f} MB in all): {peak} at most, in {row['dtype']} on"
+            f" {row['device']}"
         )
     return 0
 
 
 def _show(result: dict[str, Any]) -> None:
     click.echo(
-        f"{result['passages']} passages of {result['length']} tokens, {result['steps']} steps each at most; {result['model']};"
+        f"{result['passages']} passages of {result['length']} tokens, {result['steps']} steps each"
+        f" at most; {result['model']};"
         f" engine in {result['dtype']} on {result['device']}, {result['threads']} threads,"
         f" peak {result['peak_gflops']:.0f} GFLOP/s"
-        + ("" if result["compile_seconds"] is None else f", compiled in {result['compile_seconds']:.0f} s beforehand")
+        + (
+            ""
+            if result["compile_seconds"] is None
+            else f", compiled in {result['compile_seconds']:.0f} s beforehand"
+        )
     )
     click.echo(
         f"{'way':<22}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}{'times':>8}{'of peak':>9}"
@@ -185,6 +252,8 @@ def _show(result: dict[str, Any]) -> None:
         )
     rates = result["decoding"]
     click.echo(
-        f"decoding: {rates['one_step_single']:,.0f} tokens/s one-step for one row, {rates['one_step_batch']:,.0f} for all,"
-        f" {rates['autoregressive_single']:,.0f} greedy with a cache: {rates['ratio_single']:.0f} times"
+        f"decoding: {rates['one_step_single']:,.0f} tokens/s one-step for one row,"
+        f" {rates['one_step_batch']:,.0f} for all,"
+        f" {rates['autoregressive_single']:,.0f} greedy with a cache: {rates['ratio_single']:.0f}"
+        " times"
     )

@@ -19,8 +19,8 @@ DEFAULT_TEXTS = ("sample", "random-tokens")
 def capacity(debug: bool, **options: Any) -> int:
     """Measure a model: horizon, C_tokens and H_LM, one-step and autoregressive, and the share of the bound that is used.
 
-    The card is printed, and written as text, JSON and a picture. What `reproduce` has fitted already in the same folder is
-    taken from there.
+    The card is printed, and written as text, JSON and a picture. What `reproduce` has fitted
+    already in the same folder is taken from there.
     """
     import json
 

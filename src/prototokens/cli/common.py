@@ -28,9 +28,17 @@ def output_options(command: Callable) -> Callable:
     """--json, --quiet and --debug: every command has them."""
     for option in (
         click.option("--debug", is_flag=True, help="Show the traceback of an error, for a report."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress and no summary: warnings and errors alone."),
         click.option(
-            "--json", "as_json", is_flag=True, help="One JSON object on standard output (keys: docs/command-line.md)."
+            "-q",
+            "--quiet",
+            is_flag=True,
+            help="No progress and no summary: warnings and errors alone.",
+        ),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            help="One JSON object on standard output (keys: docs/command-line.md).",
         ),
     ):
         command = option(command)
@@ -41,9 +49,15 @@ def model_options(command: Callable) -> Callable:
     """--model, --revision, --device and --dtype: of every command that loads a model."""
     for option in (
         click.option(
-            "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="What the model computes in."
+            "--dtype",
+            type=click.Choice(DTYPES),
+            default="auto",
+            show_default=True,
+            help="What the model computes in.",
         ),
-        click.option("--device", help="cpu, cuda, cuda:1, mps; by default a GPU where there is one."),
+        click.option(
+            "--device", help="cpu, cuda, cuda:1, mps; by default a GPU where there is one."
+        ),
         click.option("--revision", help="Branch, tag or commit of a hub model."),
         click.option(
             "--model",
@@ -69,23 +83,32 @@ def load_model(model: str | None, revision: str | None, device: str | None, dtyp
     """The model of the options."""
     from prototokens.lm.frozen_lm import FrozenLM
 
-    return FrozenLM.from_pretrained(model or "builtin", revision=revision, device=device, dtype=dtype)
+    return FrozenLM.from_pretrained(
+        model or "builtin", revision=revision, device=device, dtype=dtype
+    )
 
 
 def load_model_of(
-    encoded: EncodedText, file: Path, model: str | None, revision: str | None, device: str | None, dtype: str,
+    encoded: EncodedText,
+    file: Path,
+    model: str | None,
+    revision: str | None,
+    device: str | None,
+    dtype: str,
     any_model: bool = False,
-) -> FrozenLM:  # fmt: skip
+) -> FrozenLM:
     """The model that a file was made with: what the user names, or the built-in.
 
-    A file's word is not enough to open a path or the network. Its dtype is taken, and its revision where the model is named as
-    in the file; a folder, or a copy under another name, has none or its own.
+    A file's word is not enough to open a path or the network. Its dtype is taken, and its revision
+    where the model is named as in the file; a folder, or a copy under another name, has none or its
+    own.
 
     Args:
         any_model: let a model of other weights pass.
 
     Raises:
-        FileError: it was made with another model than the built-in one, and none is named, or the wrong one.
+        FileError: it was made with another model than the built-in one, and none is named, or the
+            wrong one.
     """
     made_for = encoded.header["model"]
     if model is None and made_for["name"] != "builtin":
@@ -93,7 +116,12 @@ def load_model_of(
     name = model or "builtin"
     if dtype == "auto" and made_for["dtype"] in DTYPES:
         dtype = made_for["dtype"]
-    lm = load_model(name, revision or (made_for["revision"] if name == made_for["name"] else None), device, dtype)
+    lm = load_model(
+        name,
+        revision or (made_for["revision"] if name == made_for["name"] else None),
+        device,
+        dtype,
+    )
     encoded.check_model(lm, any_model)
     return lm
 
@@ -111,7 +139,8 @@ def read_text(source: str | None, text: str | None) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise TextError(
-            f"{given.name} is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start};"
+            f"{given.name} is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset"
+            f" {error.start};"
             " convert it first (for example with iconv)"
         ) from error
 
@@ -120,7 +149,8 @@ def check_output(path: Path, force: bool) -> None:
     """Refuse an output that would fail later, before any work.
 
     Raises:
-        FileError: it exists and --force was not given, it is no regular file, or its folder cannot be written.
+        FileError: it exists and --force was not given, it is no regular file, or its folder cannot
+            be written.
     """
     if str(path) == "-":
         raise UsageError("- cannot be an output: name a file")
@@ -128,13 +158,19 @@ def check_output(path: Path, force: bool) -> None:
         if path.is_dir():
             raise FileError(f"{path} is a folder: name a file")
         if path.exists() and not path.is_file():
-            raise FileError(f"{path} is no regular file, and would be replaced by one: name another")
+            raise FileError(
+                f"{path} is no regular file, and would be replaced by one: name another"
+            )
         if path.exists() and not force:
-            raise FileError(f"{path} exists already: pass --force to write over it, or name another output")
+            raise FileError(
+                f"{path} exists already: pass --force to write over it, or name another output"
+            )
         place = Path(os.path.realpath(path))
         os.fsencode(place)  # a name that the file system can hold
         if not place.parent.is_dir():
-            raise FileError(f"the folder {place.parent} does not exist: make it first, or name another output")
+            raise FileError(
+                f"the folder {place.parent} does not exist: make it first, or name another output"
+            )
         with suppress(FileNotFoundError):
             os.lstat(place)  # of a name that is too long, the file system says so
         descriptor, trial = tempfile.mkstemp(dir=place.parent, prefix=".prototokens.")
@@ -142,7 +178,9 @@ def check_output(path: Path, force: bool) -> None:
         os.unlink(trial)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise FileError(f"{path} cannot be written ({reason}): choose another place with -o") from error
+        raise FileError(
+            f"{path} cannot be written ({reason}): choose another place with -o"
+        ) from error
 
 
 def print_json(values: dict[str, Any]) -> None:
@@ -151,11 +189,16 @@ def print_json(values: dict[str, Any]) -> None:
 
 
 @contextmanager
-def fit_progress(quiet: bool, row_steps: float | None = None) -> Iterator[Callable[[Progress], None] | None]:
-    """A progress bar for fits, on standard error: texts solved, accuracy, row-steps a second, time left.
+def fit_progress(
+    quiet: bool, row_steps: float | None = None
+) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar for fits, on standard error.
+
+    Texts solved, accuracy, row-steps a second, time left.
 
     Args:
-        row_steps: what the forecast expects of a target, the mean; without it, time left is known once a target is done.
+        row_steps: what the forecast expects of a target, the mean; without it, time left is known
+            once a target is done.
     """
     if quiet or not sys.stderr.isatty():
         yield None
@@ -165,15 +208,22 @@ def fit_progress(quiet: bool, row_steps: float | None = None) -> Iterator[Callab
     from rich.progress import Progress as Bar
 
     columns = (
-        BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
-    )  # fmt: skip
+    )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, left="")
 
         def show(now: Progress) -> None:
             rate = now.row_steps / max(now.seconds, 1e-9)
-            left = f"{time_left(now, row_steps)} left" if now.done or (row_steps and now.row_steps) else ""
+            left = (
+                f"{time_left(now, row_steps)} left"
+                if now.done or (row_steps and now.row_steps)
+                else ""
+            )
             line = f"{now.solved} solved, {now.accuracy:4.0%} of the tokens in work right, {rate:,.0f} steps/s"
             bar.update(task, total=now.total, completed=now.done, description=line, left=left)
 
@@ -181,7 +231,10 @@ def fit_progress(quiet: bool, row_steps: float | None = None) -> Iterator[Callab
 
 
 def time_left(now: Progress, row_steps: float | None = None) -> str:
-    """A guess, as minutes and seconds: from the texts done so far, and while they are few, from the forecast of row-steps."""
+    """A guess, as minutes and seconds.
+
+    From the texts done so far, and while they are few, from the forecast of row-steps.
+    """
     from prototokens.planning.chunks import clock
 
     if row_steps is None or not now.row_steps:

@@ -11,20 +11,33 @@ from prototokens.cli import common
 
 @click.command(short_help="Print the text that a file holds.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the text there instead of standard output.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the text there instead of standard output.",
+)
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
 @common.any_model_option
 @common.model_options
 @common.output_options
 def decode(
-    file: Path, output: Path | None, force: bool, any_model: bool,
-    model: str | None, revision: str | None, device: str | None, dtype: str,
-    as_json: bool, quiet: bool, debug: bool,
-) -> int:  # fmt: skip
+    file: Path,
+    output: Path | None,
+    force: bool,
+    any_model: bool,
+    model: str | None,
+    revision: str | None,
+    device: str | None,
+    dtype: str,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
     """Print the text that a file holds: every chunk from one forward pass.
 
-    A file made with another model than the built-in one needs --model. The text is compared with the hash in the file; one that
-    differs is printed with a warning, and the exit status is 1.
+    A file made with another model than the built-in one needs --model. The text is compared with
+    the hash in the file; one that differs is printed with a warning, and the exit status is 1.
     """
     from prototokens._util.files import write_atomically
     from prototokens.decoding import decode_text
@@ -53,5 +66,8 @@ def decode(
     elif output is None:
         click.echo(decoded.content, nl=False)
     if not decoded.matches:
-        click.echo(f"prototokens: warning: the text of {file} differs from the one that was encoded", err=True)
+        click.echo(
+            f"prototokens: warning: the text of {file} differs from the one that was encoded",
+            err=True,
+        )
     return 0 if decoded.matches else 1

@@ -28,7 +28,14 @@ LINE_EVERY = 0.5  # seconds between lines where the output is no terminal
 @common.seed_option
 @common.output_options
 def demo(
-    model: str | None, revision: str | None, device: str | None, dtype: str, seed: int, as_json: bool, quiet: bool, debug: bool
+    model: str | None,
+    revision: str | None,
+    device: str | None,
+    dtype: str,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
 ) -> int:
     """Show it: a sentence in two vectors, a story in chunks, both decoded from their files by a model that did not change."""
     from rich.console import Console
@@ -37,20 +44,28 @@ def demo(
     began = time.monotonic()
     lm = common.load_model(model, revision, device, dtype)
     before = lm.weights_hash()
-    console.print(f"[bold]model[/] {lm.name}: d_model {lm.d_model}, vocabulary {lm.vocab_size}, frozen\n")
+    console.print(
+        f"[bold]model[/] {lm.name}: d_model {lm.d_model}, vocabulary {lm.vocab_size}, frozen\n"
+    )
     with tempfile.TemporaryDirectory() as folder:
         sentence = _sentence(lm, seed, Path(folder) / "sentence.ptok", console)
         story = _story(lm, seed, Path(folder) / "story.ptok", console, quiet)
     unchanged = lm.weights_hash() == before
     seconds = time.monotonic() - began
     console.print(
-        f"\nthe model's weights, hashed before and after: {'[green]unchanged[/]' if unchanged else '[red]CHANGED[/]'}"
+        "\nthe model's weights, hashed before and after:"
+        f" {'[green]unchanged[/]' if unchanged else '[red]CHANGED[/]'}"
         f" ({before[:16]}); {seconds:.0f} s in all"
     )
     done = sentence and story and unchanged
     if as_json:
         common.print_json(
-            {"sentence_exact": sentence, "story_exact": story, "weights_unchanged": unchanged, "seconds": round(seconds, 1)}
+            {
+                "sentence_exact": sentence,
+                "story_exact": story,
+                "weights_unchanged": unchanged,
+                "seconds": round(seconds, 1),
+            }
         )
     return 0 if done else 1
 
@@ -68,7 +83,8 @@ def _sentence(lm: FrozenLM, seed: int, path: Path, console: Console) -> bool:
     layout = Layout.named("keyed:2").with_prefix(lm.prefix_ids())
     ids = lm.encode(text)
     console.print(
-        f"[bold]1.[/] {len(ids)} tokens into two vectors, e and m; the model is fed e, m, e, m, ..., each multiplied by the"
+        f"[bold]1.[/] {len(ids)} tokens into two vectors, e and m; the model is fed e, m, e, m,"
+        " ..., each multiplied by the"
         " fixed signs of its position, and nothing else"
     )
     last = -1e9
@@ -104,7 +120,9 @@ def _coloured(lm: FrozenLM, chunk: Chunk, ids: list[int], steps: int):
     right = sum(a == b for a, b in zip(got, ids, strict=True))
     line = Text()
     for token, target in zip(got, ids, strict=True):
-        line.append(lm.decode([token]).replace("\n", "¶"), style="green" if token == target else "dim red")
+        line.append(
+            lm.decode([token]).replace("\n", "¶"), style="green" if token == target else "dim red"
+        )
     frame = Table.grid(padding=(0, 2))
     frame.add_row(f"   step {steps:4d}", f"{right:2d}/{len(ids)}", line)
     return frame
@@ -118,7 +136,8 @@ def _story(lm: FrozenLM, seed: int, path: Path, console: Console, quiet: bool) -
 
     text = samples.lighthouse()
     console.print(
-        f"\n[bold]2.[/] {len(text.split(chr(10) * 2))} paragraphs, {len(text)} characters, in chunks fitted side by side"
+        f"\n[bold]2.[/] {len(text.split(chr(10) * 2))} paragraphs, {len(text)} characters, in"
+        " chunks fitted side by side"
     )
     plan = plan_chunks(lm, lm.encode(text))
     console.print(f"   {plan.describe()}")
@@ -140,7 +159,8 @@ def _read_back(lm: FrozenLM, path: Path, text: str, console: Console) -> bool:
     verdict = "[green]exact[/]" if same else "[red]NOT exact[/]"
     plural = "" if decoded.forward_passes == 1 else "es"
     console.print(
-        f"   decoded from the file: {decoded.tokens} tokens, {decoded.forward_passes} forward pass{plural},"
+        f"   decoded from the file: {decoded.tokens} tokens, {decoded.forward_passes} forward"
+        f" pass{plural},"
         f" {decoded.seconds * 1000:.0f} ms, {verdict}"
     )
     console.print(f"   “{decoded.text[:70].strip()} ...”", style="italic")

@@ -12,8 +12,18 @@ from prototokens.errors import PrototokensError
 if TYPE_CHECKING:
     import torch
 
-LIBRARIES = ("prototokens", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "jaxtyping")
-SIDE = 512  # of the square matrices whose product is timed: the size that a small model's products have
+LIBRARIES = (
+    "prototokens",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "huggingface_hub",
+    "numpy",
+    "jaxtyping",
+)
+# of the square matrices whose product is timed: the size that a small model's products have
+SIDE = 512
 TRIES = 4  # for each device and dtype; the best counts
 FAST = 0.75  # of the best rate on that device: what is called fast
 
@@ -23,14 +33,18 @@ FAST = 0.75  # of the best rate on that device: what is called fast
 def doctor(as_json: bool, quiet: bool, debug: bool) -> int:
     """Say what is installed, which devices there are, which dtypes are fast on them, and which extras are missing.
 
-    The rates are measured, in a second or so; on a busy machine they are lower. The exit status is 1 where the built-in model
-    cannot be used.
+    The rates are measured, in a second or so; on a busy machine they are lower. The exit status is
+    1 where the built-in model cannot be used.
     """
     from prototokens._util.extras import missing
 
     result: dict[str, Any] = {
-        "versions": _versions(), "platform": _platform(), "devices": _devices(), "builtin": _builtin(), "missing": missing(),
-    }  # fmt: skip
+        "versions": _versions(),
+        "platform": _platform(),
+        "devices": _devices(),
+        "builtin": _builtin(),
+        "missing": missing(),
+    }
     if as_json:
         common.print_json(result)
     else:
@@ -57,7 +71,11 @@ def _platform() -> dict[str, Any]:
 
     import torch
 
-    return {"system": platform.platform(), "processors": os.cpu_count(), "threads": torch.get_num_threads()}
+    return {
+        "system": platform.platform(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _devices() -> list[dict[str, Any]]:
@@ -71,10 +89,16 @@ def _devices() -> list[dict[str, Any]]:
         found.append(("mps", "Apple GPU", None))
     devices = []
     for name, kind, memory in found:
-        rates = {dtype: _rate(torch.device(name), getattr(torch, dtype)) for dtype in common.DTYPES if dtype != "auto"}
+        rates = {
+            dtype: _rate(torch.device(name), getattr(torch, dtype))
+            for dtype in common.DTYPES
+            if dtype != "auto"
+        }
         best = max(rates.values())
         fast = [dtype for dtype, rate in rates.items() if rate >= FAST * best]
-        devices.append({"name": name, "kind": kind, "memory_bytes": memory, "gflops": rates, "fast": fast})
+        devices.append(
+            {"name": name, "kind": kind, "memory_bytes": memory, "gflops": rates, "fast": fast}
+        )
     return devices
 
 
@@ -103,16 +127,28 @@ def _show(result: dict[str, Any]) -> None:
     for library, version in result["versions"].items():
         click.echo(f"{library:>16}  {version or 'not installed'}")
     place = result["platform"]
-    click.echo(f"{'system':>16}  {place['system']}, {place['processors']} processors, {place['threads']} threads in use")
+    click.echo(
+        f"{'system':>16}  {place['system']}, {place['processors']} processors, {place['threads']}"
+        " threads in use"
+    )
     for device in result["devices"]:
         memory = f", {device['memory_bytes'] / 2**30:.0f} GiB" if device["memory_bytes"] else ""
         rates = ", ".join(
-            f"{dtype} {rate:,.0f}{' (fast)' * (dtype in device['fast'])}" for dtype, rate in device["gflops"].items()
+            f"{dtype} {rate:,.0f}{' (fast)' * (dtype in device['fast'])}"
+            for dtype, rate in device["gflops"].items()
         )
         click.echo(f"{device['name']:>16}  {device['kind']}{memory}; GFLOP/s: {rates}")
     model = result["builtin"]
-    said = f"usable, takes {model['dtype']} on {model['device']}" if model["usable"] else f"NOT usable: {model['why']}"
+    said = (
+        f"usable, takes {model['dtype']} on {model['device']}"
+        if model["usable"]
+        else f"NOT usable: {model['why']}"
+    )
     click.echo(f"{'built-in model':>16}  {said}")
     for extra, packages in result["missing"].items():
-        lacking = f"missing {', '.join(packages)}: pip install 'prototokens[{extra}]'" if packages else "complete"
+        lacking = (
+            f"missing {', '.join(packages)}: pip install 'prototokens[{extra}]'"
+            if packages
+            else "complete"
+        )
         click.echo(f"{'[' + extra + ']':>16}  {lacking}")

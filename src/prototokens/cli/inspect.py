@@ -10,14 +10,26 @@ import click
 from prototokens.cli import common
 
 # Of a file that has no such things, and of earlier versions.
-ABSENT = {"stored": [], "patched": 0, "edited": 0, "bits": None, "sizes": {}, "certificate": {}, "keys": 0, "prefix": []}
+ABSENT = {
+    "stored": [],
+    "patched": 0,
+    "edited": 0,
+    "bits": None,
+    "sizes": {},
+    "certificate": {},
+    "keys": 0,
+    "prefix": [],
+}
 
 
 @click.command(short_help="Show what is inside a file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @common.output_options
 def inspect(file: Path, as_json: bool, quiet: bool, debug: bool) -> int:
-    """Show what is inside a file: model, layout, chunks, sizes, how it was made. No model is loaded."""
+    """Show what is inside a file: model, layout, chunks, sizes, how it was made.
+
+    No model is loaded.
+    """
     from prototokens.ptok.encoded import EncodedText
 
     encoded = EncodedText.load(file)
@@ -31,7 +43,9 @@ def inspect(file: Path, as_json: bool, quiet: bool, debug: bool) -> int:
         "bits_per_token": encoded.bits / tokens,
         "patch_bytes": encoded.patch_bytes,
         "bits_per_character": (encoded.bits + 8 * encoded.patch_bytes) / characters,
-        "beside_bits_per_character": {name: 8 * count / characters for name, count in header.get("sizes", {}).items()},
+        "beside_bits_per_character": {
+            name: 8 * count / characters for name, count in header.get("sizes", {}).items()
+        },
         "file_bytes": size,
         "file_bits_per_character": 8 * size / characters,
     }
@@ -49,13 +63,17 @@ def _show(file: Path, header: dict[str, Any], figures: dict[str, Any]) -> None:
     revision = f" @ {model['revision']}" if model["revision"] else ""
     lines = {
         "file": f"{file}, {figures['file_bytes']:,} bytes, format {header['format']}",
-        "model": f"{model['name']}{revision}, fingerprint {model['fingerprint'][:16]}, {model['dtype']},"
+        "model": f"{model['name']}{revision}, fingerprint {model['fingerprint'][:16]},"
+        f" {model['dtype']},"
         f" d_model {model['d_model']}",
-        "text": f"{text['characters']:,} characters, {text['bytes']:,} bytes, {text['tokens']:,} tokens",
+        "text": f"{text['characters']:,} characters, {text['bytes']:,} bytes, {text['tokens']:,}"
+        " tokens",
         "sha-256": text["sha256"],
-        "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout {header['layout']}"
+        "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout"
+        f" {header['layout']}"
         + (f" behind {len(header['prefix'])} tokens of prefix" if header.get("prefix") else ""),
-        "vectors": f"{figures['vectors']}, {figures['floats']:,} numbers: {figures['floats_per_token']:.2f} numbers and"
+        "vectors": f"{figures['vectors']}, {figures['floats']:,} numbers:"
+        f" {figures['floats_per_token']:.2f} numbers and"
         f" {figures['bits_per_token']:.0f} bits a token",
         "size": f"{figures['bits_per_character']:.1f} bits a character in vectors and patches,"
         f" {figures['file_bits_per_character']:.1f} in the file",
@@ -68,22 +86,41 @@ def _show(file: Path, header: dict[str, Any], figures: dict[str, Any]) -> None:
     }
     for name, value in lines.items():
         # A header is anybody's word: nothing in it may steer the terminal.
-        click.echo(f"{name:>9}  " + "".join(letter if letter.isprintable() else "?" for letter in value))
+        click.echo(
+            f"{name:>9}  " + "".join(letter if letter.isprintable() else "?" for letter in value)
+        )
 
 
 def _beside(sizes: dict[str, float]) -> str:
     """What other ways of storing the text take: these vectors are no compressor."""
-    names = {"plain": "plain", "zstd": "zstd -19", "xz": "xz -9", "arithmetic": "arithmetic coding with this model"}
-    return ", ".join(f"{size:.2f} {names.get(name, name)}" for name, size in sizes.items()) or "not measured by who made it"
+    names = {
+        "plain": "plain",
+        "zstd": "zstd -19",
+        "xz": "xz -9",
+        "arithmetic": "arithmetic coding with this model",
+    }
+    return (
+        ", ".join(f"{size:.2f} {names.get(name, name)}" for name, size in sizes.items())
+        or "not measured by who made it"
+    )
 
 
 def _helped(header: dict[str, Any], figures: dict[str, Any]) -> str:
     """What came out of patches, not of vectors."""
-    patched, stored, edited = (header.get(name, ABSENT[name]) for name in ("patched", "stored", "edited"))
+    patched, stored, edited = (
+        header.get(name, ABSENT[name]) for name in ("patched", "stored", "edited")
+    )
     told = [f"{patched:,} tokens patched"] * bool(patched)
-    told += [f"{len(stored):,} chunks stored as their {sum(header['chunks'][one] for one in stored):,} tokens"] * bool(stored)
+    told += [
+        f"{len(stored):,} chunks stored as their {sum(header['chunks'][one] for one in stored):,}"
+        " tokens"
+    ] * bool(stored)
     told += [f"{edited:,} bytes edited"] * bool(edited)
-    return f"{', '.join(told)}: {figures['patch_bytes']:,} bytes" if told else "by nothing: all of it comes out of the vectors"
+    return (
+        f"{', '.join(told)}: {figures['patch_bytes']:,} bytes"
+        if told
+        else "by nothing: all of it comes out of the vectors"
+    )
 
 
 def _certificate(certificate: dict[str, Any]) -> str:

@@ -16,16 +16,26 @@ from prototokens.cli import common
 @click.option("--revision", help="Branch, tag or commit of a hub model.")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.")
 @click.option(
-    "--dtype", type=click.Choice(common.DTYPES), default="auto", show_default=True, help="What the model computes in."
+    "--dtype",
+    type=click.Choice(common.DTYPES),
+    default="auto",
+    show_default=True,
+    help="What the model computes in.",
 )
 @common.output_options
 def models(
-    name: str | None, revision: str | None, device: str | None, dtype: str, as_json: bool, quiet: bool, debug: bool
+    name: str | None,
+    revision: str | None,
+    device: str | None,
+    dtype: str,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
 ) -> int:
     """List the models at hand, or load the model NAME and describe it.
 
-    At hand are the built-in one and what the Hugging Face cache holds; any other causal language model is named by folder,
-    GGUF file or hub id.
+    At hand are the built-in one and what the Hugging Face cache holds; any other causal language
+    model is named by folder, GGUF file or hub id.
     """
     found = [_describe(name, revision, device, dtype)] if name else [_builtin(), *_cached()]
     if as_json:
@@ -36,7 +46,9 @@ def models(
         for key, value in model.items():
             if key != "name" and value is not None:
                 click.echo(
-                    f"  {key.replace('_', ' ')}: {value:,}" if isinstance(value, int) else f"  {key.replace('_', ' ')}: {value}"
+                    f"  {key.replace('_', ' ')}: {value:,}"
+                    if isinstance(value, int)
+                    else f"  {key.replace('_', ' ')}: {value}"
                 )
     if not name:
         click.echo("any other: a folder, a GGUF file, or a hub id such as EleutherAI/pythia-160m")
@@ -67,7 +79,11 @@ def _cached() -> list[dict[str, Any]]:
     except CacheNotFound:
         return []
     return [
-        {"name": repository.repo_id, "where": "in the Hugging Face cache", "bytes": repository.size_on_disk}
+        {
+            "name": repository.repo_id,
+            "where": "in the Hugging Face cache",
+            "bytes": repository.size_on_disk,
+        }
         for repository in sorted(repositories, key=lambda repository: repository.repo_id)
         if repository.repo_type == "model"
     ]

@@ -1,7 +1,7 @@
 """What a command is given to read, taken in bounded memory: no more of it than the command can use.
 
-A path may name a device without an end, and standard input may be a pipe that never closes. So the beginning of a text is
-read first, and the rest only as far as the command says that it can use it.
+A path may name a device without an end, and standard input may be a pipe that never closes. So the
+beginning of a text is read first, and the rest only as far as the command says that it can use it.
 """
 
 from __future__ import annotations

@@ -16,9 +16,13 @@ DEFAULT_TEXTS = ("sample", "random-tokens", "generated:sample")
 
 @click.command(short_help="Run the paper's experiments: tables, figures and rows.")
 @click.argument("name", required=False, metavar="[NAME|FILE.py|all]")
-@click.option("--plan", is_flag=True, help="Run nothing: list the jobs and say how long they will take here.")
 @click.option(
-    "--from-rows", is_flag=True, help="Run nothing: write the reports again from the rows of the folder; no model is loaded."
+    "--plan", is_flag=True, help="Run nothing: list the jobs and say how long they will take here."
+)
+@click.option(
+    "--from-rows",
+    is_flag=True,
+    help="Run nothing: write the reports again from the rows of the folder; no model is loaded.",
 )
 @click.option(
     "--checkpoint",
@@ -27,23 +31,29 @@ DEFAULT_TEXTS = ("sample", "random-tokens", "generated:sample")
     metavar="NAME[@REVISION]",
     help="For pretraining: a model, or a folder of models; again.",
 )
-@click.option("--embedder", help="For figure6 and quality: a sentence-embedding model, a folder or a hub id.")
+@click.option(
+    "--embedder", help="For figure6 and quality: a sentence-embedding model, a folder or a hub id."
+)
 @click.option(
     "--layouts",
-    help="Layouts to compare in place of the experiment's own, with commas: paper,keyed:2. For those that compare several.",
+    help="Layouts to compare in place of the experiment's own, with commas: paper,keyed:2. For"
+    " those that compare several.",
 )
 @sweeping.sweep_options
 @common.seed_option
 @common.model_options
 @common.output_options
 def reproduce(name: str | None, debug: bool, **options: Any) -> int:
-    """Run the experiment NAME, or all of them; without NAME, list what there is and about how long each takes.
+    """Run the experiment NAME, or all of them.
 
-    FILE.py is a study: an experiment in a file of its own, whose code is run. Its report goes to the output folder itself.
+    Without NAME, list what there is and about how long each takes.
 
-    What is done already in the output folder is not run again: a run that was killed goes on where it was, and several
-    processes can share the work of one folder. Reports, with their tables as Markdown and CSV and their figures as PNG and SVG,
-    go to the folder; the tables are printed too.
+    FILE.py is a study: an experiment in a file of its own, whose code is run. Its report goes to
+    the output folder itself.
+
+    What is done already in the output folder is not run again: a run that was killed goes on where
+    it was, and several processes can share the work of one folder. Reports, with their tables as
+    Markdown and CSV and their figures as PNG and SVG, go to the folder; the tables are printed too.
     """
     if name is None:
         return _list(options)
@@ -58,7 +68,10 @@ def reproduce(name: str | None, debug: bool, **options: Any) -> int:
     modules = {one: experiments.named(one) for one in names}
     without = [one for one, module in modules.items() if not hasattr(module, "LAYOUTS")]
     if options["layouts"] and without:
-        raise UsageError(f"--layouts is for experiments that compare layouts, which {', '.join(without)} does not")
+        raise UsageError(
+            f"--layouts is for experiments that compare layouts, which {', '.join(without)} does"
+            " not"
+        )
     config = sweeping.settings(options, DEFAULT_TEXTS)
     jobs = {one: module.jobs(config) for one, module in modules.items()}
     every = [job for some in jobs.values() for job in some]
@@ -74,7 +87,12 @@ def reproduce(name: str | None, debug: bool, **options: Any) -> int:
         made.append(_written(one, module.report(mine), mine, len(keys), options))
     if options["as_json"]:
         common.print_json(
-            {"model": config.model.name, "fingerprint": config.model.fingerprint, "scale": config.scale, "experiments": made}
+            {
+                "model": config.model.name,
+                "fingerprint": config.model.fingerprint,
+                "scale": config.scale,
+                "experiments": made,
+            }
         )
     return 0
 
@@ -86,19 +104,44 @@ def _redraw(names: list[str], some: bool, options: dict[str, Any]) -> int:
     from prototokens.lab.records import Records
 
     place = sweeping.folder(options)
-    records = Records(place, lambda line: click.echo(f"prototokens: {line}", err=True)) if place.is_dir() else None
+    records = (
+        Records(place, lambda line: click.echo(f"prototokens: {line}", err=True))
+        if place.is_dir()
+        else None
+    )
     found = {name: rows for name in names if records and (rows := records.rows(name))}
     if not found or (not some and len(found) < len(names)):
-        raise UsageError(f"there are no rows of {', '.join(names)} in {place}: name their folder with --out, or run it first")
+        raise UsageError(
+            f"there are no rows of {', '.join(names)} in {place}: name their folder with --out, or"
+            " run it first"
+        )
     made = []
     for name, rows in found.items():
         # Studies, and what follows a model over its training, compare models and recipes.
         if name != "pretraining" and not experiments.is_study(name) and _mixed(rows):
-            raise UsageError(f"{place} has rows of {name} from several models or recipes: a folder of each has one report")
-        made.append(_written(name, experiments.named(name).report(rows), rows, len({row["key"] for row in rows}), options))
+            raise UsageError(
+                f"{place} has rows of {name} from several models or recipes: a folder of each has"
+                " one report"
+            )
+        made.append(
+            _written(
+                name,
+                experiments.named(name).report(rows),
+                rows,
+                len({row["key"] for row in rows}),
+                options,
+            )
+        )
     if options["as_json"]:
         first = next(iter(found.values()))[0]
-        common.print_json({"model": first["model"], "fingerprint": first["fingerprint"], "scale": None, "experiments": made})
+        common.print_json(
+            {
+                "model": first["model"],
+                "fingerprint": first["fingerprint"],
+                "scale": None,
+                "experiments": made,
+            }
+        )
     return 0
 
 
@@ -108,7 +151,9 @@ def _mixed(rows: list[Row]) -> bool:
     return len(models) > 1 or len({row["recipe"]["name"] for row in rows}) > 1
 
 
-def _written(name: str, report: Any, rows: list[Row], jobs: int, options: dict[str, Any]) -> dict[str, Any]:
+def _written(
+    name: str, report: Any, rows: list[Row], jobs: int, options: dict[str, Any]
+) -> dict[str, Any]:
     """Write a report, print it unless JSON is asked for, and say it as JSON."""
     from prototokens.lab import experiments
 
@@ -118,7 +163,10 @@ def _written(name: str, report: Any, rows: list[Row], jobs: int, options: dict[s
         click.echo(report.markdown())
     if not options["quiet"]:
         click.echo(f"{name}: {len(rows)} rows; report and figures in {files[0].parent}", err=True)
-    tables = {table.name: [dict(zip(table.columns, row, strict=True)) for row in table.rows] for table in report.tables}
+    tables = {
+        table.name: [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        for table in report.tables
+    }
     return {
         "name": name,
         "title": report.title,
@@ -160,10 +208,14 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
     if options["as_json"]:
         common.print_json(
             {
-                "model": config.model.name, "fingerprint": config.model.fingerprint, "scale": config.scale,
-                "plan": planned, "seconds": total, "position_steps_per_second": rate.position_steps,
+                "model": config.model.name,
+                "fingerprint": config.model.fingerprint,
+                "scale": config.scale,
+                "plan": planned,
+                "seconds": total,
+                "position_steps_per_second": rate.position_steps,
             }
-        )  # fmt: skip
+        )
         return 0
     for name, some in jobs.items():
         for job in some:
@@ -171,13 +223,18 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
             texts = job.texts[0].id if len(job.texts) == 1 else f"{len(job.texts)} texts"
             length = f"{max(len(text.ids) for text in job.texts)} tokens" if job.texts else ""
             forecast = "done" if done else describe_seconds(job.work / rate.position_steps)
-            click.echo(f"{job.key[:12]}  {name:<12}{job.layout:<13}{length:<13}{forecast:<20}{texts}")
+            click.echo(
+                f"{job.key[:12]}  {name:<12}{job.layout:<13}{length:<13}{forecast:<20}{texts}"
+            )
     for one in planned:
         click.echo(
-            f"{one['name']}: {one['jobs']} jobs, {one['done']} done, {describe_seconds(one['seconds'])} to go here", err=True
+            f"{one['name']}: {one['jobs']} jobs, {one['done']} done,"
+            f" {describe_seconds(one['seconds'])} to go here",
+            err=True,
         )
     click.echo(
-        f"in all {describe_seconds(total)}, at {rate.position_steps:,.0f} position-steps a second as measured just now",
+        f"in all {describe_seconds(total)}, at {rate.position_steps:,.0f} position-steps a second"
+        " as measured just now",
         err=True,
     )
     return 0
@@ -193,7 +250,10 @@ def _forecast(jobs: list[Job], config: Config) -> str:
 
 
 def _list(options: dict[str, Any]) -> int:
-    """Each experiment with a line, and about what it takes: from stored forecasts, as a list must not load a model."""
+    """Each experiment with a line, and about what it takes.
+
+    From stored forecasts, as a list must not load a model.
+    """
     from prototokens.lab.catalogue import EXPERIMENTS, describe_seconds, stored_forecast
 
     stored = stored_forecast()
@@ -203,16 +263,22 @@ def _list(options: dict[str, Any]) -> int:
         for name, (_, shows) in EXPERIMENTS.items()
     ]
     if options["as_json"]:
-        common.print_json({"model": "builtin", "fingerprint": stored["fingerprint"], "experiments": found})
+        common.print_json(
+            {"model": "builtin", "fingerprint": stored["fingerprint"], "experiments": found}
+        )
         return 0
     for one in found:
-        click.echo(f"{one['name']:<13}{'about ' + describe_seconds(one['smoke_seconds']):<20}{one['shows']}")
+        click.echo(
+            f"{one['name']:<13}{'about ' + describe_seconds(one['smoke_seconds']):<20}{one['shows']}"
+        )
     if not options["quiet"]:
         where = stored["machine"]
         total = stored["smoke_all"] / speed
         click.echo(
-            f"Forecasts for the built-in model with --scale smoke, at {speed:,} position-steps a second, measured with"
-            f" {where['threads']} thread(s) of {where['processor']}; all: about {describe_seconds(total)}. For this machine,"
+            f"Forecasts for the built-in model with --scale smoke, at {speed:,} position-steps a"
+            " second, measured with"
+            f" {where['threads']} thread(s) of {where['processor']}; all: about"
+            f" {describe_seconds(total)}. For this machine,"
             " another model, or --scale paper, add --plan: prototokens reproduce all --plan",
             err=True,
         )

@@ -1,7 +1,8 @@
 """Standard streams that are closed, full, or read by nobody any more.
 
-A closed standard output must not pass for one that was written (`decode x.ptok >&-` would lose the text with status 0), and
-a reader that has seen enough (`inspect x.ptok | head -1`) is no failure of the command.
+A closed standard output must not pass for one that was written (`decode x.ptok >&-` would lose the
+text with status 0), and a reader that has seen enough (`inspect x.ptok | head -1`) is no failure of
+the command.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ OUTPUT, ERRORS = 1, 2  # the file descriptors of standard output and standard er
 def open_closed() -> None:
     """Put something in the place of standard output and standard error where they are closed.
 
-    Of output, a descriptor that refuses to be written to, so that a command which prints fails; of errors, one that takes
-    all, as there is nobody to tell. No file that is opened later gets their numbers, and is written to by accident.
+    Of output, a descriptor that refuses to be written to, so that a command which prints fails; of
+    errors, one that takes all, as there is nobody to tell. No file that is opened later gets their
+    numbers, and is written to by accident.
     """
     if sys.stdout is None:
         sys.stdout = _stream(os.O_RDONLY)
@@ -34,7 +36,10 @@ def _stream(mode: int) -> TextIO:
 
 
 def reader_has_gone(error: Exception) -> bool:
-    """Whether this error is of a pipe whose reader has closed it; then nothing more is written there."""
+    """Whether this error is of a pipe whose reader has closed it.
+
+    Then nothing more is written there.
+    """
     if not isinstance(error, OSError) or error.errno != errno.EPIPE:
         return False
     broken = [descriptor for descriptor in (OUTPUT, ERRORS) if _is_broken(descriptor)]

@@ -1,4 +1,7 @@
-"""What `reproduce` and `capacity` share: options, the settings made of them, the runner, the display while jobs run."""
+"""What `reproduce` and `capacity` share.
+
+Options, the settings made of them, the runner, the display while jobs run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
     from prototokens.lab.job import Config, Job, Row
     from prototokens.lab.sweep import Runner, SweepProgress
 
-STEPS = {"smoke": 400, "paper": 5000}  # budget of a fit: what the paper gives one, and what shows that everything runs
+STEPS = {
+    "smoke": 400,
+    "paper": 5000,
+}  # budget of a fit: what the paper gives one, and what shows that everything runs
 LINE_EVERY = 60.0  # seconds between two lines of progress where there is no terminal
 
 
@@ -27,35 +33,82 @@ def sweep_options(command: Callable) -> Callable:
     from prototokens.lab.tracking import TRACKERS
 
     for option in (
-        click.option("--track", type=click.Choice(TRACKERS), help="Send rows to a tracker too; none by default."),
-        click.option("--out", type=click.Path(path_type=Path), help="Folder of rows, solutions and reports."),
-        click.option("--actors", type=click.IntRange(min=1), help="With ray: how many; by default one a GPU, or a core."),
-        click.option("--address", help="With ray: an existing cluster, 'auto' or ray://HOST:10001; else one is started here."),
         click.option(
-            "--runner", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where jobs are run."
+            "--track",
+            type=click.Choice(TRACKERS),
+            help="Send rows to a tracker too; none by default.",
         ),
-        click.option("--lengths", help="Lengths in tokens in place of the scale's, with commas: 8,16,32."),
-        click.option("--seeds", type=click.IntRange(min=1), help="How many seeds, in place of the scale's number."),
-        click.option("--count", type=click.IntRange(min=1), help="How many texts, in place of the scale's number."),
-        click.option("--steps", type=click.IntRange(min=1), help="Most steps of a fit: 400 for smoke, 5000 for paper."),
         click.option(
-            "--prefix", default="auto", show_default=True, metavar="auto|none|bos|text:...",
-            help="Fixed tokens before the vectors; auto: BOS where the model's first position is an attention sink, and none"
+            "--out", type=click.Path(path_type=Path), help="Folder of rows, solutions and reports."
+        ),
+        click.option(
+            "--actors",
+            type=click.IntRange(min=1),
+            help="With ray: how many; by default one a GPU, or a core.",
+        ),
+        click.option(
+            "--address",
+            help="With ray: an existing cluster, 'auto' or ray://HOST:10001; else one is started"
+            " here.",
+        ),
+        click.option(
+            "--runner",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="Where jobs are run.",
+        ),
+        click.option(
+            "--lengths", help="Lengths in tokens in place of the scale's, with commas: 8,16,32."
+        ),
+        click.option(
+            "--seeds",
+            type=click.IntRange(min=1),
+            help="How many seeds, in place of the scale's number.",
+        ),
+        click.option(
+            "--count",
+            type=click.IntRange(min=1),
+            help="How many texts, in place of the scale's number.",
+        ),
+        click.option(
+            "--steps",
+            type=click.IntRange(min=1),
+            help="Most steps of a fit: 400 for smoke, 5000 for paper.",
+        ),
+        click.option(
+            "--prefix",
+            default="auto",
+            show_default=True,
+            metavar="auto|none|bos|text:...",
+            help="Fixed tokens before the vectors; auto: BOS where the model's first position is an"
+            " attention sink, and none"
             " with the recipe paper.",
         ),
         click.option(
-            "--recipe", type=click.Choice(["fast", "paper"]), default="fast", show_default=True, help="How vectors are fitted."
+            "--recipe",
+            type=click.Choice(["fast", "paper"]),
+            default="fast",
+            show_default=True,
+            help="How vectors are fitted.",
         ),
         click.option(
-            "--scale", type=click.Choice(["smoke", "paper"]), default="smoke", show_default=True,
-            help="A few minutes that show that it works, or the paper's own numbers of texts, lengths and seeds.",
+            "--scale",
+            type=click.Choice(["smoke", "paper"]),
+            default="smoke",
+            show_default=True,
+            help="A few minutes that show that it works, or the paper's own numbers of texts,"
+            " lengths and seeds.",
         ),
         click.option(
-            "--texts", multiple=True, metavar="SOURCE",
-            help="Where texts come from: sample, file:PATH[:COLUMN], hub:ID[@REVISION]:COLUMN, random-words:WORDLIST,"
+            "--texts",
+            multiple=True,
+            metavar="SOURCE",
+            help="Where texts come from: sample, file:PATH[:COLUMN], hub:ID[@REVISION]:COLUMN,"
+            " random-words:WORDLIST,"
             " random-tokens, generated[:SOURCE]; may be given again. By default sample.",
         ),
-    ):  # fmt: skip
+    ):
         command = option(command)
     return command
 
@@ -70,7 +123,9 @@ def lengths_of(text: str | None) -> tuple[int, ...] | None:
         return None
     lengths = {whole_number(part.strip()) or 0 for part in text.split(",")}
     if 0 in lengths:
-        raise UsageError(f"--lengths {text!r} is no list of whole numbers from 1 up, such as 8,16,32")
+        raise UsageError(
+            f"--lengths {text!r} is no list of whole numbers from 1 up, such as 8,16,32"
+        )
     return tuple(sorted(lengths))
 
 
@@ -98,7 +153,9 @@ def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:
     from prototokens.lab.texts import Texts
     from prototokens.recipe import Recipe
 
-    lm = models.load(options["model"] or "builtin", options["revision"], options["dtype"], options["device"])
+    lm = models.load(
+        options["model"] or "builtin", options["revision"], options["dtype"], options["device"]
+    )
 
     def facts_of(name: str) -> Any:
         other = models.load(name, dtype=str(lm.dtype).removeprefix("torch."), device=str(lm.device))
@@ -147,14 +204,20 @@ def run_jobs(jobs: list[Job], config: Config, options: dict[str, Any]) -> list[R
 
     runner = _runner(config, options)
     records = Records(folder(options), said)
-    about = {"model": config.model.name, "fingerprint": config.model.fingerprint, "scale": config.scale}
+    about = {
+        "model": config.model.name,
+        "fingerprint": config.model.fingerprint,
+        "scale": config.scale,
+    }
     tracker = Remote(options["track"], about) if options["track"] else None
     try:
         with display(quiet) as show:
             return sweep(jobs, records, runner, show, tracker)
     except KeyboardInterrupt as stop:
         done = sum(records.done(key) for key in {job.key for job in jobs})
-        raise Interrupted(f"stopped; {done} of {len(jobs)} jobs are done, and the same command goes on from there") from stop
+        raise Interrupted(
+            f"stopped; {done} of {len(jobs)} jobs are done, and the same command goes on from there"
+        ) from stop
     finally:
         records.close()
         if tracker:
@@ -170,12 +233,17 @@ def _runner(config: Config, options: dict[str, Any]) -> Runner:
         return Local(config.texts.lm)
     from prototokens.lab.cluster import Cluster
 
-    return Cluster(address=options["address"], actors=options["actors"], device=str(config.texts.lm.device))
+    return Cluster(
+        address=options["address"], actors=options["actors"], device=str(config.texts.lm.device)
+    )
 
 
 @contextmanager
 def display(quiet: bool) -> Iterator[Callable[[SweepProgress], None] | None]:
-    """Jobs done, fits in work, speed and time left, on standard error: live on a terminal, else a line a minute."""
+    """Jobs done, fits in work, speed and time left, on standard error.
+
+    Live on a terminal, else a line a minute.
+    """
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -200,11 +268,16 @@ def _live() -> Iterator[Callable[[SweepProgress], None]]:
     from rich.progress import Progress as Bar
 
     columns = (
-        BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("jobs, {task.description}"), TimeElapsedColumn(),
-    )  # fmt: skip
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("jobs, {task.description}"),
+        TimeElapsedColumn(),
+    )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
-        yield lambda now: bar.update(task, total=now.total, completed=now.done, description=_words(now))
+        yield lambda now: bar.update(
+            task, total=now.total, completed=now.done, description=_words(now)
+        )
 
 
 def _words(now: SweepProgress) -> str:
@@ -215,5 +288,7 @@ def _words(now: SweepProgress) -> str:
     if now.work_done and now.work:
         from prototokens.lab.catalogue import describe_seconds
 
-        words.append(f"about {describe_seconds(now.seconds * max(0.0, now.work / now.work_done - 1))} left")
+        words.append(
+            f"about {describe_seconds(now.seconds * max(0.0, now.work / now.work_done - 1))} left"
+        )
     return ", ".join(words)

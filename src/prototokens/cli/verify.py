@@ -15,18 +15,31 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Decode a file in every way that there is.")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="The few ways that differ most, as encode tries them, in place of all.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="The few ways that differ most, as encode tries them, in place of all.",
+)
 @common.any_model_option
 @common.model_options
 @common.output_options
 def verify(
-    file: Path, quick: bool, any_model: bool, model: str | None, revision: str | None, device: str | None, dtype: str,
-    as_json: bool, quiet: bool, debug: bool,
-) -> int:  # fmt: skip
+    file: Path,
+    quick: bool,
+    any_model: bool,
+    model: str | None,
+    revision: str | None,
+    device: str | None,
+    dtype: str,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
     """Decode a file again under other batch sizes, paddings, dtypes, attention kernels and threads, and compiled.
 
-    Each way is a line: the positions that come out wrong in it, and the least margin. What does not exist on this machine is
-    said. The exit status is 1 where anything is wrong. The whole matrix takes a minute or more: compiling is the most of it.
+    Each way is a line: the positions that come out wrong in it, and the least margin. What does not
+    exist on this machine is said. The exit status is 1 where anything is wrong. The whole matrix
+    takes a minute or more: compiling is the most of it.
     """
     from prototokens.decoding import verify_text
     from prototokens.ptok.encoded import EncodedText
@@ -37,27 +50,39 @@ def verify(
     found = verify_text(lm, encoded, "standard" if quick else "strict", show, any_model)
     certificate = found.certificate.as_dict()
     if as_json:
-        common.print_json({"file": str(file), "passed": found.passed, "matches": found.matches, **certificate})
+        common.print_json(
+            {"file": str(file), "passed": found.passed, "matches": found.matches, **certificate}
+        )
     elif not quiet:
         click.echo(_withstood(certificate))
         name = "".join(letter if letter.isprintable() else "?" for letter in str(file))
         click.echo(f"{name}: {'passed' if found.passed else 'NOT passed'}")
     if not found.passed:
-        why = "some ways give other tokens" if found.matches else "the text differs from the one that was encoded"
+        why = (
+            "some ways give other tokens"
+            if found.matches
+            else "the text differs from the one that was encoded"
+        )
         click.echo(f"prototokens: {file} is not verified: {why}", err=True)
     return 0 if found.passed else 1
 
 
 def _withstood(certificate: dict[str, Any]) -> str:
     """How much the vectors withstand, in a line."""
-    least, radius, worst = (certificate[name] for name in ("least_margin", "noise_radius", "worst_radius"))
+    least, radius, worst = (
+        certificate[name] for name in ("least_margin", "noise_radius", "worst_radius")
+    )
     if radius is None:
         return "no chunk is stored in vectors: there is nothing to vary"
     told = [f"noise of {radius:.1%} of the vectors' size is withstood"]
     if worst is not None:
-        told.append(f"in the worst direction {worst:.2%} would do to change a token (to first order)")
+        told.append(
+            f"in the worst direction {worst:.2%} would do to change a token (to first order)"
+        )
     if least is not None:
-        told.append(f"least margin {least:.3f}, and {certificate['threshold']:.3f} is asked of a fit")
+        told.append(
+            f"least margin {least:.3f}, and {certificate['threshold']:.3f} is asked of a fit"
+        )
     return "; ".join(told)
 
 

@@ -1,8 +1,9 @@
 """Low-rank adapters: small trained maps beside the frozen linear maps of a model, in force only where they are asked for.
 
-A frozen map x -> W x becomes x -> W x + B A x, with A `[rank, inputs]` and B `[outputs, rank]`, B zero at first (Hu et al.,
-arXiv 2106.09685). They are added by hooks that are there during one pass of the trunk and gone after it: the decoder is the
-same model in the same memory, and must not see them.
+A frozen map x -> W x becomes x -> W x + B A x, with A `[rank, inputs]` and B `[outputs, rank]`, B
+zero at first (Hu et al., arXiv 2106.09685). They are added by hooks that are there during one pass
+of the trunk and gone after it: the decoder is the same model in the same memory, and must not see
+them.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ class Adapters(nn.Module):
     def __init__(self, maps: tuple[tuple[str, int, int], ...], rank: int):
         super().__init__()
         self.names = [name for name, _, _ in maps]
-        self.down = nn.ParameterList([nn.Parameter(torch.randn(rank, inputs) * inputs**-0.5) for _, inputs, _ in maps])
-        self.up = nn.ParameterList([nn.Parameter(torch.zeros(outputs, rank)) for _, _, outputs in maps])
+        self.down = nn.ParameterList(
+            [nn.Parameter(torch.randn(rank, inputs) * inputs**-0.5) for _, inputs, _ in maps]
+        )
+        self.up = nn.ParameterList(
+            [nn.Parameter(torch.zeros(outputs, rank)) for _, _, outputs in maps]
+        )
 
     @contextmanager
     def on(self, body: nn.Module) -> Iterator[None]:

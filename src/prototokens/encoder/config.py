@@ -17,16 +17,19 @@ class Shape:
     Attributes:
         layout: the arrangement that its vectors are meant for.
         max_length: longest text, in tokens.
-        predict: `all` vectors of a text, or its `e` alone: then the others are learned once, the same for every text.
+        predict: `all` vectors of a text, or its `e` alone: then the others are learned once, the
+            same for every text.
         width, layers, heads, feed_forward: of its bidirectional blocks.
-        depths: what the blocks read: hidden states of the frozen model at these depths, side by side. 0 is the input
-            embedding, so `(0,)` is an encoder from scratch, for which the model is not run at all.
+        depths: what the blocks read: hidden states of the frozen model at these depths, side by
+            side. 0 is the input embedding, so `(0,)` is an encoder from scratch, for which the
+            model is not run at all.
         rank: of the low-rank adapters on the frozen model where it is run as trunk; 0: none.
-        direct: numbers of each token that a map of its place's own carries to the vectors directly; 0: only queries write them.
-        refinements: how often, in training, the vectors are moved by what the decoder makes of them (`refine`); each costs a
-            pass of it forward and back. refine_layers: blocks of each.
-        d_model: width of the vectors; hidden: of the decoder's last states; features: numbers that the blocks read for each
-            token.
+        direct: numbers of each token that a map of its place's own carries to the vectors directly;
+            0: only queries write them.
+        refinements: how often, in training, the vectors are moved by what the decoder makes of them
+            (`refine`); each costs a pass of it forward and back. refine_layers: blocks of each.
+        d_model: width of the vectors; hidden: of the decoder's last states; features: numbers that
+            the blocks read for each token.
         adapted: the linear maps of the trunk that get adapters: name, inputs, outputs.
     """
 
@@ -54,7 +57,9 @@ class Shape:
             {
                 "max_length must be at least 1": self.max_length >= 1,
                 f"predict must be one of {', '.join(PREDICT)}": self.predict in PREDICT,
-                "width must be a multiple of heads": self.width > 0 and self.heads > 0 and self.width % self.heads == 0,
+                "width must be a multiple of heads": self.width > 0
+                and self.heads > 0
+                and self.width % self.heads == 0,
                 "layers must be at least 1": self.layers >= 1,
                 "feed_forward must be at least 1": self.feed_forward >= 1,
                 "depths must name at least one depth, each once, none below 0": len(self.depths) > 0
@@ -64,7 +69,8 @@ class Shape:
                 "direct must not be negative": self.direct >= 0,
                 "refinements must not be negative": self.refinements >= 0,
                 "refine_layers must be at least 1": self.refine_layers >= 1,
-                "adapters (rank above 0) need a trunk: a depth above 0": self.rank == 0 or max(self.depths) > 0,
+                "adapters (rank above 0) need a trunk: a depth above 0": self.rank == 0
+                or max(self.depths) > 0,
             },
         )
 

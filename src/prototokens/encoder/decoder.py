@@ -1,7 +1,7 @@
 """Through the frozen decoder: what a text's vectors decode to, what it costs in nats, and the way back to the vectors.
 
-The decoder's own pass and head are the engine's (`engine.inputs`, `engine.head`): the logits never exist as a whole, and no
-gradient of a weight is ever asked for.
+The decoder's own pass and head are the engine's (`engine.inputs`, `engine.head`): the logits never
+exist as a whole, and no gradient of a weight is ever asked for.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Judged(NamedTuple):
 
     def least_margins(self, rows: int) -> Float32[Tensor, "rows"]:
         """Of each text, the least margin."""
-        return self.scores.margin.new_full((rows,), torch.inf).scatter_reduce_(0, self.row_of, self.scores.margin, "amin")
+        return self.scores.margin.new_full((rows,), torch.inf).scatter_reduce_(
+            0, self.row_of, self.scores.margin, "amin"
+        )
 
     def losses(self, rows: int) -> Float32[Tensor, "rows"]:
         """Of each text, the summed loss."""
@@ -73,10 +75,14 @@ class Decoder:
         """
         lm = self.lm
         arranged = arrange(lm, [self._plan(len(ids)) for ids in texts], self.layout.vectors)
-        targets = torch.tensor([token for ids in texts for token in ids], dtype=torch.int64, device=lm.device)
+        targets = torch.tensor(
+            [token for ids in texts for token in ids], dtype=torch.int64, device=lm.device
+        )
         with torch.set_grad_enabled(gradient), torch.autocast(lm.device.type, enabled=False):
             hidden = scored_hidden(lm, arranged, protos.float())
-            return Judged(hidden, score(lm, hidden.detach(), targets, temperature, gradient), arranged.row_of)
+            return Judged(
+                hidden, score(lm, hidden.detach(), targets, temperature, gradient), arranged.row_of
+            )
 
     def _plan(self, length: int) -> Plan:
         if length not in self._plans:
@@ -84,8 +90,12 @@ class Decoder:
         return self._plans[length]
 
 
-def padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Int64[Tensor, "rows seq"], Int64[Tensor, "rows"]]:
+def padded(
+    texts: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Int64[Tensor, "rows seq"], Int64[Tensor, "rows"]]:
     """Ids of texts, filled up on the right with zeros, and their lengths."""
     longest = max(len(ids) for ids in texts)
-    ids = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in texts], dtype=torch.int64, device=device)
+    ids = torch.tensor(
+        [[*ids, *[0] * (longest - len(ids))] for ids in texts], dtype=torch.int64, device=device
+    )
     return ids, torch.tensor([len(one) for one in texts], dtype=torch.int64, device=device)

@@ -1,8 +1,10 @@
-"""A trained encoder: texts of one model to vectors of one layout, in one pass; and the folder that it is kept in.
+"""A trained encoder: texts of one model to vectors of one layout, in one pass.
 
-A folder holds `config.json` (all that is known of it), `encoder.safetensors` (its weights, bfloat16) and a card for people.
-Loading trusts none of them: what is damaged, of a newer format or not finite is refused, and what was trained for another model
-or layout is refused where it is used.
+And the folder that it is kept in.
+
+A folder holds `config.json` (all that is known of it), `encoder.safetensors` (its weights,
+bfloat16) and a card for people. Loading trusts none of them: what is damaged, of a newer format or
+not finite is refused, and what was trained for another model or layout is refused where it is used.
 """
 
 from __future__ import annotations
@@ -38,19 +40,37 @@ from prototokens.lm.frozen_lm import FrozenLM
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "encoder.safetensors", "README.md"
 AT_A_TIME = 4096  # tokens of one pass
-BEYOND = 4  # refinements of a text at most, for each one of the training: they go on to help (docs/encoder.md)
+# refinements of a text at most, for each one of the training: they go on to help (docs/encoder.md)
+BEYOND = 4
 NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that no step will mend
 MOST_NUMBERS = 1 << 31  # of a network that a file may ask for
-KEYS = {"format": int, "model": dict, "shape": dict, "weights_sha256": str, "held_out": dict, "proof": list}
+KEYS = {
+    "format": int,
+    "model": dict,
+    "shape": dict,
+    "weights_sha256": str,
+    "held_out": dict,
+    "proof": list,
+}
 
 
 def next_longer(rows: Iterable[dict[str, Any]], length: int) -> dict[str, Any] | None:
-    """Of rows that were measured at some lengths, the one that speaks for this length: the shortest that is not shorter."""
-    return min((row for row in rows if row["length"] >= length), key=lambda row: row["length"], default=None)
+    """Of rows that were measured at some lengths, the one that speaks for this length.
+
+    The shortest that is not shorter.
+    """
+    return min(
+        (row for row in rows if row["length"] >= length),
+        key=lambda row: row["length"],
+        default=None,
+    )
 
 
 class Encoding(NamedTuple):
-    """A text's vectors, float32, on the CPU; and the passes of the decoder, forward and back, that they took."""
+    """A text's vectors, float32, on the CPU.
+
+    And the passes of the decoder, forward and back, that they took.
+    """
 
     protos: Float[Tensor, "vectors d_model"]
     looks: int
@@ -62,9 +82,10 @@ class Encoder:
 
     Attributes:
         network: float32, in evaluation mode.
-        config: what `config.json` holds: `model` (`name`, `fingerprint`, `tokenizer`), `shape`, `training`, `trained`,
-            `held_out` (rows of `training.evaluate`), `rates` (rows of `training.proof.tune`; none in older ones), `proof` (rows
-            of `training.proof.prove`), `versions`.
+        config: what `config.json` holds: `model` (`name`, `fingerprint`, `tokenizer`), `shape`,
+            `training`, `trained`, `held_out` (rows of `training.evaluate`), `rates` (rows of
+            `training.proof.tune`; none in older ones), `proof` (rows of `training.proof.prove`),
+            `versions`.
         path: the folder it was read from.
     """
 
@@ -85,7 +106,14 @@ class Encoder:
             "tokenizer": lm.tokenizer_hash,
         }
         shape = as_json(network.shape)
-        config = {"format": FORMAT, "model": model, "shape": shape, "held_out": {}, "proof": [], "versions": versions()}
+        config = {
+            "format": FORMAT,
+            "model": model,
+            "shape": shape,
+            "held_out": {},
+            "proof": [],
+            "versions": versions(),
+        }
         return Encoder(network.eval().requires_grad_(False), {**config, **known})
 
     @property
@@ -97,19 +125,30 @@ class Encoder:
         return Layout.named(self.shape.layout)
 
     def rate(self, length: int) -> float:
-        """The share of a recipe's rate that fits of this length take from here: the one found for the next longer one tried."""
+        """The share of a recipe's rate that fits of this length take from here.
+
+        The one found for the next longer one tried.
+        """
         row = next_longer(self.config.get("rates", []), length)
         return row["rate"] if row else 1.0
 
     @property
     def measured(self) -> list[tuple[int, float]]:
         """Lengths of held-out texts, and the share of their tokens that its vectors give without a step; shortest first."""
-        return sorted((row["length"], row["accuracy"]) for row in self.config["held_out"].get("rows", []))
+        return sorted(
+            (row["length"], row["accuracy"]) for row in self.config["held_out"].get("rows", [])
+        )
 
     @property
     def raw_length(self) -> int:
-        """The longest texts whose vectors give nearly all tokens without a step; the longest at all, if none do."""
-        return max((length for length, accuracy in self.measured if accuracy >= NEARLY_ALL), default=self.shape.max_length)
+        """The longest texts whose vectors give nearly all tokens without a step.
+
+        The longest at all, if none do.
+        """
+        return max(
+            (length for length, accuracy in self.measured if accuracy >= NEARLY_ALL),
+            default=self.shape.max_length,
+        )
 
     def check(self, lm: FrozenLM, layout: Layout | None = None) -> None:
         """Refuse a model, or a layout, that it was not trained for.
@@ -121,16 +160,21 @@ class Encoder:
         made_for, this = self.config["model"], self.path or "the encoder"
         if made_for["fingerprint"] != lm.fingerprint or made_for["tokenizer"] != lm.tokenizer_hash:
             raise FileError(
-                f"{this} was trained for the model {made_for['name']!r} (fingerprint {made_for['fingerprint'][:12]!r}), and"
-                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: train one for it with prototokens train-encoder"
+                f"{this} was trained for the model {made_for['name']!r} (fingerprint"
+                f" {made_for['fingerprint'][:12]!r}), and"
+                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: train one for it with"
+                " prototokens train-encoder"
             )
         if layout is not None and layout.name != self.shape.layout:
             raise UsageError(
-                f"{this} gives vectors for layout {self.shape.layout!r}, and {layout.name!r} is asked for:"
+                f"{this} gives vectors for layout {self.shape.layout!r}, and {layout.name!r} is"
+                " asked for:"
                 " take its layout, or another encoder"
             )
 
-    def vectors(self, lm: FrozenLM, targets: Sequence[Sequence[int]]) -> list[Float[Tensor, "vectors d_model"]]:
+    def vectors(
+        self, lm: FrozenLM, targets: Sequence[Sequence[int]]
+    ) -> list[Float[Tensor, "vectors d_model"]]:
         """Vectors of texts, given as ids, many texts to a pass: float32, on the CPU.
 
         Raises:
@@ -140,13 +184,19 @@ class Encoder:
 
     @torch.no_grad()
     def encodings(
-        self, lm: FrozenLM, targets: Sequence[Sequence[int]], refinements: int | None = None, margin: float = 0.0
+        self,
+        lm: FrozenLM,
+        targets: Sequence[Sequence[int]],
+        refinements: int | None = None,
+        margin: float = 0.0,
     ) -> list[Encoding]:
         """Vectors of texts, given as ids, and the looks they took.
 
         Args:
-            refinements: of a text, at most; by default `BEYOND` times as many as it was trained with.
-            margin: in logits, at which a text is not refined any further: the recipe's, where a fit goes on from here.
+            refinements: of a text, at most; by default `BEYOND` times as many as it was trained
+                with.
+            margin: in logits, at which a text is not refined any further: the recipe's, where a fit
+                goes on from here.
 
         Raises:
             UsageError: refinements asked of an encoder that was trained without.
@@ -155,15 +205,21 @@ class Encoder:
         """
         self.check(lm)
         if refinements and not self.shape.refinements:
-            raise UsageError(f"{refinements} refinements asked for, and the encoder was trained without any")
+            raise UsageError(
+                f"{refinements} refinements asked for, and the encoder was trained without any"
+            )
         for number, ids in enumerate(targets):
             if not 1 <= len(ids) <= self.shape.max_length:
                 raise TextError(
-                    f"target {number + 1} of {len(targets)} has {len(ids)} tokens, and the encoder was trained for 1 to"
+                    f"target {number + 1} of {len(targets)} has {len(ids)} tokens, and the encoder"
+                    " was trained for 1 to"
                     f" {self.shape.max_length}: cut it into chunks of at most that"
                 )
             if not all(0 <= token < lm.vocab_size for token in ids):
-                raise TextError(f"target {number + 1} of {len(targets)} has ids outside the vocabulary of {lm.vocab_size}")
+                raise TextError(
+                    f"target {number + 1} of {len(targets)} has ids outside the vocabulary of"
+                    f" {lm.vocab_size}"
+                )
         # Texts of a like length together: padding is work.
         order = sorted(range(len(targets)), key=lambda number: -len(targets[number]))
         found: dict[int, Encoding] = {}
@@ -171,13 +227,19 @@ class Encoder:
             count = max(1, AT_A_TIME // len(targets[order[0]]))
             part, order = order[:count], order[count:]
             encoded = self.batch(lm, [targets[number] for number in part], refinements, margin)
-            for number, protos, looks in zip(part, encoded.protos.cpu(), encoded.looks.tolist(), strict=True):
+            for number, protos, looks in zip(
+                part, encoded.protos.cpu(), encoded.looks.tolist(), strict=True
+            ):
                 found[number] = Encoding(protos, looks)
         return [found[number] for number in range(len(targets))]
 
     @torch.no_grad()
     def batch(
-        self, lm: FrozenLM, texts: Sequence[Sequence[int]], refinements: int | None = None, margin: float = 0.0
+        self,
+        lm: FrozenLM,
+        texts: Sequence[Sequence[int]],
+        refinements: int | None = None,
+        margin: float = 0.0,
     ) -> Encoded:
         """Vectors of texts together, on the model's device; nothing is checked."""
         self.network.to(lm.device)
@@ -186,7 +248,9 @@ class Encoder:
             return encode(self.network, Decoder(lm, self.layout), texts, most, margin)
 
     def save(self, folder: str | os.PathLike[str], card: str = "") -> None:
-        """Write the folder, its config last: a folder that was cut off is refused, or has its old content.
+        """Write the folder, its config last.
+
+        A folder that was cut off is refused, or has its old content.
 
         Raises:
             FileError: it cannot be written.
@@ -195,14 +259,22 @@ class Encoder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(f"{folder} cannot be made ({error.strerror or error}): name another folder") from error
-        state = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in self.network.state_dict().items()}
+            raise FileError(
+                f"{folder} cannot be made ({error.strerror or error}): name another folder"
+            ) from error
+        state = {
+            name: tensor.to(torch.bfloat16).contiguous()
+            for name, tensor in self.network.state_dict().items()
+        }
         content = save({name: tensor.cpu() for name, tensor in state.items()})
         self.config["weights_sha256"] = hashlib.sha256(content).hexdigest()
         write_atomically(folder / WEIGHTS, content)
         if card:
             write_atomically(folder / CARD, card.encode())
-        text = json.dumps(self.config, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=True) + "\n"
+        text = (
+            json.dumps(self.config, indent=2, ensure_ascii=False, allow_nan=False, sort_keys=True)
+            + "\n"
+        )
         write_atomically(folder / CONFIG, text.encode())
 
     @staticmethod
@@ -217,14 +289,22 @@ class Encoder:
             config = _config(folder)
             content = (folder / WEIGHTS).read_bytes()
         except OSError as error:
-            raise FileError(f"{folder} is no encoder's folder: {error.filename} ({error.strerror or error})") from error
+            raise FileError(
+                f"{folder} is no encoder's folder: {error.filename} ({error.strerror or error})"
+            ) from error
         if hashlib.sha256(content).hexdigest() != config["weights_sha256"]:
-            raise FileError(f"{folder / WEIGHTS} is damaged: {CONFIG} tells of another; train or fetch it again")
+            raise FileError(
+                f"{folder / WEIGHTS} is damaged: {CONFIG} tells of another; train or fetch it again"
+            )
         try:
             tensors = load(content)
         except (SafetensorError, ValueError) as error:
-            raise FileError(f"{folder / WEIGHTS} is no whole safetensors file: train or fetch it again") from error
-        network = _network(folder, config, {name: tensor.float() for name, tensor in tensors.items()})
+            raise FileError(
+                f"{folder / WEIGHTS} is no whole safetensors file: train or fetch it again"
+            ) from error
+        network = _network(
+            folder, config, {name: tensor.float() for name, tensor in tensors.items()}
+        )
         return Encoder(network, config, folder)
 
 
@@ -238,15 +318,31 @@ def _config(folder: Path) -> dict[str, Any]:
         raise FileError(f"{place} is damaged: it is no JSON") from error
     version = config.get("format") if isinstance(config, dict) else None
     if isinstance(version, int) and version > FORMAT:
-        raise FileError(f"{place} has format {version}, and this version reads up to {FORMAT}: update prototokens")
+        raise FileError(
+            f"{place} has format {version}, and this version reads up to {FORMAT}: update"
+            " prototokens"
+        )
     rates = config.get("rates", []) if isinstance(config, dict) else []
-    if not isinstance(rates, list) or not all(_tells(row, "rate") and row["rate"] > 0 for row in rates):
+    if not isinstance(rates, list) or not all(
+        _tells(row, "rate") and row["rate"] > 0 for row in rates
+    ):
         raise FileError(f"{place} is damaged: its rates are not shares of a recipe's")
-    wrong = [name for name, kind in KEYS.items() if not isinstance(config, dict) or not isinstance(config.get(name), kind)]
-    if wrong or not all(isinstance(config["model"].get(name), str) for name in ("name", "fingerprint", "tokenizer")):
-        raise FileError(f"{place} is damaged, or of no encoder: it lacks {', '.join(wrong) or 'what it was trained for'}")
+    wrong = [
+        name
+        for name, kind in KEYS.items()
+        if not isinstance(config, dict) or not isinstance(config.get(name), kind)
+    ]
+    if wrong or not all(
+        isinstance(config["model"].get(name), str) for name in ("name", "fingerprint", "tokenizer")
+    ):
+        raise FileError(
+            f"{place} is damaged, or of no encoder: it lacks"
+            f" {', '.join(wrong) or 'what it was trained for'}"
+        )
     measured = config["held_out"].get("rows", [])
-    if not isinstance(measured, list) or not all(_tells(row, "accuracy") and row["accuracy"] <= 1 for row in measured):
+    if not isinstance(measured, list) or not all(
+        _tells(row, "accuracy") and row["accuracy"] <= 1 for row in measured
+    ):
         raise FileError(f"{place} is damaged: its held_out tells of no shares of tokens by length")
     return config
 
@@ -256,7 +352,9 @@ def _tells(row: Any, name: str) -> bool:
     if not isinstance(row, dict) or not isinstance(row.get("length"), int):
         return False
     number = row.get(name)
-    return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < math.inf
+    return (
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < math.inf
+    )
 
 
 def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Network:
@@ -264,22 +362,33 @@ def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -
     try:
         shape = from_json(Shape, config["shape"])
         a_block = shape.width * (4 * shape.width + 2 * shape.feed_forward)
-        around = shape.width * (shape.features + 2 * shape.max_length + shape.d_model) + shape.vectors * shape.d_model
+        around = (
+            shape.width * (shape.features + 2 * shape.max_length + shape.d_model)
+            + shape.vectors * shape.d_model
+        )
         around += shape.direct * (shape.width + shape.max_length * shape.vectors * shape.d_model)
         around += (shape.refinements > 0) * (
             shape.refine_layers * a_block + shape.width * (3 * shape.d_model + 2 * shape.hidden)
         )
         least = min(shape.d_model, shape.features, shape.hidden if shape.refinements else 1)
         if least < 1 or shape.layers * a_block + around > MOST_NUMBERS:
-            raise FileError(f"{folder / CONFIG} is damaged: no encoder has the shape that it tells of")
+            raise FileError(
+                f"{folder / CONFIG} is damaged: no encoder has the shape that it tells of"
+            )
         with torch.device("meta"):
             network = Network(shape, torch.zeros(shape.d_model), torch.zeros(shape.d_model))
     except (TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
-        raise FileError(f"{folder / CONFIG} is damaged: no encoder can be made of its shape ({error})") from error
+        raise FileError(
+            f"{folder / CONFIG} is damaged: no encoder can be made of its shape ({error})"
+        ) from error
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     if expected != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
-        raise FileError(f"{folder / WEIGHTS} is damaged: its tensors are not those of the shape in {CONFIG}")
+        raise FileError(
+            f"{folder / WEIGHTS} is damaged: its tensors are not those of the shape in {CONFIG}"
+        )
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise FileError(f"{folder / WEIGHTS} holds numbers that are not finite: no vectors can be made with it")
+        raise FileError(
+            f"{folder / WEIGHTS} holds numbers that are not finite: no vectors can be made with it"
+        )
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)

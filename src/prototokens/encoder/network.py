@@ -1,9 +1,10 @@
 """The network: tokens of a text in, its vectors out, in one pass.
 
-Each token is what the frozen model says of it (its input embedding, or hidden states at some depths), and learned queries, one
-for each vector, stand among the tokens. Bidirectional blocks let all of them look at all others; what the queries have become
-is read as the vectors, on the scale of the model's input embeddings. Where there are refinements (`refine`), further blocks are
-told what the decoder makes of the vectors, and move them.
+Each token is what the frozen model says of it (its input embedding, or hidden states at some
+depths), and learned queries, one for each vector, stand among the tokens. Bidirectional blocks let
+all of them look at all others; what the queries have become is read as the vectors, on the scale of
+the model's input embeddings. Where there are refinements (`refine`), further blocks are told what
+the decoder makes of the vectors, and move them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from prototokens.lm.frozen_lm import FrozenLM
 
 # A gradient's size is told as its logarithm, and this is its smallest.
 FAINTEST = 1e-8
-# Of attention: queries and keys are normed, so nothing else could make it attend to one token alone.
+# Of attention: queries and keys are normed, so nothing else could make it attend to one token
+# alone.
 SHARPNESS = 2.0
 
 
@@ -40,19 +42,29 @@ def shape_for(lm: FrozenLM, shape: Shape) -> Shape:
     positions = Layout.named(shape.layout).positions(shape.max_length)
     if lm.max_context is not None and positions > lm.max_context:
         raise UsageError(
-            f"texts of up to {shape.max_length} tokens take {positions} positions, and {lm.name} holds {lm.max_context}:"
+            f"texts of up to {shape.max_length} tokens take {positions} positions, and {lm.name}"
+            f" holds {lm.max_context}:"
             " ask for a smaller --max-length"
         )
     with torch.no_grad():
-        features = states(lm, torch.zeros(1, 1, dtype=torch.int64, device=lm.device), shape.depths).shape[-1]
+        features = states(
+            lm, torch.zeros(1, 1, dtype=torch.int64, device=lm.device), shape.depths
+        ).shape[-1]
     maps = linear_maps(lm.model.base_model) if shape.rank else ()
-    return replace(shape, d_model=lm.d_model, hidden=lm.hidden_size, features=features, adapted=maps)
+    return replace(
+        shape, d_model=lm.d_model, hidden=lm.hidden_size, features=features, adapted=maps
+    )
 
 
 def states(
-    lm: FrozenLM, ids: Int64[Tensor, "rows seq"], depths: tuple[int, ...], adapters: Adapters | None = None
+    lm: FrozenLM,
+    ids: Int64[Tensor, "rows seq"],
+    depths: tuple[int, ...],
+    adapters: Adapters | None = None,
 ) -> Float[Tensor, "rows seq features"]:
-    """Hidden states at these depths side by side, each vector scaled to a root mean square of 1; depth 0 is the input.
+    """Hidden states at these depths side by side, each vector scaled to a root mean square of 1.
+
+    Depth 0 is the input.
 
     Raises:
         UsageError: a depth that the model has not.
@@ -63,38 +75,65 @@ def states(
     if max(depths) > 0:
         body: Any = lm.model.base_model
         adapted = adapters is not None
-        with adapters.on(body) if adapted else nullcontext(), torch.set_grad_enabled(adapted and torch.is_grad_enabled()):
-            out = body(inputs_embeds=embedded, use_cache=False, output_hidden_states=True, return_dict=True)
+        with (
+            adapters.on(body) if adapted else nullcontext(),
+            torch.set_grad_enabled(adapted and torch.is_grad_enabled()),
+        ):
+            out = body(
+                inputs_embeds=embedded, use_cache=False, output_hidden_states=True, return_dict=True
+            )
         given = out.hidden_states
         if not given:
-            raise ModelError(f"{lm.name!r} shows no hidden states, so it cannot be an encoder's trunk: use depth 0")
+            raise ModelError(
+                f"{lm.name!r} shows no hidden states, so it cannot be an encoder's trunk: use depth"
+                " 0"
+            )
         found = (embedded, *given[1:])
     if max(depths) >= len(found):
-        raise UsageError(f"depth {max(depths)} asked for, and {lm.name!r} has depths 0 to {len(found) - 1}")
-    return torch.cat([functional.rms_norm(found[depth].float(), (found[depth].shape[-1],)) for depth in depths], -1)
+        raise UsageError(
+            f"depth {max(depths)} asked for, and {lm.name!r} has depths 0 to {len(found) - 1}"
+        )
+    return torch.cat(
+        [functional.rms_norm(found[depth].float(), (found[depth].shape[-1],)) for depth in depths],
+        -1,
+    )
 
 
 class Block(nn.Module):
-    """Attention of all to all, then a feed-forward part; both on normed inputs, added to what comes in."""
+    """Attention of all to all, then a feed-forward part.
+
+    Both on normed inputs, added to what comes in.
+    """
 
     def __init__(self, width: int, heads: int, feed_forward: int):
         super().__init__()
         self.heads = heads
         self.norm, self.norm_in = nn.RMSNorm(width), nn.RMSNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.qkv, self.out = (
+            nn.Linear(width, 3 * width, bias=False),
+            nn.Linear(width, width, bias=False),
+        )
         self.rise, self.fall = nn.Linear(width, feed_forward), nn.Linear(feed_forward, width)
         # A block is the identity at first: gradients reach every depth from the first step.
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.fall.weight)
         nn.init.zeros_(self.fall.bias)
 
-    def forward(self, x: Float[Tensor, "rows seq width"], absent: Bool[Tensor, "rows seq"]) -> Float[Tensor, "rows seq width"]:
+    def forward(
+        self, x: Float[Tensor, "rows seq width"], absent: Bool[Tensor, "rows seq"]
+    ) -> Float[Tensor, "rows seq width"]:
         rows, seq, width = x.shape
-        query, key, value = self.qkv(self.norm(x)).view(rows, seq, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.qkv(self.norm(x)).view(rows, seq, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )
         query, key = (functional.rms_norm(part, (part.shape[-1],)) for part in (query, key))
-        # Plain products: rows are short, and PyTorch's fused kernel for CPUs is made for long ones (`attention`).
+        # Plain products: rows are short, and PyTorch's fused kernel for CPUs is made for long ones
+        # (`attention`).
         scores = query @ key.mT * (SHARPNESS * query.shape[-1] ** -0.5)
-        mixed = scores.masked_fill(absent[:, None, None, :], -torch.inf).softmax(-1).to(value.dtype) @ value
+        mixed = (
+            scores.masked_fill(absent[:, None, None, :], -torch.inf).softmax(-1).to(value.dtype)
+            @ value
+        )
         x = x + self.out(mixed.transpose(1, 2).reshape(rows, seq, width))
         return x + self.fall(functional.gelu(self.rise(self.norm_in(x))))
 
@@ -104,7 +143,8 @@ class Seen(NamedTuple):
 
     Attributes:
         slope: gradient of each text's loss with respect to its vectors.
-        error: of each token, the gradient with respect to the decoder's last state; zero behind a text's end.
+        error: of each token, the gradient with respect to the decoder's last state; zero behind a
+            text's end.
         hidden: that state, scaled to a root mean square of 1.
     """
 
@@ -137,23 +177,35 @@ class Reading(NamedTuple):
 
 
 class Refiner(nn.Module):
-    """A refinement: what the decoder says joins what the blocks know, and the vectors are moved. One set of maps serves all."""
+    """A refinement: what the decoder says joins what the blocks know, and the vectors are moved.
+
+    One set of maps serves all.
+    """
 
     def __init__(self, shape: Shape):
         super().__init__()
         width = shape.width
         self.vectors = nn.Linear(2 * shape.d_model + 1, width)
         self.tokens = nn.Linear(2 * shape.hidden, width)
-        self.blocks = nn.ModuleList([Block(width, shape.heads, shape.feed_forward) for _ in range(shape.refine_layers)])
+        self.blocks = nn.ModuleList(
+            [Block(width, shape.heads, shape.feed_forward) for _ in range(shape.refine_layers)]
+        )
         self.norm = nn.RMSNorm(width)
         self.write = nn.Linear(width, shape.d_model, bias=False)
         nn.init.zeros_(self.write.weight)
 
-    def forward(self, reading: Reading, place: Tensor, slope: Tensor, tokens: Float[Tensor, "rows seq twice"]) -> Reading:
+    def forward(
+        self,
+        reading: Reading,
+        place: Tensor,
+        slope: Tensor,
+        tokens: Float[Tensor, "rows seq twice"],
+    ) -> Reading:
         """Move the vectors.
 
         Args:
-            place: of the vectors that are predicted, and `slope`: the gradient there, both in units of `std`.
+            place: of the vectors that are predicted, and `slope`: the gradient there, both in units
+                of `std`.
             tokens: what the decoder says of each token.
         """
         size = slope.square().mean((1, 2), keepdim=True).sqrt() + FAINTEST
@@ -170,7 +222,8 @@ class Network(nn.Module):
 
     Args:
         shape: as `shape_for` gives it.
-        mean, std: of the frozen model's input embeddings, per dimension: the scale of the vectors at first.
+        mean, std: of the frozen model's input embeddings, per dimension: the scale of the vectors
+            at first.
         error: scale of the gradient at the decoder's last state where a token is wrong.
     """
 
@@ -178,7 +231,13 @@ class Network(nn.Module):
     std: Tensor
     error: Tensor
 
-    def __init__(self, shape: Shape, mean: Float[Tensor, " d_model"], std: Float[Tensor, " d_model"], error: float = 1.0):
+    def __init__(
+        self,
+        shape: Shape,
+        mean: Float[Tensor, " d_model"],
+        std: Float[Tensor, " d_model"],
+        error: float = 1.0,
+    ):
         super().__init__()
         self.shape = shape
         queries = shape.vectors if shape.predict == "all" else 1
@@ -187,7 +246,9 @@ class Network(nn.Module):
         self.positions = nn.Parameter(0.5 * torch.randn(shape.max_length, width))
         self.queries = nn.Parameter(torch.randn(queries, width))
         self.lengths = nn.Parameter(0.1 * torch.randn(shape.max_length, width))
-        self.blocks = nn.ModuleList([Block(width, shape.heads, shape.feed_forward) for _ in range(shape.layers)])
+        self.blocks = nn.ModuleList(
+            [Block(width, shape.heads, shape.feed_forward) for _ in range(shape.layers)]
+        )
         self.norm = nn.RMSNorm(width)
         self.write = nn.Linear(width, shape.d_model, bias=False)
         if shape.direct:
@@ -195,7 +256,8 @@ class Network(nn.Module):
             maps = torch.randn(shape.max_length, shape.direct, queries, shape.d_model)
             # At first the vectors move by about a tenth of the embeddings' spread.
             self.direct = nn.Parameter(0.1 * (shape.direct * shape.max_length) ** -0.5 * maps)
-        # Where the vectors lie before a text is seen, in units of `std`: apart, so that no two begin alike.
+        # Where the vectors lie before a text is seen, in units of `std`: apart, so that no two
+        # begin alike.
         self.base = nn.Parameter(torch.randn(shape.vectors, shape.d_model))
         self.adapters = Adapters(shape.adapted, shape.rank) if shape.adapted else None
         self.register_buffer("mean", mean)
@@ -204,20 +266,26 @@ class Network(nn.Module):
         if shape.refinements:
             self.register_buffer("error", torch.tensor(error))
 
-    def begin(self, features: Float[Tensor, "rows seq features"], lengths: Int64[Tensor, "rows"]) -> Reading:
+    def begin(
+        self, features: Float[Tensor, "rows seq features"], lengths: Int64[Tensor, "rows"]
+    ) -> Reading:
         """Read texts, right-padded: what stands behind a text's end is not looked at."""
         seq = features.shape[1]
         tokens = self.read(features) + self.positions[:seq]
         queries = self.queries + self.lengths[lengths - 1][:, None]
         x = torch.cat([queries.to(tokens.dtype), tokens], 1)
         places = torch.arange(seq, device=features.device)
-        absent = functional.pad(places[None, :] >= lengths[:, None], (queries.shape[1], 0), value=False)
+        absent = functional.pad(
+            places[None, :] >= lengths[:, None], (queries.shape[1], 0), value=False
+        )
         for block in self.blocks:
             x = block(x, absent)
         x = self.norm(x)
         moved = self.write(x[:, : queries.shape[1]]).float()
         if self.shape.direct:
-            told = self.narrow(x[:, queries.shape[1] :]).masked_fill(absent[:, queries.shape[1] :, None], 0)
+            told = self.narrow(x[:, queries.shape[1] :]).masked_fill(
+                absent[:, queries.shape[1] :, None], 0
+            )
             maps = self.direct[:seq].to(told.dtype).flatten(0, 1).flatten(1)
             moved = moved + (told.flatten(1) @ maps).float().view_as(moved)
         return Reading(x, absent, moved)
@@ -232,7 +300,9 @@ class Network(nn.Module):
 
     def place(self, reading: Reading) -> Float[Tensor, "rows vectors d_model"]:
         """The vectors, float32."""
-        moved = functional.pad(reading.moved, (0, 0, 0, self.shape.vectors - reading.moved.shape[1]))
+        moved = functional.pad(
+            reading.moved, (0, 0, 0, self.shape.vectors - reading.moved.shape[1])
+        )
         return self.mean + self.std * (self.base + moved)
 
 
@@ -241,7 +311,8 @@ def make_network(lm: FrozenLM, shape: Shape, seed: int) -> Network:
     mean, std, _ = lm.embedding_scale
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # The gradient at a state is the difference of two rows of the head where one token is taken for another.
+        # The gradient at a state is the difference of two rows of the head where one token is taken
+        # for another.
         error = float(lm.head.weight.float().square().mean().sqrt()) * math.sqrt(2)
         network = Network(shape_for(lm, shape), mean.clone(), std.clone(), error)
     return network.to(lm.device)

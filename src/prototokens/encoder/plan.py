@@ -26,9 +26,12 @@ def plan_from(
     recipe: str | Recipe = "fast",
     prefix: tuple[int, ...] = (),
 ) -> ChunkPlan:
-    """The plan of `plan_chunks`; where the start insists on an encoder, with its layout, chunks and forecast.
+    """The plan of `plan_chunks`.
 
-    With vectors and start `auto`, the encoder that ships is one more way to choose from, at the cost that it has proved.
+    Where the start insists on an encoder, with its layout, chunks and forecast.
+
+    With vectors and start `auto`, the encoder that ships is one more way to choose from, at the
+    cost that it has proved.
 
     Args:
         start: as `begin` takes it; the rest as `plan_chunks` does.
@@ -43,31 +46,50 @@ def plan_from(
     if encoder is not None and ids:
         layout = named or (encoder.layout if vectors is None else layout)
         # What no step will mend is cut where the encoder is nearly always right.
-        longest = encoder.raw_length if Recipe.named(recipe).steps == 0 else encoder.shape.max_length
+        longest = (
+            encoder.raw_length if Recipe.named(recipe).steps == 0 else encoder.shape.max_length
+        )
         length = length or max(chunk_lengths(encoder, len(ids), longest))
     plan = plan_chunks(lm, ids, layout, length, vectors, recipe, prefix)
-    if encoder is None and (start, vectors, length, Recipe.named(recipe).name) == ("auto", "auto", None, "fast"):
+    if encoder is None and (start, vectors, length, Recipe.named(recipe).name) == (
+        "auto",
+        "auto",
+        None,
+        "fast",
+    ):
         at_hand = shipped(lm)
         return plan if at_hand is None else _cheaper(lm, plan, at_hand)
     if encoder is None or not ids:
         return plan
     # The forecast is of random starts; without a step there is nothing to forecast.
-    return plan._replace(forecast=_outlook(encoder, plan.lengths) if Recipe.named(recipe).steps else None)
+    return plan._replace(
+        forecast=_outlook(encoder, plan.lengths) if Recipe.named(recipe).steps else None
+    )
 
 
 def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder) -> ChunkPlan:
     """The plan, or chunks of the length at which the encoder has proved to be cheapest, if they are cheaper."""
     plans = [plan]
     for row in encoder.config["proof"]:
-        lengths = chunk_lengths(encoder, sum(plan.lengths), min(row["length"], encoder.shape.max_length))
+        lengths = chunk_lengths(
+            encoder, sum(plan.lengths), min(row["length"], encoder.shape.max_length)
+        )
         outlook = _outlook(encoder, lengths)
         if outlook is not None and all(proved(encoder, length) for length in set(lengths)):
             plans.append(ChunkPlan(encoder.layout, lengths, plan.bits, outlook))
-    return min(plans, key=lambda one: price(one.forecast, one.layout.vectors * lm.d_model) if one.forecast else math.inf)
+    return min(
+        plans,
+        key=lambda one: (
+            price(one.forecast, one.layout.vectors * lm.d_model) if one.forecast else math.inf
+        ),
+    )
 
 
 def _outlook(encoder: Encoder, lengths: Sequence[int]) -> Outlook | None:
-    """What fits of chunks from an encoder's vectors are expected to cost, by its proof; None where it has none for them."""
+    """What fits of chunks from an encoder's vectors are expected to cost, by its proof.
+
+    None where it has none for them.
+    """
     rows = [row for row in encoder.config["proof"] if "row_steps" in row["encoder"]]
     found = [row for length in lengths if (row := next_longer(rows, length)) is not None]
     if len(found) < len(lengths):
@@ -79,13 +101,17 @@ def _outlook(encoder: Encoder, lengths: Sequence[int]) -> Outlook | None:
         steps=statistics.median(row["encoder"]["steps_median"] for row in found),
         chunks=float(len(found)),
         row_steps=sum(each),
-        position_steps=sum(length * row_steps for length, row_steps in zip(lengths, each, strict=True)),
+        position_steps=sum(
+            length * row_steps for length, row_steps in zip(lengths, each, strict=True)
+        ),
         measured=True,
     )
 
 
 def chunk_lengths(encoder: Encoder, tokens: int, longest: int | None = None) -> list[int]:
-    """How a text of so many tokens is cut for an encoder: as few chunks as it takes, of lengths that differ by one at most.
+    """How a text of so many tokens is cut for an encoder.
+
+    As few chunks as it takes, of lengths that differ by one at most.
 
     Args:
         longest: of a chunk; by default as long as the encoder takes.

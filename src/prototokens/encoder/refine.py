@@ -1,11 +1,12 @@
 """Refinement: what the frozen decoder makes of a text's vectors goes back into the encoder, which moves them.
 
-A look costs the decoder one pass forward and one back, as a step of a fit does, and is counted as one. It gives the gradient of
-the text's loss with respect to its vectors; and for each token the decoder's last state, and the gradient there, which says
-what is wrong with it. The network learns what to make of that, where a fit follows the gradient alone. After every look the
-vectors are judged by the same loss, and gradients reach the network from each of them; through what a look has seen, none
-goes back.
-Source of the idea: J. Marino, Y. Yue, S. Mandt, "Iterative amortized inference", ICML 2018 (arXiv 1807.09356).
+A look costs the decoder one pass forward and one back, as a step of a fit does, and is counted as
+one. It gives the gradient of the text's loss with respect to its vectors; and for each token the
+decoder's last state, and the gradient there, which says what is wrong with it. The network learns
+what to make of that, where a fit follows the gradient alone. After every look the vectors are
+judged by the same loss, and gradients reach the network from each of them; through what a look has
+seen, none goes back. Source of the idea: J. Marino, Y. Yue, S. Mandt, "Iterative amortized
+inference", ICML 2018 (arXiv 1807.09356).
 """
 
 from __future__ import annotations
@@ -48,7 +49,12 @@ class Encoded(NamedTuple):
     looks: Int64[Tensor, "rows"]
 
 
-def look(decoder: Decoder, protos: Float[Tensor, "rows vectors d_model"], texts: Texts, temperature: float = 1.0) -> Look:
+def look(
+    decoder: Decoder,
+    protos: Float[Tensor, "rows vectors d_model"],
+    texts: Texts,
+    temperature: float = 1.0,
+) -> Look:
     """Decode the vectors of texts, and find which way they should move.
 
     Args:
@@ -59,7 +65,10 @@ def look(decoder: Decoder, protos: Float[Tensor, "rows vectors d_model"], texts:
     assert judged.scores.gradient is not None
     (slope,) = torch.autograd.grad(judged.hidden, place, judged.scores.gradient)
     longest = max(len(ids) for ids in texts)
-    places = torch.tensor([row * longest + at for row, ids in enumerate(texts) for at in range(len(ids))], device=protos.device)
+    places = torch.tensor(
+        [row * longest + at for row, ids in enumerate(texts) for at in range(len(ids))],
+        device=protos.device,
+    )
 
     def by_text(values: Tensor) -> Tensor:
         out = values.new_zeros(len(texts) * longest, values.shape[-1], dtype=torch.float32)
@@ -76,7 +85,9 @@ def looked(
     noise: Callable[[Tensor, int], Tensor] = lambda protos, number: protos,
     temperature: float = 1.0,
 ) -> tuple[list[Float[Tensor, "rows vectors d_model"]], list[Look]]:
-    """Every text's vectors at first and after each refinement, each with a look at it: what training takes its loss from.
+    """Every text's vectors at first and after each refinement, each with a look at it.
+
+    What training takes its loss from.
 
     Args:
         noise: put on the vectors of the refinement with that number before they are looked at.
@@ -91,8 +102,12 @@ def looked(
     return protos, looks
 
 
-def encode(network: Network, decoder: Decoder, texts: Texts, most: int | None = None, margin: float = 0.0) -> Encoded:
-    """Vectors of texts, float32. A text is refined until it comes out exactly, or its loss rises: then it is as it was before.
+def encode(
+    network: Network, decoder: Decoder, texts: Texts, most: int | None = None, margin: float = 0.0
+) -> Encoded:
+    """Vectors of texts, float32.
+
+    A text is refined until it comes out exactly, or its loss rises: then it is as it was before.
 
     Args:
         most: refinements of a text; by default as many as the network was trained with.

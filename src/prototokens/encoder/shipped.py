@@ -1,4 +1,7 @@
-"""Which encoder there is for a model: those that ship with the package, and what a user's choice of a start asks for."""
+"""Which encoder there is for a model.
+
+Those that ship with the package, and what a user's choice of a start asks for.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,14 @@ SHIPPED = Path(__file__).parents[1] / "builtin" / "encoder"
 NAMES = ("random", "encoder", "auto")
 
 
-def shipped(lm: FrozenLM, layout: Layout | None = None, folder: Path | None = None) -> Encoder | None:
+def shipped(
+    lm: FrozenLM, layout: Layout | None = None, folder: Path | None = None
+) -> Encoder | None:
     """The encoder that ships with the package for this very model (by fingerprint), and this layout; None: there is none.
 
     Args:
-        layout: of its vectors; without one, of several encoders the one that has most of the tokens of its longest texts right.
+        layout: of its vectors; without one, of several encoders the one that has most of the tokens
+            of its longest texts right.
         folder: an encoder's, or one that holds such folders; by default the package's.
     """
     if layout is not None and layout.prefix:  # the encoders that ship know no prefix
@@ -58,16 +64,23 @@ def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> 
     if encoder is None:
         what = "" if layout is None else f" and layout {layout.name!r}"
         raise UsageError(
-            f"there is no encoder for {lm.name!r}{what}: train one with prototokens train-encoder and give it as the start, or"
+            f"there is no encoder for {lm.name!r}{what}: train one with prototokens train-encoder"
+            " and give it as the start, or"
             " start at random"
         )
     return encoder
 
 
 def without_steps(
-    lm: FrozenLM, start: str | Encoder, layout: str | Layout, vectors: int | str | None, recipe: str | Recipe
+    lm: FrozenLM,
+    start: str | Encoder,
+    layout: str | Layout,
+    vectors: int | str | None,
+    recipe: str | Recipe,
 ) -> str | Encoder:
-    """The start as it is; but `auto` without a step is the encoder that ships, if there is one: else hardly a token is right.
+    """The start as it is; but `auto` without a step is the encoder that ships, if there is one.
+
+    Else hardly a token is right.
 
     Args:
         layout, vectors: as `plan_from` takes them.

@@ -37,12 +37,17 @@ def saves(row: dict[str, Any]) -> bool:
 
 
 def proved(encoder: Encoder, length: int) -> bool:
-    """Whether the encoder has proved that it saves time at this length: at the next longer one that was tried."""
+    """Whether the encoder has proved that it saves time at this length.
+
+    At the next longer one that was tried.
+    """
     row = next_longer(encoder.config["proof"], length)
     return length <= encoder.shape.max_length and row is not None and saves(row)
 
 
-def starts_of(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], margin: float = 0.0) -> list[Start]:
+def starts_of(
+    lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], margin: float = 0.0
+) -> list[Start]:
     """Where fits of texts begin with an encoder, and at which rate.
 
     Args:
@@ -53,18 +58,24 @@ def starts_of(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], ma
     """
     return [
         Start(protos, rate=encoder.rate(len(ids)), spent=looks)
-        for (protos, looks), ids in zip(encoder.encodings(lm, texts, margin=margin), texts, strict=True)
+        for (protos, looks), ids in zip(
+            encoder.encodings(lm, texts, margin=margin), texts, strict=True
+        )
     ]
 
 
 def begin(
-    lm: FrozenLM, targets: Sequence[Sequence[int]], layout: Layout, start: str | Encoder = "auto", margin: float = 0.0
+    lm: FrozenLM,
+    targets: Sequence[Sequence[int]],
+    layout: Layout,
+    start: str | Encoder = "auto",
+    margin: float = 0.0,
 ) -> Begun:
     """Starts for targets, given as ids.
 
     Args:
-        start: `random`; `encoder`, the shipped one; `auto`, that one where it has proved to save time at a target's length,
-            random elsewhere; or an encoder.
+        start: `random`; `encoder`, the shipped one; `auto`, that one where it has proved to save
+            time at a target's length, random elsewhere; or an encoder.
         margin: as `starts_of` takes it.
 
     Raises:
@@ -75,7 +86,9 @@ def begin(
     ids = [list(target) for target in targets]
     encoder = chosen(lm, start, layout)
     if encoder is not None:
-        return Begun([*starts_of(lm, encoder, ids, margin)], f"starts from {encoder.path or 'an encoder'}")
+        return Begun(
+            [*starts_of(lm, encoder, ids, margin)], f"starts from {encoder.path or 'an encoder'}"
+        )
     none: list[Start | None] = [None] * len(targets)
     if start == "random":
         return Begun(none, "random starts")
@@ -83,15 +96,25 @@ def begin(
     if encoder is None:
         return Begun(none, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
     able = [number for number, one in enumerate(ids) if one and proved(encoder, len(one))]
-    for number, start_there in zip(able, starts_of(lm, encoder, [ids[number] for number in able], margin), strict=True):
+    for number, start_there in zip(
+        able, starts_of(lm, encoder, [ids[number] for number in able], margin), strict=True
+    ):
         none[number] = start_there
     if not able:
-        return Begun(none, "random starts: the encoder has not proved to save time at these lengths")
-    return Begun(none, f"{len(able)} of {len(targets)} chunks start from the encoder, which saves time there; others at random")
+        return Begun(
+            none, "random starts: the encoder has not proved to save time at these lengths"
+        )
+    return Begun(
+        none,
+        f"{len(able)} of {len(targets)} chunks start from the encoder, which saves time there;"
+        " others at random",
+    )
 
 
 def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> list[Solution]:
-    """Solutions without a single step: the encoder's vectors as they are, and what the decoder makes of them.
+    """Solutions without a single step.
+
+    The encoder's vectors as they are, and what the decoder makes of them.
 
     Row-steps are the looks that the encoder's refinements took.
 
@@ -102,15 +125,29 @@ def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> lis
     return judged(lm, encoder, targets, encoder.encodings(lm, targets))
 
 
-def judged(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]], encodings: Sequence[Encoding]) -> list[Solution]:
+def judged(
+    lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]], encodings: Sequence[Encoding]
+) -> list[Solution]:
     """Encodings of targets as solutions, with what the decoder makes of them."""
     decoder, found = Decoder(lm, encoder.layout), []
     for first in range(0, len(targets), AT_A_TIME):
         part = slice(first, first + AT_A_TIME)
         texts = [tuple(ids) for ids in targets[part]]
-        told = decoder.judge(torch.stack([protos for protos, _ in encodings[part]]).to(lm.device), texts)
+        told = decoder.judge(
+            torch.stack([protos for protos, _ in encodings[part]]).to(lm.device), texts
+        )
         found += [
-            Solution(protos, encoder.layout, ids, correct=correct, margin=margin, steps=0, row_steps=looks, restarts=0, seed=0)
+            Solution(
+                protos,
+                encoder.layout,
+                ids,
+                correct=correct,
+                margin=margin,
+                steps=0,
+                row_steps=looks,
+                restarts=0,
+                seed=0,
+            )
             for (protos, looks), ids, correct, margin in zip(
                 encodings[part],
                 texts,

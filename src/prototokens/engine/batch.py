@@ -1,8 +1,9 @@
 """The rows that are being fitted: they enter when there is room, and leave when they are done.
 
-A group is what enters and leaves together: one row, or all rows that share a vector. Every group has its own age, schedule
-and optimiser state, so a row's way does not depend on its company. Where memory runs out, groups are set aside with all their
-state, and go on from there when there is room again.
+A group is what enters and leaves together: one row, or all rows that share a vector. Every group
+has its own age, schedule and optimiser state, so a row's way does not depend on its company. Where
+memory runs out, groups are set aside with all their state, and go on from there when there is room
+again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
-RETRY_RATE = 0.3  # factor on the learning rate when a group starts again because its loss was not finite
+RETRY_RATE = (
+    0.3  # factor on the learning rate when a group starts again because its loss was not finite
+)
 MOST_BREAKS = 3  # starts after which such a group is given up
 STALL_GAIN = 0.1  # by how much the loss has to fall to count as a gain (`Recipe.stall`)
 STALL_ACCURACY = 0.75  # share of right tokens from which on a slow attempt goes on
@@ -54,7 +57,10 @@ def compiled_width(lm: FrozenLM, widest: int) -> int:
 
 
 def compiled_heights(full: int) -> list[int]:
-    """Rows of the passes that a compiled body sees: a full batch, a quarter of it, and so on down to one."""
+    """Rows of the passes that a compiled body sees.
+
+    A full batch, a quarter of it, and so on down to one.
+    """
     sizes = [full]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // 4))
@@ -67,7 +73,9 @@ def _joined(work: Members, new: Members) -> Members:
     return Members(
         [*work.groups, *new.groups],
         work.vectors.joined(replace(new.vectors, group=new.vectors.group + size)),
-        work.rows.joined(replace(new.rows, group=new.rows.group + size, slots=new.rows.slots + count)),
+        work.rows.joined(
+            replace(new.rows, group=new.rows.group + size, slots=new.rows.slots + count)
+        ),
         work.tokens.joined(replace(new.tokens, row=new.tokens.row + len(work.rows.slots))),
         work.state.joined(new.state),
     )
@@ -86,7 +94,9 @@ class Batch:
         waiting: the groups that wait; taken from its left.
     """
 
-    def __init__(self, lm: FrozenLM, recipe: Recipe, method: Method, waiting: deque[Group], rows: int | None):
+    def __init__(
+        self, lm: FrozenLM, recipe: Recipe, method: Method, waiting: deque[Group], rows: int | None
+    ):
         self.lm, self.recipe, self.method = lm, recipe, method
         self.waiting, self.most_rows = waiting, rows
         self.starts = Starts(lm, recipe, method.vectors)
@@ -114,9 +124,12 @@ class Batch:
     # Entering and leaving
 
     def fill(self) -> bool:
-        """Let groups in while there is room, those set aside first; an empty batch takes any. Whether there is work.
+        """Let groups in while there is room, those set aside first; an empty batch takes any.
 
-        Where memory runs out, nothing has entered yet, and fewer are tried; beside groups in work, none until there is room.
+        Whether there is work.
+
+        Where memory runs out, nothing has entered yet, and fewer are tried; beside groups in work,
+        none until there is room.
 
         Raises:
             DeviceMemoryError: memory does not hold a single group.
@@ -140,10 +153,16 @@ class Batch:
 
     def _fitting(self) -> int:
         """How many of the line there is room for; an empty batch has room for one."""
-        rows, widest, count = len(self), max((group.positions for group in self.groups), default=0), 0
+        rows, widest, count = (
+            len(self),
+            max((group.positions for group in self.groups), default=0),
+            0,
+        )
         for group in self._line():
             rows, widest = rows + len(group.rows), max(widest, group.positions)
-            fits = rows * self._width(widest) <= self.room and (self.most_rows is None or rows <= self.most_rows)
+            fits = rows * self._width(widest) <= self.room and (
+                self.most_rows is None or rows <= self.most_rows
+            )
             if not fits and (self.groups or count):
                 break
             count += 1
@@ -178,29 +197,41 @@ class Batch:
             raise self._too_large(self.groups)
         stay = (count + 1) // 2
         self.room = max(1, self._positions(self.groups) // 2)
-        aside = [self._members([other == number for other in range(count)]) for number in reversed(range(stay, count))]
+        aside = [
+            self._members([other == number for other in range(count)])
+            for number in reversed(range(stay, count))
+        ]
         self.leave([number < stay for number in range(count)])
         self.aside += aside
 
     def _positions(self, groups: list[Group]) -> int:
         """Input positions of these groups side by side, padding included."""
-        return sum(len(group.rows) for group in groups) * self._width(max(group.positions for group in groups))
+        return sum(len(group.rows) for group in groups) * self._width(
+            max(group.positions for group in groups)
+        )
 
     def _width(self, widest: int) -> int:
         """Positions of a row as it is laid out: a compiled body sees few different ones."""
         return compiled_width(self.lm, widest) if self.lm.compiled else widest
 
     def _height(self, rows: int, width: int) -> int:
-        """Rows of a pass, empty ones among them: a compiled body sees a full batch, a quarter of it, and so on."""
+        """Rows of a pass, empty ones among them.
+
+        A compiled body sees a full batch, a quarter of it, and so on.
+        """
         if not self.lm.compiled:
             return rows
         full = max(rows, min(self.room // width, self.most_rows or self.total, self.total))
         return min(size for size in compiled_heights(full) if size >= rows)
 
     def _too_large(self, groups: list[Group]) -> DeviceMemoryError:
-        rows, widest = sum(len(group.rows) for group in groups), max(group.positions for group in groups)
+        rows, widest = (
+            sum(len(group.rows) for group in groups),
+            max(group.positions for group in groups),
+        )
         return DeviceMemoryError(
-            f"memory ran out on {self.lm.device} with {rows} rows of {widest} positions alone: take shorter chunks,"
+            f"memory ran out on {self.lm.device} with {rows} rows of {widest} positions alone: take"
+            " shorter chunks,"
             " a smaller model or another dtype"
         )
 
@@ -236,7 +267,9 @@ class Batch:
         lengths = [len(row.ids) for group in groups for row in group.rows]
         of_token = [number for number, length in enumerate(lengths) for _ in range(length)]
         rows = len(of_row)
-        rates = [self.lr * self._scale(group) * group.rate * RETRY_RATE**group.breaks for group in groups]
+        rates = [
+            self.lr * self._scale(group) * group.rate * RETRY_RATE**group.breaks for group in groups
+        ]
         return Members(
             groups,
             Vectors(
@@ -250,7 +283,9 @@ class Batch:
                 matrices,
                 matrices.clone(),
             ),
-            Rows(whole(slots), whole(of_row), all_of(rows, 0), all_of(rows, -math.inf, torch.float32)),
+            Rows(
+                whole(slots), whole(of_row), all_of(rows, 0), all_of(rows, -math.inf, torch.float32)
+            ),
             Tokens(whole(of_token), all_of(len(of_token), 1, torch.float32)),
             Groups.begun(
                 rate=torch.tensor(rates, device=device),
@@ -262,7 +297,10 @@ class Batch:
         )
 
     def _scale(self, group: Group) -> float:
-        """Of an attempt's rate: that of its random start; 1 where it begins at vectors that were given."""
+        """Of an attempt's rate: that of its random start.
+
+        1 where it begins at vectors that were given.
+        """
         return 1.0 if group.steady else self.recipe.start_scale
 
     def _members(self, chosen: list[bool]) -> Members:
@@ -290,7 +328,9 @@ class Batch:
             width = self._width(max(len(row.plan.index) for row in rows))
             height = self._height(len(rows), width)
             arranged = arrange(self.lm, [row.plan for row in rows], self.method.vectors, width)
-            targets = torch.tensor([token for row in rows for token in row.ids], device=self.lm.device)
+            targets = torch.tensor(
+                [token for row in rows for token in row.ids], device=self.lm.device
+            )
         self.groups, self.vectors, self.rows, self.tokens, self.state = work
         self.arranged, self.targets, self.height = arranged, targets, height
         self.gridded = any(row.start is not None and row.start.grid is not None for row in rows)
@@ -300,18 +340,30 @@ class Batch:
     def step(self) -> None:
         """Score the vectors, note what is the best so far, and move them.
 
-        Where memory runs out, the step has not been taken: what was noted by then would be noted again, and nothing has moved.
+        Where memory runs out, the step has not been taken: what was noted by then would be noted
+        again, and nothing has moved.
         """
         assert self.arranged is not None
         assert self.targets is not None
-        # The gradient at what is scored moves what stands behind it: straight through the rounding, where there is one.
-        self.scored = on_grid(self.vectors.now, self.vectors.scale, self.vectors.levels) if self.gridded else self.vectors.now
+        # The gradient at what is scored moves what stands behind it: straight through the rounding,
+        # where there is one.
+        self.scored = (
+            on_grid(self.vectors.now, self.vectors.scale, self.vectors.levels)
+            if self.gridded
+            else self.vectors.now
+        )
         protos = self.scored.clone().requires_grad_()
-        read = scored_hidden(self.lm, self.arranged, protos[self.rows.slots], self.lm.hidden_static, self.height)
+        read = scored_hidden(
+            self.lm, self.arranged, protos[self.rows.slots], self.lm.hidden_static, self.height
+        )
         scores = score(self.lm, read.detach(), self.targets, self.recipe.temperature)
         assert scores.gradient is not None
         weight = token_weights(self.recipe, self.tokens.weight, scores.margin)
-        weighted = scores.gradient if weight is self.tokens.weight else (scores.gradient * weight[:, None]).to(read.dtype)
+        weighted = (
+            scores.gradient
+            if weight is self.tokens.weight
+            else (scores.gradient * weight[:, None]).to(read.dtype)
+        )
         (gradient,) = torch.autograd.grad(read, protos, weighted)
         self._record(scores)
         new_tokens = replace(self.tokens, weight=weight)
@@ -323,10 +375,14 @@ class Batch:
         assert self.arranged is not None
         rows, state, vectors, of_row = self.rows, self.state, self.vectors, self.arranged.row_of
         correct = torch.zeros_like(rows.correct).index_add_(0, of_row, scores.right.long())
-        margin = torch.full_like(rows.margin, math.inf).scatter_reduce_(0, of_row, scores.margin, "amin")
+        margin = torch.full_like(rows.margin, math.inf).scatter_reduce_(
+            0, of_row, scores.margin, "amin"
+        )
         loss = torch.zeros_like(rows.margin).index_add_(0, of_row, scores.loss)
         total = torch.zeros_like(state.correct).index_add_(0, rows.group, correct)
-        least = torch.full_like(state.margin, math.inf).scatter_reduce_(0, rows.group, margin, "amin")
+        least = torch.full_like(state.margin, math.inf).scatter_reduce_(
+            0, rows.group, margin, "amin"
+        )
         finite = torch.zeros_like(state.margin).index_add_(0, rows.group, loss).isfinite()
         going = ~self._ended()
         better = (total > state.correct) | ((total == state.correct) & (least > state.margin))
@@ -337,7 +393,9 @@ class Batch:
         best_correct = torch.where(better, total, state.correct)
         gain = mean_loss < state.least_loss * (1 - STALL_GAIN)
         gained = torch.where(gain, state.age, state.gained)
-        stalled = (state.age - gained > self.recipe.stall) & (best_correct < STALL_ACCURACY * state.tokens)
+        stalled = (state.age - gained > self.recipe.stall) & (
+            best_correct < STALL_ACCURACY * state.tokens
+        )
         new_state = replace(
             state,
             least_loss=torch.where(gain, mean_loss, state.least_loss),
@@ -370,7 +428,10 @@ class Batch:
     # The end of an attempt
 
     def _ended(self) -> Tensor:
-        """For each group, whether its attempt has ended: solved, broken, stalled, or every vector of its budget scored."""
+        """For each group, whether its attempt has ended.
+
+        Solved, broken, stalled, or every vector of its budget scored.
+        """
         state = self.state
         return state.solved | state.broken | state.stalled | (state.age > state.budget)
 
@@ -379,7 +440,10 @@ class Batch:
         return self._ended().tolist()
 
     def end_attempt(self, number: int) -> bool:
-        """Close a group's attempt: note what it gave in `group.best`. False: another attempt is due, and it waits for it."""
+        """Close a group's attempt: note what it gave in `group.best`.
+
+        False: another attempt is due, and it waits for it.
+        """
         group, state = self.groups[number], self.state
         attempt = self._solutions(number)
         group.spent += int(state.age[number])
@@ -387,7 +451,9 @@ class Batch:
         solved, broken = bool(state.solved[number]), bool(state.broken[number])
         group.solved = solved
         group.breaks += broken
-        stalled = bool(state.stalled[number]) and not (solved or broken) and group.stalls < MAX_STALLS
+        stalled = (
+            bool(state.stalled[number]) and not (solved or broken) and group.stalls < MAX_STALLS
+        )
         if stalled:
             group.stalls += 1
             group.stalled_steps += int(state.age[number])
@@ -425,6 +491,13 @@ class Batch:
         ]
 
     def vectors_of(self, order: int) -> Tensor | None:
-        """The vectors, as they were just scored, of the target with that order; None where it is not in the batch."""
+        """The vectors, as they were just scored, of the target with that order.
+
+        None where it is not in the batch.
+        """
         rows = [row.order for group in self.groups for row in group.rows]
-        return self.scored[self.rows.slots[rows.index(order)]].detach().cpu().clone() if order in rows else None
+        return (
+            self.scored[self.rows.slots[rows.index(order)]].detach().cpu().clone()
+            if order in rows
+            else None
+        )

@@ -1,8 +1,9 @@
 """How far logits move from one way of decoding to another, the margin that withstands it, and the proof that it did.
 
-Greedy decoding compares logits; another batch shape, kernel or dtype rounds them otherwise. So the movement is measured, for
-each model, over the ways of `matrix`, on vectors at random; a margin of `RESERVE` times the furthest movement is asked of every
-position; and the finished rows are decoded in those ways again. What is not right in all of them is not called certified.
+Greedy decoding compares logits; another batch shape, kernel or dtype rounds them otherwise. So the
+movement is measured, for each model, over the ways of `matrix`, on vectors at random; a margin of
+`RESERVE` times the furthest movement is asked of every position; and the finished rows are decoded
+in those ways again. What is not right in all of them is not called certified.
 """
 
 from __future__ import annotations
@@ -17,21 +18,34 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from prototokens.engine.decode import decode_ids
-from prototokens.engine.matrix import Cell, Row, Tried, all_cells, few_cells, margins, run_cells, short_name
+from prototokens.engine.matrix import (
+    Cell,
+    Row,
+    Tried,
+    all_cells,
+    few_cells,
+    margins,
+    run_cells,
+    short_name,
+)
 from prototokens.engine.worst_direction import worst_direction_radius
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 
 LEVELS = ("none", "standard", "strict")
-# Margins of fitted vectors move further than those of vectors at random. Of 500 certified fits in layout `paper`
-# (results/certificate) the least margin fell by a median of 0.40 of the measured movement, three fell by more than twice
-# of it, and one by all three times: it came out right only because it had more margin than was asked for.
+# Margins of fitted vectors move further than those of vectors at random. Of 500 certified fits in
+# layout `paper` (results/certificate) the least margin fell by a median of 0.40 of the measured
+# movement, three fell by more than twice of it, and one by all three times: it came out right only
+# because it had more margin than was asked for.
 RESERVE = 3.0
-PROBES = 8  # vectors at random on which the movement is measured, half of them twice as large as embeddings
+# vectors at random on which the movement is measured, half of them twice as large as embeddings
+PROBES = 8
 PROBE_LENGTH = 24
 PROBE_LAYOUT = "tiled:4"
-NOISE_OCTAVES = 12  # the noise radius is looked for among 2^0, 2^-1 ... 2^-12 of the vectors' root mean square
+NOISE_OCTAVES = (
+    12  # the noise radius is looked for among 2^0, 2^-1 ... 2^-12 of the vectors' root mean square
+)
 NOISE_DRAWS = 2
 
 
@@ -40,7 +54,8 @@ class Threshold(NamedTuple):
 
     Attributes:
         margin: that every position has to exceed, in logits.
-        shift: furthest movement of a margin that was measured, in logits; the margin is `RESERVE` times this.
+        shift: furthest movement of a margin that was measured, in logits; the margin is `RESERVE`
+            times this.
     """
 
     margin: float
@@ -53,13 +68,16 @@ class Certificate:
 
     Attributes:
         level: `none`, `standard` or `strict`.
-        threshold: margin asked for, in logits; `shift`: furthest movement measured on vectors at random.
+        threshold: margin asked for, in logits; `shift`: furthest movement measured on vectors at
+            random.
         least_margin: over all positions that are not patched, as the model itself decodes them.
-        noise_radius: standard deviation of normal noise on every number of the vectors, as a share of their root mean square,
-            under which all rows still decode right: the largest power of two down to 2^-12 that does; 0 where none did.
-        worst_radius: the shortest step that takes a token away, to first order, as a share of the norm of a row's vectors
-            (`engine.worst_direction`); None but for `strict`.
-        tried: the cells that exist here, with the number of positions that were `wrong` and the `least_margin` in each.
+        noise_radius: standard deviation of normal noise on every number of the vectors, as a share
+            of their root mean square, under which all rows still decode right: the largest power of
+            two down to 2^-12 that does; 0 where none did.
+        worst_radius: the shortest step that takes a token away, to first order, as a share of the
+            norm of a row's vectors (`engine.worst_direction`); None but for `strict`.
+        tried: the cells that exist here, with the number of positions that were `wrong` and the
+            `least_margin` in each.
         absent: the ways that do not exist here, and why.
     """
 
@@ -115,7 +133,9 @@ def check_level(level: str) -> str:
 
 def cells_of(lm: FrozenLM, level: str) -> list[Cell]:
     """The ways of decoding that a level tries."""
-    return {"none": list, "standard": lambda: few_cells(lm), "strict": lambda: all_cells(lm)}[check_level(level)]()
+    return {"none": list, "standard": lambda: few_cells(lm), "strict": lambda: all_cells(lm)}[
+        check_level(level)
+    ]()
 
 
 def threshold(lm: FrozenLM, level: str = "standard") -> Threshold:
@@ -134,11 +154,18 @@ def threshold(lm: FrozenLM, level: str = "standard") -> Threshold:
 def measure_shift(lm: FrozenLM, rows: Sequence[Row], cells: Sequence[Cell]) -> float:
     """The furthest that any position's margin moves between the model's own way and any cell, in logits."""
     own = torch.cat(margins(lm, rows))
-    found = [torch.cat(tried.margins) for tried in run_cells(lm, rows, cells) if tried.margins is not None]
+    found = [
+        torch.cat(tried.margins)
+        for tried in run_cells(lm, rows, cells)
+        if tried.margins is not None
+    ]
     moved = [float((other - own).abs().max()) for other in found]
     furthest = max(moved, default=0.0)
     if not math.isfinite(furthest):
-        raise UsageError(f"the logits of {lm.name} are not finite in every dtype: no margin can be certified (certify='none')")
+        raise UsageError(
+            f"the logits of {lm.name} are not finite in every dtype: no margin can be certified"
+            " (certify='none')"
+        )
     return furthest
 
 
@@ -157,7 +184,8 @@ def certify(
         progress: called with each cell's outcome.
 
     Returns:
-        The certificate, and for each row the positions that came out wrong somewhere and are not patched.
+        The certificate, and for each row the positions that came out wrong somewhere and are not
+        patched.
     """
     weak: list[set[int]] = [set() for _ in rows]
     if check_level(level) == "none" or not rows:
@@ -175,14 +203,18 @@ def certify(
         for places, flags in zip(weak, wrong, strict=True):
             places.update(flags.nonzero()[:, 0].tolist())
         count = sum(int(flags.sum()) for flags in wrong)
-        tried.append({**one.cell.as_dict(), "wrong": count, "least_margin": _least(one.margins, free)})
+        tried.append(
+            {**one.cell.as_dict(), "wrong": count, "least_margin": _least(one.margins, free)}
+        )
     certificate = Certificate(
         level=level,
         threshold=round(needed.margin, 6),
         shift=round(needed.shift, 6),
         least_margin=_least(own, free),
         noise_radius=noise_radius(lm, rows, free),
-        worst_radius=_rounded(worst_direction_radius(lm, rows, free)) if level == "strict" else None,
+        worst_radius=_rounded(worst_direction_radius(lm, rows, free))
+        if level == "strict"
+        else None,
         tried=tuple(tried),
         absent=tuple(absent),
     )
@@ -202,7 +234,10 @@ def noise_radius(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor]) -> f
         free: for each row, which positions count.
     """
     generator = torch.Generator().manual_seed(0)
-    noises = [[torch.randn(row.protos.shape, generator=generator) for row in rows] for _ in range(NOISE_DRAWS)]
+    noises = [
+        [torch.randn(row.protos.shape, generator=generator) for row in rows]
+        for _ in range(NOISE_DRAWS)
+    ]
     low, high = -1, NOISE_OCTAVES + 1  # 2^-low is taken to be too much, 2^-high to be nothing
     while high - low > 1:
         middle = (low + high) // 2
@@ -211,9 +246,13 @@ def noise_radius(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor]) -> f
     return 2.0**-high if high <= NOISE_OCTAVES else 0.0
 
 
-def _withstands(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor], noise: list[Tensor], share: float) -> bool:
+def _withstands(
+    lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor], noise: list[Tensor], share: float
+) -> bool:
     moved = [
-        _Probe(row.protos + share * row.protos.square().mean().sqrt() * one, row.layout, tuple(row.ids))
+        _Probe(
+            row.protos + share * row.protos.square().mean().sqrt() * one, row.layout, tuple(row.ids)
+        )
         for row, one in zip(rows, noise, strict=True)
     ]
     found = margins(lm, moved)
@@ -226,7 +265,10 @@ def _probes(lm: FrozenLM) -> list[_Probe]:
     mean, std, _ = lm.embedding_scale
     length = PROBE_LENGTH if lm.max_context is None else min(PROBE_LENGTH, lm.max_context)
     scales = [1.0 + number % 2 for number in range(PROBES)]
-    drawn = [mean + scale * std * torch.randn(layout.vectors, lm.d_model, generator=generator) for scale in scales]
+    drawn = [
+        mean + scale * std * torch.randn(layout.vectors, lm.d_model, generator=generator)
+        for scale in scales
+    ]
     ids = decode_ids(lm, [_Unlabelled(protos, layout, length) for protos in drawn]).ids
     return [_Probe(protos, layout, tuple(row)) for protos, row in zip(drawn, ids, strict=True)]
 
@@ -240,6 +282,13 @@ def _unpatched(rows: Sequence[Row], patched: Sequence[Sequence[int]] | None) -> 
 
 
 def _least(found: Sequence[Tensor], free: Sequence[Tensor]) -> float | None:
-    """The least margin of the positions that count; None where there are none, or it is no finite number."""
-    least = [float(margin[mask].min()) for margin, mask in zip(found, free, strict=True) if bool(mask.any())]
+    """The least margin of the positions that count.
+
+    None where there are none, or it is no finite number.
+    """
+    least = [
+        float(margin[mask].min())
+        for margin, mask in zip(found, free, strict=True)
+        if bool(mask.any())
+    ]
     return round(min(least), 6) if least and math.isfinite(min(least)) else None

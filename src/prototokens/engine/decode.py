@@ -13,7 +13,8 @@ from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 
-# Input positions of one forward pass: bounds memory (a few hundred bytes times the model's width, per position).
+# Input positions of one forward pass: bounds memory (a few hundred bytes times the model's width,
+# per position).
 POSITIONS = 8192
 
 
@@ -31,7 +32,9 @@ class Decoded(NamedTuple):
 
 @torch.no_grad()
 def decode_ids(lm: FrozenLM, rows: Sequence[Held], positions: int = POSITIONS) -> Decoded:
-    """The argmax ids of each row, in order; rows of unequal length and layout share a pass by right padding.
+    """The argmax ids of each row, in order.
+
+    Rows of unequal length and layout share a pass by right padding.
 
     Args:
         positions: most input positions of one pass, padding included.
@@ -44,9 +47,14 @@ def decode_ids(lm: FrozenLM, rows: Sequence[Held], positions: int = POSITIONS) -
     for part in _passes(rows, positions):
         for row in part:
             if row.protos.shape[1] != lm.d_model:
-                raise UsageError(f"vectors of width {row.protos.shape[1]} given, and {lm.name} takes {lm.d_model}")
+                raise UsageError(
+                    f"vectors of width {row.protos.shape[1]} given, and {lm.name} takes"
+                    f" {lm.d_model}"
+                )
         protos = stacked([row.protos for row in part], lm.device)
-        arranged = arrange(lm, [OneStep(row.layout).plan(range(row.length)) for row in part], protos.shape[1])
+        arranged = arrange(
+            lm, [OneStep(row.layout).plan(range(row.length)) for row in part], protos.shape[1]
+        )
         flat = argmax(lm, scored_hidden(lm, arranged, protos))
         ids += [piece.tolist() for piece in flat.split([row.length for row in part])]
         passes += 1
@@ -55,10 +63,13 @@ def decode_ids(lm: FrozenLM, rows: Sequence[Held], positions: int = POSITIONS) -
 
 @torch.no_grad()
 def generate_from(lm: FrozenLM, solutions: Sequence[Held]) -> list[list[int]]:
-    """The ids that memory vectors generate greedily, one pass a token, with a cache: decoding of the counterpart.
+    """The ids that memory vectors generate greedily, one pass a token, with a cache.
+
+    Decoding of the counterpart.
 
     Args:
-        solutions: of a fit with `Cramming`, all with the same number of vectors; as many ids are generated as each is long.
+        solutions: of a fit with `Cramming`, all with the same number of vectors; as many ids are
+            generated as each is long.
 
     Raises:
         UsageError: they differ in their number of vectors, or are not of the model's width.
@@ -67,11 +78,16 @@ def generate_from(lm: FrozenLM, solutions: Sequence[Held]) -> list[list[int]]:
         return []
     shapes = {tuple(solution.protos.shape) for solution in solutions}
     if len(shapes) > 1 or next(iter(shapes))[1] != lm.d_model:
-        raise UsageError(f"vectors of one number and of width {lm.d_model} are needed, and shapes {sorted(shapes)} were given")
+        raise UsageError(
+            f"vectors of one number and of width {lm.d_model} are needed, and shapes"
+            f" {sorted(shapes)} were given"
+        )
     memory = torch.stack([solution.protos for solution in solutions]).to(lm.device, lm.dtype)
     prefix = solutions[0].layout.prefix
     if any(solution.layout.prefix != prefix for solution in solutions):
-        raise UsageError("memory vectors that stand behind different prefixes cannot be decoded side by side")
+        raise UsageError(
+            "memory vectors that stand behind different prefixes cannot be decoded side by side"
+        )
     if prefix:
         before = lm.embed(torch.tensor([prefix], device=lm.device)).to(lm.dtype)
         memory = torch.cat([before.expand(len(memory), -1, -1), memory], 1)
@@ -86,7 +102,9 @@ def _passes(rows: Sequence[Held], positions: int) -> Iterator[list[Held]]:
     for row in rows:
         own = len(row.layout.prefix) + row.layout.positions(row.length)
         wider = max(widest, own)
-        if part and ((len(part) + 1) * wider > positions or row.layout.prefix != part[0].layout.prefix):
+        if part and (
+            (len(part) + 1) * wider > positions or row.layout.prefix != part[0].layout.prefix
+        ):
             yield part
             part, wider = [], own
         part.append(row)

@@ -16,7 +16,8 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
-# Steps between two looks of the host at what is solved: on a GPU a look waits for all the work in hand.
+# Steps between two looks of the host at what is solved: on a GPU a look waits for all the work in
+# hand.
 LOOK_EVERY = {"cuda": 10}
 
 
@@ -38,8 +39,8 @@ def fit(
     Args:
         targets: the ids of each.
         method: how vectors and model are joined.
-        starts: vectors that each target begins from (None: at random), of which those with a grid stay on it; by default
-            all begin at random.
+        starts: vectors that each target begins from (None: at random), of which those with a grid
+            stay on it; by default all begin at random.
         seed, share, rows, progress, finished: as `fitting.fit` takes them.
 
     Returns:
@@ -53,7 +54,8 @@ def fit(
     if rows is not None and rows < 1:
         raise UsageError(f"rows must be at least 1, not {rows}")
     groups = groups_of(lm, targets, method, seed, share, starts)
-    # Longest first: rows of like length run together, and no long one is left to run alone at the end.
+    # Longest first: rows of like length run together, and no long one is left to run alone at the
+    # end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
     total = sum(len(group.rows) for group in groups)
     solutions: dict[int, Solution] = {}
@@ -69,8 +71,23 @@ def fit(
             batch.back_off()
             continue
         if progress:
-            accuracy, loss, seconds = batch.accuracy.item(), batch.loss.item(), time.monotonic() - began
-            progress(Progress(len(solutions), solved, total, accuracy, loss, row_steps, seconds, batch.vectors_of))
+            accuracy, loss, seconds = (
+                batch.accuracy.item(),
+                batch.loss.item(),
+                time.monotonic() - began,
+            )
+            progress(
+                Progress(
+                    len(solutions),
+                    solved,
+                    total,
+                    accuracy,
+                    loss,
+                    row_steps,
+                    seconds,
+                    batch.vectors_of,
+                )
+            )
         over = batch.over()
         for number in (number for number, ends in enumerate(over) if ends):
             if not batch.end_attempt(number):
@@ -91,7 +108,8 @@ def fit(
 def _steps(batch: Batch, count: int) -> tuple[int, bool]:
     """Take steps; returns how many were taken, and whether memory ran out in the next one.
 
-    The error is not kept: by its frames it would hold all that the step had made, and there is less memory than that.
+    The error is not kept: by its frames it would hold all that the step had made, and there is less
+    memory than that.
     """
     for taken in range(count):
         try:

@@ -1,4 +1,7 @@
-"""From vectors to the hidden states that the head reads: the one place where inputs are made and run through the model."""
+"""From vectors to the hidden states that the head reads.
+
+The one place where inputs are made and run through the model.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from prototokens.engine.inputs import Arranged, OneStep, arrange, repeat_last
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 
-# Input vectors `[rows, positions, d_model]` and a prefix, to hidden states `[rows, positions, hidden]`.
+# Input vectors `[rows, positions, d_model]` and a prefix, to hidden states
+# `[rows, positions, hidden]`.
 Backend = Callable[[Tensor, tuple[int, ...]], Tensor]
 
 
@@ -24,14 +28,17 @@ def scored_hidden(
     backend: Backend | None = None,
     height: int = 0,
 ) -> Float[Tensor, "tokens hidden"]:
-    """Hidden states at the scored positions of all rows, in order. Differentiable with respect to the vectors.
+    """Hidden states at the scored positions of all rows, in order.
+
+    Differentiable with respect to the vectors.
 
     Args:
         lm: the frozen model.
         arranged: where the vectors stand and what is scored.
         protos: of each row, in float32; the inputs are cast to the model's dtype.
         backend: how the inputs run through the model; by default `lm.hidden_lean`.
-        height: rows that the pass is filled up to, by copies of the last one: a compiled body sees few shapes.
+        height: rows that the pass is filled up to, by copies of the last one: a compiled body sees
+            few shapes.
     """
     inputs = arranged.inputs(protos)
     if height > len(inputs):  # nothing is read from them
@@ -63,7 +70,9 @@ def inputs_of(lm: FrozenLM, held: Held) -> Float[Tensor, "positions d_model"]:
     return torch.cat([before.to(lm.dtype), inputs.to(lm.dtype)])
 
 
-def stacked(protos: list[Float[Tensor, "_ d_model"]], device: torch.device) -> Float[Tensor, "rows vectors d_model"]:
+def stacked(
+    protos: list[Float[Tensor, "_ d_model"]], device: torch.device
+) -> Float[Tensor, "rows vectors d_model"]:
     """The vectors of rows of different layouts in one tensor, zeros behind the fewer ones."""
     most = max(len(one) for one in protos)
     padded = [torch.nn.functional.pad(one, (0, 0, 0, most - len(one))) for one in protos]

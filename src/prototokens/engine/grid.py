@@ -1,8 +1,8 @@
 """Vectors on a grid: 2^bits levels at odd multiples of one scale a vector, so that a number of it takes `bits` bits in a file.
 
-The levels are -(2^b - 1), ..., -3, -1, 1, 3, ..., 2^b - 1: all 2^b of them serve, down to one bit. A fit on a grid keeps a
-vector that is free, scores the nearest one on the grid, and moves the free one by the gradient at that place (the
-straight-through estimator, Bengio et al., arXiv 1308.3432).
+The levels are -(2^b - 1), ..., -3, -1, 1, 3, ..., 2^b - 1: all 2^b of them serve, down to one bit.
+A fit on a grid keeps a vector that is free, scores the nearest one on the grid, and moves the free
+one by the gradient at that place (the straight-through estimator, Bengio et al., arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 
 GRID_BITS = range(1, 9)  # bits of a number on a grid
 WIDTHS = (*GRID_BITS, 16, 32)  # of a number in a file; 16 and 32 are floats as they are
-# Shares of the largest number that are tried as the outermost level: few bits serve better where the outermost are cut off.
+# Shares of the largest number that are tried as the outermost level: few bits serve better where
+# the outermost are cut off.
 CUTS = tuple(0.2 + 0.02 * step for step in range(41))
 
 
@@ -32,10 +33,15 @@ class Grid(NamedTuple):
 
 
 def levels_of(
-    protos: Float32[Tensor, "vectors d_model"], scale: Float32[Tensor, "vectors"], levels: Float32[Tensor, "vectors"]
+    protos: Float32[Tensor, "vectors d_model"],
+    scale: Float32[Tensor, "vectors"],
+    levels: Float32[Tensor, "vectors"],
 ) -> Float32[Tensor, "vectors d_model"]:
     """The nearest level of each number, from 0 to levels - 1, counted from the lowest."""
-    steps = protos / (2 * scale.clamp_min(torch.finfo(torch.float32).tiny))[:, None] + levels[:, None] / 2
+    steps = (
+        protos / (2 * scale.clamp_min(torch.finfo(torch.float32).tiny))[:, None]
+        + levels[:, None] / 2
+    )
     return steps.floor().clamp_min_(0).minimum(levels[:, None] - 1)
 
 
@@ -49,10 +55,14 @@ def values_of(
 
 
 def on_grid(
-    protos: Float32[Tensor, "vectors d_model"], scale: Float32[Tensor, "vectors"], levels: Float32[Tensor, "vectors"]
+    protos: Float32[Tensor, "vectors d_model"],
+    scale: Float32[Tensor, "vectors"],
+    levels: Float32[Tensor, "vectors"],
 ) -> Float32[Tensor, "vectors d_model"]:
     """The nearest vectors on the grid; those with scale 0 as they are."""
-    return torch.where(scale[:, None] > 0, values_of(levels_of(protos, scale, levels), scale, levels), protos)
+    return torch.where(
+        scale[:, None] > 0, values_of(levels_of(protos, scale, levels), scale, levels), protos
+    )
 
 
 def nearest_grid(protos: Float32[Tensor, "vectors d_model"], bits: int) -> Grid:
@@ -60,5 +70,7 @@ def nearest_grid(protos: Float32[Tensor, "vectors d_model"], bits: int) -> Grid:
     levels = torch.full((protos.shape[0],), float(2**bits))
     largest = protos.abs().amax(1).clamp_min(1e-12)
     scales = torch.stack([cut * largest / (2**bits - 1) for cut in CUTS])
-    errors = torch.stack([(on_grid(protos, scale, levels) - protos).square().sum(1) for scale in scales])
+    errors = torch.stack(
+        [(on_grid(protos, scale, levels) - protos).square().sum(1) for scale in scales]
+    )
     return Grid(scales.gather(0, errors.argmin(0, keepdim=True))[0], levels)

@@ -1,8 +1,9 @@
 """The frozen head: loss, argmax, margins and the gradient to the hidden states in one chunked pass.
 
-The gradient of a cross-entropy through a frozen linear head needs no autograd: with p the softmax of the logits at the loss
-temperature t and y the one-hot target, d loss / d hidden = (p - y) W / t. So each chunk of positions makes its logits once,
-uses them for everything, and overwrites them with the next chunk's: the whole `[positions, vocabulary]` never exists.
+The gradient of a cross-entropy through a frozen linear head needs no autograd: with p the softmax
+of the logits at the loss temperature t and y the one-hot target, d loss / d hidden = (p - y) W / t.
+So each chunk of positions makes its logits once, uses them for everything, and overwrites them with
+the next chunk's: the whole `[positions, vocabulary]` never exists.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from torch import Tensor
 
 from prototokens.lm.frozen_lm import FrozenLM
 
-# Logits of a chunk. On a CPU they should stay in the last-level cache between the passes over them; on a GPU a chunk has to be
-# large enough to fill it, and small enough for its memory. That is at most, in bytes a logit, 4 for the logits, 4 for their
-# softmax and 4 for the slope of a soft cap: 12 * 2^25 = 403 MB, and with the gradient of 16 rows of 512 positions, 2,048 wide
-# in bfloat16 (34 MB), 437 MB in all. Without a soft cap 8 * 2^25 = 268 MB, 302 MB in all.
+# Logits of a chunk. On a CPU they should stay in the last-level cache between the passes over them;
+# on a GPU a chunk has to be large enough to fill it, and small enough for its memory. That is at
+# most, in bytes a logit, 4 for the logits, 4 for their softmax and 4 for the slope of a soft cap:
+# 12 * 2^25 = 403 MB, and with the gradient of 16 rows of 512 positions, 2,048 wide in bfloat16 (34
+# MB), 437 MB in all. Without a soft cap 8 * 2^25 = 268 MB, 302 MB in all.
 CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 25}
-# Positions of a chunk at least: with fewer, reading the head's matrix twice takes longer than multiplying by it (a vocabulary
-# of 128,256, 2,048 wide, 128 positions in bfloat16 on one thread: 3.8 s with 8 to a chunk, 1.5 s with 32, 1.1 s with 64).
+# Positions of a chunk at least: with fewer, reading the head's matrix twice takes longer than
+# multiplying by it (a vocabulary of 128,256, 2,048 wide, 128 positions in bfloat16 on one thread:
+# 3.8 s with 8 to a chunk, 1.5 s with 32, 1.1 s with 64).
 FEWEST = 64
 
 
@@ -32,7 +35,8 @@ class Scores(NamedTuple):
         loss: cross-entropy at the loss temperature, in nats.
         right: whether the argmax is the target.
         margin: true logit minus the best other logit (temperature 1).
-        gradient: of the summed loss with respect to the hidden states; None where it was not asked for.
+        gradient: of the summed loss with respect to the hidden states; None where it was not asked
+            for.
     """
 
     loss: Float32[Tensor, "positions"]
@@ -62,7 +66,10 @@ def score(
         gradient: whether the gradient is wanted.
     """
     count = hidden.shape[0]
-    loss, margin = hidden.new_empty(count, dtype=torch.float32), hidden.new_empty(count, dtype=torch.float32)
+    loss, margin = (
+        hidden.new_empty(count, dtype=torch.float32),
+        hidden.new_empty(count, dtype=torch.float32),
+    )
     grad = torch.empty_like(hidden) if gradient else None
     size = chunk_positions(lm)
     for start in range(0, count, size):
@@ -83,13 +90,19 @@ def score(
         loss[part] = ((top - true_logit) / temperature - likeliest.log())[:, 0]
         if grad is not None:
             slope.scatter_add_(1, target, torch.full_like(true_logit, -1.0))
-            grad[part] = _to_hidden(lm, slope if bend is None else slope.mul_(bend)).mul_(1 / temperature)
-    # Equal logits are not counted as right: argmax takes the first of them, and a margin of zero proves nothing.
+            grad[part] = _to_hidden(lm, slope if bend is None else slope.mul_(bend)).mul_(
+                1 / temperature
+            )
+    # Equal logits are not counted as right: argmax takes the first of them, and a margin of zero
+    # proves nothing.
     return Scores(loss, margin > 0, margin, grad)
 
 
 def _slope_of_softcap(lm: FrozenLM, logits: Tensor) -> Tensor | None:
-    """Of the soft cap c * tanh(x / c) at the x that gave these logits: 1 - (logits / c)^2; None where there is no cap."""
+    """Of the soft cap c * tanh(x / c) at the x that gave these logits: 1 - (logits / c)^2.
+
+    None where there is no cap.
+    """
     return None if lm.head.softcap is None else logits.div(lm.head.softcap).square_().neg_().add_(1)
 
 

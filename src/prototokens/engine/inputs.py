@@ -1,8 +1,8 @@
 """How a row's vectors become the model's inputs, and which positions are scored.
 
-A way of joining vectors and model is a `Method`: two small functions of a layout-like description. The fit knows nothing
-else of it, so a new method is a new class here. Rows of unequal length share a batch by right padding alone: under a causal
-mask, positions behind a row's end cannot touch it.
+A way of joining vectors and model is a `Method`: two small functions of a layout-like description.
+The fit knows nothing else of it, so a new method is a new class here. Rows of unequal length share
+a batch by right padding alone: under a causal mask, positions behind a row's end cannot touch it.
 """
 
 from __future__ import annotations
@@ -70,18 +70,28 @@ class OneStep:
     def plan(self, ids: Sequence[int]) -> Plan:
         index = self.layout.index(len(ids))
         if bool((index == GIVEN).any()):
-            raise UsageError(f"layout {self.layout.name!r} feeds the text in: it is decoded token by token (generate_from)")
+            raise UsageError(
+                f"layout {self.layout.name!r} feeds the text in: it is decoded token by token"
+                " (generate_from)"
+            )
         layout = self.layout
-        return Plan(index, layout.scored(len(ids)), index.new_empty(0), layout.key_version > 0, layout.prefix)
+        return Plan(
+            index,
+            layout.scored(len(ids)),
+            index.new_empty(0),
+            layout.key_version > 0,
+            layout.prefix,
+        )
 
 
 class Cramming:
     """The autoregressive counterpart: K memory vectors, then the text itself, each output scored against the next token.
 
-    Teacher-forced: the text is fed in, all but its last token. Decoding is ordinary greedy generation from the vectors
-    (`engine.decode.generate_from`). Source: Kuratov et al., arXiv 2502.13063, section 3. Keys would change nothing here:
-    each memory vector stands at one position only, where a fixed sign pattern is a change of variables, and the scored
-    positions differ by the text itself.
+    Teacher-forced: the text is fed in, all but its last token. Decoding is ordinary greedy
+    generation from the vectors (`engine.decode.generate_from`). Source: Kuratov et al., arXiv
+    2502.13063, section 3. Keys would change nothing here: each memory vector stands at one position
+    only, where a fixed sign pattern is a change of variables, and the scored positions differ by
+    the text itself.
 
     Args:
         vectors: number of memory vectors.
@@ -95,13 +105,21 @@ class Cramming:
         self.layout = Layout(
             f"memory:{vectors}",
             vectors,
-            lambda n: ([*range(vectors), *[GIVEN] * (n - 1)], list(range(vectors - 1, vectors + n - 1))),
+            lambda n: (
+                [*range(vectors), *[GIVEN] * (n - 1)],
+                list(range(vectors - 1, vectors + n - 1)),
+            ),
             prefix=tuple(prefix),
         )
 
     def plan(self, ids: Sequence[int]) -> Plan:
         index, scored = self.layout.index(len(ids)), self.layout.scored(len(ids))
-        return Plan(index, scored, torch.tensor(list(ids[:-1]), dtype=torch.int64), prefix=self.layout.prefix)
+        return Plan(
+            index,
+            scored,
+            torch.tensor(list(ids[:-1]), dtype=torch.int64),
+            prefix=self.layout.prefix,
+        )
 
 
 class Arranged(NamedTuple):
@@ -110,9 +128,11 @@ class Arranged(NamedTuple):
     Attributes:
         spread: one-hot over a row's vectors for each position; zero where the text stands.
         fixed: the input vectors where the text stands, zero elsewhere; None where no row has any.
-        read: for each scored token of all rows, in order, its place in the flattened `[rows * positions]`.
+        read: for each scored token of all rows, in order, its place in the flattened
+            `[rows * positions]`.
         row_of: the row of each scored token.
-        keys: what the vector at each position is multiplied by, for all rows alike or for each; None where no row is keyed.
+        keys: what the vector at each position is multiplied by, for all rows alike or for each;
+            None where no row is keyed.
         prefix: token ids that stand before the first position of every row.
     """
 
@@ -123,7 +143,9 @@ class Arranged(NamedTuple):
     keys: Float[Tensor, "positions d_model"] | Float[Tensor, "rows positions d_model"] | None
     prefix: tuple[int, ...]
 
-    def inputs(self, protos: Float[Tensor, "rows vectors d_model"]) -> Float[Tensor, "rows positions d_model"]:
+    def inputs(
+        self, protos: Float[Tensor, "rows vectors d_model"]
+    ) -> Float[Tensor, "rows positions d_model"]:
         """The model's inputs. A product with a one-hot matrix is an exact gather, and its gradient a plain product."""
         placed = self.spread @ protos
         if self.keys is not None:
@@ -132,17 +154,24 @@ class Arranged(NamedTuple):
 
 
 def repeat_last(values: Tensor, length: int) -> Tensor:
-    """The values, and then the last of them again and again, up to `length`: padding by what the row holds already.
+    """The values, and then the last of them again and again, up to `length`.
 
-    Nothing reads the positions behind a row's end. Zeros there would still be inputs that no model was trained on: a norm
-    without an epsilon (Gemma 3n) makes NaN of them, in the loss's gradient too. The row's own last input is as harmless
-    as the row itself.
+    Padding by what the row holds already.
+
+    Nothing reads the positions behind a row's end. Zeros there would still be inputs that no model
+    was trained on: a norm without an epsilon (Gemma 3n) makes NaN of them, in the loss's gradient
+    too. The row's own last input is as harmless as the row itself.
     """
     return torch.cat([values, values[-1:].expand(length - len(values), *values.shape[1:])])
 
 
-def arrange(lm: FrozenLM, plans: Sequence[Plan], vectors: int, width: int | None = None) -> Arranged:
-    """Pad the plans of a batch, which share a prefix, to one shape: `width` positions, or as many as the longest has."""
+def arrange(
+    lm: FrozenLM, plans: Sequence[Plan], vectors: int, width: int | None = None
+) -> Arranged:
+    """Pad the plans of a batch, which share a prefix, to one shape.
+
+    `width` positions, or as many as the longest has.
+    """
     prefix = plans[0].prefix
     assert all(plan.prefix == prefix for plan in plans)
     longest = max(len(plan.index) for plan in plans) if width is None else width
@@ -162,7 +191,9 @@ def arrange(lm: FrozenLM, plans: Sequence[Plan], vectors: int, width: int | None
     row_of = torch.cat([torch.full_like(plan.scored, row) for row, plan in enumerate(plans)])
     keys = _keys(plans, longest, lm.d_model)
     keys = None if keys is None else keys.to(lm.device)
-    return Arranged(spread.to(lm.device), fixed, read.to(lm.device), row_of.to(lm.device), keys, prefix)
+    return Arranged(
+        spread.to(lm.device), fixed, read.to(lm.device), row_of.to(lm.device), keys, prefix
+    )
 
 
 def _keys(

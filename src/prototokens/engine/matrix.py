@@ -1,7 +1,8 @@
 """The decode matrix: the same vectors decoded in all the ways that other machines and other company may decode them.
 
-A cell names one way: how many rows to a pass, how much padding, which dtype, which attention kernel, how many threads, compiled
-or not. A row is right in a cell where its true logits lead there too. What follows from that is `certify`'s.
+A cell names one way: how many rows to a pass, how much padding, which dtype, which attention
+kernel, how many threads, compiled or not. A row is right in a cell where its true logits lead there
+too. What follows from that is `certify`'s.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class Tried(NamedTuple):
 
     Attributes:
         cell: the way of decoding.
-        margins: for each row, the margin of each of its positions; None where the way does not exist here.
+        margins: for each row, the margin of each of its positions; None where the way does not
+            exist here.
         seconds: it took; `reason`: why there is nothing, in words.
     """
 
@@ -108,16 +110,26 @@ def short_name(dtype: torch.dtype) -> str:
 
 
 def few_cells(lm: FrozenLM) -> list[Cell]:
-    """The cells that differ most, few enough for every encoding: alone, in company, other kernels, the other dtypes."""
+    """The cells that differ most, few enough for every encoding.
+
+    Alone, in company, other kernels, the other dtypes.
+    """
     own = short_name(lm.dtype)
     cells = [Cell(1, 0, own), Cell(7, 5, own), Cell(7, 0, own, "math")]
     return cells + [Cell(7, 0, short_name(dtype)) for dtype in DTYPES if dtype != lm.dtype]
 
 
 def all_cells(lm: FrozenLM) -> list[Cell]:
-    """Every batch size with every padding in every dtype; then each other way, in every dtype, alone and in company."""
-    names = [short_name(dtype) for dtype in (lm.dtype, *(dtype for dtype in DTYPES if dtype != lm.dtype))]
-    cells = [Cell(batch, padding, name) for name in names for batch in BATCHES for padding in PADDINGS]
+    """Every batch size with every padding in every dtype.
+
+    Then each other way, in every dtype, alone and in company.
+    """
+    names = [
+        short_name(dtype) for dtype in (lm.dtype, *(dtype for dtype in DTYPES if dtype != lm.dtype))
+    ]
+    cells = [
+        Cell(batch, padding, name) for name in names for batch in BATCHES for padding in PADDINGS
+    ]
     for name in names:
         ways: list[dict[str, Any]] = [{"kernel": kernel} for kernel in KERNELS]
         ways += [{"threads": count} for count in (1, 2) if lm.device.type == "cpu"]
@@ -127,7 +139,10 @@ def all_cells(lm: FrozenLM) -> list[Cell]:
 
 
 def run_cells(
-    lm: FrozenLM, rows: Sequence[Row], cells: Sequence[Cell], progress: Callable[[Tried], None] | None = None
+    lm: FrozenLM,
+    rows: Sequence[Row],
+    cells: Sequence[Cell],
+    progress: Callable[[Tried], None] | None = None,
 ) -> Iterator[Tried]:
     """Decode the rows in each cell.
 
@@ -155,7 +170,10 @@ def cell_margins(lm: FrozenLM, rows: Sequence[Row], cell: Cell) -> list[Tensor]:
     """For each row, the margin of every position when decoded as the cell says, on the CPU."""
     model = in_dtype(lm, cell.dtype)
     if model is None:
-        raise _Absent(f"{lm.name} was rounded when it was loaded, and its weights as stored, for {cell.dtype}, cannot be had")
+        raise _Absent(
+            f"{lm.name} was rounded when it was loaded, and its weights as stored, for"
+            f" {cell.dtype}, cannot be had"
+        )
     with _as_the_cell_says(model, cell) as hidden:
         return _margins(model, rows, hidden, cell.batch, cell.padding)
 
@@ -166,7 +184,9 @@ def margins(lm: FrozenLM, rows: Sequence[Row]) -> list[Tensor]:
     return _margins(lm, rows, lm.hidden, POSITIONS, 0)
 
 
-def _margins(lm: FrozenLM, rows: Sequence[Row], backend: Backend, batch: int, padding: int) -> list[Tensor]:
+def _margins(
+    lm: FrozenLM, rows: Sequence[Row], backend: Backend, batch: int, padding: int
+) -> list[Tensor]:
     found: list[Tensor] = []
     for part in passes(rows, batch, padding):
         protos = stacked([row.protos for row in part], lm.device)
@@ -189,7 +209,9 @@ def passes(rows: Sequence[Row], batch: int, padding: int) -> Iterator[Sequence[R
     while start < len(rows):
         end, widest, prefix = start, 0, rows[start].layout.prefix
         while end < len(rows) and end - start < batch and rows[end].layout.prefix == prefix:
-            widest = max(widest, len(prefix) + rows[end].layout.positions(len(rows[end].ids)) + padding)
+            widest = max(
+                widest, len(prefix) + rows[end].layout.positions(len(rows[end].ids)) + padding
+            )
             if end > start and (end + 1 - start) * widest > POSITIONS:
                 break
             end += 1
@@ -197,15 +219,20 @@ def passes(rows: Sequence[Row], batch: int, padding: int) -> Iterator[Sequence[R
         start = end
 
 
-_TWINS: weakref.WeakKeyDictionary[FrozenLM, dict[str, FrozenLM | None]] = weakref.WeakKeyDictionary()
+_TWINS: weakref.WeakKeyDictionary[FrozenLM, dict[str, FrozenLM | None]] = (
+    weakref.WeakKeyDictionary()
+)
 _COMPILED: weakref.WeakKeyDictionary[FrozenLM, Any] = weakref.WeakKeyDictionary()
 _NOT_COMPILED: weakref.WeakKeyDictionary[FrozenLM, str] = weakref.WeakKeyDictionary()  # why not
 
 
 def in_dtype(lm: FrozenLM, dtype: str) -> FrozenLM | None:
-    """The same model computing in another dtype, made once; None where its weights as stored are out of reach.
+    """The same model computing in another dtype, made once.
 
-    Weights that were rounded when they were loaded are read again: a float32 decoder has the unrounded ones.
+    None where its weights as stored are out of reach.
+
+    Weights that were rounded when they were loaded are read again: a float32 decoder has the
+    unrounded ones.
     """
     if short_name(lm.dtype) == dtype:
         return lm
@@ -219,13 +246,17 @@ def _twin(lm: FrozenLM, dtype: torch.dtype) -> FrozenLM | None:
     rounded = lm.dtype != torch.float32 and lm.weights_hash() != lm.fingerprint
     if rounded:
         try:
-            again = FrozenLM.from_pretrained(lm.name, revision=lm.revision, dtype=dtype, device=lm.device)
+            again = FrozenLM.from_pretrained(
+                lm.name, revision=lm.revision, dtype=dtype, device=lm.device
+            )
         except ModelError:
             return None
         return again if again.fingerprint == lm.fingerprint else None
     model = copy.deepcopy(lm.model)
     _cast(model, dtype)
-    return FrozenLM(model, lm.tokenizer, name=lm.name, revision=lm.revision, fingerprint=lm.fingerprint)
+    return FrozenLM(
+        model, lm.tokenizer, name=lm.name, revision=lm.revision, fingerprint=lm.fingerprint
+    )
 
 
 @contextmanager
@@ -249,12 +280,16 @@ def _check_kernel(lm: FrozenLM, kernel: str) -> None:
         with sdpa_kernel(KERNELS[kernel]):
             torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
     except RuntimeError as error:
-        raise _Absent(f"this machine has no {kernel} attention for {short_name(lm.dtype)}") from error
+        raise _Absent(
+            f"this machine has no {kernel} attention for {short_name(lm.dtype)}"
+        ) from error
 
 
 def _compiled(lm: FrozenLM) -> Backend:
     """`lm.hidden` by a compiled body, the prefix fed before every row."""
-    if lm.device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
+    if lm.device.type == "cpu" and not any(
+        shutil.which(name) for name in ("c++", "g++", "clang++", "cl")
+    ):
         raise _Absent("torch.compile needs a C++ compiler, and there is none here")
     if lm not in _COMPILED:
         _COMPILED[lm] = torch.compile(lm.model.base_model, dynamic=True)
@@ -274,5 +309,8 @@ def _compiled(lm: FrozenLM) -> Backend:
 
 
 def _fed_through(lm: FrozenLM, body: Any) -> Backend:
-    """Through a body as it is given, a prefix fed before every row: another way to what `lm.hidden` gives from its cache."""
+    """Through a body as it is given, a prefix fed before every row.
+
+    Another way to what `lm.hidden` gives from its cache.
+    """
     return lambda inputs, prefix: fed(body, lm.embed, inputs, prefix)

@@ -1,7 +1,10 @@
-"""How many input positions may stand side by side: what the processor gains from, and what memory holds.
+"""How many input positions may stand side by side.
 
-What a position costs is measured, not guessed: one forward pass is run, and everything it keeps for the backward pass is
-counted. Where memory runs out all the same, the batch gives back half of its rows and goes on (`Batch.back_off`).
+What the processor gains from, and what memory holds.
+
+What a position costs is measured, not guessed: one forward pass is run, and everything it keeps for
+the backward pass is counted. Where memory runs out all the same, the batch gives back half of its
+rows and goes on (`Batch.back_off`).
 """
 
 from __future__ import annotations
@@ -13,13 +16,18 @@ from torch import Tensor
 
 from prototokens.lm.frozen_lm import FrozenLM
 
-# Input positions of one pass beyond which nothing is gained: matrix products are as fast as they get (measured: dev/LOG.md).
+# Input positions of one pass beyond which nothing is gained: matrix products are as fast as they
+# get (measured: dev/LOG.md).
 GAINFUL = {"cpu": 1024, "cuda": 1 << 16}
-SHARE = 0.5  # of the free memory that rows may take: the rest is for what is not kept, and for others
+SHARE = (
+    0.5  # of the free memory that rows may take: the rest is for what is not kept, and for others
+)
 
 
 def room(lm: FrozenLM, width: int, row_bytes: int = 0) -> int:
-    """Input positions of one pass, padding included, for rows of this width; where not even one can be tried, those of one.
+    """Input positions of one pass, padding included, for rows of this width.
+
+    Where not even one can be tried, those of one.
 
     Args:
         row_bytes: what a row keeps between the passes.
@@ -40,14 +48,17 @@ def bytes_per_position(lm: FrozenLM, width: int) -> float:
     weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
 
     def count(tensor: Tensor) -> None:
-        # The storage is kept, so that no later tensor takes its place in memory, and the graph is not: one that holds what it
-        # has computed is never freed.
+        # The storage is kept, so that no later tensor takes its place in memory, and the graph is
+        # not: one that holds what it has computed is never freed.
         place = tensor.untyped_storage().data_ptr()
         if place not in weights:
             kept[place] = tensor.detach()
 
     inputs = torch.zeros(1, width, lm.d_model, device=lm.device, dtype=lm.dtype, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing), torch.enable_grad():
+    with (
+        torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing),
+        torch.enable_grad(),
+    ):
         lm.hidden(inputs)
     return max(1.0, sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / width)
 

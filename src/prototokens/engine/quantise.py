@@ -1,8 +1,9 @@
 """Vectors of few bits: rounded to a grid, and moved along it until they are exact again.
 
-The capacity of vectors in bits is what this finds: how few bits a number of them may have while the text still comes out. A
-chunk's solution is rounded to the nearest grid of a width (`engine.grid`); where that breaks it, a short fit from there, scored
-on the grid at every step, mends it. Rounded and scored are the same numbers, so what is exact here is exact in the file.
+The capacity of vectors in bits is what this finds: how few bits a number of them may have while the
+text still comes out. A chunk's solution is rounded to the nearest grid of a width (`engine.grid`);
+where that breaks it, a short fit from there, scored on the grid at every step, mends it. Rounded
+and scored are the same numbers, so what is exact here is exact in the file.
 """
 
 from __future__ import annotations
@@ -71,11 +72,13 @@ def quantise(
 
     Args:
         bits: of a number; `auto` looks for the fewest by halving the range from 1 to 8.
-        recipe: whose margin has to be reached; its other values but the steps and the rate serve as they are.
+        recipe: whose margin has to be reached; its other values but the steps and the rate serve as
+            they are.
         share: as in `fit`: rows that share a vector are rounded together.
 
     Returns:
-        For each solution, its vectors rounded; one that is not exact to begin with stays as it is, in 32 bits.
+        For each solution, its vectors rounded; one that is not exact to begin with stays as it is,
+        in 32 bits.
 
     Raises:
         UsageError: no such number of bits.
@@ -86,19 +89,31 @@ def quantise(
         return found
     polish = polish_recipe(recipe)
     first = -1 if bits == "auto" else WIDTHS.index(int(bits)) - 1
-    searches = [_Search(members, first, len(WIDTHS) - 1) for members in ([exact] if share else [[number] for number in exact])]
+    searches = [
+        _Search(members, first, len(WIDTHS) - 1)
+        for members in ([exact] if share else [[number] for number in exact])
+    ]
     while waiting := [search for search in searches if search.high - search.low > 1]:
-        tries = {search: (search.low + search.high) // 2 if bits == "auto" else search.low + 1 for search in waiting}
-        widths = {number: WIDTHS[place] for search, place in tries.items() for number in search.members}
+        tries = {
+            search: (search.low + search.high) // 2 if bits == "auto" else search.low + 1
+            for search in waiting
+        }
+        widths = {
+            number: WIDTHS[place] for search, place in tries.items() for number in search.members
+        }
         part = [solutions[number] for number in widths]
         options = {"share": share, "rows": rows, "progress": progress}
-        tried = dict(zip(widths, rounded(lm, part, list(widths.values()), polish, **options), strict=True))
+        tried = dict(
+            zip(widths, rounded(lm, part, list(widths.values()), polish, **options), strict=True)
+        )
         for search, place in tries.items():
             serves = all(tried[number].solution.margin > polish.margin for number in search.members)
             search.high, search.low = (place, search.low) if serves else (search.high, place)
             for number in search.members:
                 spent = found[number].row_steps + tried[number].row_steps
-                found[number] = (tried[number] if serves else found[number])._replace(row_steps=spent)
+                found[number] = (tried[number] if serves else found[number])._replace(
+                    row_steps=spent
+                )
     return found
 
 
@@ -126,7 +141,9 @@ def rounded(
     rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> list[Quantised]:
-    """Each solution in so many bits, exact or not: rounded, and moved along its grid for at most `recipe.steps` steps.
+    """Each solution in so many bits, exact or not.
+
+    Rounded, and moved along its grid for at most `recipe.steps` steps.
 
     Args:
         widths: bits of each solution's numbers, among `WIDTHS`; with 16 and 32 nothing is moved.
@@ -151,7 +168,13 @@ def rounded(
         )
         for number, start, one in zip(part, starts, moved, strict=True):
             before = solutions[number]
-            whole = replace(one, steps=before.steps, row_steps=before.row_steps, restarts=before.restarts, seed=before.seed)
+            whole = replace(
+                one,
+                steps=before.steps,
+                row_steps=before.row_steps,
+                restarts=before.restarts,
+                seed=before.seed,
+            )
             found[number] = Quantised(whole, widths[number], start.grid, one.row_steps)
     return [found[number] for number in range(len(solutions))]
 
@@ -162,4 +185,8 @@ def polish_recipe(recipe: Recipe) -> Recipe:
 
 
 def _start(protos: Float32[Tensor, "vectors d_model"], bits: int) -> Start:
-    return Start(protos, nearest_grid(protos, bits)) if bits in GRID_BITS else Start(protos.half().float())
+    return (
+        Start(protos, nearest_grid(protos, bits))
+        if bits in GRID_BITS
+        else Start(protos.half().float())
+    )

@@ -25,8 +25,8 @@ class Start(NamedTuple):
 
     Attributes:
         grid: what they are scored on, if not as they are.
-        rate: of the attempt that begins there, as a share of the recipe's: from nearly right vectors smaller steps get there
-            sooner.
+        rate: of the attempt that begins there, as a share of the recipe's: from nearly right
+            vectors smaller steps get there sooner.
         spent: row-steps that it took to get there: they count as the fit's.
     """
 
@@ -49,7 +49,10 @@ class Row:
 
 @dataclass
 class Group:
-    """Rows that enter and leave together; `shared` is the number of the vector that they share, if any."""
+    """Rows that enter and leave together.
+
+    `shared` is the number of the vector that they share, if any.
+    """
 
     rows: list[Row]
     shared: int | None = None
@@ -59,7 +62,9 @@ class Group:
     stalled_steps: int = 0
     spent: int = 0  # row-steps of earlier attempts, and those that its starts took
     solved: bool = False  # in the last attempt
-    slots: list[list[int]] = field(default_factory=list)  # for each row, its vectors' numbers within the group
+    slots: list[list[int]] = field(
+        default_factory=list
+    )  # for each row, its vectors' numbers within the group
     age: int = 0  # steps of this attempt, on the host
     distinct: int = 0  # its own vectors
     best: list[Solution] = field(default_factory=list)  # of all attempts so far, one for each row
@@ -91,20 +96,29 @@ class Group:
 
     @property
     def rate(self) -> float:
-        """Share of the recipe's rate at which the next attempt goes: the least that a start asks for, if it begins there."""
-        return min((row.start.rate for row in self.rows if self.steady and row.start is not None), default=1.0)
+        """Share of the recipe's rate at which the next attempt goes.
+
+        The least that a start asks for, if it begins there.
+        """
+        return min(
+            (row.start.rate for row in self.rows if self.steady and row.start is not None),
+            default=1.0,
+        )
 
     @property
     def steady(self) -> bool:
-        """Whether the next attempt begins at vectors that were given: its loss is low from the first step on."""
+        """Whether the next attempt begins at vectors that were given.
+
+        Its loss is low from the first step on.
+        """
         return self.attempt == 0 and any(row.start is not None for row in self.rows)
 
 
 class Starts:
     """Random starts on the scale a recipe asks for.
 
-    A start is a function of (seed, restart, target), so neither the company nor the order of the rows changes it. A start that
-    was given serves for the first attempt.
+    A start is a function of (seed, restart, target), so neither the company nor the order of the
+    rows changes it. A start that was given serves for the first attempt.
     """
 
     def __init__(self, lm: FrozenLM, recipe: Recipe, vectors: int):
@@ -118,7 +132,9 @@ class Starts:
         """`[vectors, d_model]`, float32."""
         if row.start is not None and restart == 0:
             return row.start.protos
-        digest = hashlib.blake2b(repr((row.seed, restart, row.ids)).encode(), digest_size=7).digest()
+        digest = hashlib.blake2b(
+            repr((row.seed, restart, row.ids)).encode(), digest_size=7
+        ).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         noise = torch.randn(self.vectors, len(self.mean), generator=generator)
         return self.mean + self.std * noise
@@ -136,28 +152,41 @@ def groups_of(
     starts = _checked(starts, len(targets), (method.vectors, lm.d_model))
     seeds = [seed] * len(targets) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(targets):
-        raise UsageError(f"{len(seeds)} seeds for {len(targets)} targets: give one seed, or one for each")
+        raise UsageError(
+            f"{len(seeds)} seeds for {len(targets)} targets: give one seed, or one for each"
+        )
     if share not in (None, "e", "m"):
         raise UsageError(f"share must be 'e', 'm' or None, not {share!r}")
     layout = method.layout
     if share and layout.vectors != 2:
-        raise UsageError(f"share={share!r} needs a layout of two vectors, and {layout.name!r} has {layout.vectors}")
+        raise UsageError(
+            f"share={share!r} needs a layout of two vectors, and {layout.name!r} has"
+            f" {layout.vectors}"
+        )
     made = []
     for order, (target, its_seed, start) in enumerate(zip(targets, seeds, starts, strict=True)):
         ids = tuple(int(token) for token in target)
         if not ids:
-            raise TextError(f"target {order + 1} of {len(targets)} is empty: there is nothing to fit")
+            raise TextError(
+                f"target {order + 1} of {len(targets)} is empty: there is nothing to fit"
+            )
         if not all(0 <= token < lm.vocab_size for token in ids):
-            raise TextError(f"target {order + 1} of {len(targets)} has ids outside the vocabulary of {lm.vocab_size}")
+            raise TextError(
+                f"target {order + 1} of {len(targets)} has ids outside the vocabulary of"
+                f" {lm.vocab_size}"
+            )
         positions = len(layout.prefix) + layout.positions(len(ids))
         if lm.max_context is not None and positions > lm.max_context:
             raise TextError(
-                f"target {order + 1} of {len(targets)} takes {positions} positions and {lm.name} holds {lm.max_context}:"
+                f"target {order + 1} of {len(targets)} takes {positions} positions and {lm.name}"
+                f" holds {lm.max_context}:"
                 " cut it into chunks (prototokens.encode does)"
             )
         made.append(Row(order, ids, method.plan(ids), its_seed, start))
     if share and made:
-        return [Group(made, shared=0 if share == "e" else 1, spent=max(_spent(row) for row in made))]
+        return [
+            Group(made, shared=0 if share == "e" else 1, spent=max(_spent(row) for row in made))
+        ]
     return [Group([row], spent=_spent(row)) for row in made]
 
 
@@ -165,7 +194,9 @@ def _spent(row: Row) -> int:
     return 0 if row.start is None else row.start.spent
 
 
-def _checked(starts: Sequence[Start | None] | None, count: int, shape: tuple[int, int]) -> Sequence[Start | None]:
+def _checked(
+    starts: Sequence[Start | None] | None, count: int, shape: tuple[int, int]
+) -> Sequence[Start | None]:
     """A start, or None, for each target."""
     if starts is None:
         return [None] * count
@@ -173,9 +204,13 @@ def _checked(starts: Sequence[Start | None] | None, count: int, shape: tuple[int
         raise UsageError(f"{len(starts)} starts for {count} targets: give one for each, or none")
     for start in starts:
         if start is not None and tuple(start.protos.shape) != shape:
-            raise UsageError(f"a start of shape {tuple(start.protos.shape)} was given, and {shape} is needed")
+            raise UsageError(
+                f"a start of shape {tuple(start.protos.shape)} was given, and {shape} is needed"
+            )
         if start is not None and not 0 < start.rate < math.inf:
-            raise UsageError(f"a start's rate is a share of the recipe's, above zero, not {start.rate}")
+            raise UsageError(
+                f"a start's rate is a share of the recipe's, above zero, not {start.rate}"
+            )
         if start is not None and start.spent < 0:
             raise UsageError(f"a start's row-steps are counted from zero, not {start.spent}")
     return starts

@@ -1,6 +1,7 @@
 """What a batch holds of its rows, as tensors along three axes: vectors, rows, groups.
 
-Each kind is a dataclass whose tensors share their first axis, so entering is a concatenation and leaving a selection.
+Each kind is a dataclass whose tensors share their first axis, so entering is a concatenation and
+leaving a selection.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ class State:
 
     def joined(self: Kind, new: Kind) -> Kind:
         """These entries and then the new ones, copied."""
-        return type(self)(*(torch.cat([getattr(self, field.name), getattr(new, field.name)]) for field in fields(self)))
+        return type(self)(
+            *(
+                torch.cat([getattr(self, field.name), getattr(new, field.name)])
+                for field in fields(self)
+            )
+        )
 
     def select(self: Kind, keep: Tensor) -> Kind:
         """A copy of the entries where `keep` is true."""
@@ -30,10 +36,12 @@ class State:
 
 @dataclass
 class Vectors(State):
-    """State along the axis of distinct vectors: `[vectors, d_model]`, but `group`, `scale` and `levels` `[vectors]`.
+    """State along the axis of distinct vectors.
 
-    A vector with a `scale` above zero is scored on its grid (`engine.grid`).
-    `outer` (C) and `whitener` (C^(-p)) are `[vectors, d_model, d_model]`, empty where the recipe does not whiten.
+    `[vectors, d_model]`, but `group`, `scale` and `levels` `[vectors]`.
+
+    A vector with a `scale` above zero is scored on its grid (`engine.grid`). `outer` (C) and
+    `whitener` (C^(-p)) are `[vectors, d_model, d_model]`, empty where the recipe does not whiten.
     """
 
     now: Tensor
@@ -59,7 +67,9 @@ class Rows(State):
 
 @dataclass
 class Tokens(State):
-    """State along the axis of scored tokens, `[tokens]`, in the order of the rows: the row of each, and its weight.
+    """State along the axis of scored tokens, `[tokens]`, in the order of the rows.
+
+    The row of each, and its weight.
 
     `weight` multiplies a token's loss in the gradient (`Recipe.token_weight_growth`).
     """
@@ -70,13 +80,17 @@ class Tokens(State):
 
 @dataclass
 class Groups(State):
-    """State along the axis of groups, `[groups]`: optimiser steps so far, the learning rate, the best seen, and `steady`.
+    """State along the axis of groups, `[groups]`.
 
-    `budget` is the number of optimiser steps that the attempt may take, and `tokens` that of scored tokens.
+    Optimiser steps so far, the learning rate, the best seen, and `steady`.
+
+    `budget` is the number of optimiser steps that the attempt may take, and `tokens` that of scored
+    tokens.
 
     `least_loss` is the loss of the last gain and `gained` the step of it (`Recipe.stall`).
 
-    `steady` are those whose rate does not fall with the loss: they began at vectors that were given.
+    `steady` are those whose rate does not fall with the loss: they began at vectors that were
+    given.
     """
 
     age: Tensor

@@ -1,8 +1,9 @@
 """How little it takes to change a token, if the change is made in the worst direction.
 
-Noise that is alike in all directions hardly ever points where a margin falls fastest: vectors of thousands of numbers
-withstand far more of it than of a change along the gradient of a margin. To first order, a margin m is gone after a step of
-length m / ||gradient of m||, the distance to a linear decision boundary (Moosavi-Dezfooli et al., DeepFool, arXiv 1511.04599).
+Noise that is alike in all directions hardly ever points where a margin falls fastest: vectors of
+thousands of numbers withstand far more of it than of a change along the gradient of a margin. To
+first order, a margin m is gone after a step of length m / ||gradient of m||, the distance to a
+linear decision boundary (Moosavi-Dezfooli et al., DeepFool, arXiv 1511.04599).
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from prototokens.lm.frozen_lm import FrozenLM
 CLOSEST = 8  # positions of a row, those of least margin, at which the gradient is taken
 
 
-def worst_direction_radius(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor]) -> float | None:
+def worst_direction_radius(
+    lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor]
+) -> float | None:
     """The shortest step that takes away a token of any row, to first order, as a share of the norm of the row's vectors.
 
-    Only the `CLOSEST` positions of least margin of each row are looked at: the true value, to first order, is at most this.
+    Only the `CLOSEST` positions of least margin of each row are looked at: the true value, to first
+    order, is at most this.
 
     Args:
         lm: the frozen model.
@@ -35,7 +39,10 @@ def worst_direction_radius(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Ten
     Returns:
         0 where a token is wrong already, None where no position counts.
     """
-    found = [margin.masked_fill(~mask, math.inf) for margin, mask in zip(margins(lm, rows), free, strict=True)]
+    found = [
+        margin.masked_fill(~mask, math.inf)
+        for margin, mask in zip(margins(lm, rows), free, strict=True)
+    ]
     radii = []
     done = 0
     for part in passes(rows, POSITIONS, 0):
@@ -66,7 +73,9 @@ def _radii(lm: FrozenLM, rows: Sequence[Row], found: Sequence[Tensor]) -> list[f
         with torch.enable_grad():
             margin = _margin(lm, hidden[where], targets[where])
             (gradient,) = torch.autograd.grad(margin.sum(), protos, retain_graph=True)
-        steps = margin.detach() / gradient.flatten(1).norm(dim=1)[turn].clamp_min(1e-30) / norms[turn]
+        steps = (
+            margin.detach() / gradient.flatten(1).norm(dim=1)[turn].clamp_min(1e-30) / norms[turn]
+        )
         radii += steps.nan_to_num(nan=0.0).tolist()
     return radii
 

@@ -1,1 +1,4 @@
-"""The web page: one file a tab. Importing this imports nothing; `page.build` needs the extra `explorer`."""
+"""The web page: one file a tab. Importing this imports nothing.
+
+`page.build` needs the extra `explorer`.
+"""

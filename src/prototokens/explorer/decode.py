@@ -30,10 +30,23 @@ def tab(desk: Desk, shelf: gr.State) -> None:
     settings = desk.settings
     with gr.Row():
         with gr.Column():
-            file = gr.File(label="A .ptok file", file_types=[".ptok"], type="filepath", elem_id="decode-file", height=150)
+            file = gr.File(
+                label="A .ptok file",
+                file_types=[".ptok"],
+                type="filepath",
+                elem_id="decode-file",
+                height=150,
+            )
         with gr.Column():
-            model = gr.Dropdown(list(settings.models), value=settings.models[0], label="The model it was made with")
-            gr.HTML(show.note(f"up to {settings.most_upload / 2**20:.0f} MiB; it is checked before anything is decoded"))
+            model = gr.Dropdown(
+                list(settings.models), value=settings.models[0], label="The model it was made with"
+            )
+            gr.HTML(
+                show.note(
+                    f"up to {settings.most_upload / 2**20:.0f} MiB; it is checked before anything"
+                    " is decoded"
+                )
+            )
     said = gr.HTML(elem_id="decode-said")
     text = gr.HTML(elem_id="decode-text", min_height=30)
     start = gr.Button("Race: one pass against many", visible=False, elem_id="decode-race-go")
@@ -48,7 +61,11 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         decoded = decode_text(lm, encoded)
         tokens = all_tokens(lm, encoded)
         margins = [token.margin for token in tokens if token.margin is not None]
-        verdict = "the text that was encoded, by its SHA-256" if decoded.matches else "NOT the text that was encoded"
+        verdict = (
+            "the text that was encoded, by its SHA-256"
+            if decoded.matches
+            else "NOT the text that was encoded"
+        )
         passes = show.passes(decoded.forward_passes)
         figures = {
             "tokens": f"{decoded.tokens:,}",
@@ -61,13 +78,15 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         }
         shelved = put_on_shelf(kept, lm, encoded, decoded.text)
         return {
-            text: show.judged(f"{verdict}; {passes}", decoded.matches) + show.facts(figures) + show.text(tokens, by_margin=True)
+            text: show.judged(f"{verdict}; {passes}", decoded.matches)
+            + show.facts(figures)
+            + show.text(tokens, by_margin=True)
             + (show.legend() if margins else ""),
             track: "",
             start: gr.Button(visible=True),
             shelf: shelved,
             opened: shelved[0].title,
-        }  # fmt: skip
+        }
 
     @told(said)
     def race(kept: list[Kept], title: str | None) -> dict[Any, Any]:
@@ -78,13 +97,20 @@ def tab(desk: Desk, shelf: gr.State) -> None:
         chunk = chosen.encoded.chunk(chosen.encoded.held()[0] + 1)
         if chunk.length > RACE_TOKENS:
             raise UsageError(
-                f"the first chunk has {chunk.length} tokens, and the counterpart is fitted for {RACE_TOKENS} at most:"
+                f"the first chunk has {chunk.length} tokens, and the counterpart is fitted for"
+                f" {RACE_TOKENS} at most:"
                 " encode the text with more chunks"
             )
         return {track: _race(lm, chunk)}
 
     change = {"concurrency_limit": 1, "concurrency_id": LINE, "api_visibility": "private"}
-    file.change(decode, [file, model, shelf], [said, text, track, start, shelf, opened], show_progress_on=text, **change)
+    file.change(
+        decode,
+        [file, model, shelf],
+        [said, text, track, start, shelf, opened],
+        show_progress_on=text,
+        **change,
+    )
     start.click(race, [shelf, opened], [said, track], show_progress_on=track, **change)
 
 
@@ -110,9 +136,12 @@ def _race(lm: FrozenLM, chunk: Chunk) -> str:
     slower = max(1.0, RACE_LASTS / many_ms)
     right = sum(a == b for a, b in zip(many, target, strict=True))
     words = (
-        f"The first chunk, {chunk.length} tokens, from {len(chunk.protos)} vectors either way. One step: {one_ms:.1f} ms."
-        f" Token by token from {method.vectors} memory vectors fitted just now ({other.steps} steps): {many_ms:.1f} ms,"
-        f" {many_ms / one_ms:.0f} times as long; {right} of {chunk.length} tokens right. Shown {slower:.0f} times slower."
+        f"The first chunk, {chunk.length} tokens, from {len(chunk.protos)} vectors either way. One"
+        f" step: {one_ms:.1f} ms."
+        f" Token by token from {method.vectors} memory vectors fitted just now ({other.steps}"
+        f" steps): {many_ms:.1f} ms,"
+        f" {many_ms / one_ms:.0f} times as long; {right} of {chunk.length} tokens right. Shown"
+        f" {slower:.0f} times slower."
     )
     lanes = [[lm.decode([token]) for token in ids] for ids in (one, many)]
     return show.note(words) + show.race(lanes[0], one_ms, lanes[1], many_ms, slower)

@@ -37,7 +37,16 @@ class Stopped(Exception):
 class LiveFit:
     """An encoding that runs in a thread of its own, and can be watched and stopped."""
 
-    def __init__(self, lm: FrozenLM, text: str, ids: list[int], plan: ChunkPlan, recipe: Recipe, seed: int, stop: Event):
+    def __init__(
+        self,
+        lm: FrozenLM,
+        text: str,
+        ids: list[int],
+        plan: ChunkPlan,
+        recipe: Recipe,
+        seed: int,
+        stop: Event,
+    ):
         self.lm, self.text, self.ids, self.plan, self.stop = lm, text, ids, plan, stop
         self.spans = spans_of(plan.lengths)
         self.solved: Solved = {}
@@ -64,14 +73,20 @@ class LiveFit:
     def drawn(self) -> str:
         """The curves so far."""
         right, loss = self.curves
-        return show.curve(right, "#1a7f37", "share of tokens right, of the chunks at work") + show.curve(
-            loss, "#0969da", "loss, in nats"
-        )
+        return show.curve(
+            right, "#1a7f37", "share of tokens right, of the chunks at work"
+        ) + show.curve(loss, "#0969da", "loss, in nats")
 
     def _run(self, recipe: Recipe, seed: int) -> None:
         try:
             self.outcome = encode(
-                self.lm, self.text, plan=self.plan, recipe=recipe, seed=seed, progress=self._show, kept=self.solved
+                self.lm,
+                self.text,
+                plan=self.plan,
+                recipe=recipe,
+                seed=seed,
+                progress=self._show,
+                kept=self.solved,
             )
         except Exception as error:  # handed over to the thread that watches, and raised there
             self.outcome = error
@@ -112,7 +127,10 @@ class LiveFit:
                 got = read(self.lm, Chunk(protos, self.plan.layout, len(ids)), ids)
                 least = min(float(got.margin.min()), float("inf") if least is None else least)
                 pairs = zip(got.ids.tolist(), got.margin.tolist(), ids, strict=True)
-                tokens += [show.Token(self.lm.decode([token]), margin, token == true) for token, margin, true in pairs]
+                tokens += [
+                    show.Token(self.lm.decode([token]), margin, token == true)
+                    for token, margin, true in pairs
+                ]
             else:
                 right = True if span in self.solved else None
                 tokens += [show.Token(self.lm.decode([token]), None, right) for token in ids]
@@ -125,13 +143,28 @@ def tab(desk: Desk, shelf: gr.State) -> None:
     with gr.Row():
         with gr.Column(scale=3):
             text = gr.Textbox(
-                short(), label="Text", lines=5, max_lines=14, elem_id="encode-text",
+                short(),
+                label="Text",
+                lines=5,
+                max_lines=14,
+                elem_id="encode-text",
                 info=f"up to {settings.most_characters:,} characters",
-            )  # fmt: skip
+            )
         with gr.Column(scale=2):
-            model = gr.Dropdown(list(settings.models), value=settings.models[0], label="Model", elem_id="encode-model")
+            model = gr.Dropdown(
+                list(settings.models),
+                value=settings.models[0],
+                label="Model",
+                elem_id="encode-model",
+            )
             with gr.Row():
-                layout = gr.Dropdown(LAYOUTS, value="auto", label="Vectors", info="mixed:K is e and K m's", min_width=120)
+                layout = gr.Dropdown(
+                    LAYOUTS,
+                    value="auto",
+                    label="Vectors",
+                    info="mixed:K is e and K m's",
+                    min_width=120,
+                )
                 recipe = gr.Dropdown(["fast", "paper"], value="fast", label="Recipe", min_width=120)
             with gr.Row():
                 seed = gr.Number(0, label="Seed", precision=0, min_width=100)
@@ -147,13 +180,23 @@ def tab(desk: Desk, shelf: gr.State) -> None:
 
     @told(said, live)
     def run(
-        text: str, model: str, layout: str, recipe: str, seed: float, steps: float, kept: list[Kept], pressed: float,
+        text: str,
+        model: str,
+        layout: str,
+        recipe: str,
+        seed: float,
+        steps: float,
+        kept: list[Kept],
+        pressed: float,
         request: gr.Request,
-    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+    ) -> Iterator[dict[Any, Any]]:
         visitor = str(request.session_hash)
         stopping = desk.begin(visitor, pressed)
         # What was offered before is not of this text, be it refused or not.
-        yield {live: show.note("loading the model, reading the text"), download: gr.DownloadButton(visible=False)}
+        yield {
+            live: show.note("loading the model, reading the text"),
+            download: gr.DownloadButton(visible=False),
+        }
         desk.check_text(text)
         lm = None if stopping.is_set() else desk.model(model)
         if lm is None or stopping.is_set():
@@ -161,7 +204,9 @@ def tab(desk: Desk, shelf: gr.State) -> None:
             return
         ids = read_source(lm, text).ids
         plan = plan_chunks(lm, ids, layout)
-        fit = LiveFit(lm, text, ids, plan, Recipe.named(recipe, steps=int(steps)), int(seed), stopping)
+        fit = LiveFit(
+            lm, text, ids, plan, Recipe.named(recipe, steps=int(steps)), int(seed), stopping
+        )
         frame = ""
         for frame in fit.watch():
             yield {live: show.note(plan.describe()) + frame}
@@ -180,20 +225,45 @@ def tab(desk: Desk, shelf: gr.State) -> None:
 
     def halt(pressed: float, request: gr.Request) -> str:
         desk.stop(str(request.session_hash), pressed)
-        return show.note("Stop is noted: what runs ends at its next step, and what waits will not begin.")
+        return show.note(
+            "Stop is noted: what runs ends at its next step, and what waits will not begin."
+        )
 
     go.click(
-        run, [text, model, layout, recipe, seed, steps, shelf, pressed], [said, live, download, shelf],
-        show_progress_on=live, js=PRESSED, concurrency_limit=1, concurrency_id=LINE, api_visibility="private",
-    )  # fmt: skip
-    stop.click(halt, pressed, said, js=PRESSED, queue=False, show_progress="hidden", api_visibility="private")
+        run,
+        [text, model, layout, recipe, seed, steps, shelf, pressed],
+        [said, live, download, shelf],
+        show_progress_on=live,
+        js=PRESSED,
+        concurrency_limit=1,
+        concurrency_id=LINE,
+        api_visibility="private",
+    )
+    stop.click(
+        halt,
+        pressed,
+        said,
+        js=PRESSED,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
 
 
 def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curves: str) -> str:
-    """What a fit gave: exact or not, decoded from the vectors; its numbers, tokens and curves, the first chunk's vectors."""
+    """What a fit gave: exact or not, decoded from the vectors.
+
+    Its numbers, tokens and curves, the first chunk's vectors.
+    """
     decoded, header = decode_text(lm, encoded), encoded.header
-    verdict = "exact" if decoded.matches else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
-    verdict += f", with {encoded.set_right:,} of the tokens from patches" if encoded.set_right else ""
+    verdict = (
+        "exact"
+        if decoded.matches
+        else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
+    )
+    verdict += (
+        f", with {encoded.set_right:,} of the tokens from patches" if encoded.set_right else ""
+    )
     passes = show.passes(decoded.forward_passes)
     figures = {
         "tokens": f"{decoded.tokens:,}",
@@ -204,7 +274,10 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curv
         "bytes of the file": f"{size:,}",
     }
     shown = (
-        show.judged(f"{verdict}; decoded from the file in {passes}, {decoded.seconds * 1000:.0f} ms", decoded.matches)
+        show.judged(
+            f"{verdict}; decoded from the file in {passes}, {decoded.seconds * 1000:.0f} ms",
+            decoded.matches,
+        )
         + show.facts(figures)
         + show.text(all_tokens(lm, encoded, ids))
         + curves
@@ -213,4 +286,6 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curv
         return shown + show.note("no chunk is held by vectors: there are none to draw")
     first = encoded.chunk(encoded.held()[0] + 1).protos
     names = [pictures.name_of(number, len(first)) for number in range(len(first))]
-    return shown + show.picture(pictures.vectors(first, names), "the vectors of the first chunk as coloured cells")
+    return shown + show.picture(
+        pictures.vectors(first, names), "the vectors of the first chunk as coloured cells"
+    )

@@ -1,7 +1,8 @@
 """What stands before Gradio: the page's own rules on what is asked of it and what its answers let a browser do.
 
-Gradio takes a file's place on the server's disk, or an address to fetch, from whoever writes to it, and checks neither where
-it is mounted in another application. Here both are refused before it sees them.
+Gradio takes a file's place on the server's disk, or an address to fetch, from whoever writes to it,
+and checks neither where it is mounted in another application. Here both are refused before it sees
+them.
 """
 
 from __future__ import annotations
@@ -21,20 +22,26 @@ from prototokens._util import strict_json
 
 # Whatever a page may ask for, the browser gets it from here or not at all.
 POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline';"
-    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; frame-ancestors 'self'"
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self'"
+    " 'unsafe-inline';"
+    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self'"
+    " blob:; frame-ancestors 'self'"
 )
-# The route for files of Gradio takes an address too, and redirects to it or fetches it, as its version has it.
+# The route for files of Gradio takes an address too, and redirects to it or fetches it, as its
+# version has it.
 ELSEWHERE = re.compile(r"/(file|proxy)[=/]\s*[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 MOST_ASKED = 4 << 20  # bytes of a request that is no upload, where texts are not let be longer
-MOST_DRAINED = 64 << 20  # bytes that are read of a request that is refused: a browser hears an answer only once it has sent
+MOST_DRAINED = (
+    64 << 20
+)  # bytes that are read of a request that is refused: a browser hears an answer only once it has sent
 
 
 class Gate:
     """Refuses requests that name files which were not sent up, and tells browsers to fetch nothing from elsewhere.
 
     Args:
-        most_characters: of a text. A request holds two texts at most, of up to six bytes a character as JSON.
+        most_characters: of a text. A request holds two texts at most, of up to six bytes a
+            character as JSON.
     """
 
     def __init__(self, inner: ASGIApp, most_characters: int = 0):
@@ -58,9 +65,11 @@ class Gate:
             return
         body = await _body(receive, self.most_asked)
         if body is None:
-            await _refusal(413, f"the text is far longer than the {self.most_characters:,} characters that this page takes")(
-                scope, receive, sent
-            )
+            await _refusal(
+                413,
+                f"the text is far longer than the {self.most_characters:,} characters that this"
+                " page takes",
+            )(scope, receive, sent)
             return
         if not _names_uploads_alone(body, _own_addresses(scope)):
             await _refusal(403, "only a file that was sent up can be named")(scope, receive, sent)
@@ -84,7 +93,10 @@ def _refusal(status: int, sentence: str) -> JSONResponse:
 
 
 async def _body(receive: Receive, most: int) -> bytes | None:
-    """The whole of a request, or None where it has more bytes than `most`: they are read and dropped, as far as is sensible."""
+    """The whole of a request, or None where it has more bytes than `most`.
+
+    They are read and dropped, as far as is sensible.
+    """
     body, seen = bytearray(), 0
     while True:
         message = await receive()
@@ -92,18 +104,27 @@ async def _body(receive: Receive, most: int) -> bytes | None:
         seen += len(part)
         if seen <= most:
             body += part
-        if seen > most + MOST_DRAINED or message["type"] != "http.request" or not message.get("more_body"):
+        if (
+            seen > most + MOST_DRAINED
+            or message["type"] != "http.request"
+            or not message.get("more_body")
+        ):
             return bytes(body) if seen <= most else None
 
 
 def _own_addresses(scope: Scope) -> set[str]:
-    """What a visitor's browser calls this page: host and port, behind a proxy those of the proxy."""
+    """What a visitor's browser calls this page.
+
+    Host and port, behind a proxy those of the proxy.
+    """
     headers = Headers(scope=scope)
     return {headers.get("host", ""), urlsplit(headers.get("origin", "")).netloc} - {""}
 
 
 def _names_uploads_alone(body: bytes, own: set[str]) -> bool:
-    """Whether every file that a request names was sent up to this page. What is not JSON names none.
+    """Whether every file that a request names was sent up to this page.
+
+    What is not JSON names none.
 
     Args:
         body: of the request.

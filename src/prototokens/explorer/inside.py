@@ -16,7 +16,9 @@ ALL = "all, the mean of their heads"
 def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
     """Build it; gives the list of texts, for the page to fill."""
     with gr.Row():
-        chosen = gr.Dropdown([], label="A text that was encoded or opened", elem_id="inside-text", scale=3)
+        chosen = gr.Dropdown(
+            [], label="A text that was encoded or opened", elem_id="inside-text", scale=3
+        )
         number = gr.Number(1, label="Chunk", precision=0, minimum=1, scale=1, min_width=90)
         go = gr.Button("Look inside", variant="primary", elem_id="inside-go", scale=1)
     said = gr.HTML(elem_id="inside-said")
@@ -32,7 +34,10 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
         text = from_shelf(kept, title)
         lm = desk.model(text.model)
         inside = look(lm, chunk_of(text.encoded, number))
-        read = {token: lm.decode([token]) for token in {*inside.ids.tolist(), *inside.lens.ids.flatten().tolist()}}
+        read = {
+            token: lm.decode([token])
+            for token in {*inside.ids.tolist(), *inside.lens.ids.flatten().tolist()}
+        }
         vectors = inside.attention.shape[-1]
         names = [pictures.name_of(each, vectors) for each in range(vectors)]
         layers = [ALL, *(f"layer {each + 1}, by head" for each in range(inside.attention.shape[0]))]
@@ -47,10 +52,16 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
         }
 
     @told(said)
-    def change(seen: tuple[Inside, dict[int, str]] | None, vector: str, layer: str) -> dict[Any, Any]:
+    def change(
+        seen: tuple[Inside, dict[int, str]] | None, vector: str, layer: str
+    ) -> dict[Any, Any]:
         return {closer: "" if seen is None else _closer(*seen, vector, layer)}
 
-    line: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": LINE, "api_visibility": "private"}
+    line: dict[str, Any] = {
+        "concurrency_limit": 1,
+        "concurrency_id": LINE,
+        "api_visibility": "private",
+    }
     outputs = [said, seen, choice, whole, vector, layer, closer]
     go.click(run, [shelf, chosen, number], outputs, show_progress_on=whole, **line)
     gr.on([vector.input, layer.input], change, [seen, vector, layer], [said, closer], **line)

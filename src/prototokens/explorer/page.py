@@ -30,7 +30,9 @@ A text becomes a few trained vectors, and a frozen language model gives it back 
 def build(settings: Settings) -> gr.Blocks:
     """The page as Gradio's blocks. No model is loaded before it is needed."""
     desk = Desk(settings)
-    with gr.Blocks(analytics_enabled=False, title="prototokens", delete_cache=(FORGET, FORGET)) as page:
+    with gr.Blocks(
+        analytics_enabled=False, title="prototokens", delete_cache=(FORGET, FORGET)
+    ) as page:
         gr.Markdown(INTRODUCTION)
         shelf = gr.State([], time_to_live=FORGET)
         with gr.Tab("Encode", id="encode"):
@@ -51,25 +53,47 @@ def build(settings: Settings) -> gr.Blocks:
         def left(request: gr.Request) -> None:
             desk.forget(str(request.session_hash))
 
-        opened.select(titles, shelf, texts, queue=False, show_progress="hidden", api_visibility="private")
+        opened.select(
+            titles, shelf, texts, queue=False, show_progress="hidden", api_visibility="private"
+        )
         page.unload(left)
     return page.queue(max_size=WAITING, default_concurrency_limit=4)
 
 
 def app(settings: Settings, host: str) -> FastAPI:
-    """The page as an application that uvicorn serves: no files but those sent up, no documentation, no strangers."""
+    """The page as an application that uvicorn serves.
+
+    No files but those sent up, no documentation, no strangers.
+    """
     fonts, mono = ("system-ui", "sans-serif"), ("ui-monospace", "Menlo", "Consolas", "monospace")
-    theme = Default(primary_hue="violet", font=[Font(name) for name in fonts], font_mono=[Font(name) for name in mono])
+    theme = Default(
+        primary_hue="violet",
+        font=[Font(name) for name in fonts],
+        font_mono=[Font(name) for name in mono],
+    )
     served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     served.add_middleware(Gate, most_characters=settings.most_characters)
     if host in LOOPBACK:
         # A page elsewhere whose name is made to point here is not this page.
-        served.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+        served.add_middleware(
+            TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"]
+        )
     return gr.mount_gradio_app(
-        served, build(settings), path="", footer_links=[], show_error=False, max_file_size=settings.most_upload,
-        allowed_paths=[], ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False, theme=theme, css=show.CSS,
-    )  # fmt: skip
+        served,
+        build(settings),
+        path="",
+        footer_links=[],
+        show_error=False,
+        max_file_size=settings.most_upload,
+        allowed_paths=[],
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        theme=theme,
+        css=show.CSS,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -89,13 +113,18 @@ def listen(host: str, port: int) -> socket.socket:
         if bound is not None:
             bound.close()
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{host}, port {port} cannot be listened at ({reason}): name another with --host or --port") from error
+        raise UsageError(
+            f"{host}, port {port} cannot be listened at ({reason}): name another with --host or"
+            " --port"
+        ) from error
     return bound
 
 
 def serve(settings: Settings, host: str, bound: socket.socket) -> None:
     """Serve until Ctrl-C."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read wherever Gradio would report to its makers
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = (
+        "False"  # read wherever Gradio would report to its makers
+    )
     for noisy in ("httpx", "gradio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     config = uvicorn.Config(app(settings, host), log_level="warning", timeout_graceful_shutdown=1)

@@ -48,16 +48,30 @@ def vectors(protos: Float[Tensor, "vectors d_model"], names: list[str]) -> Figur
     """Vectors as rows of coloured cells, on one scale, each folded into lines of 64 numbers."""
     count, width = protos.shape
     folds = -(-width // 64)
-    cells = torch.nn.functional.pad(protos, (0, folds * 64 - width), value=float("nan")).view(count * folds, 64)
+    cells = torch.nn.functional.pad(protos, (0, folds * 64 - width), value=float("nan")).view(
+        count * folds, 64
+    )
     figure = _figure(9.0, 0.9 + 0.17 * count * folds)
     axes = figure.add_subplot()
     reach = float(protos.abs().max()) or 1.0
-    image = axes.imshow(cells.numpy(), cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+    image = axes.imshow(
+        cells.numpy(),
+        cmap="RdBu_r",
+        vmin=-reach,
+        vmax=reach,
+        aspect="auto",
+        interpolation="nearest",
+    )
     axes.set_yticks([number * folds + (folds - 1) / 2 for number in range(count)], names)
     axes.set_xticks([])
     for number in range(1, count):
         axes.axhline(number * folds - 0.5, color="white", linewidth=2)
-    axes.set_title(f"{count} vectors of {width} numbers, {folds} lines of 64 each", fontsize=10, color=INK, loc="left")
+    axes.set_title(
+        f"{count} vectors of {width} numbers, {folds} lines of 64 each",
+        fontsize=10,
+        color=INK,
+        loc="left",
+    )
     _bar(axes, image, "value")
     return figure
 
@@ -65,9 +79,15 @@ def vectors(protos: Float[Tensor, "vectors d_model"], names: list[str]) -> Figur
 def attention_by_head(axes: Axes, inside: Inside, vector: int) -> None:
     """A cell a head: its attention to a vector, the mean over the positions that have something else to look at."""
     shares = inside.attention[..., min(vector, inside.attention.shape[-1] - 1)][:, :, 1:]
-    mean = shares.mean(-1) if shares.shape[-1] else inside.attention[:, :, 0, min(vector, inside.attention.shape[-1] - 1)]
+    mean = (
+        shares.mean(-1)
+        if shares.shape[-1]
+        else inside.attention[:, :, 0, min(vector, inside.attention.shape[-1] - 1)]
+    )
     _heat(axes, mean, "viridis", (0, 1), "share")
-    axes.set_title(f"attention to {name_of(vector, inside.attention.shape[-1])}, by layer and head", **_TITLE)
+    axes.set_title(
+        f"attention to {name_of(vector, inside.attention.shape[-1])}, by layer and head", **_TITLE
+    )
     axes.set_ylabel("layer", **_LABEL)
     axes.set_xlabel("head", **_LABEL)
     axes.set_yticks(range(mean.shape[0]), [str(number + 1) for number in range(mean.shape[0])])
@@ -83,9 +103,13 @@ def attention_by_position(
     _heat(axes, rows, "viridis", (0, 1), "share")
     axes.set_ylabel("layer" if layer is None else "head", **_LABEL)
     what = "by layer, the mean of its heads" if layer is None else f"by head of layer {layer + 1}"
-    axes.set_title(f"attention of each position to {name_of(vector, inside.attention.shape[-1])}, {what}", **_TITLE)
+    axes.set_title(
+        f"attention of each position to {name_of(vector, inside.attention.shape[-1])}, {what}",
+        **_TITLE,
+    )
     axes.set_yticks(range(len(rows)), [str(number + 1) for number in range(len(rows))])
-    # Where e's own output is not read (layout `free`), there is a position more than there are tokens.
+    # Where e's own output is not read (layout `free`), there is a position more than there are
+    # tokens.
     tokens = [read(token) for token in inside.ids.tolist()]
     _token_axis(axes, [""] * (rows.shape[1] - len(tokens)) + tokens)
 
@@ -96,21 +120,33 @@ def lens(axes: Axes, inside: Inside, read: Callable[[int], str]) -> None:
     most = max(1.0, float(nats.max()))
     _heat(axes, nats, "magma_r", (0, most), "nats")
     words = ids.shape[1] <= MOST_WORDS
-    for depth, position in ((depth, position) for depth in range(len(ids)) for position in range(ids.shape[1])):
+    for depth, position in (
+        (depth, position) for depth in range(len(ids)) for position in range(ids.shape[1])
+    ):
         right, dark = bool(rank[depth, position] == 0), float(nats[depth, position]) > most / 2
         if words:
             word = _drawable(shown(read(int(ids[depth, position]))))[:9]
             colour = RIGHT if right and not dark else "white" if dark else INK
             weight = "bold" if right else "normal"
             axes.text(
-                position, depth, word, fontsize=7, weight=weight, color=colour, ha="center", va="center", parse_math=False
+                position,
+                depth,
+                word,
+                fontsize=7,
+                weight=weight,
+                color=colour,
+                ha="center",
+                va="center",
+                parse_math=False,
             )
         elif right:
             axes.plot(position, depth, marker="o", markersize=3, color=RIGHT)
     mean = float(appears(inside.lens).float().mean())
     mark = "bold" if words else "a dot"
     axes.set_title(
-        f"logit lens: nats of the final token; {mark} where it is decoded (on average from depth {mean:.1f} on)", **_TITLE
+        f"logit lens: nats of the final token; {mark} where it is decoded (on average from depth"
+        f" {mean:.1f} on)",
+        **_TITLE,
     )
     axes.set_ylabel("depth", **_LABEL)
     axes.set_yticks(range(len(nats)), ["input", *(str(number) for number in range(1, len(nats)))])
@@ -123,9 +159,19 @@ def knocked_out(axes: Axes, inside: Inside, read: Callable[[int], str]) -> None:
     reach = max(1.0, float(margin.abs().max()))
     _heat(axes, margin, "RdBu", (-reach, reach), "logits")
     kept = (margin > 0).float().mean(1).tolist()
-    names = ["none sees it", *(f"first {number}" for number in range(1, len(margin) - 1)), "all see it"]
-    axes.set_title("e hidden from all but the first blocks: margin of each token, and the share that is kept", **_TITLE)
-    axes.set_yticks(range(len(margin)), [f"{name}: {share:.0%}" for name, share in zip(names, kept, strict=True)])
+    names = [
+        "none sees it",
+        *(f"first {number}" for number in range(1, len(margin) - 1)),
+        "all see it",
+    ]
+    axes.set_title(
+        "e hidden from all but the first blocks: margin of each token, and the share that is kept",
+        **_TITLE,
+    )
+    axes.set_yticks(
+        range(len(margin)),
+        [f"{name}: {share:.0%}" for name, share in zip(names, kept, strict=True)],
+    )
     _token_axis(axes, [read(token) for token in inside.ids.tolist()])
 
 
@@ -153,7 +199,9 @@ def _figure(width: float, height: float) -> Figure:
 def _heat(axes: Axes, values: Tensor, colours: str, span: tuple[float, float], unit: str) -> None:
     """Values as coloured cells, with a bar that says what the colours of the span stand for."""
     low, high = span
-    image = axes.imshow(values.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    image = axes.imshow(
+        values.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
+    )
     _bar(axes, image, unit)
     axes.tick_params(labelsize=8, colors=FAINT, length=0)
 
@@ -170,13 +218,23 @@ def _token_axis(axes: Axes, tokens: list[str]) -> None:
         axes.set_xlabel("position", **_LABEL)
         return
     labels = [_drawable(shown(token)) for token in tokens]
-    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor", family="DejaVu Sans")
+    axes.set_xticks(
+        range(len(labels)),
+        labels,
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+        family="DejaVu Sans",
+    )
     for label in axes.get_xticklabels():
         label.set_parse_math(False)
 
 
 def _drawable(text: str) -> str:
-    """The text with what Matplotlib's own font lacks as boxes: it would warn, and draw boxes too."""
+    """The text with what Matplotlib's own font lacks as boxes.
+
+    It would warn, and draw boxes too.
+    """
     manager = need("matplotlib.font_manager", "plots", "a picture")
     known = manager.get_font(manager.findfont("DejaVu Sans")).get_charmap()
     return "".join(letter if ord(letter) in known else "□" for letter in text)
@@ -191,7 +249,10 @@ def closer(inside: Inside, read: Callable[[int], str], vector: int, layer: int |
 
 
 def plane(points: Float[Tensor, "count 2"], names: list[str]) -> Figure:
-    """Points with their names, a colour for each first letter; names stand where they hide neither points nor each other."""
+    """Points with their names, a colour for each first letter.
+
+    Names stand where they hide neither points nor each other.
+    """
     figure = _figure(5.0, 4.0)
     axes = figure.add_subplot()
     letters = sorted({name[0] for name in names})
@@ -202,10 +263,17 @@ def plane(points: Float[Tensor, "count 2"], names: list[str]) -> Figure:
     axes.tick_params(labelsize=8, colors=FAINT, length=0)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.2)
-    figure.draw_without_rendering()  # until then, nobody knows how many pixels lie between two points
-    at = torch.tensor(axes.transData.transform(points.tolist()) * 72 / figure.dpi)  # as labels are moved: in points
+    # until then, nobody knows how many pixels lie between two points
+    figure.draw_without_rendering()
+    at = torch.tensor(
+        axes.transData.transform(points.tolist()) * 72 / figure.dpi
+    )  # as labels are moved: in points
     for name, point, away in zip(names, points.tolist(), _apart(at), strict=True):
-        line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6} if math.hypot(*away) > NEAR else None
+        line = (
+            {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6}
+            if math.hypot(*away) > NEAR
+            else None
+        )
         axes.annotate(
             name,
             point,
@@ -224,7 +292,8 @@ def _apart(at: Tensor) -> list[tuple[float, float]]:
     """How far from each of the places a label stands, so that it is free of the places and of the labels before it.
 
     Args:
-        at: [count, 2], in points; so what is given. A label is at most 16 wide and 10 high, a place 8 in both.
+        at: [count, 2], in points; so what is given. A label is at most 16 wide and 10 high, a place
+            8 in both.
     """
     taken: list[tuple[Tensor, float, float]] = [(place, 12.0, 9.0) for place in at]
     moved = []
@@ -238,7 +307,9 @@ def _apart(at: Tensor) -> list[tuple[float, float]]:
         free = (
             number
             for number, spot in enumerate(spots)
-            if not any(abs(float((spot - x)[0])) < w and abs(float((spot - x)[1])) < h for x, w, h in taken)
+            if not any(
+                abs(float((spot - x)[0])) < w and abs(float((spot - x)[1])) < h for x, w, h in taken
+            )
         )
         best = next(free, 0)
         taken.append((spots[best], 16.0, 10.0))

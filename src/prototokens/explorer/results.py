@@ -1,7 +1,7 @@
 """The tab Results: the rows of the folders that the page was given, as tables that sort, and the plots of their reports.
 
-Reading only, and nothing but files that were found inside those folders: a name that comes from a browser is looked up among
-them and never opened as it is.
+Reading only, and nothing but files that were found inside those folders: a name that comes from a
+browser is looked up among them and never opened as it is.
 """
 
 from __future__ import annotations
@@ -26,9 +26,29 @@ MOST_PICTURES = 12
 MOST_LETTERS = 20  # of a cell; a touch shows the whole
 # What a row is told by, in this order: it stands before the rest.
 FIRST = (
-    "what", "variant", "trial", "name", "recipe.name", "length", "tokens", "tokens_seen", "exact", "solved", "accuracy",
-    "steps", "correct", "margin", "layout", "bits", "rule", "text", "passage", "chunk", "row_steps", "seconds",
-)  # fmt: skip
+    "what",
+    "variant",
+    "trial",
+    "name",
+    "recipe.name",
+    "length",
+    "tokens",
+    "tokens_seen",
+    "exact",
+    "solved",
+    "accuracy",
+    "steps",
+    "correct",
+    "margin",
+    "layout",
+    "bits",
+    "rule",
+    "text",
+    "passage",
+    "chunk",
+    "row_steps",
+    "seconds",
+)
 HASH = re.compile("[0-9a-f]{32,}")
 
 
@@ -52,7 +72,12 @@ def tab(desk: Desk) -> None:
     """Build it."""
     folders = desk.settings.results
     if not folders:
-        gr.HTML(show.note("No folder was given: start the page with --results FOLDER to read its rows and reports here."))
+        gr.HTML(
+            show.note(
+                "No folder was given: start the page with --results FOLDER to read its rows and"
+                " reports here."
+            )
+        )
         return
     tables = _names(folders, TABLES)
     with gr.Row():
@@ -61,9 +86,14 @@ def tab(desk: Desk) -> None:
     said = gr.HTML(elem_id="results-said")
     about = gr.HTML(elem_id="results-about")
     rows = gr.Dataframe(
-        interactive=False, elem_id="results-rows", max_height=460, show_search="filter", wrap=False, visible=False,
+        interactive=False,
+        elem_id="results-rows",
+        max_height=460,
+        show_search="filter",
+        wrap=False,
+        visible=False,
         max_chars=MOST_LETTERS,
-    )  # fmt: skip
+    )
     report = gr.Markdown(elem_id="results-report")
     plots = gr.HTML(elem_id="results-plots")
 
@@ -75,13 +105,15 @@ def tab(desk: Desk) -> None:
         table = _arranged(*_read(path))
         return {
             rows: gr.Dataframe(
-                {"headers": table.heads, "data": table.cells}, datatype=_kinds(table.heads, table.cells),
-                column_widths=_widths(table), visible=True,
+                {"headers": table.heads, "data": table.cells},
+                datatype=_kinds(table.heads, table.cells),
+                column_widths=_widths(table),
+                visible=True,
             ),
             about: _about(name, table),
             report: _report(folders, path),
             plots: _plots(folders, path),
-        }  # fmt: skip
+        }
 
     def again() -> dict[str, Any]:
         return gr.Dropdown(_names(folders, TABLES))  # pyright: ignore[reportReturnType]
@@ -91,12 +123,19 @@ def tab(desk: Desk) -> None:
 
 
 def _files(folders: tuple[Path, ...], suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Every such file inside the folders, by the name it is chosen with; links that lead out of them are left out."""
+    """Every such file inside the folders, by the name it is chosen with.
+
+    Links that lead out of them are left out.
+    """
     found = {}
     for folder in folders:
         root = folder.resolve()
         for path in sorted(root.rglob("*")):
-            if path.suffix.lower() in suffixes and path.is_file() and path.resolve().is_relative_to(root):
+            if (
+                path.suffix.lower() in suffixes
+                and path.is_file()
+                and path.resolve().is_relative_to(root)
+            ):
                 found[f"{folder.name or root.name}/{path.relative_to(root).as_posix()}"] = path
     return found
 
@@ -125,7 +164,8 @@ def _read(path: Path) -> tuple[list[str], list[list[Any]], int]:
     """
     if path.stat().st_size > MOST_BYTES:
         raise FileError(
-            f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB, and tables of at most {MOST_BYTES >> 20} are read"
+            f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB, and tables of at most"
+            f" {MOST_BYTES >> 20} are read"
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -138,7 +178,8 @@ def _read(path: Path) -> tuple[list[str], list[list[Any]], int]:
             raise ValueError("a line is no object")
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise FileError(
-            f"{path.name} is no table that can be read here: JSON objects, one a line, or CSV is expected"
+            f"{path.name} is no table that can be read here: JSON objects, one a line, or CSV is"
+            " expected"
         ) from error
     rows = [_flat(row) for row in rows]
     heads = list(dict.fromkeys(key for row in rows for key in row))
@@ -152,7 +193,9 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             flat.update({f"{key}.{inner}": each for inner, each in _flat(value).items()})
         else:
-            flat[key] = json.dumps(value) if isinstance(value, list) else "" if value is None else value
+            flat[key] = (
+                json.dumps(value) if isinstance(value, list) else "" if value is None else value
+            )
     return flat
 
 
@@ -165,12 +208,31 @@ def _number(cell: str) -> Any:
 
 
 def _arranged(heads: list[str], cells: list[list[Any]], total: int) -> Table:
-    """What tells rows apart first, hashes last, and what all have alike in no column at all; one row has nothing alike."""
-    columns = {head: [row[place] if place < len(row) else "" for row in cells] for place, head in enumerate(heads)}
-    same = {head for head, column in columns.items() if len(column) > 1 and len({*map(repr, column)}) == 1}
-    alike = {head: _shortened(str(columns[head][0])) for head in heads if head in same and columns[head][0] != ""}
-    kept = sorted((head for head in heads if head not in same), key=lambda head: _rank(head, columns[head]))
-    shown = [[None if (cell := columns[head][row]) == "" else cell for head in kept] for row in range(len(cells))]
+    """What tells rows apart first, hashes last, and what all have alike in no column at all.
+
+    One row has nothing alike.
+    """
+    columns = {
+        head: [row[place] if place < len(row) else "" for row in cells]
+        for place, head in enumerate(heads)
+    }
+    same = {
+        head
+        for head, column in columns.items()
+        if len(column) > 1 and len({*map(repr, column)}) == 1
+    }
+    alike = {
+        head: _shortened(str(columns[head][0]))
+        for head in heads
+        if head in same and columns[head][0] != ""
+    }
+    kept = sorted(
+        (head for head in heads if head not in same), key=lambda head: _rank(head, columns[head])
+    )
+    shown = [
+        [None if (cell := columns[head][row]) == "" else cell for head in kept]
+        for row in range(len(cells))
+    ]
     return Table(kept, shown, alike, total)
 
 
@@ -178,12 +240,18 @@ def _widths(table: Table) -> list[str | int]:
     """As wide as the longest cell, or as the name with the three dots that stand beside it."""
     letters = [len(head) + 3 for head in table.heads]
     for row in table.cells[:100]:
-        letters = [max(most, min(MOST_LETTERS + 3, len(str(cell)))) for most, cell in zip(letters, row, strict=True)]
+        letters = [
+            max(most, min(MOST_LETTERS + 3, len(str(cell))))
+            for most, cell in zip(letters, row, strict=True)
+        ]
     return [f"{9 * most + 20}px" for most in letters]
 
 
 def _rank(head: str, column: list[Any]) -> int:
-    """Where a column stands: those of `FIRST`, by their whole name or as what is measured; then the rest; then hashes."""
+    """Where a column stands: those of `FIRST`, by their whole name or as what is measured.
+
+    Then the rest; then hashes.
+    """
     if any(isinstance(cell, str) and HASH.fullmatch(cell) for cell in column):
         return len(FIRST) + 1
     of_a_recipe, own = head.startswith("recipe."), head.rpartition(".")[2]
@@ -200,35 +268,49 @@ def _about(name: str, table: Table) -> str:
     """What stands above a table: its size, how it is sorted, and what all its rows have alike."""
     shown = f", the first {MOST_ROWS:,} of them shown" if table.total > MOST_ROWS else ""
     told = show.note(
-        f"{name}: {table.total:,} rows{shown}. The three dots in a column's head sort and filter by it;"
+        f"{name}: {table.total:,} rows{shown}. The three dots in a column's head sort and filter by"
+        " it;"
         " a touch shows the whole of a cell that was cut."
     )
     if not table.alike:
         return told
-    return told + show.note("All rows alike: " + "; ".join(f"{head} {value}" for head, value in table.alike.items()))
+    return told + show.note(
+        "All rows alike: " + "; ".join(f"{head} {value}" for head, value in table.alike.items())
+    )
 
 
 def _kinds(heads: list[str], cells: list[list[Any]]) -> list[Any]:
-    """For each column, whether it holds numbers, and so sorts by them; what a row lacks makes them no text."""
+    """For each column, whether it holds numbers, and so sorts by them.
+
+    What a row lacks makes them no text.
+    """
     kinds = []
     for place in range(len(heads)):
         there = [row[place] for row in cells if row[place] is not None]
-        kinds.append("number" if there and all(type(cell) in (int, float) for cell in there) else "str")
+        kinds.append(
+            "number" if there and all(type(cell) in (int, float) for cell in there) else "str"
+        )
     return kinds
 
 
 def _beside(folders: tuple[Path, ...], path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Files in the folder of `path`, or in a folder below it."""
-    return [found for found in _files(folders, suffixes).values() if found.is_relative_to(path.parent)]
+    return [
+        found for found in _files(folders, suffixes).values() if found.is_relative_to(path.parent)
+    ]
 
 
 def _report(folders: tuple[Path, ...], path: Path) -> str:
     """The reports of the rows, their pictures left out: they are shown below.
 
-    They are those in the rows' folder and below it, each with its place where there are several; where there is none, those of
-    the nearest folder above that has one.
+    They are those in the rows' folder and below it, each with its place where there are several;
+    where there is none, those of the nearest folder above that has one.
     """
-    every = [found for found in _files(folders, REPORTS).values() if found.name in ("report.md", "README.md")]
+    every = [
+        found
+        for found in _files(folders, REPORTS).values()
+        if found.name in ("report.md", "README.md")
+    ]
     every = [found for found in every if found.stat().st_size <= MOST_BYTES]
     reports = [found for found in every if found.is_relative_to(path.parent)]
     for above in path.parent.parents:
@@ -252,6 +334,11 @@ def _words(report: Path) -> str:
 def _plots(folders: tuple[Path, ...], path: Path) -> str:
     """The pictures beside the rows; where there are more than are shown, that is said."""
     found = [each for each in _beside(folders, path, PICTURES) if each.stat().st_size <= MOST_BYTES]
-    left = f"{MOST_PICTURES} of {len(found)} pictures are shown." if len(found) > MOST_PICTURES else ""
-    shown = "".join(show.note(each.name) + show.image(each.read_bytes(), each.stem) for each in found[:MOST_PICTURES])
+    left = (
+        f"{MOST_PICTURES} of {len(found)} pictures are shown." if len(found) > MOST_PICTURES else ""
+    )
+    shown = "".join(
+        show.note(each.name) + show.image(each.read_bytes(), each.stem)
+        for each in found[:MOST_PICTURES]
+    )
     return (show.note(left) if left else "") + shown

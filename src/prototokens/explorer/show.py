@@ -1,4 +1,7 @@
-"""HTML of the page: tokens with colours, facts, curves, pictures. What a visitor or a file can have put there is escaped."""
+"""HTML of the page: tokens with colours, facts, curves, pictures.
+
+What a visitor or a file can have put there is escaped.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +110,10 @@ def judged(sentence: str, good: bool) -> str:
 
 def facts(named: dict[str, str]) -> str:
     """Numbers with their names under them."""
-    cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in named.items())
+    cells = "".join(
+        f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>"
+        for name, value in named.items()
+    )
     return f'<div class="pt-facts">{cells}</div>'
 
 
@@ -115,7 +121,8 @@ def text(tokens: Sequence[Token], by_margin: bool = False) -> str:
     """Tokens one after another.
 
     Args:
-        by_margin: colour by the margin, blue for a wide one and red for a narrow one; else right and wrong.
+        by_margin: colour by the margin, blue for a wide one and red for a narrow one; else right
+            and wrong.
     """
     return f'<div class="pt-text">{"".join(_token(number, token, by_margin) for number, token in enumerate(tokens, 1))}</div>'
 
@@ -161,13 +168,18 @@ def curve(values: Sequence[float], colour: str, label: str) -> str:
     if len(values) < 2:
         return ""
     top, drawn = max(values) or 1.0, _thinned(values)
-    points = " ".join(f"{400 * i / (len(drawn) - 1):.1f},{62 - 60 * value / top:.1f}" for i, value in enumerate(drawn))
+    points = " ".join(
+        f"{400 * i / (len(drawn) - 1):.1f},{62 - 60 * value / top:.1f}"
+        for i, value in enumerate(drawn)
+    )
     words = f"{label}: {values[0]:.3g} at the first step, {values[-1]:.3g} at step {len(values):,}"
     return (
         f'<div class="pt-curve"><span class="pt-note">{escape(words)}</span>'
         f'<div><span class="pt-scale"><i>{top:.3g}</i><i>0</i></span>'
-        f'<svg viewBox="0 0 400 64" preserveAspectRatio="none" role="img" aria-label="{escape(words)}">'
-        f'<polyline fill="none" stroke="{colour}" stroke-width="2" vector-effect="non-scaling-stroke" points="{points}"/>'
+        '<svg viewBox="0 0 400 64" preserveAspectRatio="none" role="img"'
+        f' aria-label="{escape(words)}">'
+        f'<polyline fill="none" stroke="{colour}" stroke-width="2"'
+        f' vector-effect="non-scaling-stroke" points="{points}"/>'
         "</svg></div></div>"
     )
 
@@ -193,8 +205,10 @@ def image(png: bytes, words: str, small: bool = False) -> str:
         return f'<div class="pt-picture pt-small"><img alt="{escape(words)}" src="data:image/png;base64,{data}"></div>'
     least = round(READABLE * int.from_bytes(png[16:20], "big"))  # a PNG's width lies there
     return (
-        '<span class="pt-sideways">⟷ the picture moves sideways</span><div class="pt-picture" tabindex="0">'
-        f'<img alt="{escape(words)}" style="min-width:{least}px" src="data:image/png;base64,{data}"></div>'
+        '<span class="pt-sideways">⟷ the picture moves sideways</span><div class="pt-picture"'
+        ' tabindex="0">'
+        f'<img alt="{escape(words)}" style="min-width:{least}px"'
+        f' src="data:image/png;base64,{data}"></div>'
     )
 
 
@@ -202,16 +216,20 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A small table; the first cell of a row is its head."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
     body = "".join(
-        f"<tr><th>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>" for row in rows
+        f"<tr><th>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
+        for row in rows
     )
     return f'<div class="pt-table" tabindex="0"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def race(one: Sequence[str], one_ms: float, many: Sequence[str], many_ms: float, slower: float) -> str:
+def race(
+    one: Sequence[str], one_ms: float, many: Sequence[str], many_ms: float, slower: float
+) -> str:
     """Two texts that appear at their measured pace, slowed down alike, each with its clock.
 
     Args:
-        one: the tokens of one-step decoding, all there after `one_ms`; `many`: those that come one by one within `many_ms`.
+        one: the tokens of one-step decoding, all there after `one_ms`; `many`: those that come one
+            by one within `many_ms`.
         slower: how many times slower than measured it is shown.
     """
     every = many_ms * slower / max(1, len(many))

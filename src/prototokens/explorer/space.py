@@ -1,4 +1,7 @@
-"""The tab Space: solutions of one text and of another: how far apart, what lies between, what noise and exchange do."""
+"""The tab Space: solutions of one text and of another.
+
+How far apart, what lies between, what noise and exchange do.
+"""
 
 from __future__ import annotations
 
@@ -62,11 +65,16 @@ def tab(desk: Desk) -> None:
     with gr.Column(visible=False) as tools:
         with gr.Row():
             way = gr.Radio(
-                ["straight line", "Bezier curve"], value="straight line", label="Way from A1 to A2", elem_id="space-way"
+                ["straight line", "Bezier curve"],
+                value="straight line",
+                label="Way from A1 to A2",
+                elem_id="space-way",
             )
             place = gr.Slider(0, 1, 0, step=0.02, label="Place on the way", elem_id="space-place")
         between = gr.HTML(elem_id="space-between")
-        noise = gr.Slider(0, 1, 0, step=0.02, label="Noise on A1, in units of its own size", elem_id="space-noise")
+        noise = gr.Slider(
+            0, 1, 0, step=0.02, label="Noise on A1, in units of its own size", elem_id="space-noise"
+        )
         noisy = gr.HTML(elem_id="space-noisy")
         names = [f"{letter}{number}" for letter in "AB" for number in range(1, SEEDS + 1)]
         with gr.Row():
@@ -80,10 +88,15 @@ def tab(desk: Desk) -> None:
         lm = desk.model(model)
         known = _find(lm, model, first, second)
         return {
-            found: known, overview: _overview(known), tools: gr.Column(visible=True), place: 0, noise: 0,
-            between: _walked(desk, known, "straight line", 0), noisy: _shaken(desk, known, 0),
+            found: known,
+            overview: _overview(known),
+            tools: gr.Column(visible=True),
+            place: 0,
+            noise: 0,
+            between: _walked(desk, known, "straight line", 0),
+            noisy: _shaken(desk, known, 0),
             mixed: _swapped(desk, known, "A1", "B1"),
-        }  # fmt: skip
+        }
 
     @told(said)
     def walk(known: Found | None, way: str, place: float) -> dict[Any, Any]:
@@ -97,13 +110,31 @@ def tab(desk: Desk) -> None:
     def swap(known: Found | None, its_e: str, its_m: str) -> dict[Any, Any]:
         return {mixed: _swapped(desk, _there(known), its_e, its_m)}
 
-    line: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": LINE, "api_visibility": "private"}
+    line: dict[str, Any] = {
+        "concurrency_limit": 1,
+        "concurrency_id": LINE,
+        "api_visibility": "private",
+    }
     moving = {**line, "trigger_mode": "always_last", "show_progress": "minimal"}
     outputs = [said, found, overview, tools, place, noise, between, noisy, mixed]
     go.click(run, [first, second, model], outputs, show_progress_on=overview, **line)
-    gr.on([place.input, way.input], walk, [found, way, place], [said, between], show_progress_on=between, **moving)
+    gr.on(
+        [place.input, way.input],
+        walk,
+        [found, way, place],
+        [said, between],
+        show_progress_on=between,
+        **moving,
+    )
     noise.input(shake, [found, noise], [said, noisy], show_progress_on=noisy, **moving)
-    gr.on([its_e.input, its_m.input], swap, [found, its_e, its_m], [said, mixed], show_progress_on=mixed, **moving)
+    gr.on(
+        [its_e.input, its_m.input],
+        swap,
+        [found, its_e, its_m],
+        [said, mixed],
+        show_progress_on=mixed,
+        **moving,
+    )
 
 
 def _walked(desk: Desk, known: Found, way: str, place: float) -> str:
@@ -120,7 +151,10 @@ def _shaken(desk: Desk, known: Found, amount: float) -> str:
     """What A1 with so much noise on it decodes to; the noise is the same, whatever its amount."""
     solution = known.solutions[0]
     chance = torch.Generator().manual_seed(0)
-    noise = torch.randn(solution.protos.shape, generator=chance) * solution.protos.square().mean().sqrt()
+    noise = (
+        torch.randn(solution.protos.shape, generator=chance)
+        * solution.protos.square().mean().sqrt()
+    )
     return _against(desk.model(known.model), solution.protos + amount * noise, solution)
 
 
@@ -128,7 +162,9 @@ def _swapped(desk: Desk, known: Found, its_e: str, its_m: str) -> str:
     """What e of one solution with m of another decodes to."""
     e, m = (known.solutions[known.names.index(name)] for name in (its_e, its_m))
     protos = torch.cat([e.protos[:1], m.protos[1:]])
-    return _against(desk.model(known.model), protos, e) + show.note(f"coloured by the text of {its_e}")
+    return _against(desk.model(known.model), protos, e) + show.note(
+        f"coloured by the text of {its_e}"
+    )
 
 
 def _there(known: Found | None) -> Found:
@@ -148,16 +184,22 @@ def _find(lm: FrozenLM, model: str, first: str, second: str) -> Found:
         ids = read_source(lm, text).ids
         if len(ids) > MOST_TOKENS:
             raise TextError(
-                f"text {name} has {len(ids)} tokens, and two vectors are asked to hold {MOST_TOKENS} here: shorten it"
+                f"text {name} has {len(ids)} tokens, and two vectors are asked to hold"
+                f" {MOST_TOKENS} here: shorten it"
             )
         targets += [ids] * SEEDS
     solutions = fit(lm, targets, seed=[*range(SEEDS), *range(SEEDS)])
     names = [f"{letter}{number + 1}" for letter in "AB" for number in range(SEEDS)]
     if not (solutions[0].exact and solutions[1].exact):
-        raise TextError("two exact solutions of text A were not found within the recipe's steps: try a shorter one")
+        raise TextError(
+            "two exact solutions of text A were not found within the recipe's steps: try a shorter"
+            " one"
+        )
     one, two = solutions[0].protos, solutions[1].protos
     rate = CURVE_RATE * float(torch.stack([one, two]).square().mean().sqrt())
-    control = geometry.fit_control(one[None], two[None], _slope(lm, solutions[0]), steps=CURVE_STEPS, lr=rate)[0]
+    control = geometry.fit_control(
+        one[None], two[None], _slope(lm, solutions[0]), steps=CURVE_STEPS, lr=rate
+    )[0]
     return Found(model, solutions, names, control)
 
 
@@ -190,23 +232,42 @@ def _overview(known: Found) -> str:
     """Distances of the e's and of the m's, and a map."""
     parts = []
     for number, name in enumerate(("e", "m")):
-        distances = geometry.cosine_distances(torch.stack([solution.protos[number] for solution in known.solutions]))
-        rows = [[known.names[row], *(f"{value:.2f}" for value in distances[row].tolist())] for row in range(len(distances))]
-        parts.append(show.note(f"cosine distances of the {name}'s") + show.table(["", *known.names], rows))
+        distances = geometry.cosine_distances(
+            torch.stack([solution.protos[number] for solution in known.solutions])
+        )
+        rows = [
+            [known.names[row], *(f"{value:.2f}" for value in distances[row].tolist())]
+            for row in range(len(distances))
+        ]
+        parts.append(
+            show.note(f"cosine distances of the {name}'s") + show.table(["", *known.names], rows)
+        )
     whole = torch.stack([solution.protos.flatten() for solution in known.solutions])
     figure = pictures.plane(_flattened(torch.cdist(whole, whole)), known.names)
-    steps = ", ".join(f"{name} {solution.steps}" for name, solution in zip(known.names, known.solutions, strict=True))
-    one, two, control = known.solutions[0].protos[None], known.solutions[1].protos[None], known.control[None]
+    steps = ", ".join(
+        f"{name} {solution.steps}"
+        for name, solution in zip(known.names, known.solutions, strict=True)
+    )
+    one, two, control = (
+        known.solutions[0].protos[None],
+        known.solutions[1].protos[None],
+        known.control[None],
+    )
     ratio = float(geometry.length_ratio(one, control, two)[0])
     exact = sum(solution.exact for solution in known.solutions)
-    words = (
-        f"{exact} of {len(known.names)} exact; steps: {steps}; the curve from A1 to A2 is {ratio:.2f} times as long as the line"
+    words = f"{exact} of {len(known.names)} exact; steps: {steps}; the curve from A1 to A2 is {ratio:.2f} times as long as the line"
+    return (
+        show.note(words)
+        + "".join(parts)
+        + show.picture(figure, "the solutions on a plane", small=True)
     )
-    return show.note(words) + "".join(parts) + show.picture(figure, "the solutions on a plane", small=True)
 
 
 def _flattened(distances: Tensor) -> Tensor:
-    """Points on a plane whose distances come near the given ones: classical scaling (Torgerson 1952)."""
+    """Points on a plane whose distances come near the given ones.
+
+    Classical scaling (Torgerson 1952).
+    """
     squared = distances.double().square()
     centred = -0.5 * (squared - squared.mean(0) - squared.mean(1, keepdim=True) + squared.mean())
     values, vectors = torch.linalg.eigh(centred)

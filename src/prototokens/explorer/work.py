@@ -28,7 +28,8 @@ from prototokens.explorer import show
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.encoded import Chunk, EncodedText
 
-# All that computes with a model waits in one line: a fit has the processor to itself, and hooks see no stranger's pass.
+# All that computes with a model waits in one line: a fit has the processor to itself, and hooks see
+# no stranger's pass.
 LINE = "model"
 SHELF = 8  # encoded texts that a visitor keeps at hand
 
@@ -74,7 +75,8 @@ class Read(NamedTuple):
 
     Attributes:
         ids: of the tokens.
-        margin: the lead of each target's logit over the best other one, or, without targets, of the decoded token.
+        margin: the lead of each target's logit over the best other one, or, without targets, of the
+            decoded token.
     """
 
     ids: Int64[Tensor, " tokens"]
@@ -104,7 +106,9 @@ class Desk:
             UsageError: the page was not started with it.
         """
         if name not in self.settings.models:
-            raise UsageError(f"{name!r} is not among the models of this page: start it with --model {name}")
+            raise UsageError(
+                f"{name!r} is not among the models of this page: start it with --model {name}"
+            )
         if name not in self.loaded:
             settings = self.settings
             self.loaded[name] = FrozenLM.from_pretrained(
@@ -122,7 +126,9 @@ class Desk:
         return folder / "text.ptok"
 
     def begin(self, visitor: str, pressed: float) -> Event:
-        """What a visitor's fit has to look at; already set where he pressed Stop after Encode, while it waited in the line.
+        """What a visitor's fit has to look at.
+
+        Already set where he pressed Stop after Encode, while it waited in the line.
 
         Args:
             pressed: when he pressed Encode; here as in `stop`, milliseconds by his browser's clock.
@@ -169,7 +175,9 @@ def told(said: Any, *emptied: Any) -> Callable[[Callable], Callable]:
     """
 
     def wrap(handler: Callable) -> Callable:
-        if inspect.isgeneratorfunction(inspect.unwrap(handler)):  # the tests wrap every function, to check shapes
+        if inspect.isgeneratorfunction(
+            inspect.unwrap(handler)
+        ):  # the tests wrap every function, to check shapes
 
             @wraps(handler)
             def many(*values: Any) -> Any:
@@ -194,11 +202,17 @@ def told(said: Any, *emptied: Any) -> Callable[[Callable], Callable]:
 
 
 def _sentence(error: Exception) -> str:
-    """A user's error in its own words; of any other the page says that it is ours, and the terminal all of it."""
+    """A user's error in its own words.
+
+    Of any other the page says that it is ours, and the terminal all of it.
+    """
     if isinstance(error, PrototokensError):
         return show.problem(str(error))
     logging.getLogger(__name__).error("a handler of the page failed", exc_info=error)
-    return show.problem("this went wrong in the program, not in what you did: the terminal that it was started from says where")
+    return show.problem(
+        "this went wrong in the program, not in what you did: the terminal that it was started from"
+        " says where"
+    )
 
 
 @torch.no_grad()
@@ -215,16 +229,22 @@ def read(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = Non
     return Read(decoded.cpu(), score(lm, hidden, target, gradient=False).margin.cpu())
 
 
-def tokens_of(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = None) -> list[show.Token]:
+def tokens_of(
+    lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = None
+) -> list[show.Token]:
     """A row's tokens as the page shows them; right or wrong only where the target is known."""
     got = read(lm, held, ids)
     return [
         show.Token(lm.decode([token]), margin, None if ids is None else token == ids[place])
-        for place, (token, margin) in enumerate(zip(got.ids.tolist(), got.margin.tolist(), strict=True))
+        for place, (token, margin) in enumerate(
+            zip(got.ids.tolist(), got.margin.tolist(), strict=True)
+        )
     ]
 
 
-def all_tokens(lm: FrozenLM, encoded: EncodedText, ids: list[int] | None = None) -> list[show.Token]:
+def all_tokens(
+    lm: FrozenLM, encoded: EncodedText, ids: list[int] | None = None
+) -> list[show.Token]:
     """The tokens of a whole text: from vectors, from patches, and of chunks that are stored as they are.
 
     Args:
@@ -238,7 +258,9 @@ def all_tokens(lm: FrozenLM, encoded: EncodedText, ids: list[int] | None = None)
             tokens += [show.Token(lm.decode([token]), patched=True) for token in stored]
             continue
         for place, token in enumerate(tokens_of(lm, encoded.chunk(number + 1), own)):
-            tokens.append(show.Token(lm.decode([patch[place]]), patched=True) if place in patch else token)
+            tokens.append(
+                show.Token(lm.decode([patch[place]]), patched=True) if place in patch else token
+            )
     return tokens
 
 
@@ -246,7 +268,11 @@ def put_on_shelf(shelf: list[Kept], lm: FrozenLM, encoded: EncodedText, text: st
     """The shelf with one more, newest first."""
     title = " ".join(text.split())[:48] or "(blank)"
     names = {kept.title for kept in shelf}
-    number = next(count for count in range(1, SHELF + 2) if (title if count == 1 else f"{title} ({count})") not in names)
+    number = next(
+        count
+        for count in range(1, SHELF + 2)
+        if (title if count == 1 else f"{title} ({count})") not in names
+    )
     return [Kept(title if number == 1 else f"{title} ({number})", lm.name, encoded), *shelf][:SHELF]
 
 

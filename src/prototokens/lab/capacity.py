@@ -1,8 +1,10 @@
-"""How long a prefix vectors can hold: the climb up a grid of lengths, and what is said of where it ended.
+"""How long a prefix vectors can hold.
 
-The paper's protocol: of each text, the longest prefix on the grid that is reconstructed with at least 0.99 of its tokens right.
-The climb goes up from the shortest and ends at the first length at which no text is held any more, so no length beyond the
-horizon costs its whole budget twice.
+The climb up a grid of lengths, and what is said of where it ended.
+
+The paper's protocol: of each text, the longest prefix on the grid that is reconstructed with at
+least 0.99 of its tokens right. The climb goes up from the shortest and ends at the first length at
+which no text is held any more, so no length beyond the horizon costs its whole budget twice.
 """
 
 from __future__ import annotations
@@ -48,13 +50,34 @@ def jobs_of(
     if not lengths:
         return []
     found = texts.passages(config.count(3, 50), max(lengths))
-    plain = Job(experiment, config.model, recipe=config.recipe, seed=config.seed, values={"lengths": lengths, **values})
+    plain = Job(
+        experiment,
+        config.model,
+        recipe=config.recipe,
+        seed=config.seed,
+        values={"lengths": lengths, **values},
+    )
 
     def job(model: ModelFacts, some: Sequence[Passage], layout: str, told: dict) -> Job:
         work = sum(texts.costs.climb(text.ids, lengths, layout, config.recipe) for text in some)
-        name = replace(plain, experiment="climb", model=model, texts=tuple(some), layout=layout, values={"lengths": lengths})
+        name = replace(
+            plain,
+            experiment="climb",
+            model=model,
+            texts=tuple(some),
+            layout=layout,
+            values={"lengths": lengths},
+        )
         values = {**plain.values, **told}
-        return replace(plain, model=model, texts=tuple(some), layout=layout, values=values, work=work, same=name.key)
+        return replace(
+            plain,
+            model=model,
+            texts=tuple(some),
+            layout=layout,
+            values=values,
+            work=work,
+            same=name.key,
+        )
 
     told = {"shared": False} if shared else {}
     made = [
@@ -71,7 +94,9 @@ def jobs_of(
 def climb(
     texts: Sequence[Passage], lengths: Sequence[int], job: Job, share: str | None = None
 ) -> Generator[list[Fit], list[Fitted], list[Tried]]:
-    """Fit longer and longer prefixes, for `yield from` in a `run`; layout, recipe and seed are the job's.
+    """Fit longer and longer prefixes, for `yield from` in a `run`.
+
+    Layout, recipe and seed are the job's.
 
     Args:
         texts: one; or, with `share`, all that share a vector.
@@ -95,22 +120,29 @@ def climb(
 
 def held(tried: Tried) -> Solution | None:
     """The longest that was held."""
-    return max((one for one in tried if one.accuracy >= metrics.THRESHOLD), key=lambda one: one.length, default=None)
+    return max(
+        (one for one in tried if one.accuracy >= metrics.THRESHOLD),
+        key=lambda one: one.length,
+        default=None,
+    )
 
 
 def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
     """A row's words on one text's climb.
 
     Args:
-        floats: trained numbers that the text takes for itself: its share of shared vectors counted in.
+        floats: trained numbers that the text takes for itself: its share of shared vectors counted
+            in.
 
     Returns:
-        held: tokens of the longest prefix held, 0 where none was; correct: how many of them are right; horizon: tokens of the
-        longest held exactly; nats: information of the longest held under the model; exact, steps, margin, accuracy: of its
-        solution; bits_per_float; bound: tokens that so many numbers could tell apart at the precision that the model reads
-        them in (`metrics.bound`); share_of_bound; tried: length, accuracy and steps of every fit; ended: whether the climb
-        ended at a length that was not held, and not for want of text or grid. With memory vectors also greedy_exact and
-        greedy_accuracy, of real decoding token by token.
+        held: tokens of the longest prefix held, 0 where none was; correct: how many of them are
+            right; horizon: tokens of the
+        longest held exactly; nats: information of the longest held under the model; exact, steps,
+        margin, accuracy: of its solution; bits_per_float; bound: tokens that so many numbers could
+        tell apart at the precision that the model reads them in (`metrics.bound`); share_of_bound;
+        tried: length, accuracy and steps of every fit; ended: whether the climb ended at a length
+        that was not held, and not for want of text or grid. With memory vectors also greedy_exact
+        and greedy_accuracy, of real decoding token by token.
     """
     surprisal = lm.surprisal(list(text.ids)).cpu()
     found = metrics.held({one.length: one.correct for one in tried}, surprisal)
@@ -131,27 +163,37 @@ def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
         "row_steps": sum(one.row_steps for one in tried),
     }
     if best := held(tried):
-        row |= {name: value for name, value in outcome(best).items() if name in ("exact", "steps", "margin", "accuracy")}
+        row |= {
+            name: value
+            for name, value in outcome(best).items()
+            if name in ("exact", "steps", "margin", "accuracy")
+        }
         row |= greedy(lm, best)
     return row
 
 
 def summary(rows: Sequence[Row]) -> metrics.Capacity:
     """Capacity over the rows of one source, by the paper's definition."""
-    return metrics.capacity([metrics.Held(row["held"], row["correct"], row["nats"]) for row in rows])
+    return metrics.capacity(
+        [metrics.Held(row["held"], row["correct"], row["nats"]) for row in rows]
+    )
 
 
 def lower_bounds(rows: Sequence[Row]) -> str:
     """What a reader must know of climbs that ran out of lengths, and of those that held nothing."""
     none, open_ended = sum(not row["held"] for row in rows), sum(not row["ended"] for row in rows)
     return (
-        f"{none} of {len(rows)} climbs held no prefix at all, and count with 0 nats; {open_ended} held the longest prefix that"
+        f"{none} of {len(rows)} climbs held no prefix at all, and count with 0 nats; {open_ended}"
+        " held the longest prefix that"
         " was tried: their figures are lower bounds"
     )
 
 
 def greedy(lm: FrozenLM, solution: Solution) -> Row:
-    """How real greedy decoding of memory vectors goes; nothing for the one-step method, whose decoding is its scoring."""
+    """How real greedy decoding of memory vectors goes.
+
+    Nothing for the one-step method, whose decoding is its scoring.
+    """
     if not solution.layout.name.startswith(MEMORY):
         return {}
     (ids,) = generate_from(lm, [solution])

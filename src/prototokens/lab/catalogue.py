@@ -1,4 +1,7 @@
-"""What `reproduce` can run, and about how long each takes: known without a model, and without importing what runs it."""
+"""What `reproduce` can run, and about how long each takes.
+
+Known without a model, and without importing what runs it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,14 @@ from typing import Any
 # name -> (module of lab.experiments, what it shows). figure1 is the picture of table3's rows.
 EXPERIMENTS = {
     "table1": ("table1", "five arrangements of the vectors, by length: accuracy"),
-    "table2": ("table2", "one vector shared by groups of texts, e or m: accuracy, best and mean over seeds"),
-    "table3": ("table3", "capacity by source of texts, m shared or not: tokens, nats, bits a float"),
+    "table2": (
+        "table2",
+        "one vector shared by groups of texts, e or m: accuracy, best and mean over seeds",
+    ),
+    "table3": (
+        "table3",
+        "capacity by source of texts, m shared or not: tokens, nats, bits a float",
+    ),
     "table4": ("table4", "seconds and steps to a solution, by length"),
     "figure1": ("table3", "table3 as a picture: the same rows"),
     "figure3": ("figure3", "information held one-step against autoregressive, one vector and two"),
@@ -19,7 +28,10 @@ EXPERIMENTS = {
     "figure6": ("figure6", "the same at equal distance between the texts"),
     "figure7": ("figure7", "accuracy along lines and curves between two solutions"),
     "probe": ("probe", "generation started from the vectors: what the model makes of them"),
-    "capacity": ("capacity", "a model's card: horizon, tokens and nats held, one-step and autoregressive"),
+    "capacity": (
+        "capacity",
+        "a model's card: horizon, tokens and nats held, one-step and autoregressive",
+    ),
     "length": ("length", "accuracy, steps and floats a token by length, with a fitted law"),
     "quality": ("quality", "what imperfect reconstructions are worth, and where they fail"),
     "pretraining": ("pretraining", "capacity against the tokens that the model has seen"),
@@ -30,11 +42,15 @@ def stored_forecast() -> dict[str, Any]:
     """What `scripts/artefacts/forecast_experiments.py` left.
 
     Returns:
-        smoke: of each experiment, the position-steps that it is forecast to take at that scale on the built-in model, whose
-        weights have the `fingerprint`; smoke_all: of all together, fits that several ask for counted once;
+        smoke: of each experiment, the position-steps that it is forecast to take at that scale on
+            the built-in model, whose
+        weights have the `fingerprint`; smoke_all: of all together, fits that several ask for
+        counted once;
         position_steps_per_second: of the `machine` that it ran on, in `dtype`.
     """
-    return json.loads(files("prototokens.lab").joinpath("catalogue.json").read_text(encoding="utf-8"))
+    return json.loads(
+        files("prototokens.lab").joinpath("catalogue.json").read_text(encoding="utf-8")
+    )
 
 
 def describe_seconds(seconds: float) -> str:

@@ -1,9 +1,12 @@
-"""Jobs on a Ray cluster, or on several cores or devices of this machine: actors that each hold the model once.
+"""Jobs on a Ray cluster, or on several cores or devices of this machine.
 
-The driver keeps the rows, the solutions and all decisions: it hands out jobs a few at a time, so that a fast actor gets more of
-them, takes each job's rows as they come, and gives the jobs of an actor that died to another. What an actor needs of the
-driver's disk, solutions that are known, and what it finds, it asks of one small actor beside the driver (`_Shelf`), so no
-disk has to be shared, and what was found before an actor died is not looked for again.
+Actors that each hold the model once.
+
+The driver keeps the rows, the solutions and all decisions: it hands out jobs a few at a time, so
+that a fast actor gets more of them, takes each job's rows as they come, and gives the jobs of an
+actor that died to another. What an actor needs of the driver's disk, solutions that are known, and
+what it finds, it asks of one small actor beside the driver (`_Shelf`), so no disk has to be shared,
+and what was found before an actor died is not looked for again.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ class Cluster:
     """A runner: actors on a cluster that is there, or on one that is started here and ends with this process."""
 
     def __init__(self, address: str | None = None, actors: int | None = None, device: str = "cpu"):
-        """`address` as ray.init takes it; `actors`: how many, by default one for each GPU, or where `device` is a CPU, core.
+        """`address` as ray.init takes it.
+
+        `actors`: how many, by default one for each GPU, or where `device` is a CPU, core.
 
         Raises:
             MissingExtraError: Ray is not installed.
@@ -42,7 +47,9 @@ class Cluster:
         self.ray: Any = need("ray", "ray", "the runner ray")
         self.address, self.count, self.cuda = address, actors, device.startswith("cuda")
 
-    def work(self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None) -> Iterator[tuple[Done, Row]]:
+    def work(
+        self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None
+    ) -> Iterator[tuple[Done, Row]]:
         own = not self.ray.is_initialized()
         if own:
             self.connect()
@@ -67,7 +74,9 @@ class Cluster:
         try:
             self.ray.init(address=self.address, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise UsageError(f"no Ray cluster at {self.address or 'this machine'} ({error}): see 'ray status'") from error
+            raise UsageError(
+                f"no Ray cluster at {self.address or 'this machine'} ({error}): see 'ray status'"
+            ) from error
 
     def actors(self) -> int:
         """How many actors to have.
@@ -78,7 +87,9 @@ class Cluster:
         held = self.ray.cluster_resources()
         count = self.count or int(held.get("GPU" if self.cuda else "CPU", 0))
         if count < 1:
-            raise UsageError(f"the cluster has no {'GPU' if self.cuda else 'core'} to run on: {held}")
+            raise UsageError(
+                f"the cluster has no {'GPU' if self.cuda else 'core'} to run on: {held}"
+            )
         return count
 
 
@@ -103,7 +114,11 @@ class _Crew:
         self.gone = 0  # actors that died before they held the model
 
     def work(self, queue: Queue) -> Iterator[tuple[Done, Row]]:
-        starting = {actor.ready.remote(): (actor, number) for number in range(self.size) for actor in [self._actor(number)]}
+        starting = {
+            actor.ready.remote(): (actor, number)
+            for number in range(self.size)
+            for actor in [self._actor(number)]
+        }
         hands: list[_Hand] = []
         idle: list[tuple[Any, int]] = []
         try:
@@ -111,10 +126,14 @@ class _Crew:
                 while idle and (jobs := self._handful(queue)):
                     actor, number = idle.pop()
                     # Streams are told apart by the list's order, which ray.wait keeps.
-                    hands.append(_Hand(actor, number, {job.key: job for job in jobs}, actor.run.remote(jobs)))
+                    hands.append(
+                        _Hand(actor, number, {job.key: job for job in jobs}, actor.run.remote(jobs))
+                    )
                 if not hands and not self.again and self.model not in queue.models():
                     return
-                ready, _ = self.ray.wait([*starting, *(hand.stream for hand in hands)], num_returns=1)
+                ready, _ = self.ray.wait(
+                    [*starting, *(hand.stream for hand in hands)], num_returns=1
+                )
                 for one in ready:
                     if one in starting:
                         actor, number = starting.pop(one)
@@ -135,7 +154,11 @@ class _Crew:
                         self._give_back(hand, given)
                         starting |= self._replace(hand.number)
         finally:
-            for actor in [self.shelf, *(actor for actor, _ in starting.values()), *(hand.actor for hand in hands)]:
+            for actor in [
+                self.shelf,
+                *(actor for actor, _ in starting.values()),
+                *(hand.actor for hand in hands),
+            ]:
                 self.ray.kill(actor)
             for actor, _ in idle:
                 self.ray.kill(actor)
@@ -152,7 +175,10 @@ class _Crew:
         return jobs
 
     def _next(self, hand: _Hand) -> tuple[Done, Row] | Exception | None:
-        """What the stream has next: rows; None at its end; the error by which the actor was lost."""
+        """What the stream has next: rows; None at its end.
+
+        The error by which the actor was lost.
+        """
         try:
             key, rows, seconds, stamp = self.ray.get(next(hand.stream))
         except StopIteration:
@@ -175,19 +201,24 @@ class _Crew:
             self.gone += 1
             if self.gone > TRIES * self.size:
                 raise UsageError(
-                    f"{self.gone} actors died as they loaded {self.model.name} ({error}): is there room?"
+                    f"{self.gone} actors died as they loaded {self.model.name} ({error}): is there"
+                    " room?"
                 ) from error
             return False
         return True
 
     def _give_back(self, hand: _Hand, error: Exception) -> None:
-        """Put the jobs of a lost actor in front of the queue; one that loses actor after actor ends the sweep."""
+        """Put the jobs of a lost actor in front of the queue.
+
+        One that loses actor after actor ends the sweep.
+        """
         self.deaths.update(hand.jobs.keys())  # a mapping would add its values
         self.again += hand.jobs.values()
         worst = max(hand.jobs, key=lambda key: self.deaths[key], default=None)
         if worst is not None and self.deaths[worst] >= TRIES:
             raise UsageError(
-                f"job {worst} was lost with its actor {TRIES} times ({type(error).__name__}): run it with --runner local"
+                f"job {worst} was lost with its actor {TRIES} times ({type(error).__name__}): run"
+                " it with --runner local"
             )
 
     def _replace(self, number: int) -> dict[Any, tuple[Any, int]]:
@@ -195,17 +226,30 @@ class _Crew:
         return {actor.ready.remote(): (actor, number)}
 
     def _actor(self, number: int) -> Any:
-        """A new actor, on a device of its own; with a cluster started here and no GPU, pinned to a core."""
+        """A new actor, on a device of its own.
+
+        With a cluster started here and no GPU, pinned to a core.
+        """
         cluster = self.cluster
         share = {"num_cpus": 1, "num_gpus": 1} if cluster.cuda else {"num_cpus": 1}
         core = number if cluster.address is None and not cluster.cuda else None
-        return self.ray.remote(_Actor).options(**share).remote(self.model, cluster.cuda, core, self.shelf)
+        return (
+            self.ray.remote(_Actor)
+            .options(**share)
+            .remote(self.model, cluster.cuda, core, self.shelf)
+        )
 
     def _shelf(self, folder: Path) -> Any:
         """The actor at the driver's disk."""
-        strategy = need("ray.util.scheduling_strategies", "ray", "the runner ray").NodeAffinitySchedulingStrategy
+        strategy = need(
+            "ray.util.scheduling_strategies", "ray", "the runner ray"
+        ).NodeAffinitySchedulingStrategy
         here = strategy(node_id=self.ray.get_runtime_context().get_node_id(), soft=False)
-        return self.ray.remote(_Shelf).options(num_cpus=0, scheduling_strategy=here).remote(str(folder.parent.resolve()))
+        return (
+            self.ray.remote(_Shelf)
+            .options(num_cpus=0, scheduling_strategy=here)
+            .remote(str(folder.parent.resolve()))
+        )
 
 
 class _Shelf:
@@ -257,5 +301,7 @@ class _Actor:
 
     def run(self, jobs: list[Job]) -> Iterator[tuple[str, list[Row], float, Row]]:
         waiting = list(reversed(jobs))
-        for done in drive(self.lm, lambda: waiting.pop() if waiting else None, self.shelf, len(jobs)):
+        for done in drive(
+            self.lm, lambda: waiting.pop() if waiting else None, self.shelf, len(jobs)
+        ):
             yield done.job.key, done.rows, done.seconds, self.stamp

@@ -1,4 +1,7 @@
-"""What fits of a passage are expected to cost, in position-steps: the forecast, for texts that are read once."""
+"""What fits of a passage are expected to cost, in position-steps.
+
+The forecast, for texts that are read once.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ class Costs:
         """Position-steps of a fit of the first `length` tokens."""
         return self._row_steps(ids, length, layout, recipe)[0] * positions(layout, length)
 
-    def climb(self, ids: tuple[int, ...], lengths: Sequence[int], layout: str, recipe: Recipe) -> float:
+    def climb(
+        self, ids: tuple[int, ...], lengths: Sequence[int], layout: str, recipe: Recipe
+    ) -> float:
         """Position-steps of fits of growing length, up to the first that more likely fails than not."""
         total = 0.0
         for length in lengths:
@@ -36,7 +41,9 @@ class Costs:
                 break
         return total
 
-    def _row_steps(self, ids: tuple[int, ...], length: int, layout: str, recipe: Recipe) -> tuple[float, float]:
+    def _row_steps(
+        self, ids: tuple[int, ...], length: int, layout: str, recipe: Recipe
+    ) -> tuple[float, float]:
         """(Mean number of row-steps, probability that the fit is exact)."""
         if ids not in self._bits:
             self._bits[ids] = self.lm.surprisal(list(ids)).double().cpu() / math.log(2)

@@ -1,4 +1,7 @@
-"""Documents of a text source, one after the other: files, columns of tables, data sets on the hub, the package's stories."""
+"""Documents of a text source, one after the other.
+
+Files, columns of tables, data sets on the hub, the package's stories.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,8 @@ def _files(source: str, rest: str) -> Iterator[Document]:
         path = Path(place)
     if not rest or not path.exists():
         raise TextError(
-            f"texts {source!r}: {path if rest else 'no file'} does not exist; file:PATH or file:PATH:COLUMN is expected"
+            f"texts {source!r}: {path if rest else 'no file'} does not exist; file:PATH or"
+            " file:PATH:COLUMN is expected"
         )
     paths = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
     known = [one for one in paths if one.suffix in (".txt", ".md", ".parquet", ".jsonl")]
@@ -74,11 +78,16 @@ def _file(path: Path, column: str | None) -> Iterator[Document]:
         elif path.suffix in (".jsonl", ".json"):
             yield from _json_lines(path, column or COLUMN)
         elif column is not None:
-            raise UsageError(f"{path} is plain text and has no column {column!r}: columns are of .parquet and .jsonl files")
+            raise UsageError(
+                f"{path} is plain text and has no column {column!r}: columns are of .parquet and"
+                " .jsonl files"
+            )
         else:
             yield Document(path.name, path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"{path} cannot be read as text ({getattr(error, 'strerror', None) or error})") from error
+        raise TextError(
+            f"{path} cannot be read as text ({getattr(error, 'strerror', None) or error})"
+        ) from error
 
 
 def _parquet(path: Path, column: str) -> Iterator[Document]:
@@ -86,12 +95,15 @@ def _parquet(path: Path, column: str) -> Iterator[Document]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtraError(f"{path}: reading Parquet takes pyarrow: pip install 'prototokens[data]'") from error
+        raise MissingExtraError(
+            f"{path}: reading Parquet takes pyarrow: pip install 'prototokens[data]'"
+        ) from error
     try:
         table = pyarrow.parquet.ParquetFile(path)
         if column not in table.schema_arrow.names:
             raise TextError(
-                f"{path} has no column {column!r}: it has {', '.join(table.schema_arrow.names)}; name one: file:PATH:COLUMN"
+                f"{path} has no column {column!r}: it has {', '.join(table.schema_arrow.names)};"
+                " name one: file:PATH:COLUMN"
             )
         number = 0
         for batch in table.iter_batches(batch_size=ROWS_READ, columns=[column]):
@@ -113,24 +125,36 @@ def _json_lines(path: Path, column: str) -> Iterator[Document]:
                 raise TextError(f"{path}, line {number + 1}, is no JSON ({error})") from error
             if not isinstance(value, dict) or column not in value:
                 has = f"has {', '.join(value)}" if isinstance(value, dict) else "is no object"
-                raise TextError(f"{path}, line {number + 1}, has no {column!r}: it {has}; name a key: file:PATH:COLUMN")
+                raise TextError(
+                    f"{path}, line {number + 1}, has no {column!r}: it {has}; name a key:"
+                    " file:PATH:COLUMN"
+                )
             yield from _text(f"{path.name}#{number}", value[column])
 
 
 def _hub(source: str, rest: str) -> Iterator[Document]:
     parts = rest.split(":")
     if len(parts) not in (2, 3) or not all(parts):
-        raise UsageError(f"texts {source!r}: hub:ID[@REVISION]:COLUMN[:SPLIT] is expected, hub:emozilla/pg19:text for example")
+        raise UsageError(
+            f"texts {source!r}: hub:ID[@REVISION]:COLUMN[:SPLIT] is expected,"
+            " hub:emozilla/pg19:text for example"
+        )
     place, column, split = parts[0], parts[1], parts[2] if len(parts) == 3 else "train"
     name, _, revision = place.partition("@")
     try:
         datasets: Any = import_module("datasets")
     except ImportError as error:
-        raise MissingExtraError(f"texts {source!r}: the library datasets is needed: pip install 'prototokens[data]'") from error
+        raise MissingExtraError(
+            f"texts {source!r}: the library datasets is needed: pip install 'prototokens[data]'"
+        ) from error
     try:
-        rows: Iterable[Any] = datasets.load_dataset(name, revision=revision or None, split=split, streaming=True)
+        rows: Iterable[Any] = datasets.load_dataset(
+            name, revision=revision or None, split=split, streaming=True
+        )
     except Exception as error:
-        raise TextError(f"texts {source!r}: the data set could not be opened ({_line(error)})") from error
+        raise TextError(
+            f"texts {source!r}: the data set could not be opened ({_line(error)})"
+        ) from error
     return _hub_rows(source, f"{place}:{split}", column, rows)
 
 
@@ -138,7 +162,9 @@ def _hub_rows(source: str, name: str, column: str, rows: Iterable[Any]) -> Itera
     try:
         for number, row in enumerate(rows):
             if column not in row:
-                raise TextError(f"texts {source!r}: there is no column {column!r}, there are {', '.join(row)}")
+                raise TextError(
+                    f"texts {source!r}: there is no column {column!r}, there are {', '.join(row)}"
+                )
             yield from _text(f"{name}#{number}", row[column])
     except TextError:
         raise

@@ -1,7 +1,8 @@
 """Many jobs of one model at a time: what they ask for is fitted side by side, in one engine.
 
-Jobs are advanced as far as the solutions at hand allow. Then all fits that are wanted and alike in layout and recipe are
-fitted in one go, whichever jobs want them; each solution is kept the moment it is found.
+Jobs are advanced as far as the solutions at hand allow. Then all fits that are wanted and alike in
+layout and recipe are fitted in one go, whichever jobs want them; each solution is kept the moment
+it is found.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from prototokens.lab.methods import method_of
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.solution import Solution
 
-# Jobs that are under way at a time: enough to fill the engine, few enough to leave some to another process.
+# Jobs that are under way at a time: enough to fill the engine, few enough to leave some to another
+# process.
 WIDTH = {"cpu": 128, "cuda": 512}
 
 
@@ -32,7 +34,10 @@ class Shelf(Protocol):
 
 
 class Done(NamedTuple):
-    """A job's rows, and the seconds that it took: its own, and its share by row-steps of fits made side by side."""
+    """A job's rows, and the seconds that it took.
+
+    Its own, and its share by row-steps of fits made side by side.
+    """
 
     job: Job
     rows: list[Row]
@@ -65,7 +70,8 @@ def drive(
     """Run jobs of one model until there are no more, and give each one's rows as it ends.
 
     Args:
-        take: the next job, or None where there is none at present; asked again whenever there is room.
+        take: the next job, or None where there is none at present; asked again whenever there is
+            room.
         most: jobs under way at a time.
         progress: of the fits.
     """
@@ -130,15 +136,21 @@ def _advance(one: _Running, shelf: Shelf) -> Done | None:
             return moved
 
 
-def _fit_some(lm: FrozenLM, active: list[_Running], shelf: Shelf, progress: Callable[[Progress], None] | None) -> None:
-    """Make the fits that most jobs wait for and that go side by side: alike in layout, recipe and what they share."""
+def _fit_some(
+    lm: FrozenLM, active: list[_Running], shelf: Shelf, progress: Callable[[Progress], None] | None
+) -> None:
+    """Make the fits that most jobs wait for and that go side by side.
+
+    Alike in layout, recipe and what they share.
+    """
     alike: dict[tuple, dict[str, Fit]] = {}
     wanted_by: dict[str, list[_Running]] = {}
     for one in active:
         for wish in one.wanted:
             key = wish.key(one.job.model)
             if key not in one.got:
-                # Rows that share a vector are a group of their own, and the engine takes one group of that kind at a time.
+                # Rows that share a vector are a group of their own, and the engine takes one group
+                # of that kind at a time.
                 kind = (wish.layout, wish.recipe, wish.prefix, key if wish.share else None)
                 alike.setdefault(kind, {})[key] = wish
                 if one not in wanted_by.setdefault(key, []):
@@ -163,7 +175,9 @@ def _fit_some(lm: FrozenLM, active: list[_Running], shelf: Shelf, progress: Call
         [target for wish in fits.values() for target in wish.targets],
         method=method_of(first.layout, model.prefix if first.prefix is None else first.prefix),
         recipe=first.recipe,
-        seed=[seed for wish in fits.values() for seed in wish.seeds or [wish.seed] * len(wish.targets)],
+        seed=[
+            seed for wish in fits.values() for seed in wish.seeds or [wish.seed] * len(wish.targets)
+        ],
         share=first.share,
         progress=progress,
         finished=finished,

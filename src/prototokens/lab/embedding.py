@@ -36,12 +36,17 @@ def embedder(name: str, device: str = "cpu") -> Embed:
             model = library.SentenceTransformer(name, device=device)
         except (OSError, ValueError) as error:
             raise ModelError(
-                f"the sentence-embedding model {name!r} cannot be loaded ({str(error).splitlines()[0]}):"
+                f"the sentence-embedding model {name!r} cannot be loaded"
+                f" ({str(error).splitlines()[0]}):"
                 f" give a folder that holds one, or a hub id such as {PAPER}"
             ) from error
 
     def embed(texts: Sequence[str]) -> Float[Tensor, "texts width"]:
         with torch.no_grad(), quiet():
-            return model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False).float().cpu()
+            return (
+                model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
+                .float()
+                .cpu()
+            )
 
     return embed

@@ -39,17 +39,25 @@ def push_results(
     place = Path(folder)
     found = {path.relative_to(place).as_posix(): path for path in _results(place)}
     if not any(name.endswith(".jsonl") for name in found):
-        raise FileError(f"{place} holds no rows (.jsonl): name a folder that an experiment has written")
+        raise FileError(
+            f"{place} holds no rows (.jsonl): name a folder that an experiment has written"
+        )
     operations = [CommitOperationAdd(name, path) for name, path in found.items()]
     if CARD not in found:
         operations.append(CommitOperationAdd(CARD, results_card(place, repository).encode()))
     with errors_in_words(repository):
-        api = HfApi(endpoint=endpoint, token=token, library_name="prototokens", library_version=__version__)
+        api = HfApi(
+            endpoint=endpoint, token=token, library_name="prototokens", library_version=__version__
+        )
         api.create_repo(repository, private=private, exist_ok=True, repo_type="dataset")
-        return api.create_commit(repository, operations, commit_message=message, repo_type="dataset").commit_url
+        return api.create_commit(
+            repository, operations, commit_message=message, repo_type="dataset"
+        ).commit_url
 
 
-def pull_results(repository: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:
+def pull_results(
+    repository: str, *, revision: str | None = None, endpoint: str | None = None
+) -> Path:
     """The folder of results of a data set, fetched into the hub's cache on this machine.
 
     Raises:
@@ -58,10 +66,15 @@ def pull_results(repository: str, *, revision: str | None = None, endpoint: str 
     with errors_in_words(repository):
         return Path(
             snapshot_download(
-                repository, repo_type="dataset", revision=revision, allow_patterns=RESULTS, endpoint=endpoint,
-                library_name="prototokens", library_version=__version__,
+                repository,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=RESULTS,
+                endpoint=endpoint,
+                library_name="prototokens",
+                library_version=__version__,
             )
-        )  # fmt: skip
+        )
 
 
 def results_card(folder: Path, repository: str) -> str:
@@ -70,7 +83,11 @@ def results_card(folder: Path, repository: str) -> str:
     for path in _results(folder):
         if path.suffix != ".jsonl":
             continue
-        rows = [row for line in path.read_text(encoding="utf-8").split("\n") if isinstance(row := _json(line), dict)]
+        rows = [
+            row
+            for line in path.read_text(encoding="utf-8").split("\n")
+            if isinstance(row := _json(line), dict)
+        ]
         lines.append(f"| `{path.relative_to(folder).as_posix()}` | {len(rows):,} |")
         models |= {plain(str(name)) for row in rows if (name := _named(row.get("model")))}
         experiments |= {plain(str(row["experiment"])) for row in rows if row.get("experiment")}

@@ -3,25 +3,29 @@
 An experiment is a module of `lab.experiments` with four names:
 
     TITLE: str                                   one line, for lists and for the head of the report
-    def jobs(config: Config) -> list[Job]        what is to be done, in full, before anything is done
-    def run(job: Job, lm: FrozenLM)              one job: gives its rows (below)
-    def report(rows: list[Row]) -> Report        tables and figures, from the rows alone
+    def jobs(config: Config) -> list[Job] what is to be done, in full, before anything is done def
+    run(job: Job, lm: FrozenLM) one job: gives its rows (below) def report(rows: list[Row]) ->
+    Report tables and figures, from the rows alone
 
-`run` gets a job and the model that `job.model` names. It is either a plain function that returns a list of rows, or, where it
-needs solutions, a generator that asks for them and returns the rows at its end:
+`run` gets a job and the model that `job.model` names. It is either a plain function that returns a
+list of rows, or, where it needs solutions, a generator that asks for them and returns the rows at
+its end:
 
     def run(job: Job, lm: FrozenLM) -> Run:
-        fits = [Fit.one(text.ids, recipe=job.recipe, seed=job.seed) for text in job.texts]
-        fitted = yield fits                      # one tuple of Solutions for each Fit, one Solution for each of its targets
-        return [{"text": text.id, "length": len(text.ids), **outcome(solution)} for text, (solution,) in zip(job.texts, fitted)]
+        fits = [Fit.one(text.ids, recipe=job.recipe, seed=job.seed) for text in job.texts] fitted =
+        yield fits # one tuple of Solutions for each Fit, one Solution for each of its targets
+        return [{"text": text.id, "length": len(text.ids), **outcome(solution)} for text,
+        (solution,) in zip(job.texts, fitted)]
 
-A generator may ask again and again, and decide by what it got. The runner puts what all jobs ask for side by side into one
-engine, keeps every solution on disk under the fit's key the moment it is found, and gives back one that is there already
-instead of fitting it again, whichever experiment asked first. So `run` must do the same whenever it is called with the same
+A generator may ask again and again, and decide by what it got. The runner puts what all jobs ask
+for side by side into one engine, keeps every solution on disk under the fit's key the moment it is
+found, and gives back one that is there already instead of fitting it again, whichever experiment
+asked first. So `run` must do the same whenever it is called with the same
 job: a job that was killed is run again from its beginning, and its finished fits cost nothing.
 
-A row holds what the experiment measured, as plain JSON values with plain names. `lab.records` adds the rest: the job's key,
-experiment, texts, recipe, layout and seed of the job, the model with its fingerprint, seconds, machine, versions, git.
+A row holds what the experiment measured, as plain JSON values with plain names. `lab.records` adds
+the rest: the job's key, experiment, texts, recipe, layout and seed of the job, the model with its
+fingerprint, seconds, machine, versions, git.
 """
 
 from __future__ import annotations
@@ -49,7 +53,8 @@ class ModelFacts:
     """A model as jobs and rows name it; `lab.models.facts` takes it from a loaded one.
 
     Attributes:
-        name: "builtin", a folder, a hub id, or `random:` before one of them: the same shape with random weights.
+        name: "builtin", a folder, a hub id, or `random:` before one of them: the same shape with
+            random weights.
         revision: commit on the hub, or None.
         fingerprint: hash of the weights; with `dtype`, what decides a result.
         max_context: most input positions, or None where there is no limit.
@@ -74,10 +79,12 @@ class Fit:
 
     Attributes:
         targets: token ids.
-        layout: a layout's name, or `memory:K`: the autoregressive counterpart with K memory vectors.
+        layout: a layout's name, or `memory:K`: the autoregressive counterpart with K memory
+            vectors.
         share: "e" or "m" where all targets share that vector.
         seeds: one for each target, where they are not all `seed`.
-        prefix: token ids that stand before the vectors; None: the model's own (`ModelFacts.prefix`).
+        prefix: token ids that stand before the vectors; None: the model's own
+            (`ModelFacts.prefix`).
     """
 
     targets: tuple[tuple[int, ...], ...]
@@ -107,7 +114,8 @@ class Fit:
 
 
 Fitted = tuple["Solution", ...]
-# What `run` is when it asks for solutions: it yields fits, is sent one tuple of solutions for each, and returns rows.
+# What `run` is when it asks for solutions: it yields fits, is sent one tuple of solutions for each,
+# and returns rows.
 Run = Generator[list[Fit], list[Fitted], list[Row]]
 
 
@@ -121,10 +129,13 @@ class Job:
         texts: the passages it is about; may be none.
         layout: a layout's name, or `memory:K`.
         values: whatever else the experiment wants to say to its own `run`, as JSON values.
-        work: position-steps that it is expected to take (optimiser steps x input positions, over all its rows), for
-            forecasts alone: no part of the key. A forward pass without gradient counts a third of a step.
-        same: a name of the fits that it asks for, the same in jobs that ask for the same ones; for forecasts alone, too.
-        version: raised by an experiment whose `run` has changed, so that old rows are not taken for new ones.
+        work: position-steps that it is expected to take (optimiser steps x input positions, over
+            all its rows), for forecasts alone: no part of the key. A forward pass without gradient
+            counts a third of a step.
+        same: a name of the fits that it asks for, the same in jobs that ask for the same ones; for
+            forecasts alone, too.
+        version: raised by an experiment whose `run` has changed, so that old rows are not taken for
+            new ones.
     """
 
     experiment: str
@@ -144,7 +155,9 @@ class Job:
         texts = [[text.id, text.ids, text.context] for text in self.texts]
         settings = [self.layout, asdict(self.recipe), self.seed, dict(self.values), self.version]
         settings += [list(self.model.prefix)] if self.model.prefix else []
-        return content_hash([self.experiment, self.model.fingerprint, self.model.dtype, texts, *settings])
+        return content_hash(
+            [self.experiment, self.model.fingerprint, self.model.dtype, texts, *settings]
+        )
 
     @property
     def text(self) -> Passage:
@@ -160,16 +173,20 @@ class Config:
     Attributes:
         model: facts of `--model`.
         texts: where passages come from (`lab.texts.Texts`): `texts.passages(count, tokens)`,
-            `texts.continuations(contexts, each, tokens)`, and `texts.each()`, one for each `--texts` given.
+            `texts.continuations(contexts, each, tokens)`, and `texts.each()`, one for each
+            `--texts` given.
         scale: "smoke" or "paper"; see `pick`.
         recipe: how to fit, its budget of steps set by the scale.
         seed: the first seed; experiments with several count on from it.
-        checkpoints: models whose capacity is followed over training, in order; `NAME` or `NAME@REVISION`.
-        facts_of: facts of a further model, `NAME` or `NAME@REVISION`; it is loaded once to be asked.
+        checkpoints: models whose capacity is followed over training, in order; `NAME` or
+            `NAME@REVISION`.
+        facts_of: facts of a further model, `NAME` or `NAME@REVISION`; it is loaded once to be
+            asked.
         embedder: a sentence-embedding model for semantic distances, or None.
-        most_texts, grid, most_seeds: what the user sets in place of the scale's numbers: texts, lengths, seeds. `count`,
-            `lengths` and `seeds` see to it.
-        chosen_layouts: layouts that the user sets in place of an experiment's own; `layouts` sees to it.
+        most_texts, grid, most_seeds: what the user sets in place of the scale's numbers: texts,
+            lengths, seeds. `count`, `lengths` and `seeds` see to it.
+        chosen_layouts: layouts that the user sets in place of an experiment's own; `layouts` sees
+            to it.
     """
 
     model: ModelFacts
@@ -200,17 +217,29 @@ class Config:
 
     def lengths(self, grid: Sequence[int], layout: str = "paper") -> list[int]:
         """Those lengths of a grid, or of the user's in its place, that the model's context has room for."""
-        from prototokens.lab.methods import positions  # PyTorch with it, which the list of experiments does without
+        from prototokens.lab.methods import (
+            positions,
+        )  # PyTorch with it, which the list of experiments does without
 
         most = self.model.max_context
-        return [length for length in self.grid or grid if most is None or positions(layout, length) <= most]
+        return [
+            length
+            for length in self.grid or grid
+            if most is None or positions(layout, length) <= most
+        ]
 
     def layouts(self, own: Sequence[str]) -> tuple[str, ...]:
-        """The layouts of an experiment that compares several: its own, or the user's in their place."""
+        """The layouts of an experiment that compares several.
+
+        Its own, or the user's in their place.
+        """
         return self.chosen_layouts or tuple(own)
 
     def work(self, text: Passage, length: int, layout: str = "paper") -> float:
-        """Position-steps that a fit of the text's first `length` tokens is expected to take: for `Job.work`."""
+        """Position-steps that a fit of the text's first `length` tokens is expected to take.
+
+        For `Job.work`.
+        """
         return self.texts.costs.fit(text.ids, length, layout, self.recipe)
 
 

@@ -1,4 +1,7 @@
-"""Solutions on disk, one safetensors file a fit: found once, used by every experiment that asks for the same fit."""
+"""Solutions on disk, one safetensors file a fit.
+
+Found once, used by every experiment that asks for the same fit.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +44,20 @@ class Kept:
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Not flushed to the disk: what a power cut tears is found again, and a flush takes longer than many a fit.
+            # Not flushed to the disk: what a power cut tears is found again, and a flush takes
+            # longer than many a fit.
             beside.write_bytes(data)
             os.replace(beside, path)
         except OSError as error:
-            raise FileError(f"{path} could not be written ({error.strerror}): make room, and start again") from error
+            raise FileError(
+                f"{path} could not be written ({error.strerror}): make room, and start again"
+            ) from error
 
     def load(self, fit: Fit, model: ModelFacts) -> Fitted | None:
-        """The solutions of a fit; None where they are not there, or cannot be read and so have to be found again."""
+        """The solutions of a fit.
+
+        None where they are not there, or cannot be read and so have to be found again.
+        """
         path = self.path(fit.key(model))
         try:
             return unpacked(fit, path.read_bytes())
@@ -60,9 +69,12 @@ def packed(fit: Fit, fitted: Fitted) -> bytes:
     """A fit's solutions as the content of a file."""
     tensors = {str(number): solution.protos.contiguous() for number, solution in enumerate(fitted)}
     said = [{name: getattr(solution, name) for name in FIELDS} for solution in fitted]
-    # The header of a safetensors file holds text alone, under names; the solutions' numbers are one of them.
+    # The header of a safetensors file holds text alone, under names; the solutions' numbers are one
+    # of them.
     prefix = json.dumps(list(fitted[0].layout.prefix) if fitted else [])
-    return save(tensors, metadata={"solutions": json.dumps(said), "layout": fit.layout, "prefix": prefix})
+    return save(
+        tensors, metadata={"solutions": json.dumps(said), "layout": fit.layout, "prefix": prefix}
+    )
 
 
 def unpacked(fit: Fit, data: bytes) -> Fitted | None:

@@ -1,4 +1,7 @@
-"""The two methods that experiments compare, by name: a layout's in one step, and the autoregressive counterpart."""
+"""The two methods that experiments compare, by name.
+
+A layout's in one step, and the autoregressive counterpart.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ MEMORY = "memory:"
 
 
 def method_of(layout: str, prefix: tuple[int, ...] = ()) -> Method:
-    """How vectors and model are joined: by a layout in one step, or, for `memory:K`, by the autoregressive baseline.
+    """How vectors and model are joined.
+
+    By a layout in one step, or, for `memory:K`, by the autoregressive baseline.
 
     Args:
         layout: a layout's name, or `memory:K`.

@@ -13,7 +13,9 @@ from prototokens.lm.frozen_lm import FrozenLM
 RANDOM = "random:"
 
 
-def load(name: str, revision: str | None = None, dtype: str = "auto", device: str | None = None) -> FrozenLM:
+def load(
+    name: str, revision: str | None = None, dtype: str = "auto", device: str | None = None
+) -> FrozenLM:
     """The model of that name, or with `random:` before it, the same shape with random weights.
 
     Args:
@@ -50,10 +52,13 @@ def _random(lm: FrozenLM, name: str) -> FrozenLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         fresh = type(lm.model)(lm.model.config)
-    # Hashed as it was drawn, on the CPU and in float32: the fingerprint depends on neither device nor dtype.
+    # Hashed as it was drawn, on the CPU and in float32: the fingerprint depends on neither device
+    # nor dtype.
     reborn = FrozenLM(fresh.float(), lm.tokenizer, name=name, revision=lm.revision)
     fingerprint = reborn.fingerprint
     for parameter in reborn.model.parameters():
         parameter.data = parameter.data.to(lm.dtype)
     cast(nn.Module, reborn.model).to(lm.device)
-    return FrozenLM(reborn.model, lm.tokenizer, name=name, revision=lm.revision, fingerprint=fingerprint)
+    return FrozenLM(
+        reborn.model, lm.tokenizer, name=name, revision=lm.revision, fingerprint=fingerprint
+    )

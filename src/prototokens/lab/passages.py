@@ -11,36 +11,63 @@ from typing import Any
 
 
 def content_hash(value: Any) -> str:
-    """SHA-256 of a JSON value, 32 hexadecimal digits of it: enough to tell apart any number of jobs."""
+    """SHA-256 of a JSON value, 32 hexadecimal digits of it.
+
+    Enough to tell apart any number of jobs.
+    """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def without_folders(source: str) -> str:
-    """What `--texts` said, for rows that are published: a file's own name, and nothing of where it lies on this machine."""
+    """What `--texts` said, for rows that are published.
+
+    A file's own name, and nothing of where it lies on this machine.
+    """
     kind, colon, rest = source.partition(":")
     if kind == "generated":
         return kind + colon + without_folders(rest)
-    return kind + colon + rest.rstrip("/").split("/")[-1] if kind in ("file", "random-words") else source
+    return (
+        kind + colon + rest.rstrip("/").split("/")[-1]
+        if kind in ("file", "random-words")
+        else source
+    )
 
 
-# Kinds of sources as reports list them: running text, what the model writes itself, what no one wrote.
+# Kinds of sources as reports list them: running text, what the model writes itself, what no one
+# wrote.
 _ORDER = ("sample", "file", "hub", "generated", "random-words", "random-tokens")
 
 
 def sources_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The sources that rows name, in an order that does not depend on theirs: rows come in as they are done."""
+    """The sources that rows name, in an order that does not depend on theirs.
+
+    Rows come in as they are done.
+    """
     found = {row["source"] for row in rows}
     kinds = {source: source.partition(":")[0] for source in found}
-    return sorted(found, key=lambda source: (_ORDER.index(kinds[source]) if kinds[source] in _ORDER else len(_ORDER), source))
+    return sorted(
+        found,
+        key=lambda source: (
+            _ORDER.index(kinds[source]) if kinds[source] in _ORDER else len(_ORDER),
+            source,
+        ),
+    )
 
 
 def labels_of(sources: Sequence[str]) -> dict[str, str]:
-    """What pictures, which have little room, call sources: their kinds, or where two are of a kind, their names' ends too."""
+    """What pictures, which have little room, call sources.
+
+    Their kinds, or where two are of a kind, their names' ends too.
+    """
     kinds = {source: source.partition(":")[0] for source in sources}
     twice = {kind for kind in kinds.values() if list(kinds.values()).count(kind) > 1}
     return {
-        source: kind if kind not in twice else source if len(source) < 24 else f"{source[:10]}...{source[-10:]}"
+        source: kind
+        if kind not in twice
+        else source
+        if len(source) < 24
+        else f"{source[:10]}...{source[-10:]}"
         for source, kind in kinds.items()
     }
 

@@ -1,4 +1,7 @@
-"""What jobs will cost, before any is started: the position-steps they name, and the machine's speed now."""
+"""What jobs will cost, before any is started.
+
+The position-steps they name, and the machine's speed now.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ TRIAL_STEPS = 4
 
 
 def total_work(jobs: Iterable[Job]) -> float:
-    """Position-steps of all jobs together: those that ask for the same fits take the work of one."""
+    """Position-steps of all jobs together.
+
+    Those that ask for the same fits take the work of one.
+    """
     return sum({job.same or job.key: job.work for job in jobs}.values())
 
 
@@ -37,7 +43,10 @@ class Rate(NamedTuple):
 def measure_rate(lm: FrozenLM, flops_per_position: float) -> Rate:
     """Time a few steps of full batches: seconds, not minutes."""
     rows = TRIAL_POSITIONS.get(lm.device.type, TRIAL_POSITIONS["cpu"]) // TRIAL_LENGTH
-    targets = [[(number + place) % lm.vocab_size for place in range(TRIAL_LENGTH)] for number in range(rows)]
+    targets = [
+        [(number + place) % lm.vocab_size for place in range(TRIAL_LENGTH)]
+        for number in range(rows)
+    ]
     best = math.inf
     for steps in (1, TRIAL_STEPS, TRIAL_STEPS):
         began = time.perf_counter()

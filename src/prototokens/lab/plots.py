@@ -1,8 +1,10 @@
-"""Figures of reports, all in one style: what is drawn comes from rows and is summarised before it gets here.
+"""Figures of reports, all in one style.
 
-Colours are Okabe and Ito's (2008), told apart by people of any colour vision; beside its colour every series has a marker,
-a dash or a hatch of its own, so that a figure survives a grey printer. Figures are made without matplotlib's global state,
-and `lab.report` writes each as PNG and as SVG.
+What is drawn comes from rows and is summarised before it gets here.
+
+Colours are Okabe and Ito's (2008), told apart by people of any colour vision; beside its colour
+every series has a marker, a dash or a hatch of its own, so that a figure survives a grey printer.
+Figures are made without matplotlib's global state, and `lab.report` writes each as PNG and as SVG.
 """
 
 from __future__ import annotations
@@ -21,11 +23,23 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6e7781", "#1f2328")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (5, 2, 1.2, 2)), (0, (9, 3)), (0, (3, 1.5)), "-", (0, (2, 2)))
+DASHES = (
+    "-",
+    (0, (5, 2)),
+    (0, (1.2, 1.6)),
+    (0, (5, 2, 1.2, 2)),
+    (0, (9, 3)),
+    (0, (3, 1.5)),
+    "-",
+    (0, (2, 2)),
+)
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "+++", "ooo", "---")
 INK, MUTED, FAINT = "#1f2328", "#5b646d", "#d8dee4"
 SIZE = (6.4, 4.2)  # inches: a column of text, at which the letters below are read without zooming
-NARROW = {1: 1.0, 2: 0.78}  # width of a panel among so many side by side, as a share of a figure of its own
+NARROW = {
+    1: 1.0,
+    2: 0.78,
+}  # width of a panel among so many side by side, as a share of a figure of its own
 BARS = 24  # bars that a figure of usual width has room for
 LETTERS = 62  # of a legend's line under a figure of full width
 STYLE: dict[str, Any] = {
@@ -67,7 +81,8 @@ class Series:
         name: in the legend; "" leaves it out.
         x: places; for `bars`, the names of the groups are given apart, and this stays empty.
         y: values.
-        low, high: ends of the interval about each value, drawn as a band or as whiskers; both or neither.
+        low, high: ends of the interval about each value, drawn as a band or as whiskers; both or
+            neither.
     """
 
     name: str
@@ -82,9 +97,12 @@ class Panel:
     """A pair of axes with words: title, what is on each axis and in which unit, and how it is scaled.
 
     Attributes:
-        log_x, log_y: a logarithmic axis; base 2 along x, where lengths double, unless both are, and 10 along y.
-        log_x_from: a logarithmic x axis of base 10 that has room for zero: from zero to this value it is straight.
-        x_ticks: places that get a number, where the usual ones do not say enough; `x_names`: words in the numbers' place.
+        log_x, log_y: a logarithmic axis; base 2 along x, where lengths double, unless both are, and
+            10 along y.
+        log_x_from: a logarithmic x axis of base 10 that has room for zero: from zero to this value
+            it is straight.
+        x_ticks: places that get a number, where the usual ones do not say enough; `x_names`: words
+            in the numbers' place.
         y_range: lowest and highest value, where they are known beforehand.
     """
 
@@ -108,7 +126,8 @@ def scatter(panel: Panel, series: Sequence[Series], rays: Sequence[float] = ()) 
     """Points, and straight lines through the origin, each named beside its end.
 
     Args:
-        rays: slopes of the lines. With them, axes begin at zero; logarithmic ones span a decade at least.
+        rays: slopes of the lines. With them, axes begin at zero; logarithmic ones span a decade at
+            least.
     """
 
     def draw(axes: Axes) -> None:
@@ -124,9 +143,14 @@ def scatter(panel: Panel, series: Sequence[Series], rays: Sequence[float] = ()) 
 
 
 def bars(panel: Panel, groups: Sequence[str], series: Sequence[Series]) -> Figure:
-    """For each group, a bar of every series side by side, with whiskers from `low` to `high`; nan leaves a gap."""
+    """For each group, a bar of every series side by side, with whiskers from `low` to `high`.
+
+    Nan leaves a gap.
+    """
     crowd = len(groups) * len(series) / BARS
-    return _one(panel, lambda axes: draw_bars(axes, groups, series), wider=min(2.5, max(1.0, crowd)))
+    return _one(
+        panel, lambda axes: draw_bars(axes, groups, series), wider=min(2.5, max(1.0, crowd))
+    )
 
 
 def densities(panel: Panel, samples: Mapping[str, Sequence[float]], bins: int = 40) -> Figure:
@@ -135,13 +159,19 @@ def densities(panel: Panel, samples: Mapping[str, Sequence[float]], bins: int = 
 
 
 def panels(each: Sequence[tuple[Panel, Callable[[Axes], None]]], columns: int = 2) -> Figure:
-    """Several pairs of axes in one figure; what draws into each is one of the `draw_` functions with its data."""
+    """Several pairs of axes in one figure.
+
+    What draws into each is one of the `draw_` functions with its data.
+    """
     columns = min(columns, len(each))
     rows = -(-len(each) // columns)
     width, height = SIZE
 
     def make() -> Figure:
-        figure = _figure(width * NARROW.get(columns, 0.62) * columns, height * (0.9 if columns < 3 else 0.8) * rows)
+        figure = _figure(
+            width * NARROW.get(columns, 0.62) * columns,
+            height * (0.9 if columns < 3 else 0.8) * rows,
+        )
         for number, (panel, draw) in enumerate(each):
             axes = figure.add_subplot(rows, columns, number + 1)
             draw(axes)
@@ -157,30 +187,83 @@ def draw_lines(axes: Axes, series: Sequence[Series], markers: bool = True) -> No
     for number, one in enumerate(series):
         look: dict[str, Any] = {"color": _of(COLOURS, number), "linestyle": _of(DASHES, number)}
         if markers:
-            look |= {"marker": _of(MARKERS, number), "markeredgecolor": "white", "markeredgewidth": 0.7}
+            look |= {
+                "marker": _of(MARKERS, number),
+                "markeredgecolor": "white",
+                "markeredgewidth": 0.7,
+            }
         axes.plot(one.x, one.y, label=one.name or None, zorder=3, **look)
         if one.low is not None and one.high is not None:
-            axes.fill_between(one.x, one.low, one.high, color=_of(COLOURS, number), alpha=0.16, linewidth=0, zorder=2)
+            axes.fill_between(
+                one.x,
+                one.low,
+                one.high,
+                color=_of(COLOURS, number),
+                alpha=0.16,
+                linewidth=0,
+                zorder=2,
+            )
     _legend(axes, series)
 
 
-def draw_scatter(axes: Axes, series: Sequence[Series], rays: Sequence[float] = (), log: bool = False) -> None:
-    """Draw points, and lines through the origin as far as the furthest point; `log`: for logarithmic axes."""
+def draw_scatter(
+    axes: Axes, series: Sequence[Series], rays: Sequence[float] = (), log: bool = False
+) -> None:
+    """Draw points, and lines through the origin as far as the furthest point.
+
+    `log`: for logarithmic axes.
+    """
     for number, one in enumerate(series):
-        look: dict[str, Any] = {"color": _of(COLOURS, number), "marker": _of(MARKERS, number), "zorder": 3}
+        look: dict[str, Any] = {
+            "color": _of(COLOURS, number),
+            "marker": _of(MARKERS, number),
+            "zorder": 3,
+        }
         if one.low is not None and one.high is not None:
             away = [np.subtract(one.y, one.low), np.subtract(one.high, one.y)]
-            axes.errorbar(one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1)
+            axes.errorbar(
+                one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1
+            )
         # Each a little smaller than the one below it, so that points on one place show all of them.
         size = max(20.0, 70 * 0.8**number)
-        axes.scatter(one.x, one.y, s=size, edgecolors="white", linewidths=0.6, label=one.name or None, alpha=0.9, **look)
+        axes.scatter(
+            one.x,
+            one.y,
+            s=size,
+            edgecolors="white",
+            linewidths=0.6,
+            label=one.name or None,
+            alpha=0.9,
+            **look,
+        )
     every_x = [place for one in series for place in one.x] or [1.0]
     end = max(every_x) * 1.05
     least = min([place for place in every_x if place > 0] or [end]) / 3 if log else 0.0
     for slope in rays:
-        axes.plot([least, end], [slope * least, slope * end], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        text = "y = x" if slope == 1 else f"y = {slope:,.3g} x" if slope > 1 else f"y = x / {1 / slope:.3g}"
-        axes.annotate(text, (end, slope * end), fontsize=8, color=MUTED, xytext=(3, 0), textcoords="offset points", va="center")
+        axes.plot(
+            [least, end],
+            [slope * least, slope * end],
+            color=MUTED,
+            linewidth=1,
+            linestyle=(0, (4, 3)),
+            zorder=1,
+        )
+        text = (
+            "y = x"
+            if slope == 1
+            else f"y = {slope:,.3g} x"
+            if slope > 1
+            else f"y = x / {1 / slope:.3g}"
+        )
+        axes.annotate(
+            text,
+            (end, slope * end),
+            fontsize=8,
+            color=MUTED,
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+        )
     _legend(axes, series)
 
 
@@ -190,19 +273,38 @@ def draw_bars(axes: Axes, groups: Sequence[str], series: Sequence[Series]) -> No
     places = np.arange(len(groups))
     for number, one in enumerate(series):
         shift = (number - (len(series) - 1) / 2) * width
-        look = {"color": _of(COLOURS, number), "hatch": _of(HATCHES, number), "edgecolor": "white", "linewidth": 0.6}
+        look = {
+            "color": _of(COLOURS, number),
+            "hatch": _of(HATCHES, number),
+            "edgecolor": "white",
+            "linewidth": 0.6,
+        }
         axes.bar(places + shift, one.y, width * 0.94, label=one.name or None, zorder=3, **look)
         if one.low is not None and one.high is not None:
             away = [np.subtract(one.y, one.low), np.subtract(one.high, one.y)]
-            axes.errorbar(places + shift, one.y, yerr=away, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5, zorder=4)
+            axes.errorbar(
+                places + shift,
+                one.y,
+                yerr=away,
+                fmt="none",
+                ecolor=INK,
+                elinewidth=1,
+                capsize=2.5,
+                zorder=4,
+            )
     axes.set_xticks(places, list(groups))
     axes.grid(False, axis="x")
     _legend(axes, series)
 
 
 def draw_densities(axes: Axes, samples: Mapping[str, Sequence[float]], bins: int = 40) -> None:
-    """Draw densities of samples into axes, on one grid; where a sample has a single value, a line stands for it."""
-    everything = np.concatenate([np.zeros(0), *(np.asarray(values, dtype=np.float64) for values in samples.values())])
+    """Draw densities of samples into axes, on one grid.
+
+    Where a sample has a single value, a line stands for it.
+    """
+    everything = np.concatenate(
+        [np.zeros(0), *(np.asarray(values, dtype=np.float64) for values in samples.values())]
+    )
     low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
     room = 0.08 * (high - low) or 0.05
     grid = np.linspace(low - room, high + room, 8 * bins)
@@ -211,12 +313,16 @@ def draw_densities(axes: Axes, samples: Mapping[str, Sequence[float]], bins: int
         label = f"{name} (n = {len(sample)})"
         if len(sample) > 1 and sample.std() > 0:
             density = _smoothed(sample, grid)
-            axes.plot(grid, density, color=colour, linestyle=_of(DASHES, number), label=label, zorder=3)
+            axes.plot(
+                grid, density, color=colour, linestyle=_of(DASHES, number), label=label, zorder=3
+            )
             axes.fill_between(grid, density, color=colour, alpha=0.13, linewidth=0, zorder=2)
         else:
             axes.plot([], [], color=colour, linestyle=_of(DASHES, number), label=label)
         if len(sample):
-            axes.axvline(float(np.median(sample)), ymax=0.045, color=colour, linewidth=2.4, zorder=4)
+            axes.axvline(
+                float(np.median(sample)), ymax=0.045, color=colour, linewidth=2.4, zorder=4
+            )
     axes.set_yticks([])
     axes.set_ylim(bottom=0)
     _legend(axes, [Series(name, []) for name in samples])
@@ -252,7 +358,9 @@ def _styled(make: Callable[[], Figure]) -> Figure:
 
 
 def _figure(width: float, height: float) -> Figure:
-    return need("matplotlib.figure", "plots", "a figure").Figure(figsize=(width, height), layout="constrained")
+    return need("matplotlib.figure", "plots", "a figure").Figure(
+        figsize=(width, height), layout="constrained"
+    )
 
 
 def _dress(axes: Axes, panel: Panel) -> None:
@@ -263,7 +371,9 @@ def _dress(axes: Axes, panel: Panel) -> None:
     if panel.log_x:
         axes.set_xscale("log", base=10 if panel.log_y else 2)
         if panel.log_y:
-            axes.xaxis.set_major_locator(need("matplotlib.ticker", "plots", "a figure").LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_locator(
+                need("matplotlib.ticker", "plots", "a figure").LogLocator(subs=(1, 2, 5))
+            )
         axes.xaxis.set_major_formatter(_plain)
         axes.xaxis.set_minor_formatter("")
     if panel.log_x_from is not None:
@@ -273,7 +383,9 @@ def _dress(axes: Axes, panel: Panel) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(_plain)
     if panel.x_ticks is not None:
-        axes.set_xticks(list(panel.x_ticks), panel.x_names or [_plain(tick) for tick in panel.x_ticks])
+        axes.set_xticks(
+            list(panel.x_ticks), panel.x_names or [_plain(tick) for tick in panel.x_ticks]
+        )
         axes.set_xticks([], minor=True)
     if panel.y_range is not None:
         axes.set_ylim(*panel.y_range)
@@ -296,7 +408,12 @@ def _legend(axes: Axes, series: Sequence[Series]) -> None:
     """Names under the axes, where nothing that is drawn can lie behind them."""
     if any(one.name for one in series):
         names = axes.get_legend_handles_labels()[1]
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=_columns(names, LETTERS), borderaxespad=0.6)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            ncols=_columns(names, LETTERS),
+            borderaxespad=0.6,
+        )
 
 
 def _one_legend(figure: Figure) -> None:

@@ -32,7 +32,10 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def git() -> dict[str, Any]:
-    """The revision of the source, and whether it differs from it; empty where the package is not a checkout's own."""
+    """The revision of the source, and whether it differs from it.
+
+    Empty where the package is not a checkout's own.
+    """
     return dict(_git())
 
 
@@ -42,14 +45,21 @@ def _git() -> tuple[tuple[str, Any], ...]:
     # A checkout that merely surrounds an installed copy says nothing about it.
     if top is None or PACKAGE != Path(top).resolve() / "src" / PACKAGE.name:
         return ()
-    return ("revision", _ask("rev-parse", "HEAD")), ("dirty", bool(_ask("status", "--porcelain", "--", "src")))
+    return ("revision", _ask("rev-parse", "HEAD")), (
+        "dirty",
+        bool(_ask("status", "--porcelain", "--", "src")),
+    )
 
 
 def _ask(*arguments: str) -> str | None:
     """What git answers; None where it does not, or is not there."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=GIT_SECONDS, check=True
+            ["git", "-C", str(PACKAGE), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,12 +1,13 @@
 """Rows on disk: one folder, append-only JSON lines, safe against kills, torn lines and other processes.
 
-    FOLDER/rows.jsonl                     rows, each with the key of its job; `part` of `parts` where a job gave several
-    FOLDER/solutions/ab/abcd....safetensors   solutions, one file a fit, named by the fit's key (`lab.kept`)
-    FOLDER/claims                         empty; processes lock bytes of it to say which jobs they are at
+    FOLDER/rows.jsonl rows, each with the key of its job; `part` of `parts` where a job gave several
+    FOLDER/solutions/ab/abcd....safetensors solutions, one file a fit, named by the fit's key
+    (`lab.kept`) FOLDER/claims empty; processes lock bytes of it to say which jobs they are at
 
-All rows of a job go out in one write, under a lock, at the end of the file. A process that is killed in the middle of it leaves
-a torn line: it is skipped, said, and closed off by whoever writes next, and the job, of which rows are missing, is run
-again. Locks are the operating system's, so those of a killed process are free at once.
+All rows of a job go out in one write, under a lock, at the end of the file. A process that is
+killed in the middle of it leaves a torn line: it is skipped, said, and closed off by whoever writes
+next, and the job, of which rows are missing, is run again. Locks are the operating system's, so
+those of a killed process are free at once.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ CLAIMS = "claims"
 
 
 def _not_here(folder: Path, error: OSError) -> FileError:
-    return FileError(f"rows cannot be kept in {folder} ({error.strerror}): name another folder with --out")
+    return FileError(
+        f"rows cannot be kept in {folder} ({error.strerror}): name another folder with --out"
+    )
 
 
 def _published(name: str) -> str:
-    """A model's name for rows that are published: of a folder its own name, and nothing of where it lies on this machine."""
+    """A model's name for rows that are published.
+
+    Of a folder its own name, and nothing of where it lies on this machine.
+    """
     prefix, colon, plain = name.rpartition(":")
     folder, at, revision = plain.partition("@")
     return prefix + colon + (Path(folder).name if Path(folder).is_dir() else folder) + at + revision
@@ -79,7 +85,9 @@ class Records:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _not_here(folder, error) from error
-        self._claims: int | None = None  # opened with the first claim: who only reads leaves nothing behind
+        self._claims: int | None = (
+            None  # opened with the first claim: who only reads leaves nothing behind
+        )
         self._claimed: set[str] = set()
         self.refresh()
 
@@ -148,7 +156,10 @@ class Records:
                     data = data[os.write(file, data) :]
                 os.fsync(file)
             except OSError as error:
-                raise FileError(f"{self.path} could not be written ({error.strerror}): make room, and start again") from error
+                raise FileError(
+                    f"{self.path} could not be written ({error.strerror}): make room, and start"
+                    " again"
+                ) from error
         self.refresh()
 
     def refresh(self) -> None:
@@ -179,7 +190,10 @@ class Records:
         except (ValueError, KeyError, TypeError):
             if self._line not in self._torn:
                 self._torn.add(self._line)
-                self._said(f"{self.path}, line {self._line + 1}, is torn (a run was killed as it wrote it): skipped")
+                self._said(
+                    f"{self.path}, line {self._line + 1}, is torn (a run was killed as it wrote"
+                    " it): skipped"
+                )
             return
         self._rows.setdefault((key, part), row)
         self._parts[key] = parts
@@ -211,7 +225,9 @@ class Records:
 
 
 def _line(row: Row) -> str:
-    return json.dumps(_finite(row), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+    return (
+        json.dumps(_finite(row), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""What an experiment reports: tables, figures and what a reader must know of them; and how that is written to a folder.
+"""What an experiment reports: tables, figures and what a reader must know of them.
+
+And how that is written to a folder.
 
 Reports are made from rows alone, and compute nothing but summaries: means, intervals, counts.
 """
@@ -32,7 +34,8 @@ class Table:
     Attributes:
         name: of the CSV file, without its suffix.
         columns: heads.
-        rows: cells: text as it is; numbers whole in the CSV, to three digits in Markdown; None is a dash.
+        rows: cells: text as it is; numbers whole in the CSV, to three digits in Markdown; None is a
+            dash.
         caption: one line above it, or "".
     """
 
@@ -75,12 +78,18 @@ class Report:
         parts = [f"# {self.title}", *(f"- {note}" for note in self.notes)]
         head = parts[0] + "\n\n" + "\n".join(parts[1:])
         pictures = [f"![{name}]({name}.svg)" for name in self.figures]
-        return "\n\n".join([head.rstrip(), *(table.markdown() for table in self.tables), *pictures]) + "\n"
+        return (
+            "\n\n".join([head.rstrip(), *(table.markdown() for table in self.tables), *pictures])
+            + "\n"
+        )
 
     def save(self, folder: Path) -> list[Path]:
-        """Write report.md, NAME.csv for each table, NAME.png and NAME.svg for each figure; returns the files.
+        """Write report.md, NAME.csv for each table, NAME.png and NAME.svg for each figure.
 
-        Where the folder has a README.md with marks for the tables (`fill`), they go there, and no report.md is written.
+        Returns the files.
+
+        Where the folder has a README.md with marks for the tables (`fill`), they go there, and no
+        report.md is written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         files = {f"{table.name}.csv": table.csv() for table in self.tables}
@@ -96,17 +105,29 @@ class Report:
 
 
 def fill(page: Path, tables: Sequence[Table]) -> bool:
-    """Write tables into a page of prose, each between its marks; returns whether the page has any such marks.
+    """Write tables into a page of prose, each between its marks.
 
-    Between `<!-- NAME: made by ... -->` and `<!-- end of NAME -->` goes the table of that name, or those named NAME-1, NAME-2,
-    with an empty line between two: without it, Markdown takes a caption for one more row of the table before it.
+    Returns whether the page has any such marks.
+
+    Between `<!-- NAME: made by ... -->` and `<!-- end of NAME -->` goes the table of that name, or
+    those named NAME-1, NAME-2, with an empty line between two: without it, Markdown takes a caption
+    for one more row of the table before it.
     """
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     found = False
     for name in dict.fromkeys(re.sub(r"-\d+$", "", table.name) for table in tables):
-        made = [table.markdown() for table in tables if re.fullmatch(rf"{re.escape(name)}(-\d+)?", table.name)]
-        marks = re.compile(rf"(<!-- {re.escape(name)}: made by [^>]* -->\n).*?(<!-- end of {re.escape(name)} -->)", re.DOTALL)
-        text, count = marks.subn(lambda mark, made=made: "\n\n".join([mark[1].rstrip(), *made, mark[2]]), text)
+        made = [
+            table.markdown()
+            for table in tables
+            if re.fullmatch(rf"{re.escape(name)}(-\d+)?", table.name)
+        ]
+        marks = re.compile(
+            rf"(<!-- {re.escape(name)}: made by [^>]* -->\n).*?(<!-- end of {re.escape(name)} -->)",
+            re.DOTALL,
+        )
+        text, count = marks.subn(
+            lambda mark, made=made: "\n\n".join([mark[1].rstrip(), *made, mark[2]]), text
+        )
         found = found or count > 0
     if found:
         page.write_text(text, encoding="utf-8")
@@ -114,7 +135,10 @@ def fill(page: Path, tables: Sequence[Table]) -> bool:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure so that the same rows give the same file: no date in it, and ids that do not depend on chance."""
+    """Write a figure so that the same rows give the same file.
+
+    No date in it, and ids that do not depend on chance.
+    """
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": path.stem}):
@@ -123,7 +147,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation, as the paper prints them."""
-    return f"{_shown(float(np.mean(values)))} ± {_shown(float(np.std(values)))}" if len(values) else "-"
+    return (
+        f"{_shown(float(np.mean(values)))} ± {_shown(float(np.std(values)))}"
+        if len(values)
+        else "-"
+    )
 
 
 def share(successes: int, trials: int) -> str:
@@ -138,10 +166,16 @@ def percent_interval(successes: int, trials: int) -> str:
 
 
 def size_notes(count: int, of: str = "texts") -> list[str]:
-    """What a report of few texts (or contexts) must say: that its verdicts are open; nothing where there are enough."""
+    """What a report of few texts (or contexts) must say: that its verdicts are open.
+
+    Nothing where there are enough.
+    """
     if count >= MIN_TEXTS:
         return []
-    return [f"{count} {of} of a source at most: a verdict needs at least {MIN_TEXTS}, so these rows leave it open"]
+    return [
+        f"{count} {of} of a source at most: a verdict needs at least {MIN_TEXTS}, so these rows"
+        " leave it open"
+    ]
 
 
 def most_of_a_source(rows: Sequence[dict[str, Any]]) -> int:
@@ -155,17 +189,25 @@ def most_of_a_source(rows: Sequence[dict[str, Any]]) -> int:
 def layouts_of(rows: Sequence[Mapping[str, Any]], own: Sequence[str]) -> list[str]:
     """The layouts that rows have: those that are the experiment's own in its order, then the user's."""
     found = dict.fromkeys(row["layout"] for row in rows)
-    return [layout for layout in own if layout in found] + [layout for layout in found if layout not in own]
+    return [layout for layout in own if layout in found] + [
+        layout for layout in found if layout not in own
+    ]
 
 
 def median_steps(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The median over all rows, one that is not exact counting as infinite; None where that is the median."""
+    """The median over all rows, one that is not exact counting as infinite.
+
+    None where that is the median.
+    """
     median = statistics.median(row["steps"] if row["exact"] else math.inf for row in rows)
     return median if math.isfinite(median) else None
 
 
 def high_steps(rows: Sequence[Mapping[str, Any]], rank: float = 0.9) -> int | None:
-    """The steps (nearest rank) after which that share of all rows is exact; None where fewer ever are."""
+    """The steps (nearest rank) after which that share of all rows is exact.
+
+    None where fewer ever are.
+    """
     steps = sorted(row["steps"] for row in rows if row["exact"])
     place = math.ceil(rank * len(rows)) - 1
     return steps[place] if place < len(steps) else None

@@ -23,17 +23,30 @@ class Gumbel:
     def __call__(
         self, input_ids: Int64[Tensor, "rows seq"], scores: Float[Tensor, "rows vocab"]
     ) -> Float[Tensor, "rows vocab"]:
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=stream, dtype=torch.float64) for stream in self.streams])
+        uniform = torch.stack(
+            [
+                torch.rand(scores.shape[1], generator=stream, dtype=torch.float64)
+                for stream in self.streams
+            ]
+        )
         noisy = scores.double() - torch.log(-torch.log(uniform)).to(scores.device)
         noisy[:, self.banned] = -torch.inf
         return noisy
 
 
 @torch.no_grad()
-def sample(lm: FrozenLM, contexts: Sequence[tuple[int, ...]], tokens: int, seeds: Sequence[str]) -> list[tuple[int, ...]]:
+def sample(
+    lm: FrozenLM, contexts: Sequence[tuple[int, ...]], tokens: int, seeds: Sequence[str]
+) -> list[tuple[int, ...]]:
     """Continuations at temperature 1 of contexts of one length, special tokens left out."""
-    special = [] if lm.tokenizer is None else [token for token in lm.tokenizer.all_special_ids if token < lm.vocab_size]
-    gumbel = Gumbel([_stream(seed, context) for seed, context in zip(seeds, contexts, strict=True)], special)
+    special = (
+        []
+        if lm.tokenizer is None
+        else [token for token in lm.tokenizer.all_special_ids if token < lm.vocab_size]
+    )
+    gumbel = Gumbel(
+        [_stream(seed, context) for seed, context in zip(seeds, contexts, strict=True)], special
+    )
     writer: Any = lm.model
     ids = torch.tensor(contexts, device=lm.device)
     out = writer.generate(

@@ -1,6 +1,7 @@
 """Jobs to rows: what is done is skipped, what another process is at is left to it, and every row is on disk when it is known.
 
-A runner decides where jobs are worked on: `Local` in this process; `lab.cluster.Cluster` on a Ray cluster.
+A runner decides where jobs are worked on: `Local` in this process; `lab.cluster.Cluster` on a Ray
+cluster.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class SweepProgress:
 
     Attributes:
         done: jobs that are done, those of earlier runs among them; `total`: all of them.
-        work_done: position-steps that the jobs done in this run were expected to take; `work`: that of all to be done in it.
+        work_done: position-steps that the jobs done in this run were expected to take; `work`: that
+            of all to be done in it.
         seconds: since the start of this run.
         fits: of the engine just now; None where it is not running here.
         experiment: of the job that ended last, or "".
@@ -73,8 +75,13 @@ class Queue:
 class Runner(Protocol):
     """Where jobs are worked on."""
 
-    def work(self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None) -> Iterator[tuple[Done, Row]]:
-        """Work on all that the queue gives; each job's rows as they are known, with the stamp of the machine."""
+    def work(
+        self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None
+    ) -> Iterator[tuple[Done, Row]]:
+        """Work on all that the queue gives.
+
+        Each job's rows as they are known, with the stamp of the machine.
+        """
         ...
 
 
@@ -82,14 +89,21 @@ class Local:
     """This process: one model after the other, each one's jobs side by side."""
 
     def __init__(self, lm: FrozenLM | None = None, most: int | None = None):
-        """`lm` is used for jobs that name it, instead of loading it once more; `most` jobs are under way at a time."""
+        """`lm` is used for jobs that name it, instead of loading it once more.
+
+        `most` jobs are under way at a time.
+        """
         self.lm, self.most = lm, most
 
-    def work(self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None) -> Iterator[tuple[Done, Row]]:
+    def work(
+        self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None
+    ) -> Iterator[tuple[Done, Row]]:
         for model in queue.models():
             lm = self._model(model)
             stamp = provenance.stamp(lm.device)
-            for done in drive(lm, lambda model=model: queue.take(model), kept, self.most or width(lm), progress):
+            for done in drive(
+                lm, lambda model=model: queue.take(model), kept, self.most or width(lm), progress
+            ):
                 yield done, stamp
 
     def _model(self, model: ModelFacts) -> FrozenLM:
@@ -108,7 +122,8 @@ def load_checked(model: ModelFacts, device: str | None) -> FrozenLM:
     lm = models.load(model.name, model.revision, dtype=model.dtype, device=device)
     if lm.fingerprint != model.fingerprint:
         raise ModelError(
-            f"{model.name} has other weights than when the jobs were planned ({lm.fingerprint[:12]}, planned"
+            f"{model.name} has other weights than when the jobs were planned"
+            f" ({lm.fingerprint[:12]}, planned"
             f" {model.fingerprint[:12]}): plan again, and do not change the model in between"
         )
     return lm
@@ -136,7 +151,11 @@ def sweep(
     def tell(fits: Progress | None = None) -> None:
         if progress:
             seconds = time.monotonic() - began
-            progress(SweepProgress(before + state["done"], total, state["work"], work, seconds, fits, state["name"]))
+            progress(
+                SweepProgress(
+                    before + state["done"], total, state["work"], work, seconds, fits, state["name"]
+                )
+            )
 
     kept = Kept(records.folder)
     while todo:
@@ -144,7 +163,9 @@ def sweep(
         for done, stamp in runner.work(queue, kept, tell):
             records.append(done.job, done.rows, stamp, done.seconds)
             records.release(done.job)
-            state.update(done=state["done"] + 1, work=state["work"] + done.job.work, name=done.job.experiment)
+            state.update(
+                done=state["done"] + 1, work=state["work"] + done.job.work, name=done.job.experiment
+            )
             if tracker:
                 tracker(done.job, done.rows)
             tell()

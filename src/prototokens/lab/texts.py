@@ -9,8 +9,9 @@
 | `random-tokens` | ids drawn from the vocabulary, special tokens left out |
 | `generated[:SOURCE]` | the model's own continuations, at temperature 1, of passages of SOURCE; `sample` by default |
 
-Passages of running text begin at a sentence. All are functions of the seed: the first ten of fifty are the ten that are given
-when ten of that length are asked for. How documents are read is `lab.documents`'.
+Passages of running text begin at a sentence. All are functions of the seed: the first ten of fifty
+are the ten that are given when ten of that length are asked for. How documents are read is
+`lab.documents`'.
 """
 
 from __future__ import annotations
@@ -32,16 +33,25 @@ from prototokens.lm.frozen_lm import FrozenLM
 
 DEFAULT = "sample"
 KINDS = (
-    "sample", "file:PATH[:COLUMN]", "hub:ID[@REVISION]:COLUMN", "random-words:WORDLIST", "random-tokens", "generated[:SOURCE]",
-)  # fmt: skip
+    "sample",
+    "file:PATH[:COLUMN]",
+    "hub:ID[@REVISION]:COLUMN",
+    "random-words:WORDLIST",
+    "random-tokens",
+    "generated[:SOURCE]",
+)
 GLOVE = (
-    "the 100,000 most frequent words of GloVe 6B serve: unpack glove.6B.zip from https://nlp.stanford.edu/projects/glove/ and"
+    "the 100,000 most frequent words of GloVe 6B serve: unpack glove.6B.zip from"
+    " https://nlp.stanford.edu/projects/glove/ and"
     " take the first column: head -n 100000 glove.6B.50d.txt | cut -d' ' -f1 > words.txt"
 )
-# A sentence begins at a capital letter, quoted or not, behind the end of another or at the head of a paragraph.
+# A sentence begins at a capital letter, quoted or not, behind the end of another or at the head of
+# a paragraph.
 SENTENCE = re.compile("(?:(?<=[.!?])[\"'\u201d\u2019]?\\s+|\\n\\s*\\n)(?=[\"'\u201c\u2018]?[A-Z])")
 FIRST_PAGES = 2000  # characters at the head of a long text that are left out: titles and contents
-LONGEST_TOKEN = 16  # characters a token at first, when enough text for so many tokens is cut out; doubled until it is enough
+# characters a token at first, when enough text for so many tokens is cut out; doubled until it is
+# enough
+LONGEST_TOKEN = 16
 GENERATED_POSITIONS = 1 << 14  # most tokens of one sampling pass
 
 
@@ -91,21 +101,33 @@ class Texts:
                     return found
             behind = f" with {context} before them" if context else ""
             raise TextError(
-                f"{self.source} holds {len(found)} passages of {tokens} tokens{behind}, and {count} are needed:"
+                f"{self.source} holds {len(found)} passages of {tokens} tokens{behind}, and {count}"
+                " are needed:"
                 " name a larger source with --texts"
             )
         return found
 
-    def continuations(self, contexts: int, each: int, tokens: int, context: int = 128) -> list[list[Passage]]:
+    def continuations(
+        self, contexts: int, each: int, tokens: int, context: int = 128
+    ) -> list[list[Passage]]:
         """For each of so many contexts of `context` tokens, `each` continuations of `tokens` tokens, sampled from the model.
 
         The contexts are passages of the source; where that is `generated:SOURCE`, of SOURCE.
         """
         origin = self.origin.origin if isinstance(self.origin, Generated) else self.origin
-        plain = Texts(self.lm, [self.source.partition(":")[2] or DEFAULT], self.seed) if origin is not self.origin else self
+        plain = (
+            Texts(self.lm, [self.source.partition(":")[2] or DEFAULT], self.seed)
+            if origin is not self.origin
+            else self
+        )
         heads = plain.passages(contexts, context)
         numbered = [(head, number) for head in heads for number in range(each)]
-        out = sampled(self.lm, [head.ids for head, _ in numbered], tokens, [f"{self.seed} {number}" for _, number in numbered])
+        out = sampled(
+            self.lm,
+            [head.ids for head, _ in numbered],
+            tokens,
+            [f"{self.seed} {number}" for _, number in numbered],
+        )
         made = [
             Passage(f"{head.id}~{number}", ids, head.ids, without_folders(self.source))
             for (head, number), ids in zip(numbered, out, strict=True)
@@ -147,7 +169,11 @@ class Running:
                     continue
                 alive = True
                 passage = self._cut(document, starts[turn], tokens, context)
-                span = (starts[turn], starts[turn] + len(self.lm.decode(passage.ids))) if passage else (0, 0)
+                span = (
+                    (starts[turn], starts[turn] + len(self.lm.decode(passage.ids)))
+                    if passage
+                    else (0, 0)
+                )
                 if passage and all(span[1] <= start or end <= span[0] for start, end in spans):
                     spans.append(span)
                     yield passage
@@ -170,23 +196,37 @@ class Running:
         if document.name not in self._starts:
             text = document.text
             first = min(FIRST_PAGES, len(text) // 10) if len(text) > 10 * FIRST_PAGES else 0
-            starts = [0] * (first == 0) + [match.end() for match in SENTENCE.finditer(text) if match.end() >= first]
+            starts = [0] * (first == 0) + [
+                match.end() for match in SENTENCE.finditer(text) if match.end() >= first
+            ]
             random.Random(f"{self.seed} {document.name}").shuffle(starts)
             self._starts[document.name] = starts
         return self._starts[document.name]
 
     def _cut(self, document: Document, start: int, tokens: int, context: int) -> Passage | None:
-        """The passage that begins there; None where the document ends before it does, or begins after its context would."""
+        """The passage that begins there.
+
+        None where the document ends before it does, or begins after its context would.
+        """
         ids = _enough(self.lm, tokens, lambda width: document.text[start : start + width])
-        before = _enough(self.lm, context, lambda width: document.text[max(0, start - width) : start]) if context else []
+        before = (
+            _enough(self.lm, context, lambda width: document.text[max(0, start - width) : start])
+            if context
+            else []
+        )
         if len(ids) < tokens or len(before) < context:
             return None
         kept = tuple(before[len(before) - context :])
-        return Passage(f"{document.name}@{start}", tuple(ids[:tokens]), kept, without_folders(self.source))
+        return Passage(
+            f"{document.name}@{start}", tuple(ids[:tokens]), kept, without_folders(self.source)
+        )
 
 
 def _enough(lm: FrozenLM, tokens: int, cut) -> list[int]:
-    """Ids of a stretch that `cut` makes as wide as it takes: some tokens more than needed, as the last may be cut off."""
+    """Ids of a stretch that `cut` makes as wide as it takes.
+
+    Some tokens more than needed, as the last may be cut off.
+    """
     width = LONGEST_TOKEN * (tokens + 16)
     while True:
         stretch = cut(width)
@@ -201,16 +241,28 @@ class RandomWords:
 
     def __init__(self, source: str, path: str, lm: FrozenLM, seed: int):
         if not path:
-            raise UsageError(f"random-words needs a list of words, one a line: random-words:words.txt; {GLOVE}")
+            raise UsageError(
+                f"random-words needs a list of words, one a line: random-words:words.txt; {GLOVE}"
+            )
         try:
-            self.words = [word for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if (word := line.strip())]
+            self.words = [
+                word
+                for line in Path(path).read_text(encoding="utf-8-sig").splitlines()
+                if (word := line.strip())
+            ]
         except (OSError, ValueError) as error:
             raise TextError(
-                f"the word list {path} cannot be read ({getattr(error, 'strerror', None) or error}); {GLOVE}"
+                f"the word list {path} cannot be read"
+                f" ({getattr(error, 'strerror', None) or error}); {GLOVE}"
             ) from error
         if not self.words:
             raise TextError(f"the word list {path} is empty; {GLOVE}")
-        self.source, self.name, self.lm, self.seed = source, f"random-words:{Path(path).name}", lm, seed
+        self.source, self.name, self.lm, self.seed = (
+            source,
+            f"random-words:{Path(path).name}",
+            lm,
+            seed,
+        )
 
     def passages(self, tokens: int, context: int) -> Iterator[Passage]:
         number = 0
@@ -220,7 +272,9 @@ class RandomWords:
             ids: list[int] = []
             while len(ids) < context + tokens:
                 words += draw.choices(self.words, k=64)
-                ids = self.lm.encode(" ".join(words))[:-8]  # the last word's ids may change with what follows
+                ids = self.lm.encode(" ".join(words))[
+                    :-8
+                ]  # the last word's ids may change with what follows
             held, before = tuple(ids[context : context + tokens]), tuple(ids[:context])
             yield Passage(f"{self.name}#{number}", held, before, without_folders(self.source))
             number += 1
@@ -240,7 +294,12 @@ class RandomTokens:
         while True:
             draw = random.Random(f"{self.seed} tokens {number}")
             before = draw.choices(self.ids, k=context)
-            yield Passage(f"random-tokens#{number}", tuple(draw.choices(self.ids, k=tokens)), tuple(before), "random-tokens")
+            yield Passage(
+                f"random-tokens#{number}",
+                tuple(draw.choices(self.ids, k=tokens)),
+                tuple(before),
+                "random-tokens",
+            )
             number += 1
 
 
@@ -257,16 +316,21 @@ class Generated:
             some = [head for _, head in zip(range(side_by_side), heads, strict=False)]
             if not some:
                 return
-            out = sampled(self.lm, [head.ids for head in some], tokens, [str(self.seed)] * len(some))
+            out = sampled(
+                self.lm, [head.ids for head in some], tokens, [str(self.seed)] * len(some)
+            )
             for head, ids in zip(some, out, strict=True):
                 yield Passage(f"{head.id}~", ids, head.ids, without_folders(self.source))
 
 
 @torch.no_grad()
-def sampled(lm: FrozenLM, contexts: Sequence[tuple[int, ...]], tokens: int, seeds: Sequence[str]) -> list[tuple[int, ...]]:
+def sampled(
+    lm: FrozenLM, contexts: Sequence[tuple[int, ...]], tokens: int, seeds: Sequence[str]
+) -> list[tuple[int, ...]]:
     """Multinomial continuations at temperature 1 of contexts of one length, with a cache.
 
-    Each has a stream of chance of its own, from its seed and its context: neither number nor order of the others changes it.
+    Each has a stream of chance of its own, from its seed and its context: neither number nor order
+    of the others changes it.
     """
     from prototokens.lab.sampling import sample
 

@@ -1,6 +1,9 @@
-"""Rows to a tracker of experiments as they are known: trackio or wandb, through one small protocol; none by default.
+"""Rows to a tracker of experiments as they are known: trackio or wandb, through one small protocol.
 
-The rows on disk stay the record. A tracker gets, of each row, its numbers; what is no number goes with the run's description.
+None by default.
+
+The rows on disk stay the record. A tracker gets, of each row, its numbers; what is no number goes
+with the run's description.
 """
 
 from __future__ import annotations

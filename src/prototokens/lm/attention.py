@@ -1,8 +1,9 @@
 """Causal attention by plain matrix products, for short rows in bfloat16 on a CPU.
 
-PyTorch's fused kernel for CPUs is made for long float32 rows. In bfloat16, forward and backward, it takes 5 times as long as
-two products and a softmax at 32 positions, 3 times at 128, 1.5 times at 512 (dev/LOG.md), which was a third of a whole fit.
-In float32 the fused kernel is as fast or faster, and stays.
+PyTorch's fused kernel for CPUs is made for long float32 rows. In bfloat16, forward and backward, it
+takes 5 times as long as two products and a softmax at 32 positions, 3 times at 128, 1.5 times at
+512 (dev/LOG.md), which was a third of a whole fit. In float32 the fused kernel is as fast or
+faster, and stays.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 PLAIN = "prototokens_plain"
-# Beyond it the matrix of scores, `[rows, heads, seq, seq]`, costs more memory than the fused kernel costs time.
+# Beyond it the matrix of scores, `[rows, heads, seq, seq]`, costs more memory than the fused kernel
+# costs time.
 LONGEST = 512
 
 
@@ -31,10 +33,13 @@ def plain_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers asks of an attention: `[rows, heads, seq, head_dim]` in, `[rows, seq, heads, head_dim]` out.
+    """What transformers asks of an attention.
 
-    Only the causal case is done here, and a mask that says which keys each query sees: transformers makes one behind a prefix,
-    and for the plain causal case too whenever it is compiled. A bias or a long row goes to the fused kernel.
+    `[rows, heads, seq, head_dim]` in, `[rows, seq, heads, head_dim]` out.
+
+    Only the causal case is done here, and a mask that says which keys each query sees: transformers
+    makes one behind a prefix, and for the plain causal case too whenever it is compiled. A bias or
+    a long row goes to the fused kernel.
     """
     length, keys = query.shape[2], key.shape[2]
     if attention_mask is None:
@@ -42,8 +47,15 @@ def plain_attention(
     else:
         causal = attention_mask.dtype == torch.bool and attention_mask.shape[-2:] == (length, keys)
     causal = causal and options.get("position_bias") is None
-    if not causal or keys > LONGEST or query.dtype != torch.bfloat16 or not getattr(module, "is_causal", True):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    if (
+        not causal
+        or keys > LONGEST
+        or query.dtype != torch.bfloat16
+        or not getattr(module, "is_causal", True)
+    ):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **options
+        )
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.mT
@@ -58,7 +70,11 @@ def plain_attention(
 def use_plain(model: Any) -> None:
     """Let a model attend this way, where it would use PyTorch's fused kernel on a CPU in bfloat16."""
     weight = model.get_input_embeddings().weight
-    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and model.config._attn_implementation == "sdpa":
+    if (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.bfloat16
+        and model.config._attn_implementation == "sdpa"
+    ):
         AttentionInterface.register(PLAIN, plain_attention)
         AttentionMaskInterface.register(PLAIN, sdpa_mask)
         model.set_attn_implementation(PLAIN)
@@ -66,7 +82,10 @@ def use_plain(model: Any) -> None:
 
 @contextmanager
 def fused(model: Any) -> Iterator[None]:
-    """Within it the model attends by PyTorch's fused kernels after all: another way to the same numbers, for checks."""
+    """Within it the model attends by PyTorch's fused kernels after all.
+
+    Another way to the same numbers, for checks.
+    """
     chosen = model.config._attn_implementation
     if chosen != PLAIN:
         yield

@@ -1,7 +1,10 @@
-"""Checkpoints as people really have them: an adapter, weights of another model, names with a wrapper's prefix.
+"""Checkpoints as people really have them.
 
-Each is refused in a sentence that says what it is and what to do. What transformers makes of them depends on its version
-and on what else is installed, so that the same folder would be one model here and another one there.
+An adapter, weights of another model, names with a wrapper's prefix.
+
+Each is refused in a sentence that says what it is and what to do. What transformers makes of them
+depends on its version and on what else is installed, so that the same folder would be one model
+here and another one there.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ def adapter_alone(folder: Path) -> str | None:
 
 
 def refuse_adapter(name: str, place: str, options: dict[str, Any]) -> None:
-    """Refuse a model that an adapter lies beside: transformers would apply it where peft is installed, and else not.
+    """Refuse a model that an adapter lies beside.
+
+    Transformers would apply it where peft is installed, and else not.
 
     Args:
         name: as the user called the model.
@@ -50,7 +55,8 @@ def refuse_adapter(name: str, place: str, options: dict[str, Any]) -> None:
     )
     if found is not None:
         raise ModelError(
-            f"{name!r} holds an adapter ({ADAPTER}) beside a model, and whether it counts would depend on what is installed:"
+            f"{name!r} holds an adapter ({ADAPTER}) beside a model, and whether it counts would"
+            " depend on what is installed:"
             " merge it into the weights (merge_and_unload of peft), or move it elsewhere"
         )
 
@@ -60,15 +66,18 @@ def refuse_incomplete(name: str, info: dict[str, Any]) -> None:
 
     Args:
         name: as the user called the model.
-        info: what transformers says of loading: `missing_keys`, `unexpected_keys`, `mismatched_keys`.
+        info: what transformers says of loading: `missing_keys`, `unexpected_keys`,
+            `mismatched_keys`.
 
     Raises:
-        ModelError: some are missing, or of another shape. transformers would fill them with random numbers.
+        ModelError: some are missing, or of another shape. transformers would fill them with random
+            numbers.
     """
     if other := sorted(info.get("mismatched_keys", ())):
         weight, stored, asked = other[0]
         raise ModelError(
-            f"{name!r} does not fit its config.json: its weight {weight} has shape {list(stored)}, and {list(asked)} is asked"
+            f"{name!r} does not fit its config.json: its weight {weight} has shape {list(stored)},"
+            f" and {list(asked)} is asked"
             " for; give the config.json that was saved with these weights"
         )
     lacking = sorted(info["missing_keys"])
@@ -77,10 +86,15 @@ def refuse_incomplete(name: str, info: dict[str, Any]) -> None:
     prefix = _wrapper(lacking, sorted(info.get("unexpected_keys", ())))
     if prefix is not None:
         raise ModelError(
-            f"the names of the weights of {name!r} begin with {prefix!r}, as a wrapper leaves them (torch.compile,"
-            " DistributedDataParallel): save the model inside the wrapper, or take that beginning off the names"
+            f"the names of the weights of {name!r} begin with {prefix!r}, as a wrapper leaves them"
+            " (torch.compile,"
+            " DistributedDataParallel): save the model inside the wrapper, or take that beginning"
+            " off the names"
         )
-    raise ModelError(f"{name!r} is incomplete: it lacks {len(lacking)} weights of a causal LM, {lacking[0]} for one")
+    raise ModelError(
+        f"{name!r} is incomplete: it lacks {len(lacking)} weights of a causal LM, {lacking[0]} for"
+        " one"
+    )
 
 
 def _wrapper(lacking: list[str], unexpected: list[str]) -> str | None:

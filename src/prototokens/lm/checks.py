@@ -1,9 +1,12 @@
-"""What is asked of a model before it is used: its parts, a trial run of four positions, and the hash of its weights.
+"""What is asked of a model before it is used.
 
-The engine rests on three facts that no configuration states: a position's output depends on no later input, the logits are
-one linear map of the last hidden states (with a scale and a soft cap at most), and gradients reach the inputs. Each is tried
-here rather than believed, so that a model of an unknown family either works or is refused in a sentence. Nothing here loads
-a model: that is `frozen_lm`.
+Its parts, a trial run of four positions, and the hash of its weights.
+
+The engine rests on three facts that no configuration states: a position's output depends on no
+later input, the logits are one linear map of the last hidden states (with a scale and a soft cap at
+most), and gradients reach the inputs. Each is tried here rather than believed, so that a model of
+an unknown family either works or is refused in a sentence. Nothing here loads a model: that is
+`frozen_lm`.
 """
 
 from __future__ import annotations
@@ -22,13 +25,21 @@ from prototokens.errors import ModelError
 
 PROBE_POSITIONS = 4
 HASH_THREADS = 4
-# What configurations call the numbers that a head applies after its linear map; the trial run says which are really used.
+# What configurations call the numbers that a head applies after its linear map; the trial run says
+# which are really used.
 SOFTCAP_NAMES = ("final_logit_softcapping", "output_logit_soft_cap", "logits_soft_cap")
 SCALE_NAMES = ("logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
-# What they call a factor that some bodies apply to the embeddings of ids, and not to vectors that stand in for them.
-EMBED_SCALE_NAMES = ("embedding_multiplier", "embedding_scale", "scale_emb", "embed_scale", "input_scale")
+# What they call a factor that some bodies apply to the embeddings of ids, and not to vectors that
+# stand in for them.
+EMBED_SCALE_NAMES = (
+    "embedding_multiplier",
+    "embedding_scale",
+    "scale_emb",
+    "embed_scale",
+    "input_scale",
+)
 FREE_NOISE = 0.5  # of the embeddings' size: vectors of the trial run that are in no table
 
 
@@ -52,7 +63,8 @@ class Parts(NamedTuple):
     Attributes:
         body: from input vectors to the hidden states after the final norm.
         table: from ids to input vectors.
-        readout: from hidden states to logits: has a `weight` `[vocab, hidden]` and perhaps a `bias` `[vocab]`.
+        readout: from hidden states to logits: has a `weight` `[vocab, hidden]` and perhaps a `bias`
+            `[vocab]`.
     """
 
     body: nn.Module
@@ -74,24 +86,38 @@ def parts(model: Any, name: str) -> Parts:
         name: what the user called it, for the message.
 
     Raises:
-        ModelError: an encoder-decoder, or a model without an embedding table or without a head over the vocabulary.
+        ModelError: an encoder-decoder, or a model without an embedding table or without a head over
+            the vocabulary.
     """
     kind = type(model).__name__
     if getattr(model.config, "is_encoder_decoder", False):
-        raise ModelError(f"{name!r} is an encoder-decoder ({kind}): a causal language model is needed")
+        raise ModelError(
+            f"{name!r} is an encoder-decoder ({kind}): a causal language model is needed"
+        )
     try:
-        table, readout, body = model.get_input_embeddings(), model.get_output_embeddings(), model.base_model
+        table, readout, body = (
+            model.get_input_embeddings(),
+            model.get_output_embeddings(),
+            model.base_model,
+        )
     except (AttributeError, NotImplementedError) as error:
-        raise ModelError(f"{name!r} ({kind}) has no table of token embeddings: a causal language model is needed") from error
+        raise ModelError(
+            f"{name!r} ({kind}) has no table of token embeddings: a causal language model is needed"
+        ) from error
     if readout is None or body is model or getattr(readout, "weight", None) is None:
-        raise ModelError(f"{name!r} ({kind}) has no head over its vocabulary: a causal language model is needed")
+        raise ModelError(
+            f"{name!r} ({kind}) has no head over its vocabulary: a causal language model is needed"
+        )
     return Parts(body, table, readout)
 
 
 def head_candidates(config: object) -> Iterator[tuple[float, float | None]]:
-    """What the head may do after its linear map: pairs of scale and soft cap, the ones that the configuration names first.
+    """What the head may do after its linear map.
 
-    A number called `logits_scaling` is a divisor in one family and a factor in another, so each is offered both ways.
+    Pairs of scale and soft cap, the ones that the configuration names first.
+
+    A number called `logits_scaling` is a divisor in one family and a factor in another, so each is
+    offered both ways.
     """
     named = [_number(config, name) for name in SCALE_NAMES]
     scales = [scale for value in named if value for scale in (value, 1 / value)]
@@ -100,7 +126,10 @@ def head_candidates(config: object) -> Iterator[tuple[float, float | None]]:
 
 
 def embed_scales(config: object) -> list[float]:
-    """Factors on the rows of the embedding table that a body may apply to ids alone; 1, which most models take, comes first."""
+    """Factors on the rows of the embedding table that a body may apply to ids alone.
+
+    1, which most models take, comes first.
+    """
     named = [value for name in EMBED_SCALE_NAMES if (value := _number(config, name))]
     width = _number(config, "hidden_size")
     return list(dict.fromkeys([1.0, *named, *([width**0.5] if width else [])]))
@@ -118,13 +147,14 @@ def probe(
     Args:
         model: the whole model.
         name: what the user called it, for the messages.
-        embeds: ways to get from ids `[rows, seq]` to input vectors `[rows, seq, d_model]`, the likeliest first.
+        embeds: ways to get from ids `[rows, seq]` to input vectors `[rows, seq, d_model]`, the
+            likeliest first.
         hidden: input vectors to hidden states `[rows, seq, hidden]`.
         heads: ways to get from hidden states to logits `[rows, seq, vocab]`, the likeliest first.
 
     Raises:
-        ModelError: the model is not causal, cannot be run on vectors, does more than its parts say, or passes no
-            gradient on.
+        ModelError: the model is not causal, cannot be run on vectors, does more than its parts say,
+            or passes no gradient on.
     """
     ids = _probe_ids(model)
     with torch.no_grad():
@@ -132,14 +162,19 @@ def probe(
         vectors = embeds[0](ids)
     if not own.isfinite().all():
         dtype = str(vectors.dtype).removeprefix("torch.")
-        raise ModelError(f"{name!r} gives numbers that are not finite in {dtype}: ask for another dtype or check its weights")
+        raise ModelError(
+            f"{name!r} gives numbers that are not finite in {dtype}: ask for another dtype or check"
+            " its weights"
+        )
     tolerance = _tolerance(own, vectors.dtype)
     if (own[0, :-1] - own[1, :-1]).abs().max() > tolerance:
         raise _not_causal(name)
-    # First of all: a body that searches its table for the ids of vectors takes gigabytes to do so (Gemma 4 E2B).
+    # First of all: a body that searches its table for the ids of vectors takes gigabytes to do so
+    # (Gemma 4 E2B).
     if table := _second_table(model, name, ids, own, tolerance):
         raise ModelError(
-            f"{name!r} looks ids up in a second table ({table}), beside its input embeddings: vectors cannot stand in for"
+            f"{name!r} looks ids up in a second table ({table}), beside its input embeddings:"
+            " vectors cannot stand in for"
             " its tokens"
         )
     number, which = _same_logits(model, name, ids, embeds, hidden, heads, own)
@@ -176,15 +211,24 @@ def _same_logits(
         states = _run_on_vectors(name, hidden, vectors)
         on_vectors = _logits(model, name, inputs_embeds=vectors)
     if _agreeing(heads, states, on_vectors, _tolerance(own, vectors.dtype)) is not None:
-        raise ModelError(f"{name!r} does more with ids than look up embeddings: vectors cannot stand in for its tokens")
-    raise ModelError(f"{name!r} cannot be used here: its head does more than a linear map of the last hidden states")
+        raise ModelError(
+            f"{name!r} does more with ids than look up embeddings: vectors cannot stand in for its"
+            " tokens"
+        )
+    raise ModelError(
+        f"{name!r} cannot be used here: its head does more than a linear map of the last hidden"
+        " states"
+    )
 
 
 def _run_on_vectors(name: str, hidden: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
     try:
         return hidden(vectors)
     except Exception as error:
-        raise ModelError(f"{name!r} cannot be run on vectors in place of tokens (inputs_embeds): {one_line(error)}") from error
+        raise ModelError(
+            f"{name!r} cannot be run on vectors in place of tokens (inputs_embeds):"
+            f" {one_line(error)}"
+        ) from error
 
 
 def _in_no_table(vectors: Tensor) -> Tensor:
@@ -202,10 +246,17 @@ def _second_table(model: Any, name: str, ids: Tensor, own: Tensor, tolerance: fl
     first, seen = model.get_input_embeddings(), {}
 
     def note(module: nn.Module, given: tuple[Any, ...]) -> None:
-        if given and isinstance(given[0], Tensor) and given[0].shape == ids.shape and torch.equal(given[0], ids):
+        if (
+            given
+            and isinstance(given[0], Tensor)
+            and given[0].shape == ids.shape
+            and torch.equal(given[0], ids)
+        ):
             seen[module] = True
 
-    tables = {module: path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    tables = {
+        module: path for path, module in model.named_modules() if isinstance(module, nn.Embedding)
+    }
     tables.pop(first, None)
     hooks = [table.register_forward_pre_hook(note) for table in tables]
     try:
@@ -229,8 +280,8 @@ def _second_table(model: Any, name: str, ids: Tensor, own: Tensor, tolerance: fl
 def state_hash(model: nn.Module) -> str:
     """SHA-256 over name, dtype, shape and bytes of every entry of a model's state, in the order of the names.
 
-    Entries that share memory (tied weights) are read once and named each, so it does not matter which of them is tied to
-    which.
+    Entries that share memory (tied weights) are read once and named each, so it does not matter
+    which of them is tied to which.
 
     Returns:
         64 hexadecimal digits.
@@ -252,7 +303,8 @@ def _memory(tensor: Tensor) -> tuple[object, ...]:
 
 
 def _digest(tensor: Tensor) -> str:
-    # A view of the memory as bytes; only a tensor elsewhere than in main memory, or one with gaps, is copied.
+    # A view of the memory as bytes; only a tensor elsewhere than in main memory, or one with gaps,
+    # is copied.
     raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.sha256(raw.numpy().data).hexdigest()
 
@@ -263,12 +315,17 @@ def _number(config: object, name: str) -> float | None:
 
 
 def _probe_ids(model: Any) -> Int[Tensor, "rows seq"]:
-    """Two rows of four ids that differ in the last alone: from all over the vocabulary, but not the padding id."""
+    """Two rows of four ids that differ in the last alone.
+
+    From all over the vocabulary, but not the padding id.
+    """
     table = model.get_input_embeddings().weight
     padding = getattr(model.config, "pad_token_id", None)
     ids = [index for index in range(table.shape[0]) if index != padding]
     if len(ids) <= PROBE_POSITIONS:
-        raise ModelError(f"a vocabulary of {table.shape[0]} tokens is too small for a language model")
+        raise ModelError(
+            f"a vocabulary of {table.shape[0]} tokens is too small for a language model"
+        )
     spread = [ids[(len(ids) - 1) * k // PROBE_POSITIONS] for k in range(PROBE_POSITIONS + 1)]
     return torch.tensor([spread[:-1], [*spread[:-2], spread[-1]]], device=table.device)
 
@@ -277,7 +334,9 @@ def _logits(model: Any, name: str, **inputs: Tensor) -> Float[Tensor, "rows seq 
     try:
         return model(**inputs, use_cache=False, return_dict=True).logits
     except Exception as error:
-        raise ModelError(f"{name!r} cannot be run as a causal language model: {one_line(error)}") from error
+        raise ModelError(
+            f"{name!r} cannot be run as a causal language model: {one_line(error)}"
+        ) from error
 
 
 def _tolerance(logits: Float[Tensor, "rows seq vocab"], dtype: torch.dtype) -> float:
@@ -287,7 +346,10 @@ def _tolerance(logits: Float[Tensor, "rows seq vocab"], dtype: torch.dtype) -> f
 
 
 def _agreeing(
-    heads: list[Callable[[Tensor], Tensor]], states: Tensor, logits: Float[Tensor, "rows seq vocab"], tolerance: float
+    heads: list[Callable[[Tensor], Tensor]],
+    states: Tensor,
+    logits: Float[Tensor, "rows seq vocab"],
+    tolerance: float,
 ) -> int | None:
     """The number of the first head that gives these logits, or None."""
     with torch.no_grad():
@@ -298,15 +360,25 @@ def _agreeing(
     return None
 
 
-def _check_gradient(vectors: Float[Tensor, "rows seq d_model"], logits: Float[Tensor, "rows seq vocab"], name: str) -> None:
+def _check_gradient(
+    vectors: Float[Tensor, "rows seq d_model"], logits: Float[Tensor, "rows seq vocab"], name: str
+) -> None:
     """Outputs before the last position must pass a gradient to each input before it, and exactly none to the last."""
-    no_gradient = f"{name!r} passes no usable gradient to its input vectors, so they cannot be trained"
+    no_gradient = (
+        f"{name!r} passes no usable gradient to its input vectors, so they cannot be trained"
+    )
     if not logits.requires_grad:
         raise ModelError(no_gradient)
     # Weights that differ from output to output: a plain sum can cancel in the final norm.
     weights = torch.linspace(-1, 2, logits.shape[-1], device=logits.device)
-    (gradient,) = torch.autograd.grad((logits[:, :-1].float() * weights).sum(), vectors, allow_unused=True)
-    if gradient is None or not gradient.isfinite().all() or not (gradient[:, :-1] != 0).any(-1).all():
+    (gradient,) = torch.autograd.grad(
+        (logits[:, :-1].float() * weights).sum(), vectors, allow_unused=True
+    )
+    if (
+        gradient is None
+        or not gradient.isfinite().all()
+        or not (gradient[:, :-1] != 0).any(-1).all()
+    ):
         raise ModelError(no_gradient)
     if (gradient[:, -1] != 0).any():
         raise _not_causal(name)

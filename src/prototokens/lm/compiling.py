@@ -1,4 +1,7 @@
-"""`torch.compile` where its compiler is too old or lacks a header: a sentence in place of pages of a traceback."""
+"""`torch.compile` where its compiler is too old or lacks a header.
+
+A sentence in place of pages of a traceback.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,17 @@ from contextlib import contextmanager
 from prototokens.errors import ModelError
 from prototokens.lm.checks import one_line
 
-COMPLAINT = re.compile(r"^.*\berror: .*$", re.MULTILINE)  # as C and C++ compilers, and nvcc, write one
+COMPLAINT = re.compile(
+    r"^.*\berror: .*$", re.MULTILINE
+)  # as C and C++ compilers, and nvcc, write one
 MAX_REASON = 200  # characters
 
 
 class CompileError(ModelError):
-    """A body that cannot be compiled on this machine; the message gives the compiler's first complaint."""
+    """A body that cannot be compiled on this machine.
+
+    The message gives the compiler's first complaint.
+    """
 
 
 @contextmanager

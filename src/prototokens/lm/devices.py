@@ -11,7 +11,9 @@ PAYS = 1.5  # times as fast as float32, from which bfloat16 is worth its roundin
 TRIAL_SIZE = 256
 
 
-def matrix_product_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, tries: int = 6) -> float:
+def matrix_product_rate(
+    device: torch.device, dtype: torch.dtype, size: int = 1024, tries: int = 6
+) -> float:
     """Floating-point operations a second of a product of two square matrices, the best of several tries."""
     a = torch.ones(size, size, device=device, dtype=dtype)
     best = float("inf")
@@ -26,7 +28,9 @@ def matrix_product_rate(device: torch.device, dtype: torch.dtype, size: int = 10
 
 @cache
 def bfloat16_pays(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are clearly faster than in float32; on a CPU it is tried once, in milliseconds.
+    """Whether matrix products in bfloat16 are clearly faster than in float32.
+
+    On a CPU it is tried once, in milliseconds.
 
     On CPUs without instructions for it, bfloat16 is up to 70 times slower.
     """
@@ -35,7 +39,10 @@ def bfloat16_pays(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     # The best of many short tries: on a busy machine most of them are disturbed.
-    rates = [matrix_product_rate(device, dtype, TRIAL_SIZE, tries=12) for dtype in (torch.float32, torch.bfloat16)]
+    rates = [
+        matrix_product_rate(device, dtype, TRIAL_SIZE, tries=12)
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
     return rates[1] > PAYS * rates[0]
 
 

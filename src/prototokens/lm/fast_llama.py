@@ -1,9 +1,13 @@
-"""A hand-written forward and backward pass of Llama-like bodies in bfloat16 on a CPU: where fits spend their time.
+"""A hand-written forward and backward pass of Llama-like bodies in bfloat16 on a CPU.
 
-Llama, Mistral, Qwen 2 and 3, and Gemma 3 are built of the same parts: RMS norms, rotary positions, grouped attention and a
-gated feed-forward. The forward pass gives the bits that the model's own gives (with `attention`): the same operations on the
-same numbers. The backward pass is where time is saved. Autograd takes a hundred and more small operations a layer; here the
-gradient of each part is written out in a few, no weight ever gets one, and what a position hands back is summed in float32.
+Where fits spend their time.
+
+Llama, Mistral, Qwen 2 and 3, and Gemma 3 are built of the same parts: RMS norms, rotary positions,
+grouped attention and a gated feed-forward. The forward pass gives the bits that the model's own
+gives (with `attention`): the same operations on the same numbers. The backward pass is where time
+is saved. Autograd takes a hundred and more small operations a layer; here the gradient of each part
+is written out in a few, no weight ever gets one, and what a position hands back is summed in
+float32.
 """
 
 from __future__ import annotations
@@ -25,10 +29,15 @@ FEED_FORWARD_MAPS = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")  # Qwen 3, Gemma 3
 LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
 # Gemma 3 norms what attention and feed-forward give as well as what they take.
-GEMMA_NORMS = ("input_layernorm", "pre_feedforward_layernorm", "post_attention_layernorm", "post_feedforward_layernorm")
+GEMMA_NORMS = (
+    "input_layernorm",
+    "pre_feedforward_layernorm",
+    "post_attention_layernorm",
+    "post_feedforward_layernorm",
+)
 TRIED = (2, 5)  # rows and positions on which a body is compared with the model's own
-# Of the gradient's norm: autograd rounds every step of its way to bfloat16, which adds up over the layers (30 of SmolLM2's:
-# 0.04; 6 of the built-in model's: 0.01).
+# Of the gradient's norm: autograd rounds every step of its way to bfloat16, which adds up over the
+# layers (30 of SmolLM2's: 0.04; 6 of the built-in model's: 0.01).
 GRADIENT_TOLERANCE = 2**-3
 
 
@@ -38,8 +47,8 @@ class Norm:
 
     Attributes:
         gain: `[width]`, in float32.
-        weight: the same in bfloat16 where the quotient is rounded before the product (Llama); None where only the product
-            is rounded (Gemma, whose gain is 1 + weight).
+        weight: the same in bfloat16 where the quotient is rounded before the product (Llama); None
+            where only the product is rounded (Gemma, whose gain is 1 + weight).
         eps: added to the mean square.
     """
 
@@ -47,7 +56,9 @@ class Norm:
     weight: BFloat16[Tensor, " width"] | None
     eps: float
 
-    def forward(self, x: BFloat16[Tensor, "*positions width"]) -> tuple[Tensor, Float32[Tensor, "*positions 1"]]:
+    def forward(
+        self, x: BFloat16[Tensor, "*positions width"]
+    ) -> tuple[Tensor, Float32[Tensor, "*positions 1"]]:
         """The normed x, and 1 / rms(x)."""
         wide = x.float()
         inverse = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
@@ -58,7 +69,10 @@ class Norm:
     def add_gradient(
         self, gradient: Tensor, x: Tensor, inverse: Tensor, to: Float32[Tensor, "*positions width"]
     ) -> Float32[Tensor, "*positions width"]:
-        """Add to `to` the gradient at x that a gradient at y makes: (g - x mean(g x) / rms^2) / rms, g = gain * gradient."""
+        """Add to `to` the gradient at x that a gradient at y makes.
+
+        (g - x mean(g x) / rms^2) / rms, g = gain * gradient.
+        """
         g, wide = gradient.float() * self.gain, x.float()
         along = torch.linalg.vecdot(g, wide)[..., None] * inverse.square() / -x.shape[-1]
         return to.addcmul_(g.addcmul_(wide, along), inverse)
@@ -156,7 +170,9 @@ class Layer:
     head_dim: int
     scaling: float
 
-    def forward(self, x: Tensor, rows: int, places: Places, past: KeyValue | None) -> tuple[Tensor, KeyValue, Saved]:
+    def forward(
+        self, x: Tensor, rows: int, places: Places, past: KeyValue | None
+    ) -> tuple[Tensor, KeyValue, Saved]:
         """What comes out, the keys and values of these positions, and what the backward pass needs.
 
         Args:
@@ -165,12 +181,18 @@ class Layer:
         """
         positions, shape = x.shape[0], (rows, len(places.cos), -1, self.head_dim)
         normed, inverse = self.before_attention.forward(x)
-        raw_query, query_inverse, query = self._head(self.query(normed), shape, self.of_query, places)
+        raw_query, query_inverse, query = self._head(
+            self.query(normed), shape, self.of_query, places
+        )
         raw_key, key_inverse, key = self._head(self.key(normed), shape, self.of_key, places)
         own = KeyValue(key, self.value(normed).view(shape).transpose(1, 2).contiguous())
         key, value = own if past is None else _behind(past, own)
         query = query * self.scaling
-        shares = (query @ self._repeated(key).mT).masked_fill_(places.causal_mask, -torch.inf).softmax(-1)
+        shares = (
+            (query @ self._repeated(key).mT)
+            .masked_fill_(places.causal_mask, -torch.inf)
+            .softmax(-1)
+        )
         mixed = (shares @ self._repeated(value)).transpose(1, 2).reshape(positions, -1)
         attended = self.out(mixed)
         added, attended_inverse = _maybe(self.after_attention, attended)
@@ -184,13 +206,31 @@ class Layer:
             middle + added,
             own,
             Saved(
-                x, inverse, raw_query, query_inverse, raw_key, key_inverse, query, key, value, shares,
-                attended if self.after_attention else None, attended_inverse, middle, middle_inverse,
-                gate, up, opened, fed if self.after_feed_forward else None, fed_inverse,
+                x,
+                inverse,
+                raw_query,
+                query_inverse,
+                raw_key,
+                key_inverse,
+                query,
+                key,
+                value,
+                shares,
+                attended if self.after_attention else None,
+                attended_inverse,
+                middle,
+                middle_inverse,
+                gate,
+                up,
+                opened,
+                fed if self.after_feed_forward else None,
+                fed_inverse,
             ),
-        )  # fmt: skip
+        )
 
-    def backward(self, gradient: Float32[Tensor, "positions d_model"], saved: Saved, places: Places) -> None:
+    def backward(
+        self, gradient: Float32[Tensor, "positions d_model"], saved: Saved, places: Places
+    ) -> None:
         """Turn the gradient with respect to what came out into the one with respect to x, in place."""
         fed = _maybe_gradient(self.after_feed_forward, gradient, saved.fed, saved.fed_inverse)
         inner = fed.bfloat16() @ self.down.weight
@@ -199,24 +239,44 @@ class Layer:
         self.before_feed_forward.add_gradient(normed, saved.middle, saved.middle_inverse, gradient)
 
         rows, heads, seq, _ = saved.query.shape
-        attended = _maybe_gradient(self.after_attention, gradient, saved.attended, saved.attended_inverse)
-        mixed = (attended.bfloat16() @ self.out.weight).view(rows, seq, heads, self.head_dim).transpose(1, 2).contiguous()
-        own = slice(saved.key.shape[2] - seq, None)  # a prefix stands before it, and gets no gradient
+        attended = _maybe_gradient(
+            self.after_attention, gradient, saved.attended, saved.attended_inverse
+        )
+        mixed = (
+            (attended.bfloat16() @ self.out.weight)
+            .view(rows, seq, heads, self.head_dim)
+            .transpose(1, 2)
+            .contiguous()
+        )
+        own = slice(
+            saved.key.shape[2] - seq, None
+        )  # a prefix stands before it, and gets no gradient
         to_value = self._gathered(saved.shares[..., own].mT @ mixed)
         to_shares = mixed @ self._repeated(saved.value).mT
-        to_scores = torch.ops.aten._softmax_backward_data(to_shares, saved.shares, -1, saved.shares.dtype)
+        to_scores = torch.ops.aten._softmax_backward_data(
+            to_shares, saved.shares, -1, saved.shares.dtype
+        )
         to_query = _turned_back((to_scores @ self._repeated(saved.key)).mul_(self.scaling), places)
         to_key = _turned_back(self._gathered(to_scores[..., own].mT @ saved.query), places)
         to_query = _head_gradient(self.of_query, to_query, saved.raw_query, saved.query_inverse)
         to_key = _head_gradient(self.of_key, to_key, saved.raw_key, saved.key_inverse)
-        parts = [part.transpose(1, 2).reshape(rows * seq, -1) for part in (to_query, to_key, to_value)]
-        normed = (parts[0] @ self.query.weight).addmm_(parts[1], self.key.weight).addmm_(parts[2], self.value.weight)
+        parts = [
+            part.transpose(1, 2).reshape(rows * seq, -1) for part in (to_query, to_key, to_value)
+        ]
+        normed = (
+            (parts[0] @ self.query.weight)
+            .addmm_(parts[1], self.key.weight)
+            .addmm_(parts[2], self.value.weight)
+        )
         self.before_attention.add_gradient(normed, saved.x, saved.inverse, gradient)
 
     def _head(
         self, mapped: Tensor, shape: tuple[int, ...], norm: Norm | None, places: Places
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Queries or keys `[rows, heads, seq, head_dim]`: before their norm, 1 / rms of that, and normed and turned."""
+        """Queries or keys `[rows, heads, seq, head_dim]`.
+
+        Before their norm, 1 / rms of that, and normed and turned.
+        """
         split = mapped.view(shape).transpose(1, 2)
         if norm is None:
             return None, None, _turned(split, places)
@@ -238,22 +298,31 @@ def _maybe(norm: Norm | None, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return (x, None) if norm is None else norm.forward(x)
 
 
-def _maybe_gradient(norm: Norm | None, gradient: Tensor, x: Tensor | None, inverse: Tensor | None) -> Tensor:
+def _maybe_gradient(
+    norm: Norm | None, gradient: Tensor, x: Tensor | None, inverse: Tensor | None
+) -> Tensor:
     if norm is None or x is None or inverse is None:
         return gradient
     return norm.add_gradient(gradient, x, inverse, torch.zeros_like(gradient))
 
 
-def _head_gradient(norm: Norm | None, gradient: Tensor, x: Tensor | None, inverse: Tensor | None) -> Tensor:
+def _head_gradient(
+    norm: Norm | None, gradient: Tensor, x: Tensor | None, inverse: Tensor | None
+) -> Tensor:
     if norm is None or x is None or inverse is None:
         return gradient
-    return norm.add_gradient(gradient, x, inverse, torch.zeros(x.shape, dtype=torch.float32)).to(gradient.dtype)
+    return norm.add_gradient(gradient, x, inverse, torch.zeros(x.shape, dtype=torch.float32)).to(
+        gradient.dtype
+    )
 
 
 def _behind(past: KeyValue, own: KeyValue) -> KeyValue:
     """Keys and values of a prefix, the same for every row, and then a row's own."""
     rows = own.key.shape[0]
-    key, value = (torch.cat([old.expand(rows, -1, -1, -1), new], 2) for old, new in zip(past, own, strict=True))
+    key, value = (
+        torch.cat([old.expand(rows, -1, -1, -1), new], 2)
+        for old, new in zip(past, own, strict=True)
+    )
     return KeyValue(key, value)
 
 
@@ -267,7 +336,9 @@ def _turned_back(gradient: Tensor, places: Places) -> Tensor:
 
 
 class FastLlama:
-    """A stand-in for a model's body in fits: from input vectors to the hidden states after the final norm.
+    """A stand-in for a model's body in fits.
+
+    From input vectors to the hidden states after the final norm.
 
     Args:
         body: as `checks.parts` found it; its weights are used where they lie.
@@ -276,12 +347,18 @@ class FastLlama:
 
     def __init__(self, body: Any, config: Any):
         self.rotary, self.norm = body.rotary_emb, _norm(body.norm)
-        kinds = config.layer_types if hasattr(body.rotary_emb, "layer_types") else [None] * len(body.layers)
+        kinds = (
+            config.layer_types
+            if hasattr(body.rotary_emb, "layer_types")
+            else [None] * len(body.layers)
+        )
         self.layers = [_layer(block, kind) for block, kind in zip(body.layers, kinds, strict=True)]
         self._places: dict[tuple[int, int, str | None], Places] = {}
 
     def __call__(
-        self, inputs_embeds: BFloat16[Tensor, "rows seq d_model"], past: Sequence[KeyValue] | None = None
+        self,
+        inputs_embeds: BFloat16[Tensor, "rows seq d_model"],
+        past: Sequence[KeyValue] | None = None,
     ) -> BFloat16[Tensor, "rows seq d_model"]:
         """Hidden states; differentiable once, with respect to the inputs.
 
@@ -305,22 +382,30 @@ class FastLlama:
         key = (seq, before, kind)
         if key not in self._places:
             numbers = torch.arange(before, before + seq, device=like.device)[None]
-            cos, sin = self.rotary(like, numbers) if kind is None else self.rotary(like, numbers, kind)
+            cos, sin = (
+                self.rotary(like, numbers) if kind is None else self.rotary(like, numbers, kind)
+            )
             half = sin.shape[-1] // 2
             sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
-            mask = torch.ones(seq, before + seq, dtype=torch.bool, device=like.device).triu(before + 1)
+            mask = torch.ones(seq, before + seq, dtype=torch.bool, device=like.device).triu(
+                before + 1
+            )
             self._places[key] = Places(cos[0].clone(), sin, mask)
         return self._places[key]
 
 
 class _Through(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, body: FastLlama, past: Sequence[KeyValue] | None) -> Tensor:
+    def forward(
+        ctx: Any, inputs: Tensor, body: FastLlama, past: Sequence[KeyValue] | None
+    ) -> Tensor:
         before = 0 if past is None else past[0].key.shape[2]
         x, kept, placed = inputs.reshape(-1, inputs.shape[-1]), [], []
         for number, layer in enumerate(body.layers):
             places = body.places(inputs, before, layer.kind)
-            x, _, saved = layer.forward(x, len(inputs), places, None if past is None else past[number])
+            x, _, saved = layer.forward(
+                x, len(inputs), places, None if past is None else past[number]
+            )
             kept += saved
             placed.append(places)
         out, inverse = body.norm.forward(x)
@@ -333,9 +418,13 @@ class _Through(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         *kept, x, inverse = ctx.saved_tensors
         layers, width = ctx.body.layers, len(Saved._fields)
-        at = ctx.body.norm.add_gradient(gradient.reshape(x.shape), x, inverse, torch.zeros(x.shape, dtype=torch.float32))
+        at = ctx.body.norm.add_gradient(
+            gradient.reshape(x.shape), x, inverse, torch.zeros(x.shape, dtype=torch.float32)
+        )
         for number in reversed(range(len(layers))):
-            layers[number].backward(at, Saved(*kept[number * width : (number + 1) * width]), ctx.placed[number])
+            layers[number].backward(
+                at, Saved(*kept[number * width : (number + 1) * width]), ctx.placed[number]
+            )
         return at.to(gradient.dtype).view_as(gradient), None, None
 
 
@@ -348,8 +437,14 @@ def _layer(block: Any, kind: str | None) -> Layer:
     maps = [block.get_submodule(name) for name in (*ATTENTION_MAPS, *FEED_FORWARD_MAPS)]
     query, key, value, out, gate, up, down = (Linear(one.weight.detach(), one.bias) for one in maps)
     norms: list[Norm | None] = [_norm(block.get_submodule(name)) for name in _norm_names(block)]
-    heads: list[Norm | None] = [_norm(block.get_submodule(name)) for name in _head_norm_names(block)]
-    before_attention, before_feed_forward, after_attention, after_feed_forward = [*norms, None, None][:4]
+    heads: list[Norm | None] = [
+        _norm(block.get_submodule(name)) for name in _head_norm_names(block)
+    ]
+    before_attention, before_feed_forward, after_attention, after_feed_forward = [
+        *norms,
+        None,
+        None,
+    ][:4]
     of_query, of_key = heads or [None, None]
     assert before_attention is not None
     assert before_feed_forward is not None
@@ -390,7 +485,10 @@ def _activation_name(block: Any) -> str:
 
 
 def _norm(module: Any) -> Norm:
-    """An RMS norm, of the kind that gives the module's own bits for a vector at random; else of Llama's kind."""
+    """An RMS norm, of the kind that gives the module's own bits for a vector at random.
+
+    Else of Llama's kind.
+    """
     weight = module.weight.detach()
     eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
     gemma = Norm(1.0 + weight.float(), None, eps)
@@ -420,12 +518,17 @@ def fast_llama(body: Any, config: Any) -> FastLlama | None:
         return None
     try:
         return made if _agrees(made, body, config.hidden_size) else None
-    except RuntimeError:  # its parts are of other sizes than this way of putting them together needs
+    except (
+        RuntimeError
+    ):  # its parts are of other sizes than this way of putting them together needs
         return None
 
 
 def _weights_of(body: Any) -> set[int]:
-    """The parameters that are used here: a body with others does something that is not known here."""
+    """The parameters that are used here.
+
+    A body with others does something that is not known here.
+    """
     known: list[nn.Module] = [body.norm, body.embed_tokens]
     for block in body.layers:
         names = (*ATTENTION_MAPS, *FEED_FORWARD_MAPS, *_norm_names(block), *_head_norm_names(block))
@@ -438,7 +541,9 @@ def _agrees(made: FastLlama, body: Any, width: int) -> bool:
     drawn = torch.randn(*TRIED, width, generator=torch.Generator().manual_seed(0))
     inputs = (drawn * body.embed_tokens.weight.float().std()).bfloat16().requires_grad_()
     with torch.enable_grad():
-        own: Float[Tensor, "rows seq hidden"] = body(inputs_embeds=inputs, use_cache=False, return_dict=True).last_hidden_state
+        own: Float[Tensor, "rows seq hidden"] = body(
+            inputs_embeds=inputs, use_cache=False, return_dict=True
+        ).last_hidden_state
         ours = made(inputs)
     if not torch.equal(own, ours):
         return False

@@ -1,8 +1,11 @@
-"""FrozenLM: a causal language model, loaded, frozen and proved unchanged: ids to vectors to hidden states to logits.
+"""FrozenLM: a causal language model, loaded, frozen and proved unchanged.
 
-The rest of the package sees `embed`, `hidden`, `logits` and the tokenizer, whatever the family: only this file and
-`lm.gguf_model`, which reads GGUF files, import transformers' models. Where a model is found is settled in `lm.locate`, what
-it must be able to do is tried in `lm.checks`; fitting, and any loss, belong to `engine`.
+Ids to vectors to hidden states to logits.
+
+The rest of the package sees `embed`, `hidden`, `logits` and the tokenizer, whatever the family:
+only this file and `lm.gguf_model`, which reads GGUF files, import transformers' models. Where a
+model is found is settled in `lm.locate`, what it must be able to do is tried in `lm.checks`;
+fitting, and any loss, belong to `engine`.
 """
 
 from __future__ import annotations
@@ -35,9 +38,17 @@ from prototokens.lm import attention, checkpoint, checks, compiling, gguf_model,
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.fast_llama import FastLlama, KeyValue, fast_llama
 from prototokens.lm.locate import BUILTIN, Source, find, quiet, recorded_name
-from prototokens.lm.prefix import AUTO, OfPrefixes, PrefixedBody, fed, first_position_response, prefix_ids
+from prototokens.lm.prefix import (
+    AUTO,
+    OfPrefixes,
+    PrefixedBody,
+    fed,
+    first_position_response,
+    prefix_ids,
+)
 
-# A window of text for `surprisal`: attention over a longer one costs more than the context beyond it is worth.
+# A window of text for `surprisal`: attention over a longer one costs more than the context beyond
+# it is worth.
 SURPRISAL_WINDOW = 4096
 SURPRISAL_WINDOW_UNLIMITED = 1024  # for a model that states no longest context
 UNLIMITED = 1 << 20  # tokens of a target, for a model that states no longest context
@@ -62,7 +73,9 @@ class Head:
     scale: float = 1.0
     dtype: torch.dtype | None = None
 
-    def __call__(self, hidden: Float[Tensor, "*positions hidden"]) -> Float[Tensor, "*positions vocab"]:
+    def __call__(
+        self, hidden: Float[Tensor, "*positions hidden"]
+    ) -> Float[Tensor, "*positions vocab"]:
         """Logits of hidden states, rounded where the model itself rounds."""
         logits = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
         logits = logits.to(self.dtype or logits.dtype)
@@ -95,10 +108,13 @@ class FrozenLM:
         model: the transformers model itself: frozen, in evaluation mode.
         tokenizer: the transformers tokenizer, or None for a model made in memory without one.
         head: from hidden states to logits.
-        fingerprint: hash of the weights in the checkpoint's own dtype: the same whatever dtype they were cast to here.
-        tokenizer_hash: hash of the tokenizer's serialised form, truncation and padding apart; empty without a tokenizer.
+        fingerprint: hash of the weights in the checkpoint's own dtype: the same whatever dtype they
+            were cast to here.
+        tokenizer_hash: hash of the tokenizer's serialised form, truncation and padding apart; empty
+            without a tokenizer.
         d_model: width of an input embedding, so of a proto-token.
-        hidden_size: width of what the head takes; differs from `d_model` in a few models (OPT-350M has two widths).
+        hidden_size: width of what the head takes; differs from `d_model` in a few models (OPT-350M
+            has two widths).
         vocab_size: number of logits.
         max_context: most positions the model takes, or None where it states no limit (Mamba).
     """
@@ -114,14 +130,16 @@ class FrozenLM:
     ) -> None:
         """Wrap a model that is in memory already.
 
-        The model is not copied: it is frozen, put into evaluation mode, and, in bfloat16 on a CPU, attends as `attention` says.
+        The model is not copied: it is frozen, put into evaluation mode, and, in bfloat16 on a CPU,
+        attends as `attention` says.
 
         Args:
             model: a causal LM of transformers.
             tokenizer: its tokenizer; without one `encode` and `decode` refuse.
             name: what messages and files call it.
             revision: commit on the hub, where there is one.
-            fingerprint: hash of the weights before they were cast; None: they were not, and are hashed as they are.
+            fingerprint: hash of the weights before they were cast; None: they were not, and are
+                hashed as they are.
 
         Raises:
             ModelError: the model cannot be used this way.
@@ -132,22 +150,35 @@ class FrozenLM:
         attention.use_plain(model)
         self._body, self._table, readout = checks.parts(model, name)
         config = model.config.get_text_config()
-        linear = Head(cast(Tensor, readout.weight), cast("Tensor | None", getattr(readout, "bias", None)))
-        heads = [replace(linear, scale=scale, softcap=softcap) for scale, softcap in checks.head_candidates(config)]
+        linear = Head(
+            cast(Tensor, readout.weight), cast("Tensor | None", getattr(readout, "bias", None))
+        )
+        heads = [
+            replace(linear, scale=scale, softcap=softcap)
+            for scale, softcap in checks.head_candidates(config)
+        ]
         self._embed_scale = 1.0
         scales = checks.embed_scales(config)
         embeds = [partial(self._scaled, scale=scale) for scale in scales]
         with quiet():
             found = checks.probe(model, name, embeds, self.hidden, list(heads))
-        self._embed_scale, self.head = scales[found.embed], replace(heads[found.head], dtype=found.dtype)
+        self._embed_scale, self.head = (
+            scales[found.embed],
+            replace(heads[found.head], dtype=found.dtype),
+        )
         self.fingerprint = fingerprint or self.weights_hash()
         self._compiled: Any = None
         self._pasts = OfPrefixes[list[KeyValue]]()
         self.tokenizer_hash = "" if tokenizer is None else _tokenizer_hash(tokenizer)
         self.vocab_size, self.hidden_size = self.head.weight.shape
         self.d_model: int = cast(Tensor, self._table.weight).shape[1]
-        stated = (getattr(config, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len"))
-        self.max_context: int | None = next((value for value in stated if isinstance(value, int) and value > 0), None)
+        stated = (
+            getattr(config, key, None)
+            for key in ("max_position_embeddings", "n_positions", "max_seq_len")
+        )
+        self.max_context: int | None = next(
+            (value for value in stated if isinstance(value, int) and value > 0), None
+        )
 
     @classmethod
     def from_pretrained(
@@ -162,17 +193,20 @@ class FrozenLM:
         """Load a model and its tokenizer.
 
         Args:
-            name_or_path: "builtin", a folder, a GGUF file, or the id of a model on the Hugging Face hub.
+            name_or_path: "builtin", a folder, a GGUF file, or the id of a model on the Hugging Face
+                hub.
             revision: branch, tag or commit, for a hub id.
-            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the checkpoint has 16 bits (a quantised GGUF
-                file counts as such) and the device multiplies bfloat16 clearly faster than float32 (a CPU is tried, in
-                milliseconds), else float32.
+            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the checkpoint has 16
+                bits (a quantised GGUF file counts as such) and the device multiplies bfloat16
+                clearly faster than float32 (a CPU is tried, in milliseconds), else float32.
             device: None: a GPU if there is one, else the CPU.
             trust_remote_code: whether Python code that comes with a model may be run.
 
         Raises:
-            ModelError: not found, out of reach, incomplete, or not a model that can be used this way.
-            UsageError: a dtype or a device that cannot be had, or a revision of something that has none.
+            ModelError: not found, out of reach, incomplete, or not a model that can be used this
+                way.
+            UsageError: a dtype or a device that cannot be had, or a revision of something that has
+                none.
             MissingExtraError: a GGUF file, and the extra `gguf` is not installed.
         """
         name = os.fspath(name_or_path)
@@ -189,7 +223,9 @@ class FrozenLM:
         return cls(model, tokenizer, name=name, revision=source.revision, fingerprint=fingerprint)
 
     def __repr__(self) -> str:
-        size = f"d_model={self.d_model}, vocab_size={self.vocab_size}, max_context={self.max_context}"
+        size = (
+            f"d_model={self.d_model}, vocab_size={self.vocab_size}, max_context={self.max_context}"
+        )
         return f"FrozenLM({self.name!r}, {size}, {self.dtype}, {self.device})"
 
     @property
@@ -206,7 +242,8 @@ class FrozenLM:
     def embedding_weight(self) -> Float[Tensor, "ids d_model"]:
         """The input vector of every id, as `embed` gives it.
 
-        The model's own table where that is the same; a scaled copy, made at the first use, where it is not (Gemma, Falcon-H1).
+        The model's own table where that is the same; a scaled copy, made at the first use, where it
+        is not (Gemma, Falcon-H1).
         """
         table = cast(Tensor, self._table.weight).detach()
         ids = torch.arange(table.shape[0], device=table.device)
@@ -230,13 +267,19 @@ class FrozenLM:
 
     @cached_property
     def response(self) -> list[float]:
-        """How the model's code answers to fixed vectors (`lm.response`): what files are held against, beside the weights."""
+        """How the model's code answers to fixed vectors (`lm.response`).
+
+        What files are held against, beside the weights.
+        """
         return response.respond(self.hidden, cast(Tensor, self._table.weight).detach())
 
     def compile(self) -> None:
-        """Compile the body for fits, which then pad their rows to few shapes: about a minute for each, and faster steps.
+        """Compile the body for fits, which then pad their rows to few shapes.
 
-        All else, decoding among it, runs the body as it is; the compiled one's numbers may differ from its in their last bits.
+        About a minute for each, and faster steps.
+
+        All else, decoding among it, runs the body as it is; the compiled one's numbers may differ
+        from its in their last bits.
         """
         if self._compiled is None:
             mode = "reduce-overhead" if self.device.type == "cuda" else None
@@ -250,12 +293,16 @@ class FrozenLM:
     def hidden(
         self, inputs_embeds: Float[Tensor, "rows seq d_model"], prefix: tuple[int, ...] = ()
     ) -> Float[Tensor, "rows seq hidden"]:
-        """Hidden states after the final norm, by the model's own body. Differentiable with respect to the inputs.
+        """Hidden states after the final norm, by the model's own body.
 
-        No attention mask: under causal attention, what stands to the right of a row's end cannot touch the row.
+        Differentiable with respect to the inputs.
+
+        No attention mask: under causal attention, what stands to the right of a row's end cannot
+        touch the row.
 
         Args:
-            prefix: token ids that stand before every row; their keys and values are computed once and kept.
+            prefix: token ids that stand before every row; their keys and values are computed once
+                and kept.
         """
         return self._prefixed(inputs_embeds.to(self.dtype), prefix)
 
@@ -310,10 +357,15 @@ class FrozenLM:
         if self.bos is None:
             return 1.0
         scale = self.embedding_scale
-        return first_position_response(self.hidden, (scale.mean.to(self.device), scale.std.to(self.device)), (self.bos,))
+        return first_position_response(
+            self.hidden, (scale.mean.to(self.device), scale.std.to(self.device)), (self.bos,)
+        )
 
     def prefix_ids(self, prefix: str | Sequence[int] = AUTO) -> tuple[int, ...]:
-        """The token ids of a prefix (`lm.prefix.prefix_ids`): `auto`, `none`, `bos`, `text:...`, or ids."""
+        """The token ids of a prefix (`lm.prefix.prefix_ids`).
+
+        `auto`, `none`, `bos`, `text:...`, or ids.
+        """
         return prefix_ids(self, prefix)
 
     @property
@@ -321,7 +373,9 @@ class FrozenLM:
         """Number of ids that have an input vector: those below it."""
         return cast(Tensor, self._table.weight).shape[0]
 
-    def logits(self, hidden: Float[Tensor, "*positions hidden"]) -> Float[Tensor, "*positions vocab"]:
+    def logits(
+        self, hidden: Float[Tensor, "*positions hidden"]
+    ) -> Float[Tensor, "*positions vocab"]:
         """Logits of hidden states, as the model itself gives them."""
         return self.head(hidden)
 
@@ -334,15 +388,26 @@ class FrozenLM:
     def flops_per_position(self) -> float:
         """Floating-point operations of a forward pass and a backward pass to the inputs, for each position.
 
-        The matrices of the body and the head are counted; the attention's own products are left out.
+        The matrices of the body and the head are counted; the attention's own products are left
+        out.
         """
         tables = (module for module in self.model.modules() if isinstance(module, nn.Embedding))
-        ends = {id(self.head.weight), *(id(weight) for table in tables for weight in table.parameters())}
-        body = sum(weight.numel() for weight in self.model.parameters() if weight.ndim == 2 and id(weight) not in ends)
+        ends = {
+            id(self.head.weight),
+            *(id(weight) for table in tables for weight in table.parameters()),
+        }
+        body = sum(
+            weight.numel()
+            for weight in self.model.parameters()
+            if weight.ndim == 2 and id(weight) not in ends
+        )
         return 4.0 * (body + self.head.weight.numel())
 
     def weights_hash(self) -> str:
-        """Hash of the weights as they are in memory now. Equal before and after: not one bit has changed."""
+        """Hash of the weights as they are in memory now.
+
+        Equal before and after: not one bit has changed.
+        """
         return checks.state_hash(self.model)
 
     def encode(self, text: str) -> list[int]:
@@ -350,33 +415,50 @@ class FrozenLM:
 
         Raises:
             ModelError: there is no tokenizer, or it gives ids that the model has no output for.
-            TextError: the text holds half of a surrogate pair, which no encoding of Unicode can store.
+            TextError: the text holds half of a surrogate pair, which no encoding of Unicode can
+                store.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise TextError(f"character {error.start} of the text is half of a surrogate pair: save it as UTF-8") from error
-        ids = self._tokenizer()(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+            raise TextError(
+                f"character {error.start} of the text is half of a surrogate pair: save it as UTF-8"
+            ) from error
+        ids = self._tokenizer()(
+            text, add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
         if ids and max(ids) >= self.vocab_size:
             given = f"{max(ids)}, and the model has {self.vocab_size} outputs"
-            raise ModelError(f"the tokenizer that comes with {self.name!r} is not its own: it gives the id {given}")
+            raise ModelError(
+                f"the tokenizer that comes with {self.name!r} is not its own: it gives the id"
+                f" {given}"
+            )
         return ids
 
     @cached_property
     def longest_token(self) -> int:
-        """Bytes of the longest entry of the vocabulary, as the tokenizer spells it: no token stands for more of a text."""
-        return max(len(token.encode("utf-8", "surrogatepass")) for token in self._tokenizer().get_vocab())
+        """Bytes of the longest entry of the vocabulary, as the tokenizer spells it.
+
+        No token stands for more of a text.
+        """
+        return max(
+            len(token.encode("utf-8", "surrogatepass")) for token in self._tokenizer().get_vocab()
+        )
 
     def decode(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> str:
         """The text of ids: special tokens spelled out, spaces left as they are."""
         numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        return self._tokenizer().decode(numbers, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return self._tokenizer().decode(
+            numbers, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
 
     @torch.no_grad()
     def generate(
         self, prompt: Int[Tensor, "rows tokens"] | Float[Tensor, "rows vectors d_model"], count: int
     ) -> Int[Tensor, "rows count"]:
-        """The `count` ids that follow a prompt greedily, one pass a token, with a cache: the ordinary, autoregressive way.
+        """The `count` ids that follow a prompt greedily, one pass a token, with a cache.
+
+        The ordinary, autoregressive way.
 
         Args:
             prompt: ids, or input vectors in their place.
@@ -398,10 +480,11 @@ class FrozenLM:
     def surprisal(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> Float32[Tensor, " tokens"]:
         """How unexpected each token is to this model, given those before it: -log p, in nats.
 
-        The first token is judged given the tokenizer's beginning-of-sequence token, or, where it has none, as one of
-        `vocab_size` equally likely ones. A text longer than a window (the context, 4096 at most; 1024 where the context is
-        unlimited) is read in windows that overlap by half, each behind a beginning-of-sequence token of its own, so that
-        every token has at least half a window of text before it.
+        The first token is judged given the tokenizer's beginning-of-sequence token, or, where it
+        has none, as one of `vocab_size` equally likely ones. A text longer than a window (the
+        context, 4096 at most; 1024 where the context is unlimited) is read in windows that overlap
+        by half, each behind a beginning-of-sequence token of its own, so that every token has at
+        least half a window of text before it.
         """
         tokens = torch.as_tensor(ids, dtype=torch.int64, device=self.device)
         nats = torch.empty(tokens.shape, device=self.device)
@@ -411,18 +494,27 @@ class FrozenLM:
         return nats
 
     @torch.no_grad()
-    def predictions(self, tokens: Int64[Tensor, " tokens"]) -> Iterator[tuple[int, Float32[Tensor, "positions vocab"]]]:
+    def predictions(
+        self, tokens: Int64[Tensor, " tokens"]
+    ) -> Iterator[tuple[int, Float32[Tensor, "positions vocab"]]]:
         """What this model expects at each place of a text, given what stands before it (as `surprisal` reads it).
 
         Yields:
-            The place of the first token of a stretch, and the logits of every token there; stretches follow one another.
+            The place of the first token of a stretch, and the logits of every token there;
+            stretches follow one another.
         """
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
             given = f"got {int(tokens.min())} to {int(tokens.max())}"
-            raise UsageError(f"the ids of {self.name!r} run from 0 to {self.vocab_size - 1}; {given}")
+            raise UsageError(
+                f"the ids of {self.name!r} run from 0 to {self.vocab_size - 1}; {given}"
+            )
         bos = None if self.tokenizer is None else self.tokenizer.bos_token_id
         lead = tokens.new_tensor([] if bos is None else [bos])
-        window = SURPRISAL_WINDOW_UNLIMITED if self.max_context is None else min(self.max_context, SURPRISAL_WINDOW)
+        window = (
+            SURPRISAL_WINDOW_UNLIMITED
+            if self.max_context is None
+            else min(self.max_context, SURPRISAL_WINDOW)
+        )
         room = window - len(lead)
         done = 1 - len(lead)
         if done and tokens.numel():
@@ -431,7 +523,8 @@ class FrozenLM:
             start = max(0, done - room // 2)
             stop = min(start + room, len(tokens) - 1)
             inputs = torch.cat([lead, tokens[start:stop]])
-            # Output p is about token start + p + 1 - len(lead): drop those that an earlier stretch has judged.
+            # Output p is about token start + p + 1 - len(lead): drop those that an earlier stretch
+            # has judged.
             states = self.hidden(self.embed(inputs)[None])[0, done - start - 1 + len(lead) :]
             for chunk in states.split(SURPRISAL_CHUNK):
                 yield done, self.logits(chunk).float()
@@ -439,26 +532,47 @@ class FrozenLM:
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:
-            raise ModelError(f"{self.name!r} has no tokenizer: give ids in place of text, or load it from a folder with one")
+            raise ModelError(
+                f"{self.name!r} has no tokenizer: give ids in place of text, or load it from a"
+                " folder with one"
+            )
         return self.tokenizer
 
 
-def _load(name: str, source: Source, trust_remote_code: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Config, weights in the checkpoint's own dtype, and tokenizer, in this order: what is cheapest to refuse comes first."""
-    options: dict[str, Any] = {"local_files_only": source.offline, "trust_remote_code": trust_remote_code}
+def _load(
+    name: str, source: Source, trust_remote_code: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Config, weights in the checkpoint's own dtype, and tokenizer, in this order.
+
+    What is cheapest to refuse comes first.
+    """
+    options: dict[str, Any] = {
+        "local_files_only": source.offline,
+        "trust_remote_code": trust_remote_code,
+    }
     if source.revision is not None:
         options["revision"] = source.revision
     try:
         config = AutoConfig.from_pretrained(source.place, **options)
         if getattr(config, "is_encoder_decoder", False):
-            raise ModelError(f"{name!r} is an encoder-decoder ({config.model_type}): a causal language model is needed")
+            raise ModelError(
+                f"{name!r} is an encoder-decoder ({config.model_type}): a causal language model is"
+                " needed"
+            )
         if getattr(config, "quantization_config", None) is not None:
-            raise ModelError(f"{name!r} is a quantised checkpoint: its weights are not plain numbers; give the original one")
+            raise ModelError(
+                f"{name!r} is a quantised checkpoint: its weights are not plain numbers; give the"
+                " original one"
+            )
         own_code = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
-            raise ModelError(f"{name!r} is no causal language model ({config.model_type}), so it cannot be used here")
+            raise ModelError(
+                f"{name!r} is no causal language model ({config.model_type}), so it cannot be used"
+                " here"
+            )
         checkpoint.refuse_adapter(name, source.place, options)
-        # Weights of another shape are told of in `info`, and then refused: the error says less of them.
+        # Weights of another shape are told of in `info`, and then refused: the error says less of
+        # them.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.place,
             config=config,
@@ -482,25 +596,42 @@ def _load_tokenizer(name: str, source: Source, options: dict[str, Any]) -> PreTr
         tokenizer = AutoTokenizer.from_pretrained(source.place, **options)
     except Exception as error:
         reason = checks.one_line(error)
-        raise ModelError(f"{name!r} comes without a tokenizer that can be loaded ({reason}): {advice}") from error
-    # For some families transformers answers missing files with a hollow tokenizer that turns every text into nothing.
+        raise ModelError(
+            f"{name!r} comes without a tokenizer that can be loaded ({reason}): {advice}"
+        ) from error
+    # For some families transformers answers missing files with a hollow tokenizer that turns every
+    # text into nothing.
     if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
         raise ModelError(f"{name!r} comes without a tokenizer: {advice}")
     return tokenizer
 
 
 def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Change the dtype of the weights and of nothing else: `model.to(dtype)` would round the rotary frequencies too."""
-    keep = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ()) if dtype != torch.float32 else set()
+    """Change the dtype of the weights and of nothing else.
+
+    `model.to(dtype)` would round the rotary frequencies too.
+    """
+    keep = (
+        set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
+        if dtype != torch.float32
+        else set()
+    )
     if dtype == torch.float16:
         keep |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
     for name, tensor in model.state_dict(keep_vars=True).items():
         if tensor.is_floating_point():
-            tensor.data = tensor.data.to(torch.float32 if any(part in name for part in keep) else dtype)
+            tensor.data = tensor.data.to(
+                torch.float32 if any(part in name for part in keep) else dtype
+            )
 
 
 def _wanted_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
-    names = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    names = {
+        "auto": None,
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+    }
     key = str(dtype).removeprefix("torch.")
     if key not in names:
         raise UsageError(f"dtype {key!r} is not one of {', '.join(names)}")
@@ -517,12 +648,21 @@ def _wanted_device(device: str | torch.device | None) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {str(device)!r} cannot be used on this machine: {checks.one_line(error)}") from error
+        raise UsageError(
+            f"device {str(device)!r} cannot be used on this machine: {checks.one_line(error)}"
+        ) from error
 
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of what decides ids and text. Truncation and padding are left out: a mere call sets them."""
+    """SHA-256 of what decides ids and text.
+
+    Truncation and padding are left out: a mere call sets them.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    form = json.loads(backend.to_str()) if backend is not None else {"vocabulary": sorted(tokenizer.get_vocab().items())}
+    form = (
+        json.loads(backend.to_str())
+        if backend is not None
+        else {"vocabulary": sorted(tokenizer.get_vocab().items())}
+    )
     form = {key: value for key, value in form.items() if key not in ("truncation", "padding")}
     return hashlib.sha256(json.dumps(form, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

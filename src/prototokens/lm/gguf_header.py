@@ -24,7 +24,19 @@ from prototokens.lm.locate import GGUF_MAGIC
 VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9  # the two kinds of value whose size is not fixed
 # Kinds of numbers: unsigned and signed integers of 8 to 64 bits, two floats, and a truth value.
-NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+NUMBERS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 VOCABULARY = "tokenizer.ggml."
 TOKENS = VOCABULARY + "tokens"
 
@@ -37,8 +49,12 @@ MAX_SHORT_ARRAY = 65_536  # numbers in an array outside the vocabulary
 MAX_VOCABULARY = 2_000_000  # tokens, or merges; Gemma 3 has 262,144 tokens and 514,906 merges
 MAX_NAME = 65_535  # bytes of a key
 MAX_TEXT = 16 << 20  # bytes of one value
-MAX_TOKEN = 1_024  # bytes of a token; how long a tokenizer takes to build grows with the square of it
-MAX_TOKEN_SQUARES = 1 << 30  # sum of the squares of the tokens' lengths; Gemma 3's 262,144 tokens have 2 ** 25
+MAX_TOKEN = (
+    1_024  # bytes of a token; how long a tokenizer takes to build grows with the square of it
+)
+MAX_TOKEN_SQUARES = (
+    1 << 30
+)  # sum of the squares of the tokens' lengths; Gemma 3's 262,144 tokens have 2 ** 25
 
 
 class Value(NamedTuple):
@@ -134,15 +150,21 @@ def read_header(path: Path, name: str, blocks: dict[int, tuple[int, int]]) -> He
     try:
         with path.open("rb") as file:
             if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
-                raise ModelError(f"{name!r} is not a GGUF file: it does not begin with the letters GGUF")
+                raise ModelError(
+                    f"{name!r} is not a GGUF file: it does not begin with the letters GGUF"
+                )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _Reader(content, blocks).header(path)
     except OSError as error:
         raise ModelError(f"{name!r} cannot be read: {error.strerror or error}") from error
     except struct.error as error:
-        raise ModelError(f"{name!r} is cut short: its header goes on beyond the end of the file") from error
+        raise ModelError(
+            f"{name!r} is cut short: its header goes on beyond the end of the file"
+        ) from error
     except _Wrong as error:
-        raise ModelError(f"{name!r} is damaged or is no model in the GGUF format: {error}") from error
+        raise ModelError(
+            f"{name!r} is damaged or is no model in the GGUF format: {error}"
+        ) from error
     except _Unusable as error:
         raise ModelError(f"{name!r} {error}") from error
 
@@ -172,7 +194,9 @@ class _Reader:
             if key in metadata:
                 raise _Wrong(f"its key {key[:80]!r} is there twice")
             (kind,) = self._numbers("I")
-            metadata[key] = self._array(key) if kind == ARRAY else Value(kind, None, self._single(kind), 1)
+            metadata[key] = (
+                self._array(key) if kind == ARRAY else Value(kind, None, self._single(kind), 1)
+            )
         return metadata
 
     def _single(self, kind: int) -> Any:
@@ -219,15 +243,25 @@ class _Reader:
         if len({name for name, *_ in entries}) < len(entries):
             raise _Wrong("two of its tensors have one name")
         alignment = metadata["general.alignment"].content if "general.alignment" in metadata else 32
-        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1) or alignment > self.size:
-            raise _Wrong(f"it states an alignment of {str(alignment)[:20]}, which is no power of two")
+        if (
+            not isinstance(alignment, int)
+            or alignment < 1
+            or alignment & (alignment - 1)
+            or alignment > self.size
+        ):
+            raise _Wrong(
+                f"it states an alignment of {str(alignment)[:20]}, which is no power of two"
+            )
         begin = -(-self.at // alignment) * alignment
         tensors = tuple(
-            Stored(name, shape, kind, begin + offset, self._bytes(name, shape, kind)) for name, shape, kind, offset in entries
+            Stored(name, shape, kind, begin + offset, self._bytes(name, shape, kind))
+            for name, shape, kind, offset in entries
         )
         for tensor in tensors:
             if tensor.offset + tensor.size > self.size:
-                raise _Wrong(f"it is cut short: the tensor {tensor.name[:80]!r} ends beyond the file")
+                raise _Wrong(
+                    f"it is cut short: the tensor {tensor.name[:80]!r} ends beyond the file"
+                )
         if sum(tensor.size for tensor in tensors) > self.size - begin:
             raise _Wrong("its tensors overlap")
         return tensors
@@ -246,7 +280,9 @@ class _Reader:
             raise _Wrong(f"the tensor {name[:80]!r} is in an unknown number format, {kind}")
         numbers, size = self.blocks[kind]
         if 0 in shape or shape[-1] % numbers:
-            raise _Wrong(f"the tensor {name[:80]!r} of shape {shape} does not fit its number format")
+            raise _Wrong(
+                f"the tensor {name[:80]!r} of shape {shape} does not fit its number format"
+            )
         return math.prod(shape) // numbers * size
 
     def _numbers(self, form: str) -> tuple[Any, ...]:
@@ -277,14 +313,24 @@ def _check_metadata(metadata: dict[str, Value]) -> None:
     if architecture is None or not re.fullmatch(r"[a-z0-9_.-]{1,64}", str(architecture.content)):
         raise _Wrong("it does not state its architecture (general.architecture)")
     if (parts := _number(metadata, "split.count", 1)) > 1:
-        raise _Unusable(f"is one of {parts} parts of a model: join them with `llama-gguf-split --merge`")
+        raise _Unusable(
+            f"is one of {parts} parts of a model: join them with `llama-gguf-split --merge`"
+        )
     if (blocks := _number(metadata, f"{architecture.content}.block_count", 1)) > MAX_BLOCKS:
         raise _Wrong(f"it announces {blocks} layers")
-    if TOKENS not in metadata or not metadata[TOKENS].count or "tokenizer.ggml.model" not in metadata:
+    if (
+        TOKENS not in metadata
+        or not metadata[TOKENS].count
+        or "tokenizer.ggml.model" not in metadata
+    ):
         raise _Unusable("holds no tokenizer: convert the model again together with its tokenizer")
     vocabulary = metadata[TOKENS].count
     for key in metadata:
-        if key.startswith(VOCABULARY) and key.endswith("_token_id") and not 0 <= _number(metadata, key, 0) < vocabulary:
+        if (
+            key.startswith(VOCABULARY)
+            and key.endswith("_token_id")
+            and not 0 <= _number(metadata, key, 0) < vocabulary
+        ):
             raise _Wrong(f"{key} is {metadata[key].content}, and there are {vocabulary} tokens")
 
 

@@ -43,7 +43,9 @@ from prototokens.lm.gguf_header import ARRAY, NUMBERS, STRING, TOKENS, Header, V
 BYTE = 0  # the kind of a value that is an unsigned byte
 FLOAT32, FLOAT16 = 0, 1  # GGML's numbers of these formats
 ROPE_FACTORS = "rope_freqs.weight"
-GROUP_BYTES = 1 << 15  # of a row as it is unpacked: the library takes 16 at a time, which then fit a processor's cache
+GROUP_BYTES = (
+    1 << 15
+)  # of a row as it is unpacked: the library takes 16 at a time, which then fit a processor's cache
 _swapping = threading.Lock()
 
 
@@ -85,8 +87,12 @@ def _config(header: Header, folder: str, name: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, gguf_file="model.gguf")
     except Exception as error:
-        raise ModelError(f"{architecture}, which transformers does not read from this file: {one_line(error)}") from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{architecture}, which transformers does not read from this file: {one_line(error)}"
+        ) from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(
+        config, "is_encoder_decoder", False
+    ):
         raise ModelError(f"{architecture}, which is no causal language model ({config.model_type})")
     scaling = header.metadata.get(f"{header.architecture}.rope.scaling.type")
     if scaling is not None and scaling.content != "none" and _rotary_kinds(config) <= {"default"}:
@@ -94,9 +100,13 @@ def _config(header: Header, folder: str, name: str) -> Any:
         raise ModelError(f"{architecture} with {scaled}")
     try:
         with torch.device("meta"):
-            announced = sum(part.numel() for part in AutoModelForCausalLM.from_config(config).parameters())
+            announced = sum(
+                part.numel() for part in AutoModelForCausalLM.from_config(config).parameters()
+            )
     except Exception as error:
-        raise ModelError(f"{architecture}, and its sizes do not fit together: {one_line(error)}") from error
+        raise ModelError(
+            f"{architecture}, and its sizes do not fit together: {one_line(error)}"
+        ) from error
     if announced > header.elements:
         sizes = f"it announces {announced:,} weights and holds {header.elements:,}"
         raise ModelError(f"{name!r} is incomplete: {sizes}")
@@ -106,7 +116,11 @@ def _config(header: Header, folder: str, name: str) -> Any:
 def _rotary_kinds(config: Any) -> set[str]:
     """How the configuration scales rotary positions, in any kind of layer."""
     parameters = getattr(config, "rope_parameters", None) or {}
-    each = parameters.values() if all(isinstance(value, dict) for value in parameters.values()) else [parameters]
+    each = (
+        parameters.values()
+        if all(isinstance(value, dict) for value in parameters.values())
+        else [parameters]
+    )
     return {one.get("rope_type", "default") for one in each}
 
 
@@ -120,7 +134,9 @@ def _weights(header: Header, config: Any, folder: str, name: str) -> PreTrainedM
     except ImportError:  # before transformers could keep weights packed, it always unpacked them
         pass
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, gguf_file="model.gguf", **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, gguf_file="model.gguf", **options
+        )
     except Exception as error:
         raise ModelError(f"{name!r} could not be loaded: {one_line(error)}") from error
     model, info = loaded
@@ -134,8 +150,12 @@ def _tokenizer(header: Header, folder: str, name: str) -> PreTrainedTokenizerBas
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file="model.gguf")
     except Exception as error:
-        raise ModelError(f"the tokenizer in {name!r} could not be loaded: {one_line(error)}") from error
-    if len(tokenizer) < header.vocabulary:  # transformers may add a token of its own, none may be lost
+        raise ModelError(
+            f"the tokenizer in {name!r} could not be loaded: {one_line(error)}"
+        ) from error
+    if (
+        len(tokenizer) < header.vocabulary
+    ):  # transformers may add a token of its own, none may be lost
         read = f"{header.vocabulary:,} tokens, and transformers makes {len(tokenizer):,} of them"
         raise ModelError(f"the tokenizer in {name!r} could not be loaded: the file lists {read}")
     return tokenizer
@@ -146,10 +166,14 @@ def _apply_rope_factors(library: ModuleType, header: Header, model: Any, name: s
     stored = next((tensor for tensor in header.tensors if tensor.name == ROPE_FACTORS), None)
     if stored is None:
         return
-    factors = torch.from_numpy(np.fromfile(header.path, np.float32, math.prod(stored.shape), offset=stored.offset))
+    factors = torch.from_numpy(
+        np.fromfile(header.path, np.float32, math.prod(stored.shape), offset=stored.offset)
+    )
     rotary: Any = getattr(model.base_model, "rotary_emb", None)
     if stored.kind != FLOAT32 or getattr(rotary, "inv_freq", torch.empty(0)).shape != factors.shape:
-        raise ModelError(f"{name!r} scales its rotary positions ({ROPE_FACTORS}) in a way that is not known here")
+        raise ModelError(
+            f"{name!r} scales its rotary positions ({ROPE_FACTORS}) in a way that is not known here"
+        )
     rotary.inv_freq.div_(factors)
     rotary.original_inv_freq = rotary.inv_freq.clone()
 
@@ -179,10 +203,18 @@ def _quick(library: ModuleType, header: Header) -> Iterator[None]:
                 "get_tensor_name_map": cache(library.get_tensor_name_map),
             },
         ),
-        (import_module("transformers.modeling_gguf_pytorch_utils"), {"tqdm": lambda items, **_: items}),
+        (
+            import_module("transformers.modeling_gguf_pytorch_utils"),
+            {"tqdm": lambda items, **_: items},
+        ),
     ]
     with _swapping:
-        kept = [(module, key, getattr(module, key)) for module, new in swaps for key in new if hasattr(module, key)]
+        kept = [
+            (module, key, getattr(module, key))
+            for module, new in swaps
+            for key in new
+            if hasattr(module, key)
+        ]
         try:
             for module, new in swaps:
                 for key, value in new.items():
@@ -200,8 +232,12 @@ def _in_large_pieces(dequantize: Any) -> Any:
         if data.dtype != np.uint8 or data.ndim < 2:
             return dequantize(data, kind)
         rows, width = math.prod(data.shape[:-1]), data.shape[-1]
-        joined = next(count for count in range(max(1, GROUP_BYTES // width), 0, -1) if rows % count == 0)
-        return dequantize(data.reshape(rows // joined, joined * width), kind).reshape(*data.shape[:-1], -1)
+        joined = next(
+            count for count in range(max(1, GROUP_BYTES // width), 0, -1) if rows % count == 0
+        )
+        return dequantize(data.reshape(rows // joined, joined * width), kind).reshape(
+            *data.shape[:-1], -1
+        )
 
     return unpack
 
@@ -217,7 +253,9 @@ class _Reader:
         reader = import_module("gguf.gguf_reader")
         kinds, types = library.GGUFValueType, library.GGMLQuantizationType
         self.fields = {
-            key: reader.ReaderField(0, key, *_parts(key, value), [kinds(kind) for kind in _kinds(value)])
+            key: reader.ReaderField(
+                0, key, *_parts(key, value), [kinds(kind) for kind in _kinds(value)]
+            )
             for key, value in header.metadata.items()
         }
         content = np.asarray(np.memmap(header.path, mode="r"))
@@ -225,7 +263,16 @@ class _Reader:
         for tensor in header.tensors:
             stored = _as_stored(content[tensor.offset : tensor.offset + tensor.size], tensor)
             shape, numbers = np.array(tensor.shape[::-1]), math.prod(tensor.shape)
-            entry = (tensor.name, types(tensor.kind), shape, numbers, tensor.size, tensor.offset, stored, None)
+            entry = (
+                tensor.name,
+                types(tensor.kind),
+                shape,
+                numbers,
+                tensor.size,
+                tensor.offset,
+                stored,
+                None,
+            )
             self.tensors.append(reader.ReaderTensor(*entry))
 
 
@@ -244,7 +291,11 @@ def _parts(key: str, value: Value) -> tuple[list[np.ndarray], list[int]]:
 
 
 def _piece(kind: int, item: Any) -> np.ndarray:
-    return np.frombuffer(item.encode(), np.uint8) if kind == STRING else np.array([item], "<" + NUMBERS[kind])
+    return (
+        np.frombuffer(item.encode(), np.uint8)
+        if kind == STRING
+        else np.array([item], "<" + NUMBERS[kind])
+    )
 
 
 def _as_stored(content: np.ndarray, tensor: Any) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Where a model is to be loaded from, settled before anything is loaded: built-in, a folder, a GGUF file, a commit on the hub.
+"""Where a model is to be loaded from, settled before anything is loaded.
+
+Built-in, a folder, a GGUF file, a commit on the hub.
 
 What cannot be found is said at once and in words. Loading itself is `frozen_lm`'s.
 """
@@ -47,10 +49,13 @@ class Source(NamedTuple):
 def recorded_name(name: str) -> str:
     """What files call a model: a folder or a GGUF file by the last part of its path, anything else as it was given.
 
-    A path says where a model lies on one machine and who works there; which model it is, the fingerprint says.
+    A path says where a model lies on one machine and who works there; which model it is, the
+    fingerprint says.
     """
     path = Path(name).expanduser()
-    if name == BUILTIN or not (path.is_absolute() or path.is_dir() or name.lower().endswith(GGUF_SUFFIX)):
+    if name == BUILTIN or not (
+        path.is_absolute() or path.is_dir() or name.lower().endswith(GGUF_SUFFIX)
+    ):
         return name
     last = Path(os.path.abspath(path)).name
     return f"./{last}" if last == BUILTIN else last or name
@@ -74,11 +79,15 @@ def find(name: str, revision: str | None) -> Source:
             advice = "train it with scripts/builtin/train.py, or name another model"
             raise ModelError(f"the built-in model is not part of this installation: {advice}")
     if path.exists() and revision is not None:
-        raise UsageError(f"{name!r} has no revision {revision!r}: only models on the hub have revisions")
+        raise UsageError(
+            f"{name!r} has no revision {revision!r}: only models on the hub have revisions"
+        )
     if path.is_dir():
         if not (path / "config.json").is_file():
             adapter = checkpoint.adapter_alone(path)
-            what = adapter or "holds no config.json, so no model: give one written by save_pretrained"
+            what = (
+                adapter or "holds no config.json, so no model: give one written by save_pretrained"
+            )
             raise ModelError(f"the folder {name!r} {what}")
         return Source(str(path), None, offline=True)
     if path.is_file() and is_gguf(path):
@@ -89,7 +98,10 @@ def find(name: str, revision: str | None) -> Source:
     if name.lower().endswith(GGUF_SUFFIX):
         raise ModelError(f"there is no file {name!r}: check the path")
     if name.startswith((".", "~", os.sep)) or name.endswith(os.sep) or name.count(os.sep) > 1:
-        raise ModelError(f"there is no folder {name!r}: check the path, or give 'builtin' or the id of a model on the hub")
+        raise ModelError(
+            f"there is no folder {name!r}: check the path, or give 'builtin' or the id of a model"
+            " on the hub"
+        )
     return _find_on_hub(name, revision)
 
 
@@ -107,31 +119,49 @@ def is_gguf(path: Path) -> bool:
 def _find_on_hub(name: str, revision: str | None) -> Source:
     neither = f"{name!r} is neither 'builtin' nor a folder here, and"
     try:
-        commit = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT).sha
+        commit = (
+            huggingface_hub.HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT).sha
+        )
         return Source(name, commit, offline=False)
     except hub_errors.HFValidationError as error:
-        raise ModelError(f"{neither} cannot be the id of a model on the hub (owner/name): check the spelling") from error
+        raise ModelError(
+            f"{neither} cannot be the id of a model on the hub (owner/name): check the spelling"
+        ) from error
     except hub_errors.RevisionNotFoundError as error:
-        raise ModelError(f"the model {name!r} has no revision {revision!r}: give a branch, a tag or a commit of it") from error
+        raise ModelError(
+            f"the model {name!r} has no revision {revision!r}: give a branch, a tag or a commit of"
+            " it"
+        ) from error
     except hub_errors.RepositoryNotFoundError as error:
         advice = "check the name, or log in with `hf auth login` if it is private"
         raise ModelError(f"{neither} the hub shows no model of that name: {advice}") from error
     except Exception as error:
-        # What was downloaded earlier still serves; otherwise transformers would only try again, for half a minute.
+        # What was downloaded earlier still serves; otherwise transformers would only try again, for
+        # half a minute.
         cached = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
         if isinstance(cached, str):
-            return Source(name, Path(cached).parent.name, offline=True)  # .../snapshots/COMMIT/config.json
+            return Source(
+                name, Path(cached).parent.name, offline=True
+            )  # .../snapshots/COMMIT/config.json
         advice = "check the name, give a folder, or connect to the network"
-        raise ModelError(f"{neither} the hub could not be reached ({one_line(error)}): {advice}") from error
+        raise ModelError(
+            f"{neither} the hub could not be reached ({one_line(error)}): {advice}"
+        ) from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' loading bars and warnings off the screen; afterwards all is as it was. Downloads keep their bars."""
+    """Keep transformers' loading bars and warnings off the screen; afterwards all is as it was.
+
+    Downloads keep their bars.
+    """
     hf_logging.get_verbosity()  # its logger sets its own level when it is first asked
     loggers = [logging.getLogger("transformers"), logging.getLogger("huggingface_hub")]
     levels = [logger.level for logger in loggers]
-    loading, downloads = hf_logging.is_progress_bar_enabled(), not hub_utils.are_progress_bars_disabled()
+    loading, downloads = (
+        hf_logging.is_progress_bar_enabled(),
+        not hub_utils.are_progress_bars_disabled(),
+    )
     hf_logging.disable_progress_bar()
     if downloads:
         hub_utils.enable_progress_bars()

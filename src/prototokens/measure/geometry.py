@@ -1,7 +1,10 @@
-"""The shape of the set of solutions: distances, straight lines, quadratic Bezier curves, and the noise that a solution bears.
+"""The shape of the set of solutions.
 
-Points are tensors of any shape, several side by side along the first dimension; whether a point is a solution, and which way
-it would have to move to become one, is told by functions that are given. So no model is seen here.
+Distances, straight lines, quadratic Bezier curves, and the noise that a solution bears.
+
+Points are tensors of any shape, several side by side along the first dimension; whether a point is
+a solution, and which way it would have to move to become one, is told by functions that are given.
+So no model is seen here.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# Nodes of the Gauss-Legendre rule for a curve's length; the speed of a quadratic curve is smooth but where it turns back.
+# Nodes of the Gauss-Legendre rule for a curve's length; the speed of a quadratic curve is smooth
+# but where it turns back.
 NODES = 64
 
 
@@ -22,7 +26,8 @@ class Noise(NamedTuple):
     """How much noise each centre bears.
 
     Attributes:
-        radius: for each centre and direction, the largest distance at which the point was still a solution.
+        radius: for each centre and direction, the largest distance at which the point was still a
+            solution.
         at_most: the largest distance that was tried; a radius of so much means "at least".
     """
 
@@ -31,7 +36,9 @@ class Noise(NamedTuple):
 
 
 def cosine_distances(vectors: Float[Tensor, "count width"]) -> Float[Tensor, "count count"]:
-    """1 minus the cosine between each two vectors, in float64; 0 for the same direction, 2 for opposite ones.
+    """1 minus the cosine between each two vectors, in float64.
+
+    0 for the same direction, 2 for opposite ones.
 
     Raises:
         ValueError: a vector of length zero, which has no direction.
@@ -44,7 +51,9 @@ def cosine_distances(vectors: Float[Tensor, "count width"]) -> Float[Tensor, "co
     return (1 - unit @ unit.T).clamp(0, 2).fill_diagonal_(0)
 
 
-def line(start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], t: float) -> Float[Tensor, "*shape"]:
+def line(
+    start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], t: float
+) -> Float[Tensor, "*shape"]:
     """The point at `t` of [0, 1] on the straight line."""
     return (1 - t) * start + t * end
 
@@ -66,10 +75,17 @@ def bezier(
 
 
 def length(
-    start: Float[Tensor, "pairs *shape"], control: Float[Tensor, "pairs *shape"], end: Float[Tensor, "pairs *shape"]
+    start: Float[Tensor, "pairs *shape"],
+    control: Float[Tensor, "pairs *shape"],
+    end: Float[Tensor, "pairs *shape"],
 ) -> Float[Tensor, " pairs"]:
-    """The length of each quadratic Bezier curve, in float64: its speed summed by a Gauss-Legendre rule."""
-    first, last = ((two - one).double().flatten(1) for one, two in ((start, control), (control, end)))
+    """The length of each quadratic Bezier curve, in float64.
+
+    Its speed summed by a Gauss-Legendre rule.
+    """
+    first, last = (
+        (two - one).double().flatten(1) for one, two in ((start, control), (control, end))
+    )
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     total = first.new_zeros(first.shape[0])
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
@@ -78,7 +94,9 @@ def length(
 
 
 def length_ratio(
-    start: Float[Tensor, "pairs *shape"], control: Float[Tensor, "pairs *shape"], end: Float[Tensor, "pairs *shape"]
+    start: Float[Tensor, "pairs *shape"],
+    control: Float[Tensor, "pairs *shape"],
+    end: Float[Tensor, "pairs *shape"],
 ) -> Float[Tensor, " pairs"]:
     """How many times as long as the straight line between its ends each curve is; never below 1."""
     straight = (end - start).double().flatten(1).norm(dim=1)
@@ -99,12 +117,14 @@ def fit_control(
 ) -> Float[Tensor, "pairs *shape"]:
     """Train the control point of a quadratic Bezier curve between each two points, so that the loss is low all along it.
 
-    Each step draws places t ~ U(0, 1) on every curve and moves its control point, by Adam, against the mean slope of the loss
-    there (Garipov et al., arXiv 1802.10026; in arXiv 2505.21189, section 5, for these vectors). The rate falls to zero along
-    half a cosine. Curves do not touch each other: Adam works on each number by itself.
+    Each step draws places t ~ U(0, 1) on every curve and moves its control point, by Adam, against
+    the mean slope of the loss there (Garipov et al., arXiv 1802.10026; in arXiv 2505.21189, section
+    5, for these vectors). The rate falls to zero along half a cosine. Curves do not touch each
+    other: Adam works on each number by itself.
 
     Args:
-        slope: points -> slope of each point's own loss with respect to it; a curve's points follow each other.
+        slope: points -> slope of each point's own loss with respect to it; a curve's points follow
+            each other.
         lr: Adam's rate at the beginning.
         draws: places on each curve in a step, one in each of so many equal parts of it.
 
@@ -118,7 +138,9 @@ def fit_control(
     shape = start.shape[1:]
     ones = [1] * len(shape)
     for _ in range(steps):
-        t = ((torch.arange(draws) + torch.rand(len(start), draws, generator=chance)) / draws).to(start)
+        t = ((torch.arange(draws) + torch.rand(len(start), draws, generator=chance)) / draws).to(
+            start
+        )
         first, bent, last = (point.repeat_interleave(draws, 0) for point in (start, control, end))
         told = slope(bezier(first, bent, last, t.flatten())).view(len(start), draws, *shape)
         # By the chain rule: the point moves 2t(1-t) times as far as the control point does.
@@ -139,11 +161,13 @@ def noise_radius(
 ) -> Noise:
     """How far each point can be moved, in random directions, before it is no solution any more.
 
-    The distance is bisected along each direction, which takes the solutions along it for one stretch that begins at the
-    centre. Directions are uniform on the sphere, and the same for every centre.
+    The distance is bisected along each direction, which takes the solutions along it for one
+    stretch that begins at the centre. Directions are uniform on the sphere, and the same for every
+    centre.
 
     Args:
-        holds: points -> whether each is a solution. Centres come first along the first dimension, directions within each.
+        holds: points -> whether each is a solution. Centres come first along the first dimension,
+            directions within each.
         at_most: no distance beyond it is tried.
         halvings: the radius is known to `at_most` / 2^halvings.
     """

@@ -1,9 +1,13 @@
-"""What happens between the vectors and the text: attention to e and the m's, what each depth already decodes to, knocked-out e.
+"""What happens between the vectors and the text.
 
-Each is a function of a frozen model and of what a fit gave (a `Solution`, or a chunk of a file), and gives numbers alone; the
-pictures of them are drawn elsewhere. No name of a family's modules is used: the blocks are the one list of modules that is as
-long as the model is deep, and what follows the last block (a norm, or a norm and a projection) is run, not rebuilt. So it
-works for every decoder whose blocks take `[rows, positions, width]` one after another: Llama, GPT-NeoX, GPT-2, OPT, Gemma.
+Attention to e and the m's, what each depth already decodes to, knocked-out e.
+
+Each is a function of a frozen model and of what a fit gave (a `Solution`, or a chunk of a file),
+and gives numbers alone; the pictures of them are drawn elsewhere. No name of a family's modules is
+used: the blocks are the one list of modules that is as long as the model is deep, and what follows
+the last block (a norm, or a norm and a projection) is run, not rebuilt. So it works for every
+decoder whose blocks take `[rows, positions, width]` one after another: Llama, GPT-NeoX, GPT-2, OPT,
+Gemma.
 """
 
 from __future__ import annotations
@@ -20,12 +24,15 @@ from prototokens.engine.forward import Held, inputs_of
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 
-# Attention keeps a number for each pair of positions, in each head of each layer; beyond this it is no picture any more.
+# Attention keeps a number for each pair of positions, in each head of each layer; beyond this it is
+# no picture any more.
 LONGEST = 512
 
 
 class Lens(NamedTuple):
-    """What each depth decodes to; depth 0 is the input, depth k what the k-th block gives, the last the model's own output.
+    """What each depth decodes to.
+
+    Depth 0 is the input, depth k what the k-th block gives, the last the model's own output.
 
     Attributes:
         ids: the most likely token of each scored position, were this depth the last.
@@ -42,8 +49,10 @@ class Knockout(NamedTuple):
     """What is left where no position may attend to a vector's positions from a block on.
 
     Attributes:
-        ids: entry k: the decoded tokens where the first k blocks see the vector and the others do not; the last is untouched.
-        margin: the lead of the token that is really there over the best other one, in logits; negative where it is lost.
+        ids: entry k: the decoded tokens where the first k blocks see the vector and the others do
+            not; the last is untouched.
+        margin: the lead of the token that is really there over the best other one, in logits;
+            negative where it is lost.
     """
 
     ids: Int64[Tensor, "seen tokens"]
@@ -81,8 +90,8 @@ def look(lm: FrozenLM, held: Held) -> Inside:
 def attention(lm: FrozenLM, held: Held) -> Float[Tensor, "layers heads positions vectors"]:
     """The share of each position's attention that goes to e, and to each m, in every head of every layer.
 
-    A vector that stands at many positions gets what they get together. For each layer, head and position they add up to 1:
-    nothing but the vectors is there to be looked at.
+    A vector that stands at many positions gets what they get together. For each layer, head and
+    position they add up to 1: nothing but the vectors is there to be looked at.
 
     Raises:
         ModelError: a model without attention weights (Mamba), or whose blocks cannot be found.
@@ -105,15 +114,25 @@ def attention_weights(
     """
     body: Any = lm.model.base_model
     with _plain(lm):
-        given = body(inputs_embeds=inputs[None].to(lm.dtype), use_cache=False, output_attentions=True, return_dict=True)
+        given = body(
+            inputs_embeds=inputs[None].to(lm.dtype),
+            use_cache=False,
+            output_attentions=True,
+            return_dict=True,
+        )
     weights = getattr(given, "attentions", None)
     if not weights or any(layer is None or layer.dim() != 4 for layer in weights):
-        raise ModelError(f"{lm.name!r} gives no attention weights: it does not attend, or not in a way that can be read")
+        raise ModelError(
+            f"{lm.name!r} gives no attention weights: it does not attend, or not in a way that can"
+            " be read"
+        )
     return torch.stack([layer[0].float() for layer in weights])
 
 
 @torch.no_grad()
-def hidden_states(lm: FrozenLM, inputs: Float[Tensor, "positions d_model"]) -> Float[Tensor, "depths positions width"]:
+def hidden_states(
+    lm: FrozenLM, inputs: Float[Tensor, "positions d_model"]
+) -> Float[Tensor, "depths positions width"]:
     """What enters the first block, and what each block gives, before anything that follows the last.
 
     Raises:
@@ -121,23 +140,34 @@ def hidden_states(lm: FrozenLM, inputs: Float[Tensor, "positions d_model"]) -> F
     """
     layers, seen = blocks(lm), []
     with ExitStack() as hooks:
-        hooks.callback(layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0])).remove)
+        hooks.callback(
+            layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0])).remove
+        )
         for layer in layers:
-            hooks.callback(layer.register_forward_hook(lambda _, given, made: seen.append(_first(made))).remove)
+            hooks.callback(
+                layer.register_forward_hook(lambda _, given, made: seen.append(_first(made))).remove
+            )
         lm.hidden(inputs[None])
     return torch.cat(seen)
 
 
 @torch.no_grad()
-def read_out(lm: FrozenLM, states: Float[Tensor, "depths positions width"]) -> Float[Tensor, "depths positions hidden"]:
-    """States from between the blocks as the head would read them: through all that the model does after its last block.
+def read_out(
+    lm: FrozenLM, states: Float[Tensor, "depths positions width"]
+) -> Float[Tensor, "depths positions hidden"]:
+    """States from between the blocks as the head would read them.
 
-    The states are put in place of the last block's output while the model runs, each depth as a row of its own, so whatever
-    a family has there (a norm, none, a projection to another width) is done by the model itself.
+    Through all that the model does after its last block.
+
+    The states are put in place of the last block's output while the model runs, each depth as a row
+    of its own, so whatever a family has there (a norm, none, a projection to another width) is done
+    by the model itself.
     """
     last = blocks(lm)[-1]
     inputs = torch.zeros(*states.shape[:2], lm.d_model, device=lm.device, dtype=lm.dtype)
-    hook = last.register_forward_hook(lambda _, given, made: states if isinstance(made, Tensor) else (states, *made[1:]))
+    hook = last.register_forward_hook(
+        lambda _, given, made: states if isinstance(made, Tensor) else (states, *made[1:])
+    )
     try:
         return lm.hidden(inputs)
     finally:
@@ -149,7 +179,8 @@ def logit_lens(lm: FrozenLM, held: Held, ids: Int64[Tensor, " tokens"] | None = 
     """What the hidden states of each depth would decode to, were it the last.
 
     Args:
-        ids: the tokens that are really there; by default those that the model gives at its full depth.
+        ids: the tokens that are really there; by default those that the model gives at its full
+            depth.
 
     Raises:
         ModelError: the blocks cannot be found.
@@ -158,9 +189,13 @@ def logit_lens(lm: FrozenLM, held: Held, ids: Int64[Tensor, " tokens"] | None = 
     inputs, _ = _inputs(lm, held)
     scored = _scored(lm, held)
     states = read_out(lm, hidden_states(lm, inputs))[:, scored]
-    made = [lm.logits(depth).float() for depth in states]  # one depth at a time: [tokens, vocabulary] each
+    made = [
+        lm.logits(depth).float() for depth in states
+    ]  # one depth at a time: [tokens, vocabulary] each
     target = made[-1].argmax(-1) if ids is None else ids.to(lm.device)
-    nats = torch.stack([torch.nn.functional.cross_entropy(logits, target, reduction="none") for logits in made])
+    nats = torch.stack(
+        [torch.nn.functional.cross_entropy(logits, target, reduction="none") for logits in made]
+    )
     rank = torch.stack([(logits > logits.gather(1, target[:, None])).sum(1) for logits in made])
     return Lens(torch.stack([logits.argmax(-1) for logits in made]).cpu(), nats.cpu(), rank.cpu())
 
@@ -174,11 +209,14 @@ def appears(lens: Lens) -> Int64[Tensor, " tokens"]:
 
 
 @torch.no_grad()
-def knockout(lm: FrozenLM, held: Held, vector: int = 0, ids: Int64[Tensor, " tokens"] | None = None) -> Knockout:
+def knockout(
+    lm: FrozenLM, held: Held, vector: int = 0, ids: Int64[Tensor, " tokens"] | None = None
+) -> Knockout:
     """Cut the other positions' sight of a vector, from each block on in turn.
 
-    Where a block does not see it, no position attends to the positions where the vector stands, but each of these still
-    attends to itself; what earlier blocks have carried over is left. All cases are rows of one forward pass.
+    Where a block does not see it, no position attends to the positions where the vector stands, but
+    each of these still attends to itself; what earlier blocks have carried over is left. All cases
+    are rows of one forward pass.
 
     Args:
         vector: 0 is e, k is m_k.
@@ -191,13 +229,17 @@ def knockout(lm: FrozenLM, held: Held, vector: int = 0, ids: Int64[Tensor, " tok
     """
     last = held.protos.shape[0] - 1
     if not 0 <= vector <= last:
-        raise UsageError(f"there is no vector {vector} to knock out: layout {held.layout.name} has 0 to {last}")
+        raise UsageError(
+            f"there is no vector {vector} to knock out: layout {held.layout.name} has 0 to {last}"
+        )
     inputs, index = _inputs(lm, held)
     hidden = _with_hidden_keys(lm, inputs, index == vector)
     scored = _scored(lm, held)
     made = [lm.logits(row[scored]).float() for row in hidden]
     target = made[-1].argmax(-1) if ids is None else ids.to(lm.device)
-    return Knockout(torch.stack([logits.argmax(-1) for logits in made]).cpu(), _margins(made, target).cpu())
+    return Knockout(
+        torch.stack([logits.argmax(-1) for logits in made]).cpu(), _margins(made, target).cpu()
+    )
 
 
 def blocks(lm: FrozenLM) -> list[nn.Module]:
@@ -207,21 +249,36 @@ def blocks(lm: FrozenLM) -> list[nn.Module]:
         ModelError: there is none.
     """
     config = lm.model.config.get_text_config()
-    depth = next((value for key in ("num_hidden_layers", "n_layer") if isinstance(value := getattr(config, key, None), int)), 0)
+    depth = next(
+        (
+            value
+            for key in ("num_hidden_layers", "n_layer")
+            if isinstance(value := getattr(config, key, None), int)
+        ),
+        0,
+    )
     for module in lm.model.base_model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth > 0:
             return list(module)
-    raise ModelError(f"the blocks of {lm.name!r} ({type(lm.model).__name__}) cannot be found, so it cannot be looked into")
+    raise ModelError(
+        f"the blocks of {lm.name!r} ({type(lm.model).__name__}) cannot be found, so it cannot be"
+        " looked into"
+    )
 
 
 def _inputs(lm: FrozenLM, held: Held) -> tuple[Tensor, Tensor]:
     """The input vectors `[positions, d_model]` and the number of the vector at each position, -1 in the prefix."""
     if held.protos.shape[1] != lm.d_model:
-        raise UsageError(f"vectors of width {held.protos.shape[1]} given, and {lm.name} takes {lm.d_model}")
+        raise UsageError(
+            f"vectors of width {held.protos.shape[1]} given, and {lm.name} takes {lm.d_model}"
+        )
     prefix = torch.full((len(held.layout.prefix),), -1)
     index = torch.cat([prefix, held.layout.index(held.length)])
     if len(index) > LONGEST:
-        raise TextError(f"{len(index)} positions to look into, and at most {LONGEST} are drawn: choose a shorter chunk")
+        raise TextError(
+            f"{len(index)} positions to look into, and at most {LONGEST} are drawn: choose a"
+            " shorter chunk"
+        )
     return inputs_of(lm, held), index.to(lm.device)
 
 
@@ -232,7 +289,10 @@ def _scored(lm: FrozenLM, held: Held) -> Int64[Tensor, " tokens"]:
 
 @contextmanager
 def _plain(lm: FrozenLM) -> Iterator[None]:
-    """Within it the model attends by matrix products whose weights and masks can be seen; then as before."""
+    """Within it the model attends by matrix products whose weights and masks can be seen.
+
+    Then as before.
+    """
     model: Any = lm.model
     chosen = model.config._attn_implementation
     if chosen == "eager":
@@ -245,8 +305,13 @@ def _plain(lm: FrozenLM) -> Iterator[None]:
         model.set_attn_implementation(chosen)
 
 
-def _with_hidden_keys(lm: FrozenLM, inputs: Tensor, keys: Bool[Tensor, " positions"]) -> Float[Tensor, "seen positions hidden"]:
-    """Hidden states of one forward pass; in row k, the blocks from the k-th on do not see the positions `keys`."""
+def _with_hidden_keys(
+    lm: FrozenLM, inputs: Tensor, keys: Bool[Tensor, " positions"]
+) -> Float[Tensor, "seen positions hidden"]:
+    """Hidden states of one forward pass.
+
+    In row k, the blocks from the k-th on do not see the positions `keys`.
+    """
     layers, length = blocks(lm), len(inputs)
     rows = len(layers) + 1
     cut = keys[None, :] & ~torch.eye(length, dtype=torch.bool, device=lm.device)
@@ -257,7 +322,11 @@ def _with_hidden_keys(lm: FrozenLM, inputs: Tensor, keys: Bool[Tensor, " positio
         here = (torch.arange(rows, device=lm.device) <= number)[:, None, None, None] & cut
 
         def change(mask: Any) -> Any:
-            if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[-2:] != (length, length):
+            if (
+                not isinstance(mask, Tensor)
+                or mask.dim() != 4
+                or mask.shape[-2:] != (length, length)
+            ):
                 return mask
             masked[number] = True
             if mask.dtype == torch.bool:  # where True is what may be seen
@@ -265,7 +334,9 @@ def _with_hidden_keys(lm: FrozenLM, inputs: Tensor, keys: Bool[Tensor, " positio
             return mask.expand(rows, *mask.shape[1:]).masked_fill(here, torch.finfo(mask.dtype).min)
 
         def hook(_: nn.Module, given: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-            return tuple(change(value) for value in given), {key: change(value) for key, value in named.items()}
+            return tuple(change(value) for value in given), {
+                key: change(value) for key, value in named.items()
+            }
 
         return hook
 
@@ -274,7 +345,9 @@ def _with_hidden_keys(lm: FrozenLM, inputs: Tensor, keys: Bool[Tensor, " positio
             hooks.callback(layer.register_forward_pre_hook(hide(number), with_kwargs=True).remove)
         hidden = lm.hidden(inputs.expand(rows, -1, -1))
     if not all(masked):
-        raise ModelError(f"the blocks of {lm.name!r} take no attention mask, so nothing can be hidden from them")
+        raise ModelError(
+            f"the blocks of {lm.name!r} take no attention mask, so nothing can be hidden from them"
+        )
     return hidden
 
 

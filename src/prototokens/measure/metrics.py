@@ -1,6 +1,7 @@
 """How much vectors hold: tokens, nats, bits a trained number, and how sure a mean over texts is.
 
-Sums are made in float64: a thousand surprisals in float32 lose the digits that differences between models are told by.
+Sums are made in float64: a thousand surprisals in float32 lose the digits that differences between
+models are told by.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 
 K = TypeVar("K", bound=Hashable)
 
-# Lengths on which the paper looks for the longest prefix that is held, about a factor of the root of two apart.
+# Lengths on which the paper looks for the longest prefix that is held, about a factor of the root
+# of two apart.
 GRID = (4, 5, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448)
 # A prefix counts as held from this accuracy on.
 THRESHOLD = 0.99
@@ -41,8 +43,10 @@ class Capacity(NamedTuple):
 
     Attributes:
         c_tokens: right tokens of the longest held prefix, the best over texts.
-        h_lm: nats of each text's longest held prefix, the mean over texts; `h_lm_std`: their standard deviation.
-        texts: how many there were; `misses`: those of which not even the shortest prefix was held, counted with 0 nats.
+        h_lm: nats of each text's longest held prefix, the mean over texts; `h_lm_std`: their
+            standard deviation.
+        texts: how many there were; `misses`: those of which not even the shortest prefix was held,
+            counted with 0 nats.
     """
 
     c_tokens: int
@@ -72,7 +76,9 @@ def h_lm(nats: Float[Tensor, " tokens"], length: int | None = None) -> float:
     return float(nats[:length].double().sum())
 
 
-def held(correct: Mapping[int, int], nats: Float[Tensor, " tokens"], threshold: float = THRESHOLD) -> Held:
+def held(
+    correct: Mapping[int, int], nats: Float[Tensor, " tokens"], threshold: float = THRESHOLD
+) -> Held:
     """The longest prefix of a text of which at least a share `threshold` is right.
 
     Args:
@@ -95,10 +101,20 @@ def capacity(texts: Sequence[Held]) -> Capacity:
         raise ValueError("capacity needs at least one text")
     nats = np.array([one.nats for one in texts], dtype=np.float64)
     best = max(one.correct for one in texts)
-    return Capacity(best, float(nats.mean()), float(nats.std()), len(texts), sum(one.length == 0 for one in texts))
+    return Capacity(
+        best,
+        float(nats.mean()),
+        float(nats.std()),
+        len(texts),
+        sum(one.length == 0 for one in texts),
+    )
 
 
-def token_gain(decoded: Int64[Tensor, " tokens"], without: Int64[Tensor, " tokens"], target: Int64[Tensor, " tokens"]) -> int:
+def token_gain(
+    decoded: Int64[Tensor, " tokens"],
+    without: Int64[Tensor, " tokens"],
+    target: Int64[Tensor, " tokens"],
+) -> int:
     """Right tokens with the vectors, minus right tokens of the same model without them (arXiv 2502.13063, section 3).
 
     Args:
@@ -118,16 +134,22 @@ def information_gain(without: Float[Tensor, " tokens"], given: Float[Tensor, " t
 
 
 def bits_per_float(nats: float, floats: float) -> float:
-    """Bits of H_LM held by each trained number; of a vector that several texts share, each takes its part."""
+    """Bits of H_LM held by each trained number.
+
+    Of a vector that several texts share, each takes its part.
+    """
     if floats <= 0:
         raise ValueError(f"{floats} trained numbers")
     return nats / math.log(2) / floats
 
 
 def bound(floats: float, bits: int, vocab_size: int) -> float:
-    """Most tokens that so many numbers of so many bits can hold: N <= floats x bits / log2(vocabulary).
+    """Most tokens that so many numbers of so many bits can hold.
 
-    What no code can beat where all ids are alike likely (arXiv 2502.13063, section 3.4, there for one vector).
+    N <= floats x bits / log2(vocabulary).
+
+    What no code can beat where all ids are alike likely (arXiv 2502.13063, section 3.4, there for
+    one vector).
     """
     if vocab_size < 2:
         raise ValueError(f"a vocabulary of {vocab_size} holds nothing")
@@ -153,8 +175,9 @@ def bootstrap(
     Args:
         values: measured values, at least one; most often one for each text.
         statistic: of a sample of them; their mean, if None.
-        groups: the group of each value: whole groups are drawn, as for values that are not independent of each other within
-            one (several rows of a text, pairs of one context). None: each value is drawn by itself.
+        groups: the group of each value: whole groups are drawn, as for values that are not
+            independent of each other within one (several rows of a text, pairs of one context).
+            None: each value is drawn by itself.
         level: share of resamples within the interval.
     """
     sample = np.asarray(values, dtype=np.float64)
@@ -170,7 +193,9 @@ def bootstrap(
     members = list(_members(groups, len(sample)).values())
     drawn = []
     for _ in range(resamples):
-        chosen = np.concatenate([members[number] for number in chance.integers(0, len(members), len(members))])
+        chosen = np.concatenate(
+            [members[number] for number in chance.integers(0, len(members), len(members))]
+        )
         drawn.append(of(sample[chosen]))
     low, high = np.percentile(drawn, ends)
     return Interval(float(of(sample)), float(low), float(high))
@@ -203,9 +228,14 @@ def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> Interva
 
 
 def _binomial_cdf(count: int, trials: int, share: float) -> float:
-    """Probability of at most `count` successes; in logarithms, so that large numbers of trials do not overflow."""
+    """Probability of at most `count` successes.
+
+    In logarithms, so that large numbers of trials do not overflow.
+    """
     k = np.arange(count + 1)
-    ways = math.lgamma(trials + 1) - np.array([math.lgamma(n + 1) + math.lgamma(trials - n + 1) for n in k])
+    ways = math.lgamma(trials + 1) - np.array(
+        [math.lgamma(n + 1) + math.lgamma(trials - n + 1) for n in k]
+    )
     return float(np.exp(ways + k * math.log(share) + (trials - k) * math.log1p(-share)).sum())
 
 

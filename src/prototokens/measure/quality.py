@@ -1,7 +1,8 @@
 """What a reconstruction that is not exact is worth as a text, and which tokens it gets wrong.
 
-Distances and scores of text are kept libraries' (extra `[metrics]`): Levenshtein and longest common subsequence from rapidfuzz,
-chrF and BLEU from sacrebleu. Semantic similarity takes the texts' embeddings; what embeds them is `lab.embedding`'s.
+Distances and scores of text are kept libraries' (extra `[metrics]`): Levenshtein and longest common
+subsequence from rapidfuzz, chrF and BLEU from sacrebleu. Semantic similarity takes the texts'
+embeddings; what embeds them is `lab.embedding`'s.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Scores(NamedTuple):
     """A text against the one it should be.
 
     Attributes:
-        cer: character error rate: edits / characters of the reference; 0 is perfect, above 1 is possible.
+        cer: character error rate: edits / characters of the reference; 0 is perfect, above 1 is
+            possible.
         chrf: chrF2, 0 to 100: F score of character n-grams up to 6 (Popovic 2015).
         bleu: sentence BLEU with effective order, 0 to 100 (Papineni et al. 2002).
         rouge_l: F1 of the longest common subsequence of words, in [0, 1] (Lin 2004).
@@ -66,14 +68,21 @@ def scores(reference: str, text: str) -> Scores:
         MissingExtraError: rapidfuzz or sacrebleu is not installed.
         ValueError: the reference is empty.
     """
-    return Scores(character_error_rate(reference, text), chrf(reference, text), bleu(reference, text), rouge_l(reference, text))
+    return Scores(
+        character_error_rate(reference, text),
+        chrf(reference, text),
+        bleu(reference, text),
+        rouge_l(reference, text),
+    )
 
 
 def character_error_rate(reference: str, text: str) -> float:
     """Least number of characters inserted, deleted or replaced, divided by the characters of the reference."""
     if not reference:
         raise ValueError("an error rate needs a reference that is not empty")
-    return need("rapidfuzz.distance", EXTRA, PURPOSE).Levenshtein.distance(reference, text) / len(reference)
+    return need("rapidfuzz.distance", EXTRA, PURPOSE).Levenshtein.distance(reference, text) / len(
+        reference
+    )
 
 
 def chrf(reference: str, text: str) -> float:
@@ -88,7 +97,10 @@ def bleu(reference: str, text: str) -> float:
 
 
 def rouge_l(reference: str, text: str) -> float:
-    """F1 of the longest common subsequence of words and marks, letter case aside; 1 where both have none."""
+    """F1 of the longest common subsequence of words and marks, letter case aside.
+
+    1 where both have none.
+    """
     words, found = WORD.findall(reference.lower()), WORD.findall(text.lower())
     if not words or not found:
         return float(words == found)
@@ -114,7 +126,9 @@ def frequencies(ids: Sequence[int], among: Sequence[Sequence[int]]) -> list[int]
     return [counts[token] for token in ids]
 
 
-def error_bins(values: Sequence[float], wrong: Bool[Tensor, " tokens"], edges: Sequence[float]) -> list[Bin]:
+def error_bins(
+    values: Sequence[float], wrong: Bool[Tensor, " tokens"], edges: Sequence[float]
+) -> list[Bin]:
     """Wrong tokens by a property of the tokens: frequency, surprisal, position.
 
     Args:

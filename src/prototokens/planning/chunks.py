@@ -1,9 +1,10 @@
 """Where a long text is cut, and into how many vectors each piece goes.
 
-What vectors can hold is counted in bits, not in tokens: two vectors hold near half a bit of the text's information (under the
-same model) per trained number, more of them, mixed, up to one, and fits become slow well before that. So pieces are cut to hold
-equal information, measured by one pass over the text. How much each holds is chosen by the forecast: more numbers buy fewer
-steps, and they are bought as long as one per cent more of them saves more than `TRADE` per cent of the work.
+What vectors can hold is counted in bits, not in tokens: two vectors hold near half a bit of the
+text's information (under the same model) per trained number, more of them, mixed, up to one, and
+fits become slow well before that. So pieces are cut to hold equal information, measured by one pass
+over the text. How much each holds is chosen by the forecast: more numbers buy fewer steps, and they
+are bought as long as one per cent more of them saves more than `TRADE` per cent of the work.
 """
 
 from __future__ import annotations
@@ -23,29 +24,44 @@ from prototokens.recipe import Recipe
 DEFAULT_LAYOUT = "keyed:5"
 SHORT_LAYOUT = "keyed:2"  # for a text that two vectors hold with ease, and where two are asked for
 LONGEST = 256
-VECTORS = (1, 2, 3, 5, 9, 17)  # of a chunk, that `vectors="auto"` chooses from: those that were mapped (docs/vectors.md)
-# Bits of the text's information for each trained number that are tried: from what takes hardly a step to what is hopeless.
+VECTORS = (
+    1,
+    2,
+    3,
+    5,
+    9,
+    17,
+)  # of a chunk, that `vectors="auto"` chooses from: those that were mapped (docs/vectors.md)
+# Bits of the text's information for each trained number that are tried: from what takes hardly a
+# step to what is hopeless.
 LOADS = tuple(round(0.04 * 1.2**power, 3) for power in range(14))
-# More than 1, as it is the file that stays; at 1.5 the fit of a chunk takes about a hundred steps (docs/vectors.md).
+# More than 1, as it is the file that stays; at 1.5 the fit of a chunk takes about a hundred steps
+# (docs/vectors.md).
 TRADE = 1.5
-# A chunk that does not become exact is halved, and each half tried again: this often, which takes any length below 256 to
-# single tokens.
+# A chunk that does not become exact is halved, and each half tried again: this often, which takes
+# any length below 256 to single tokens.
 MOST_HALVINGS = 8
 NEGLIGIBLE = 1e-6  # halves of a chunk, expected, that are left out of a forecast
 TRIED = 1 << 14  # tokens of a long text that the trials look at
-WINDOW, WINDOWS = 32, 8  # tokens and number of the stretches that are read without what stands before them
+WINDOW, WINDOWS = (
+    32,
+    8,
+)  # tokens and number of the stretches that are read without what stands before them
 
 
 class Outlook(NamedTuple):
     """What a plan is expected to cost.
 
     Attributes:
-        exact: share of the chunks that become exact as they are cut, without being halved; in [0, 1].
+        exact: share of the chunks that become exact as they are cut, without being halved; in [0,
+            1].
         steps: optimiser steps of a chunk, the median over the chunks.
         chunks: how many there will be in the end, as those that are not exact are halved.
-        row_steps: forward and backward passes in all, each counted once for each chunk that takes part, the halves' among them.
+        row_steps: forward and backward passes in all, each counted once for each chunk that takes
+            part, the halves' among them.
         position_steps: the same times the tokens of the chunk: what the work is proportional to.
-        measured: whether fits of this very model are behind it; else it is what other models have in common.
+        measured: whether fits of this very model are behind it; else it is what other models have
+            in common.
     """
 
     exact: float
@@ -59,7 +75,11 @@ class Outlook(NamedTuple):
         """One line for people; with `pace`, in row-steps a second, how long it will take."""
         source = "" if self.measured else " from other models"
         words = f"forecast{source}: {self.steps:,.0f} steps a chunk, {self.exact:.0%} of the chunks exact as they are cut"
-        return words if pace is None else f"{words}, {clock(self.row_steps / pace)} at the pace of this machine"
+        return (
+            words
+            if pace is None
+            else f"{words}, {clock(self.row_steps / pace)} at the pace of this machine"
+        )
 
 
 class ChunkPlan(NamedTuple):
@@ -68,7 +88,8 @@ class ChunkPlan(NamedTuple):
     Attributes:
         layout: of every chunk.
         lengths: of the chunks in tokens, in order; they add up to the text.
-        bits: information of the whole text under the model, in bits; None in a plan that was made without measuring it.
+        bits: information of the whole text under the model, in bits; None in a plan that was made
+            without measuring it.
         forecast: what it is expected to cost; None in such a plan.
     """
 
@@ -91,7 +112,8 @@ class _Text(NamedTuple):
 
     Attributes:
         information: bits of each token, given the text before it.
-        beginning: how many more bits a chunk has than those of its tokens, as nothing stands before it when it is decoded.
+        beginning: how many more bits a chunk has than those of its tokens, as nothing stands before
+            it when it is decoded.
     """
 
     information: list[float]
@@ -110,11 +132,14 @@ def plan_chunks(
     """Cut `ids` into chunks.
 
     Args:
-        layout: an arrangement, or `auto`: two keyed vectors where they hold the whole text with ease, else five.
+        layout: an arrangement, or `auto`: two keyed vectors where they hold the whole text with
+            ease, else five.
         length: of every chunk but the last, in tokens; by default chosen by the forecast.
-        vectors: of a chunk, where `layout` is `auto`: K is `keyed:K`; `auto` chooses this too by the forecast.
+        vectors: of a chunk, where `layout` is `auto`: K is `keyed:K`; `auto` chooses this too by
+            the forecast.
         recipe: that the forecast is for.
-        prefix: token ids that stand before the vectors of every chunk; where a layout was given, its own are kept.
+        prefix: token ids that stand before the vectors of every chunk; where a layout was given,
+            its own are kept.
 
     Raises:
         TextError: there are no ids.
@@ -128,7 +153,8 @@ def plan_chunks(
         longest = lm.longest_target(one)
         if length is not None and not 1 <= length <= longest:
             raise UsageError(
-                f"chunks of {length} tokens asked for, and {lm.name} takes from 1 to {longest} with layout {one.name}"
+                f"chunks of {length} tokens asked for, and {lm.name} takes from 1 to {longest} with"
+                f" layout {one.name}"
             )
     text = _read(lm, ids)
     part = text._replace(information=text.information[:TRIED])
@@ -136,23 +162,39 @@ def plan_chunks(
     for one in layouts:
         for load in LOADS if length is None else LOADS[:1]:
             lengths = _lengths(lm, part, one, load, length)
-            if one.name == SHORT_LAYOUT and vectors is None and len(layouts) > 1 and len(lengths) > 1:
+            if (
+                one.name == SHORT_LAYOUT
+                and vectors is None
+                and len(layouts) > 1
+                and len(lengths) > 1
+            ):
                 continue  # by default the two vectors are for what they hold whole
-            tried.append((price(_outlook(expect, part, one, lengths), one.vectors * lm.d_model), one, load))
+            tried.append(
+                (price(_outlook(expect, part, one, lengths), one.vectors * lm.d_model), one, load)
+            )
     _, best, load = min(tried, key=lambda trial: trial[0])
     lengths = _lengths(lm, text, best, load, length)
-    return ChunkPlan(best, lengths, math.fsum(text.information), _outlook(expect, text, best, lengths))
+    return ChunkPlan(
+        best, lengths, math.fsum(text.information), _outlook(expect, text, best, lengths)
+    )
 
 
 def price(outlook: Outlook, floats: int) -> float:
-    """What is least in the plan that is chosen, of chunks of so many trained numbers; its unit means nothing."""
+    """What is least in the plan that is chosen, of chunks of so many trained numbers.
+
+    Its unit means nothing.
+    """
     return (outlook.chunks * floats) ** TRADE * outlook.position_steps
 
 
 def clock(seconds: float) -> str:
     """A time as minutes and seconds, with hours where there are any."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+    return (
+        f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+        if minutes >= 60
+        else f"{minutes}:{rest:02d}"
+    )
 
 
 def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None) -> list[Layout]:
@@ -160,18 +202,24 @@ def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None
     if vectors is None:
         if layout != "auto":
             return [Layout.named(layout)]
-        return [Layout.named(name) for name in ((SHORT_LAYOUT, DEFAULT_LAYOUT) if length is None else (DEFAULT_LAYOUT,))]
+        return [
+            Layout.named(name)
+            for name in ((SHORT_LAYOUT, DEFAULT_LAYOUT) if length is None else (DEFAULT_LAYOUT,))
+        ]
     if layout != "auto":
         layout = Layout.named(layout)
         if vectors != layout.vectors:
             raise UsageError(
-                f"layout {layout.name!r} has {layout.vectors} vectors a chunk, and {vectors} are asked for: give one of the two"
+                f"layout {layout.name!r} has {layout.vectors} vectors a chunk, and {vectors} are"
+                " asked for: give one of the two"
             )
         return [layout]
     if vectors == "auto":
         return [keyed(count) for count in VECTORS]
     if not isinstance(vectors, int) or not 1 <= vectors <= MOST_REPEATED:
-        raise UsageError(f"vectors of a chunk are 'auto' or a number from 1 to {MOST_REPEATED}, not {vectors!r}")
+        raise UsageError(
+            f"vectors of a chunk are 'auto' or a number from 1 to {MOST_REPEATED}, not {vectors!r}"
+        )
     return [keyed(vectors)]
 
 
@@ -187,7 +235,9 @@ def _read(lm: FrozenLM, ids: list[int]) -> _Text:
     return _Text(information, max(0.0, sum(extra) / len(extra)) if extra else 0.0)
 
 
-def _lengths(lm: FrozenLM, text: _Text, layout: Layout, load: float, length: int | None) -> list[int]:
+def _lengths(
+    lm: FrozenLM, text: _Text, layout: Layout, load: float, length: int | None
+) -> list[int]:
     """The text cut into chunks of so many tokens, or of so many bits for each number of theirs."""
     if length is not None:
         whole, rest = divmod(len(text.information), length)
@@ -201,13 +251,16 @@ def _lengths(lm: FrozenLM, text: _Text, layout: Layout, load: float, length: int
 
 def _outlook(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]) -> Outlook:
     """The forecasts of all chunks together, and of the halves of those that are not exact, and of theirs."""
-    bits = torch.tensor([math.fsum(piece) for piece in _pieces(text.information, lengths)], dtype=torch.float64)
+    bits = torch.tensor(
+        [math.fsum(piece) for piece in _pieces(text.information, lengths)], dtype=torch.float64
+    )
     bits[1:] += text.beginning
     tokens = torch.tensor(lengths, dtype=torch.float64)
     told = expect.rows(bits, tokens, layout)
     exact, steps = float(told.exact.mean()), float(told.steps.median())
     row_steps = position_steps = chunks = 0.0
-    # How many pieces of each chunk there are at this level of halving, where every piece of it is alike.
+    # How many pieces of each chunk there are at this level of halving, where every piece of it is
+    # alike.
     pieces = torch.ones_like(bits)
     for level in range(MOST_HALVINGS + 1):
         row_steps += float((pieces * told.row_steps).sum())
@@ -218,7 +271,9 @@ def _outlook(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]
             break
         bits, tokens = bits / 2, (tokens / 2).clamp(min=1)
         told = expect.rows(bits, tokens, layout)
-    return Outlook(exact, steps, chunks + float(pieces.sum()), row_steps, position_steps, expect.measured)
+    return Outlook(
+        exact, steps, chunks + float(pieces.sum()), row_steps, position_steps, expect.measured
+    )
 
 
 def _pieces(information: Sequence[float], lengths: list[int]) -> Iterator[Sequence[float]]:
@@ -231,15 +286,20 @@ def _pieces(information: Sequence[float], lengths: list[int]) -> Iterator[Sequen
 def _cut(information: list[float], budget: float, longest: int) -> list[int]:
     """Lengths of balanced pieces, none above the budget (but a single token may be) nor above `longest`.
 
-    After each piece, what is left is shared out anew: rounding never adds up, and no scrap is left for the end. The measure is
-    information, or where the text is so predictable that `longest` asks for more pieces than the budget does, tokens.
+    After each piece, what is left is shared out anew: rounding never adds up, and no scrap is left
+    for the end. The measure is information, or where the text is so predictable that `longest` asks
+    for more pieces than the budget does, tokens.
     """
     lengths: list[int] = []
     start, left = 0, sum(information)
     while start < len(information):
         rest = len(information) - start
         by_bits, by_length = math.ceil(left / budget), math.ceil(rest / longest)
-        share, most = (left / by_bits, longest) if by_bits > by_length else (math.inf, math.ceil(rest / by_length))
+        share, most = (
+            (left / by_bits, longest)
+            if by_bits > by_length
+            else (math.inf, math.ceil(rest / by_length))
+        )
         length, held = 0, 0.0
         for bits in information[start : start + most]:
             if length and (held + bits > budget or held + bits / 2 >= share):

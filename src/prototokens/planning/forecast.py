@@ -1,14 +1,19 @@
-"""What a fit will cost, before a step of it is spent: will a row be exact, and after how many steps?
+"""What a fit will cost, before a step of it is spent.
 
-The steps of a row rise as a power of its tokens for each vector, less where a vector has other neighbours at each of its
-places, and the power rises with the bits for each trained number: the text's information under the model, which one pass tells,
-over the numbers that are trained. Models of very different size hold half a bit a number at most in one vector repeated, and up
-to one bit where neighbours change. How steep the rise is was measured: `scripts/artefacts/fit_forecast.py` fits the
-coefficients of each recipe to rows of real fits and writes `forecast.json`, with what they come from. A model that is not among
-those rows gets what the others have in common, and a wider spread.
+Will a row be exact, and after how many steps?
 
-The number of steps is taken as log-logistic: log T = mu + spread * L, with L from the logistic distribution, so that the share
-of rows that are exact after t steps is sigmoid((log t - mu) / spread), and rows that ran out of budget can be fitted too.
+The steps of a row rise as a power of its tokens for each vector, less where a vector has other
+neighbours at each of its places, and the power rises with the bits for each trained number: the
+text's information under the model, which one pass tells, over the numbers that are trained. Models
+of very different size hold half a bit a number at most in one vector repeated, and up to one bit
+where neighbours change. How steep the rise is was measured: `scripts/artefacts/fit_forecast.py`
+fits the coefficients of each recipe to rows of real fits and writes `forecast.json`, with what they
+come from. A model that is not among those rows gets what the others have in common, and a wider
+spread.
+
+The number of steps is taken as log-logistic: log T = mu + spread * L, with L from the logistic
+distribution, so that the share of rows that are exact after t steps is sigmoid((log t - mu) /
+spread), and rows that ran out of budget can be fitted too.
 """
 
 from __future__ import annotations
@@ -39,7 +44,8 @@ class Forecast(NamedTuple):
     Attributes:
         exact: probability that it becomes exact within the recipe's steps and restarts, in [0, 1].
         steps: optimiser steps it takes if it does: the median.
-        row_steps: forward and backward passes that are spent on it, whether it does or not: the mean.
+        row_steps: forward and backward passes that are spent on it, whether it does or not: the
+            mean.
     """
 
     exact: float
@@ -67,9 +73,12 @@ def features(
 
     Returns:
         constant: 1.
-        density: log of tokens for each vector. With its weight alone, steps would rise as a power of it.
-        variety: log of the different stretches of three vectors in the input, for each vector; 0 where they are fewer.
-        crowding: density times the bits for each trained number: the power rises with how full the vectors are.
+        density: log of tokens for each vector. With its weight alone, steps would rise as a power
+            of it.
+        variety: log of the different stretches of three vectors in the input, for each vector; 0
+            where they are fewer.
+        crowding: density times the bits for each trained number: the power rises with how full the
+            vectors are.
     """
     vectors = layout.vectors
     density = (tokens / vectors).log()
@@ -146,7 +155,9 @@ class Forecaster:
         """Whether this very model is among the rows that the coefficients come from."""
         return self.fingerprint in self.curve.offsets
 
-    def __call__(self, bits: Sequence[float] | Float[Tensor, " tokens"], layout: str | Layout) -> Forecast:
+    def __call__(
+        self, bits: Sequence[float] | Float[Tensor, " tokens"], layout: str | Layout
+    ) -> Forecast:
         """The forecast of one row.
 
         Args:
@@ -158,7 +169,9 @@ class Forecaster:
         told = self.rows(each.sum()[None], tokens, Layout.named(layout))
         return Forecast(*(float(values) for values in told))
 
-    def rows(self, bits: Float64[Tensor, " rows"], tokens: Float64[Tensor, " rows"], layout: Layout) -> Forecasts:
+    def rows(
+        self, bits: Float64[Tensor, " rows"], tokens: Float64[Tensor, " rows"], layout: Layout
+    ) -> Forecasts:
         """The forecasts of many rows, from the bits and the tokens of each."""
         mu = self.curve.log_steps(features(bits, tokens, layout, self.d_model), self.fingerprint)
         spread = self.curve.spread_of(self.fingerprint)
@@ -166,14 +179,18 @@ class Forecaster:
         if budget == 0:
             return Forecasts(torch.zeros_like(mu), torch.zeros_like(mu), torch.ones_like(mu))
         once = torch.sigmoid((math.log(budget) - mu) / spread)
-        # The median of those that end within the budget: half of their share lies below it. Its logit by way of logs, as the
-        # share itself is zero in double precision where the budget is far too small.
+        # The median of those that end within the budget: half of their share lies below it. Its
+        # logit by way of logs, as the share itself is zero in double precision where the budget is
+        # far too small.
         half = torch.nn.functional.logsigmoid((math.log(budget) - mu) / spread) - math.log(2)
         steps = (mu + spread * (half - torch.log1p(-half.exp()))).exp().clamp(max=budget)
-        # The mean of min(T, budget) is the integral, from zero to the budget, of the share that still runs.
+        # The mean of min(T, budget) is the integral, from zero to the budget, of the share that
+        # still runs.
         ends = torch.linspace(0, 1, POINTS, dtype=torch.float64) ** 2 * budget
         running = torch.sigmoid((mu[:, None] - ends.clamp(min=1e-9).log()) / spread)
-        attempt = torch.trapezoid(running, ends, dim=1) + 1  # the vectors are scored once more than they are moved
+        attempt = (
+            torch.trapezoid(running, ends, dim=1) + 1
+        )  # the vectors are scored once more than they are moved
         failed = 1 - once
         attempts = sum(failed**restart for restart in range(self.recipe.restarts + 1))
         return Forecasts(1 - failed ** (self.recipe.restarts + 1), steps, attempt * attempts)
@@ -181,4 +198,6 @@ class Forecaster:
 
 @cache
 def _stored() -> dict[str, Any]:
-    return json.loads(files("prototokens.planning").joinpath("forecast.json").read_text(encoding="utf-8"))
+    return json.loads(
+        files("prototokens.planning").joinpath("forecast.json").read_text(encoding="utf-8")
+    )

@@ -16,8 +16,12 @@ STEPS = 3
 POSITIONS, POSITIONS_GPU = 1 << 10, 1 << 15
 
 
-def measured_pace(lm: FrozenLM, ids: list[int], plan: ChunkPlan, recipe: Recipe, rows: int | None = None) -> float | None:
-    """Row-steps a second, in the steps behind the first, which warms up; None where the clock did not move.
+def measured_pace(
+    lm: FrozenLM, ids: list[int], plan: ChunkPlan, recipe: Recipe, rows: int | None = None
+) -> float | None:
+    """Row-steps a second, in the steps behind the first, which warms up.
+
+    None where the clock did not move.
 
     Args:
         ids: of the text that is planned.
@@ -28,7 +32,10 @@ def measured_pace(lm: FrozenLM, ids: list[int], plan: ChunkPlan, recipe: Recipe,
     for length in plan.lengths:
         targets.append(ids[start : start + length])
         start, positions = start + length, positions + length
-        if positions >= (POSITIONS if lm.device.type == "cpu" else POSITIONS_GPU) or len(targets) == rows:
+        if (
+            positions >= (POSITIONS if lm.device.type == "cpu" else POSITIONS_GPU)
+            or len(targets) == rows
+        ):
             break
     seen: list[Progress] = []
     # No row may leave early: the margin is out of reach.

@@ -1,8 +1,11 @@
-"""Arithmetic coding with a language model: the size that a text has when its tokens are coded one after another.
+"""Arithmetic coding with a language model.
 
-A reference coder, small and exact (Witten, Neal & Cleary, Communications of the ACM 30(6), 1987): integers only, so what it
-writes can be read back wherever the same integers come out of the model. It is here to measure with. Reading a text back takes
-one pass of the model for each token, and the very same rounding as when it was written.
+The size that a text has when its tokens are coded one after another.
+
+A reference coder, small and exact (Witten, Neal & Cleary, Communications of the ACM 30(6), 1987):
+integers only, so what it writes can be read back wherever the same integers come out of the model.
+It is here to measure with. Reading a text back takes one pass of the model for each token, and the
+very same rounding as when it was written.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ def write(intervals: Iterable[tuple[int, int]]) -> bytes:
     """Symbols as bytes.
 
     Args:
-        intervals: of each symbol, the sum of the frequencies before it and its own, out of 2^PRECISION.
+        intervals: of each symbol, the sum of the frequencies before it and its own, out of
+            2^PRECISION.
     """
     low, high, pending, bits = 0, (1 << STATE) - 1, 0, []
 
@@ -66,7 +70,9 @@ def write(intervals: Iterable[tuple[int, int]]) -> bytes:
     pending += 1
     put(int(low >= QUARTER))
     bits += [0] * (-len(bits) % 8)
-    return bytes(int("".join(map(str, bits[start : start + 8])), 2) for start in range(0, len(bits), 8))
+    return bytes(
+        int("".join(map(str, bits[start : start + 8])), 2) for start in range(0, len(bits), 8)
+    )
 
 
 def read(coded: bytes, count: int, symbol_at: Callable[[int], tuple[int, int, int]]) -> list[int]:
@@ -74,8 +80,8 @@ def read(coded: bytes, count: int, symbol_at: Callable[[int], tuple[int, int, in
 
     Args:
         count: how many.
-        symbol_at: for a place in 0 ... 2^PRECISION - 1, the symbol whose interval holds it, and that interval; called once for
-            each symbol, in order.
+        symbol_at: for a place in 0 ... 2^PRECISION - 1, the symbol whose interval holds it, and
+            that interval; called once for each symbol, in order.
     """
     bits = (byte >> shift & 1 for byte in coded for shift in range(7, -1, -1))
     low, high, value = 0, (1 << STATE) - 1, 0

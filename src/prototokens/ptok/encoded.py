@@ -1,8 +1,8 @@
 """EncodedText: a text of any length as vectors, and the `.ptok` file that holds it.
 
-The file is one safetensors file: tensors, and a JSON header in the metadata (docs/file-format.md describes it byte by
-byte). Loading checks all it can before anything is decoded, and refuses in words. Nothing in a file names a path to open or
-code to run.
+The file is one safetensors file: tensors, and a JSON header in the metadata (docs/file-format.md
+describes it byte by byte). Loading checks all it can before anything is decoded, and refuses in
+words. Nothing in a file names a path to open or code to run.
 """
 
 from __future__ import annotations
@@ -61,10 +61,13 @@ class EncodedText(HubMixin):
 
     Attributes:
         vectors: the distinct vectors of all chunks, a shared one once.
-        slots: for each chunk, the rows of `vectors` that are its proto-tokens, e first; -1 in a chunk that is stored as tokens.
+        slots: for each chunk, the rows of `vectors` that are its proto-tokens, e first; -1 in a
+            chunk that is stored as tokens.
         header: what is recorded beside them; keys as in docs/file-format.md.
-        extras: what makes the text whole where vectors alone do not: patches, stored chunks, edits of the bytes.
-        scale: of each vector's grid, where vectors take few bits (`header["bits"]`); None where all are float32.
+        extras: what makes the text whole where vectors alone do not: patches, stored chunks, edits
+            of the bytes.
+        scale: of each vector's grid, where vectors take few bits (`header["bits"]`); None where all
+            are float32.
         path: the file it was loaded from, for messages; None where it was made here.
     """
 
@@ -94,12 +97,15 @@ class EncodedText(HubMixin):
         """Put solved chunks together.
 
         Args:
-            text: the whole text, or its bytes; the ids of the solutions, one after another, decode to it, but for edits.
+            text: the whole text, or its bytes; the ids of the solutions, one after another, decode
+                to it, but for edits.
             share: number of the vector that all chunks share, if any.
-            row_steps: forward and backward passes spent in all; by default those of the solutions alone.
+            row_steps: forward and backward passes spent in all; by default those of the solutions
+                alone.
             certificate: what was tried with them.
             extras: patches, stored chunks and edits that the text needs.
-            bits: of the numbers of each chunk's vectors (`storage.WIDTHS`); by default all are float32.
+            bits: of the numbers of each chunk's vectors (`storage.WIDTHS`); by default all are
+                float32.
             grids: of the chunks whose vectors lie on one.
             least: least margin of the positions that no patch sets; by default of all.
             sizes: of the text in other forms, in bytes (`sizes.sizes_of`).
@@ -109,10 +115,14 @@ class EncodedText(HubMixin):
         extras = extras or Extras()
         held = [number not in extras.stored for number in range(len(solutions))]
         kept = [solution for solution, is_held in zip(solutions, held, strict=True) if is_held]
-        vectors, slots = _table([solution.protos for solution in kept], held, share, solutions[0].protos.shape)
+        vectors, slots = _table(
+            [solution.protos for solution in kept], held, share, solutions[0].protos.shape
+        )
         scale, widths = None, None
         if bits is not None:
-            scale, widths = _grid_table(bits, grids or [None] * len(solutions), held, slots, len(vectors))
+            scale, widths = _grid_table(
+                bits, grids or [None] * len(solutions), held, slots, len(vectors)
+            )
         header = make_header(
             lm,
             as_bytes(text),
@@ -144,7 +154,9 @@ class EncodedText(HubMixin):
         tried = certificate.get("tried", [])
         if not tried or not self.exact or any(one["wrong"] for one in tried):
             return False
-        asked, shift, least = (certificate.get(name) for name in ("threshold", "shift", "least_margin"))
+        asked, shift, least = (
+            certificate.get(name) for name in ("threshold", "shift", "least_margin")
+        )
         return None in (asked, shift, least) or least >= asked - shift
 
     @property
@@ -164,7 +176,10 @@ class EncodedText(HubMixin):
         return len(pack(self.extras, len(self.header["chunks"]))) if self.extras else 0
 
     def chunks(self) -> list[Chunk]:
-        """The chunks that vectors hold, in order, ready to decode; without those that are stored as tokens."""
+        """The chunks that vectors hold, in order, ready to decode.
+
+        Without those that are stored as tokens.
+        """
         return [self.chunk(number + 1) for number in self.held()]
 
     def chunk(self, number: int) -> Chunk:
@@ -175,20 +190,32 @@ class EncodedText(HubMixin):
         """
         count = len(self.header["chunks"])
         if not 1 <= number <= count:
-            raise UsageError(f"there is no chunk {number}: the chunks of this text are numbered from 1 to {count}")
+            raise UsageError(
+                f"there is no chunk {number}: the chunks of this text are numbered from 1 to"
+                f" {count}"
+            )
         if number - 1 in self.extras.stored:
-            raise UsageError(f"chunk {number} is stored as its tokens: there are no vectors to look at")
-        return Chunk(self.vectors[self.slots[number - 1]], self.layout, self.header["chunks"][number - 1])
+            raise UsageError(
+                f"chunk {number} is stored as its tokens: there are no vectors to look at"
+            )
+        return Chunk(
+            self.vectors[self.slots[number - 1]], self.layout, self.header["chunks"][number - 1]
+        )
 
     def held(self) -> list[int]:
         """The numbers of the chunks that vectors hold: all but those that are stored as tokens."""
-        return [number for number in range(len(self.header["chunks"])) if number not in self.extras.stored]
+        return [
+            number
+            for number in range(len(self.header["chunks"]))
+            if number not in self.extras.stored
+        ]
 
     def check_model(self, lm: FrozenLM, any_model: bool = False) -> None:
         """Refuse a model that is not the one the vectors were fitted to.
 
         Args:
-            any_model: let other weights and another tokenizer pass; that the text comes out is then for its hash to say.
+            any_model: let other weights and another tokenizer pass; that the text comes out is then
+                for its hash to say.
 
         Raises:
             FileError: another model, or another tokenizer.
@@ -196,33 +223,46 @@ class EncodedText(HubMixin):
         made_for, this = self.header["model"], self.path or "the encoded text"
         if not any_model and made_for["fingerprint"] != lm.fingerprint:
             raise FileError(
-                f"{this} was made for the model {made_for['name']!r} (fingerprint {made_for['fingerprint'][:12]!r}), and"
-                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: vectors mean nothing to other weights;"
+                f"{this} was made for the model {made_for['name']!r} (fingerprint"
+                f" {made_for['fingerprint'][:12]!r}), and"
+                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: vectors mean nothing to"
+                " other weights;"
                 f" {_advice(made_for['name'], lm)}"
             )
         if not any_model and self.header["tokenizer"] != lm.tokenizer_hash:
             raise FileError(
-                f"{this} was made with another tokenizer than that of {lm.name!r} (hash {self.header['tokenizer'][:12]!r}"
+                f"{this} was made with another tokenizer than that of {lm.name!r} (hash"
+                f" {self.header['tokenizer'][:12]!r}"
                 f" against {lm.tokenizer_hash[:12]!r}): the ids would be read as other text"
             )
         if not any_model and made_for.get("response") and differ(made_for["response"], lm.response):
-            made_with, here = self.header["versions"].get("transformers"), versions()["transformers"]
+            made_with, here = (
+                self.header["versions"].get("transformers"),
+                versions()["transformers"],
+            )
             raise FileError(
-                f"{this} was made with the weights of {lm.name!r}, but the code of transformers {made_with!s:.20} took input"
-                f" vectors otherwise than that of transformers {here} here: decode it with that version, or encode the text"
+                f"{this} was made with the weights of {lm.name!r}, but the code of transformers"
+                f" {made_with!s:.20} took input"
+                f" vectors otherwise than that of transformers {here} here: decode it with that"
+                " version, or encode the text"
                 " again"
             )
         held = [self.header["chunks"][number] for number in self.held()]
         longest, most = max(held, default=1), lm.longest_target(self.layout)
         if made_for["d_model"] != lm.d_model or longest > most:
             raise FileError(
-                f"{this} is damaged: it holds vectors of width {made_for['d_model']} and chunks of up to {longest} tokens, and"
+                f"{this} is damaged: it holds vectors of width {made_for['d_model']} and chunks of"
+                f" up to {longest} tokens, and"
                 f" {lm.name!r} takes width {lm.d_model} and at most {most} tokens"
             )
         if max(self.layout.prefix, default=0) >= lm.known_ids:
-            raise FileError(f"{this} is damaged: its prefix has tokens that {lm.name!r} does not know")
+            raise FileError(
+                f"{this} is damaged: its prefix has tokens that {lm.name!r} does not know"
+            )
         if max(self.extras.tokens(), default=0) >= lm.vocab_size:
-            raise FileError(f"{this} is damaged: it patches in tokens that {lm.name!r} does not have")
+            raise FileError(
+                f"{this} is damaged: it patches in tokens that {lm.name!r} does not have"
+            )
 
     def to_bytes(self) -> bytes:
         """The file's content."""
@@ -230,7 +270,10 @@ class EncodedText(HubMixin):
         if self.scale is None:
             tensors["vectors"] = self.vectors.contiguous()
         else:
-            tensors |= {"codes": pack_codes(self.vectors, self.scale, self.header["bits"]), "scale": self.scale.contiguous()}
+            tensors |= {
+                "codes": pack_codes(self.vectors, self.scale, self.header["bits"]),
+                "scale": self.scale.contiguous(),
+            }
         if self.extras:
             packed = pack(self.extras, len(self.header["chunks"]))
             tensors["patches"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
@@ -274,7 +317,8 @@ class EncodedText(HubMixin):
             raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
         except (SafetensorError, ValueError, MemoryError) as error:
             raise FileError(
-                f"{path} is not a whole {SUFFIX} file ({_first_line(error)}): it is truncated, altered or not one"
+                f"{path} is not a whole {SUFFIX} file ({_first_line(error)}): it is truncated,"
+                " altered or not one"
             ) from error
         if header.get("tensors_sha256") != tensors_hash(tensors):
             raise FileError(f"{path} is damaged: its vectors are not the ones that were saved")
@@ -282,9 +326,13 @@ class EncodedText(HubMixin):
         if scale is None:
             vectors = tensors["vectors"]
         else:
-            vectors = unpack_codes(tensors["codes"], scale, header["bits"], header["model"]["d_model"])
+            vectors = unpack_codes(
+                tensors["codes"], scale, header["bits"], header["model"]["d_model"]
+            )
         if not vectors.isfinite().all():
-            raise FileError(f"{path} holds numbers that are not finite: no text can be decoded from it")
+            raise FileError(
+                f"{path} holds numbers that are not finite: no text can be decoded from it"
+            )
         slots, extras = tensors["slots"].to(torch.int64), _extras(header, tensors, path)
         used = slots[[number not in extras.stored for number in range(len(slots))]]
         if used.numel() and (int(used.min()) < 0 or int(used.max()) >= vectors.shape[0]):
@@ -292,11 +340,16 @@ class EncodedText(HubMixin):
         return cls(vectors, slots, header, extras, scale, path)
 
 
-def _table(protos: list[Tensor], held: list[bool], share: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _table(
+    protos: list[Tensor], held: list[bool], share: int | None, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
     """Distinct vectors of the chunks that are held, `shape` each, and, for every chunk, where they stand: -1 for the others."""
     count, (width, d_model) = len(protos), shape
     if share is None:
-        table, slots = torch.cat([torch.empty(0, d_model), *protos]), torch.arange(count * width).view(count, width)
+        table, slots = (
+            torch.cat([torch.empty(0, d_model), *protos]),
+            torch.arange(count * width).view(count, width),
+        )
     else:
         own = [number for number in range(width) if number != share]
         shared = [chunk[share : share + 1] for chunk in protos[:1]]
@@ -309,7 +362,11 @@ def _table(protos: list[Tensor], held: list[bool], share: int | None, shape: tup
 
 
 def _grid_table(
-    bits: Sequence[int], grids: Sequence[Grid | None], held: list[bool], slots: Tensor, distinct: int
+    bits: Sequence[int],
+    grids: Sequence[Grid | None],
+    held: list[bool],
+    slots: Tensor,
+    distinct: int,
 ) -> tuple[Tensor, list[int]]:
     """The scale of each distinct vector, 0 for those on no grid, and its number of bits."""
     scale, widths = torch.zeros(distinct), [32] * distinct
@@ -333,7 +390,9 @@ def _extras(header: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> E
             raise FileError(f"{path} is damaged: chunks are stored as tokens, and there are none")
         return Extras()
     try:
-        return unpack(tensors["patches"].numpy().tobytes(), header["chunks"], stored, header["text"]["bytes"])
+        return unpack(
+            tensors["patches"].numpy().tobytes(), header["chunks"], stored, header["text"]["bytes"]
+        )
     except ValueError as error:
         raise FileError(f"{path} is damaged: {error}") from error
 
@@ -342,13 +401,21 @@ def _advice(made_for: str, lm: FrozenLM) -> str:
     """What to do about a model of other weights than a file was made for."""
     if made_for.lower().endswith(GGUF_SUFFIX) and lm.recorded_name.lower().endswith(GGUF_SUFFIX):
         return "the quantisation of the two GGUF files may differ: name the very file that the vectors were made for"
-    return "that model has changed since" if made_for == lm.recorded_name else "name the model they were made for"
+    return (
+        "that model has changed since"
+        if made_for == lm.recorded_name
+        else "name the model they were made for"
+    )
 
 
 def _no_file(path: Path) -> str:
     if path.is_dir():
         return f"{path} is a folder, and a {SUFFIX} file was expected"
-    return f"{path} is no regular file: a {SUFFIX} file was expected" if path.exists() else f"{path} does not exist"
+    return (
+        f"{path} is no regular file: a {SUFFIX} file was expected"
+        if path.exists()
+        else f"{path} does not exist"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -25,8 +25,8 @@ from prototokens.ptok.source import as_text
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
-# The newest format that is read. A file is written in the lowest that has all it needs: 2 came with patches, stored chunks,
-# edits and few bits; 3 with prefixes.
+# The newest format that is read. A file is written in the lowest that has all it needs: 2 came with
+# patches, stored chunks, edits and few bits; 3 with prefixes.
 FORMAT = 3
 MOST_TOKENS_A_CHUNK = 1 << 20
 MOST_WIDTH = 1 << 20  # numbers of a vector
@@ -58,12 +58,15 @@ def make_header(
         shared: the name of the vector that all chunks share.
         bits: of the numbers of each distinct vector, where not all are float32.
         row_steps, sizes: as `EncodedText.of` takes them.
-        least: least margin of the positions that no patch sets; by default of all that vectors hold.
+        least: least margin of the positions that no patch sets; by default of all that vectors
+            hold.
     """
     held = [number not in extras.stored for number in range(len(solutions))]
     kept = [solution for solution, is_held in zip(solutions, held, strict=True) if is_held]
     flags = [solution.exact and is_held for solution, is_held in zip(solutions, held, strict=True)]
-    margin = min((solution.margin for solution in kept), default=math.inf) if least is None else least
+    margin = (
+        min((solution.margin for solution in kept), default=math.inf) if least is None else least
+    )
     tokens = sum(solution.length for solution in solutions)
     repaired = {*extras.patches, *extras.stored}
     layout = solutions[0].layout
@@ -85,7 +88,9 @@ def make_header(
         "accuracy": sum(solution.correct for solution in kept) / tokens,
         "min_margin": margin if math.isfinite(margin) else None,
         "steps": [solution.steps for solution in solutions],
-        "row_steps": sum(solution.row_steps for solution in solutions) if row_steps is None else row_steps,
+        "row_steps": sum(solution.row_steps for solution in solutions)
+        if row_steps is None
+        else row_steps,
         "seeds": [solution.seed for solution in solutions],
         "restarts": [solution.restarts for solution in solutions],
         "recipe": recipe.as_dict(),
@@ -131,19 +136,25 @@ def _model(lm: FrozenLM) -> dict[str, Any]:
 
 def write_header(header: dict[str, Any]) -> dict[str, str]:
     """The metadata of a safetensors file that hold a header, with the hash of it."""
-    text = json.dumps(header, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(
+        header, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":")
+    )
     return {"prototokens": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def read_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
-    """The header in the metadata of a safetensors file: as it was saved, and all that is read of it later of the right kind.
+    """The header in the metadata of a safetensors file.
+
+    As it was saved, and all that is read of it later of the right kind.
 
     Raises:
         FileError: there is none, it is damaged, or of a newer format.
     """
     text = metadata.get("prototokens")
     if text is None:
-        raise FileError(f"{path} is a safetensors file, but not one of prototokens: it has no header of ours")
+        raise FileError(
+            f"{path} is a safetensors file, but not one of prototokens: it has no header of ours"
+        )
     try:
         header = strict_json.loads(text, parse_float=_finite, parse_constant=_finite)
         version = header["format"]
@@ -153,17 +164,21 @@ def read_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
         raise FileError(f"{path} is damaged: its header cannot be read") from error
     if type(version) is int and version > FORMAT:
         raise FileError(
-            f"{path} has format {str(version)[:20]}, and this version reads up to {FORMAT}: install a newer prototokens"
+            f"{path} has format {str(version)[:20]}, and this version reads up to {FORMAT}: install"
+            " a newer prototokens"
         )
     keys = header.get("keys", 0)
     if type(keys) is int and keys > VERSION:
         raise FileError(
-            f"{path} has keys of version {str(keys)[:20]}, and this version knows up to {VERSION}: install a newer prototokens"
+            f"{path} has keys of version {str(keys)[:20]}, and this version knows up to {VERSION}:"
+            " install a newer prototokens"
         )
     if metadata.get("sha256") != hashlib.sha256(text.encode()).hexdigest():
         raise FileError(f"{path} is damaged: its header is not the one that was saved")
     if not _sound(header):
-        raise FileError(f"{path} is damaged: its header lacks what decoding needs, or has it of another kind")
+        raise FileError(
+            f"{path} is damaged: its header lacks what decoding needs, or has it of another kind"
+        )
     return header
 
 
@@ -175,14 +190,35 @@ def _finite(number: str) -> float:
 
 
 def _sound(header: dict[str, Any]) -> bool:
-    """Whether everything that is read later is there and of the right kind; what is unknown is let pass."""
+    """Whether everything that is read later is there and of the right kind.
+
+    What is unknown is let pass.
+    """
     try:
         model, text, margin = header["model"], header["text"], header["min_margin"]
         lengths = list(header["chunks"])
-        counts = [*lengths, header["format"], model["d_model"], text["tokens"], text["bytes"], text["characters"]]
+        counts = [
+            *lengths,
+            header["format"],
+            model["d_model"],
+            text["tokens"],
+            text["bytes"],
+            text["characters"],
+        ]
         numbers = [header["accuracy"], header["row_steps"], 0.0 if margin is None else margin]
-        words = [model["name"], model["fingerprint"], model["dtype"], header["tokenizer"], header["layout"], text["sha256"]]
-        words += [header["recipe"]["name"], header["versions"]["prototokens"], header["versions"]["torch"]]
+        words = [
+            model["name"],
+            model["fingerprint"],
+            model["dtype"],
+            header["tokenizer"],
+            header["layout"],
+            text["sha256"],
+        ]
+        words += [
+            header["recipe"]["name"],
+            header["versions"]["prototokens"],
+            header["versions"]["torch"],
+        ]
         revision, exact = model["revision"], header["exact"]
     except (KeyError, TypeError):
         return False
@@ -191,8 +227,12 @@ def _sound(header: dict[str, Any]) -> bool:
         and model["d_model"] <= MOST_WIDTH
         and all(_is_number(number) for number in numbers)
         and all(isinstance(word, str) and len(word) <= LONGEST_WORD for word in words)
-        # It is asked of the hub where the model is named as here: a commit, and neither a branch nor a path.
-        and (revision is None or (isinstance(revision, str) and COMMIT.fullmatch(revision) is not None))
+        # It is asked of the hub where the model is named as here: a commit, and neither a branch
+        # nor a path.
+        and (
+            revision is None
+            or (isinstance(revision, str) and COMMIT.fullmatch(revision) is not None)
+        )
         and isinstance(exact, bool)
         and bool(lengths)
         and all(length <= MOST_TOKENS_A_CHUNK for length in lengths)
@@ -206,12 +246,20 @@ def _sound(header: dict[str, Any]) -> bool:
 
 def _response_sound(response: Any) -> bool:
     """Whether a response can be held against another; earlier files have none."""
-    return isinstance(response, list) and len(response) <= MAX_RESPONSE and all(_is_number(number) for number in response)
+    return (
+        isinstance(response, list)
+        and len(response) <= MAX_RESPONSE
+        and all(_is_number(number) for number in response)
+    )
 
 
 def _additions_sound(header: dict[str, Any]) -> bool:
     """Whether what came with format 2 is of the right kind: a file of format 1 has none of it."""
-    stored, bits, sizes = header.get("stored", []), header.get("bits", [32]), header.get("sizes", {})
+    stored, bits, sizes = (
+        header.get("stored", []),
+        header.get("bits", [32]),
+        header.get("sizes", {}),
+    )
     counts = [header.get("patched", 0), header.get("edited", 0)]
     return (
         isinstance(stored, list)

@@ -1,7 +1,8 @@
 """Encoded texts on the Hugging Face hub, and in folders of the same form, each with a generated card.
 
-A `.ptok` file goes into a model repository, since it belongs to its base model and to no other. What comes back from the hub is
-read with the same suspicion as any file. Folders of results are the business of `lab.hub`.
+A `.ptok` file goes into a model repository, since it belongs to its base model and to no other.
+What comes back from the hub is read with the same suspicion as any file. Folders of results are the
+business of `lab.hub`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ class HubMixin:
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileError(f"the folder {place} cannot be made ({error.strerror or error}): choose another place") from error
+            raise FileError(
+                f"the folder {place} cannot be made ({error.strerror or error}): choose another"
+                " place"
+            ) from error
         self.save(place / FILE)
         write_atomically(place / CARD, card(self).encode())
         return place / FILE
@@ -73,7 +77,9 @@ class HubMixin:
         filename: str = FILE,
         endpoint: str | None = None,
     ) -> Text:
-        """Read one from a folder, or from a repository of the hub. The model that it belongs to is not loaded.
+        """Read one from a folder, or from a repository of the hub.
+
+        The model that it belongs to is not loaded.
 
         Args:
             name_or_path: a folder written by `save_pretrained`, or the id of a repository.
@@ -87,11 +93,19 @@ class HubMixin:
         name = os.fspath(name_or_path)
         if Path(name).is_dir():
             if revision is not None:
-                raise FileError(f"{name} is a folder and has no revision {revision!r}: only repositories on the hub have")
+                raise FileError(
+                    f"{name} is a folder and has no revision {revision!r}: only repositories on the"
+                    " hub have"
+                )
             return cls.load(Path(name) / filename)
         with errors_in_words(name):
             path = hf_hub_download(
-                name, filename, revision=revision, endpoint=endpoint, library_name="prototokens", library_version=__version__
+                name,
+                filename,
+                revision=revision,
+                endpoint=endpoint,
+                library_name="prototokens",
+                library_version=__version__,
             )
         return cls.load(path)
 
@@ -124,17 +138,28 @@ class HubMixin:
         files = {FILE: self.to_bytes(), CARD: card(self, repository).encode()}
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
         with errors_in_words(repository):
-            api = HfApi(endpoint=endpoint, token=token, library_name="prototokens", library_version=__version__)
+            api = HfApi(
+                endpoint=endpoint,
+                token=token,
+                library_name="prototokens",
+                library_version=__version__,
+            )
             api.create_repo(repository, private=private, exist_ok=True)
             return api.create_commit(repository, operations, commit_message=message).commit_url
 
 
 def card(encoded: HubMixin, repository: str | None = None) -> str:
-    """What a reader must know of an encoded text: which model it needs, what is in it, how it is decoded."""
+    """What a reader must know of an encoded text.
+
+    Which model it needs, what is in it, how it is decoded.
+    """
     header = encoded.header
     model, text, lengths = header["model"], header["text"], header["chunks"]
     tokens, numbers = text["tokens"], encoded.vectors.numel()
-    meta: dict[str, Any] = {"library_name": "prototokens", "tags": ["prototokens", "one-step-generation"]}
+    meta: dict[str, Any] = {
+        "library_name": "prototokens",
+        "tags": ["prototokens", "one-step-generation"],
+    }
     if model["name"].count("/") == 1 and not Path(model["name"]).exists():
         meta["base_model"] = model["name"]
     where = repr(repository) if repository else '"FOLDER"'
@@ -142,13 +167,19 @@ def card(encoded: HubMixin, repository: str | None = None) -> str:
     load += f', revision="{plain(model["revision"])}")' if model["revision"] else ")"
     margin = "-" if header["min_margin"] is None else f"{header['min_margin']:.3f}"
     lines = {
-        "model": f"{plain(model['name'])}, fingerprint `{plain(model['fingerprint'][:16])}`, computed in {model['dtype']}",
-        "text": f"{tokens:,} tokens, {text['characters']:,} characters, SHA-256 `{plain(text['sha256'])}`",
-        "vectors": f"{len(encoded.vectors):,} of {model['d_model']} numbers, {numbers / tokens:.2f} numbers a token",
-        "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout `{header['layout']}`",
-        "exact": f"{'yes' if header['exact'] else 'no'}: {header['accuracy']:.2%} of the tokens right when it was made",
+        "model": f"{plain(model['name'])}, fingerprint `{plain(model['fingerprint'][:16])}`,"
+        f" computed in {model['dtype']}",
+        "text": f"{tokens:,} tokens, {text['characters']:,} characters, SHA-256"
+        f" `{plain(text['sha256'])}`",
+        "vectors": f"{len(encoded.vectors):,} of {model['d_model']} numbers, {numbers / tokens:.2f}"
+        " numbers a token",
+        "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout"
+        f" `{header['layout']}`",
+        "exact": f"{'yes' if header['exact'] else 'no'}: {header['accuracy']:.2%} of the tokens"
+        " right when it was made",
         "least margin": f"{margin} logits",
-        "made with": f"prototokens {plain(header['versions']['prototokens'])}, recipe `{plain(header['recipe']['name'])}`",
+        "made with": f"prototokens {plain(header['versions']['prototokens'])}, recipe"
+        f" `{plain(header['recipe']['name'])}`",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
     return f"""\
@@ -192,16 +223,29 @@ def errors_in_words(repository: str) -> Iterator[None]:
     try:
         yield
     except hub_errors.HFValidationError as error:
-        raise FileError(f"{repository!r} is neither a folder here nor the id of a repository (owner/name)") from error
+        raise FileError(
+            f"{repository!r} is neither a folder here nor the id of a repository (owner/name)"
+        ) from error
     except hub_errors.RevisionNotFoundError as error:
-        raise FileError(f"the repository {repository!r} has no such revision: give a branch, a tag or a commit") from error
+        raise FileError(
+            f"the repository {repository!r} has no such revision: give a branch, a tag or a commit"
+        ) from error
     except hub_errors.RepositoryNotFoundError as error:
         advice = "check the name, or log in with `hf auth login` if it is private"
-        raise FileError(f"{repository!r} is no folder here, and the hub shows no repository of that name: {advice}") from error
+        raise FileError(
+            f"{repository!r} is no folder here, and the hub shows no repository of that name:"
+            f" {advice}"
+        ) from error
     except hub_errors.LocalEntryNotFoundError as error:
         advice = "check the name, or connect to the network"
-        raise FileError(f"{repository!r} is no folder here, and the hub could not be reached: {advice}") from error
+        raise FileError(
+            f"{repository!r} is no folder here, and the hub could not be reached: {advice}"
+        ) from error
     except hub_errors.EntryNotFoundError as error:
-        raise FileError(f"the repository {repository!r} holds no such file: check its name") from error
+        raise FileError(
+            f"the repository {repository!r} holds no such file: check its name"
+        ) from error
     except (hub_errors.HfHubHTTPError, OSError, ValueError) as error:
-        raise FileError(f"the hub does not serve {repository!r} ({one_line(error)}): log in, or try again later") from error
+        raise FileError(
+            f"the hub does not serve {repository!r} ({one_line(error)}): log in, or try again later"
+        ) from error

@@ -1,11 +1,13 @@
-"""What makes a file lossless where vectors are not: patches, chunks stored as they are, and edits of the bytes.
+"""What makes a file lossless where vectors are not.
+
+Patches, chunks stored as they are, and edits of the bytes.
 
 Three lists of small integers, packed into one stretch of bytes with DEFLATE (zlib):
 
 - a patch is a position of a chunk and the token that belongs there, whatever the vectors give;
 - a chunk that vectors do not hold is stored as its tokens;
-- edits turn the bytes of the decoded text into the bytes that were given: for input that is no UTF-8, for lone surrogates, and
-  for tokenizers that change a text.
+- edits turn the bytes of the decoded text into the bytes that were given: for input that is no
+  UTF-8, for lone surrogates, and for tokenizers that change a text.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from prototokens.errors import UsageError
 ANCHOR = 6
 REACH = 48
 WIDEST = 5  # bytes of a number: seven bits each
-MOST_UNPACKED = 1 << 21  # bytes, whatever a file says: of about a million tokens, and read in a second
+MOST_UNPACKED = (
+    1 << 21
+)  # bytes, whatever a file says: of about a million tokens, and read in a second
 
 
 class Edit(NamedTuple):
@@ -66,7 +70,8 @@ def apply_patches(decoded: Sequence[list[int]], extras: Extras) -> list[list[int
     """The ids of all chunks as they should be.
 
     Args:
-        decoded: of the chunks that vectors hold, in order: those that are stored are not among them.
+        decoded: of the chunks that vectors hold, in order: those that are stored are not among
+            them.
     """
     waiting, whole = iter(decoded), []
     for number in range(len(decoded) + len(extras.stored)):
@@ -108,7 +113,8 @@ def pack(extras: Extras, chunks: int) -> bytes:
     raw += b"".join(map(_edit_bytes, extras.edits))
     if len(raw) > MOST_UNPACKED:
         raise UsageError(
-            f"what vectors do not hold takes {len(raw):,} bytes, more than the {MOST_UNPACKED:,} that a file may have of it:"
+            f"what vectors do not hold takes {len(raw):,} bytes, more than the {MOST_UNPACKED:,}"
+            " that a file may have of it:"
             " encode the text in parts, or with more steps"
         )
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -127,7 +133,10 @@ def unpack(packed: bytes, lengths: Sequence[int], stored: Sequence[int], text_by
         ValueError: not such bytes.
     """
     tokens = sum(lengths)
-    most = min(MOST_UNPACKED, 2 * WIDEST * tokens + WIDEST * len(lengths) + (3 * WIDEST + 1) * (text_bytes + 1))
+    most = min(
+        MOST_UNPACKED,
+        2 * WIDEST * tokens + WIDEST * len(lengths) + (3 * WIDEST + 1) * (text_bytes + 1),
+    )
     unpacker = zlib.decompressobj(-15)
     try:
         raw = unpacker.decompress(packed, most + 1)
@@ -200,7 +209,9 @@ class _Reader:
         return self.place == len(self.raw)
 
     def number(self) -> int:
-        if not self.done and (byte := self.raw[self.place]) < 0x80:  # most are so small, and there may be millions
+        if (
+            not self.done and (byte := self.raw[self.place]) < 0x80
+        ):  # most are so small, and there may be millions
             self.place += 1
             return byte
         value = 0
@@ -225,7 +236,8 @@ class _Reader:
 def edits_between(old: bytes, new: bytes) -> list[Edit]:
     """Edits that turn `old` into `new`: few where the two differ in places, never wrong.
 
-    Both are walked side by side; where they differ, the nearest stretch that they share again ends the edit.
+    Both are walked side by side; where they differ, the nearest stretch that they share again ends
+    the edit.
     """
     edits: list[Edit] = []
     at, to, kept = 0, 0, 0
@@ -258,7 +270,9 @@ def apply_edits(old: bytes, edits: Sequence[Edit]) -> bytes:
 def _equal(old: bytes, new: bytes, at: int, to: int) -> int:
     """Number of bytes that are the same from here on."""
     most, step, same = min(len(old) - at, len(new) - to), 1, 0
-    while same < most:  # in steps that double while all is equal, and begin again small where it is not
+    while (
+        same < most
+    ):  # in steps that double while all is equal, and begin again small where it is not
         step = min(step, most - same)
         if old[at + same : at + same + step] == new[to + same : to + same + step]:
             same, step = same + step, 2 * step
@@ -270,7 +284,10 @@ def _equal(old: bytes, new: bytes, at: int, to: int) -> int:
 
 
 def _next_anchor(old: bytes, new: bytes, at: int, to: int) -> tuple[int, int]:
-    """How many bytes to drop and to insert until both agree again; all that is left, where they do not within reach."""
+    """How many bytes to drop and to insert until both agree again.
+
+    All that is left, where they do not within reach.
+    """
     for away in range(1, 2 * REACH + 1):
         for drop in range(max(0, away - REACH), min(away, REACH) + 1):
             insert = away - drop

@@ -1,4 +1,7 @@
-"""What vectors do not hold safely is set right in the file: patches, or a chunk's tokens as they are."""
+"""What vectors do not hold safely is set right in the file.
+
+Patches, or a chunk's tokens as they are.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ class Repaired(NamedTuple):
     """What a file needs beside vectors, and what was tried with all of it.
 
     Attributes:
-        least: least margin of the positions that no patch sets, in logits; None where there are none.
+        least: least margin of the positions that no patch sets, in logits; None where there are
+            none.
     """
 
     extras: Extras
@@ -28,12 +32,18 @@ class Repaired(NamedTuple):
 
 
 def repair(
-    lm: FrozenLM, solutions: Sequence[Solution], level: str, edits: Sequence[Edit] = (), *, patches: bool = True
+    lm: FrozenLM,
+    solutions: Sequence[Solution],
+    level: str,
+    edits: Sequence[Edit] = (),
+    *,
+    patches: bool = True,
 ) -> Repaired:
     """Find the positions that vectors do not hold, put them into patches, and certify the rest.
 
-    A position is not held where it decodes wrong, where its margin is more than one measured movement below the margin that the
-    certificate asks for, or where it comes out wrong in one of the ways that the certificate tries.
+    A position is not held where it decodes wrong, where its margin is more than one measured
+    movement below the margin that the certificate asks for, or where it comes out wrong in one of
+    the ways that the certificate tries.
 
     Args:
         level: of the certificate.
@@ -41,14 +51,23 @@ def repair(
     """
     if not patches:
         certificate, _ = certify(lm, solutions, level)
-        return Repaired(Extras({}, {}, list(edits)), certificate, min(solution.margin for solution in solutions))
+        return Repaired(
+            Extras({}, {}, list(edits)), certificate, min(solution.margin for solution in solutions)
+        )
     found = margins(lm, solutions)
     weak = _weak(lm, solutions, level, found)
     certificate = UNCERTIFIED
     for _ in range(2):  # what fails a way of decoding is patched, and the certificate made anew
-        stored = {number: list(one.ids) for number, one in enumerate(solutions) if _is_stored(one, weak[number])}
+        stored = {
+            number: list(one.ids)
+            for number, one in enumerate(solutions)
+            if _is_stored(one, weak[number])
+        }
         held = [number for number in range(len(solutions)) if number not in stored]
-        rows, places = [solutions[number] for number in held], [sorted(weak[number]) for number in held]
+        rows, places = (
+            [solutions[number] for number in held],
+            [sorted(weak[number]) for number in held],
+        )
         certificate, failing = certify(lm, rows, level, places)
         if not any(failing):
             break
@@ -68,7 +87,9 @@ def repair(
     return Repaired(Extras(patch, stored, list(edits)), certificate, min(kept, default=None))
 
 
-def _weak(lm: FrozenLM, solutions: Sequence[Solution], level: str, found: Sequence[Tensor]) -> list[set[int]]:
+def _weak(
+    lm: FrozenLM, solutions: Sequence[Solution], level: str, found: Sequence[Tensor]
+) -> list[set[int]]:
     """For each row, the positions that are wrong or too narrow as the model itself decodes them."""
     asked = threshold(lm, level)
     floor = asked.margin - asked.shift
@@ -76,7 +97,9 @@ def _weak(lm: FrozenLM, solutions: Sequence[Solution], level: str, found: Sequen
     return [
         {
             place
-            for place, (token, got, value) in enumerate(zip(solution.ids, ids, margin.tolist(), strict=True))
+            for place, (token, got, value) in enumerate(
+                zip(solution.ids, ids, margin.tolist(), strict=True)
+            )
             if got != token or not value > floor
         }
         for solution, ids, margin in zip(solutions, decoded, found, strict=True)
@@ -85,4 +108,6 @@ def _weak(lm: FrozenLM, solutions: Sequence[Solution], level: str, found: Sequen
 
 def _is_stored(solution: Solution, places: set[int]) -> bool:
     """Whether the tokens themselves take no more room than a patch."""
-    return bool(places) and patch_size({place: solution.ids[place] for place in places}) >= token_size(solution.ids)
+    return bool(places) and patch_size(
+        {place: solution.ids[place] for place in places}
+    ) >= token_size(solution.ids)

@@ -1,4 +1,7 @@
-"""What an interrupted encoding leaves behind: the spans that were solved, beside the output, for the next run to take up."""
+"""What an interrupted encoding leaves behind.
+
+The spans that were solved, beside the output, for the next run to take up.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,13 @@ def partial_path(output: Path) -> Path:
     return output.with_name(f"{start}.partial")
 
 
-def partial_key(lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int, start: str = "random") -> str:
-    """Hash of all that solved spans depend on: of another text, model or recipe they are worth nothing."""
+def partial_key(
+    lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int, start: str = "random"
+) -> str:
+    """Hash of all that solved spans depend on.
+
+    Of another text, model or recipe they are worth nothing.
+    """
     layout_parts = [layout.name, layout.key_version, list(layout.prefix)]
     parts = [lm.fingerprint, str(lm.dtype), layout_parts, recipe.as_dict(), seed, ids, start]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -62,7 +70,10 @@ def save_partial(path: Path, key: str, kept: Solved, like: Path | None = None) -
 
 
 def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Solved:
-    """The solved spans of an earlier run with the same key; none where there was no such run, or its file cannot be read."""
+    """The solved spans of an earlier run with the same key.
+
+    None where there was no such run, or its file cannot be read.
+    """
     if not path.exists():
         return {}
     try:

@@ -18,7 +18,8 @@ def sizes_of(lm: FrozenLM, source: Source) -> dict[str, int]:
     """The size of a text in bytes: as it is, and made small by programs that are for that.
 
     Returns:
-        `plain`: the bytes themselves; `zstd` (level 19); `xz` (level 9); `arithmetic`: its tokens, coded one after another
+        `plain`: the bytes themselves; `zstd` (level 19); `xz` (level 9); `arithmetic`: its tokens,
+            coded one after another
         with this very model's probabilities, and its edits.
     """
     return {

@@ -1,7 +1,10 @@
-"""What is to be encoded, whatever it is: bytes, as a text that a tokenizer takes, and the edits that lead back.
+"""What is to be encoded, whatever it is.
 
-Most texts need no edits. They are needed where bytes are no UTF-8 (the model is not given those), for lone surrogates, and
-where a tokenizer changes a text (white space at its ends, composed letters).
+Bytes, as a text that a tokenizer takes, and the edits that lead back.
+
+Most texts need no edits. They are needed where bytes are no UTF-8 (the model is not given those),
+for lone surrogates, and where a tokenizer changes a text (white space at its ends, composed
+letters).
 """
 
 from __future__ import annotations
@@ -51,21 +54,27 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
     """Anything at all, as ids and edits.
 
     Raises:
-        TextError: nothing is given, the tokenizer gives no token for it, or too much of it would be edits.
+        TextError: nothing is given, the tokenizer gives no token for it, or too much of it would be
+            edits.
     """
     content = as_bytes(text)
     if not content:
         raise TextError("the text is empty: there is nothing to encode")
-    # What is no text is left out, and not given as U+FFFD: models have hardly ever seen that, and vectors do not hold it.
+    # What is no text is left out, and not given as U+FFFD: models have hardly ever seen that, and
+    # vectors do not hold it.
     readable = content.decode("utf-8", "ignore") or content.decode("utf-8", "replace")
     ids = lm.encode(readable)
     if not ids:
-        raise TextError(f"the tokenizer of {lm.name!r} gives no token for this text: use a model with a byte-level tokenizer")
+        raise TextError(
+            f"the tokenizer of {lm.name!r} gives no token for this text: use a model with a"
+            " byte-level tokenizer"
+        )
     back = as_bytes(lm.decode(ids))
     source = Source(content, readable, ids, [] if back == content else edits_between(back, content))
     if edits_size(source.edits) > MOST_UNPACKED // 2:  # the rest is for what vectors will not hold
         raise TextError(
-            f"{source.edited:,} of {len(content):,} bytes are no UTF-8 text, or are changed by this tokenizer: stored as they"
+            f"{source.edited:,} of {len(content):,} bytes are no UTF-8 text, or are changed by this"
+            " tokenizer: stored as they"
             f" are, they would take more than {MOST_UNPACKED // 2:,} bytes; encode it in parts"
         )
     return source

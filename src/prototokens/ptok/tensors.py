@@ -1,4 +1,6 @@
-"""The tensors of a `.ptok` file as bytes: vectors of few bits packed, shapes found sound before anything is read.
+"""The tensors of a `.ptok` file as bytes.
+
+Vectors of few bits packed, shapes found sound before anything is read.
 
 What they mean is `encoded`'s; docs/file-format.md describes them byte by byte.
 """
@@ -23,7 +25,9 @@ from prototokens.engine.grid import GRID_BITS, levels_of, values_of
 from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
 
-MOST_HEADER = 1 << 24  # bytes: of a few million tokens; as Python's objects they take forty times that at most
+MOST_HEADER = (
+    1 << 24
+)  # bytes: of a few million tokens; as Python's objects they take forty times that at most
 
 
 def row_bytes(bits: int, d_model: int) -> int:
@@ -32,7 +36,9 @@ def row_bytes(bits: int, d_model: int) -> int:
 
 
 def pack_codes(
-    vectors: Float32[Tensor, "distinct d_model"], scale: Float32[Tensor, "distinct"], bits: Sequence[int]
+    vectors: Float32[Tensor, "distinct d_model"],
+    scale: Float32[Tensor, "distinct"],
+    bits: Sequence[int],
 ) -> UInt8[Tensor, "bytes"]:
     """Vectors one after another, each in its own number of bits and filled up to a whole byte.
 
@@ -42,15 +48,27 @@ def pack_codes(
     packed = []
     for vector, width, one in zip(vectors, bits, scale, strict=True):
         if width in GRID_BITS:
-            codes = levels_of(vector[None], one[None], torch.tensor([2.0**width]))[0].numpy().astype(np.uint8)
-            packed.append(np.packbits(np.unpackbits(codes[:, None], axis=1, bitorder="little")[:, :width], bitorder="little"))
+            codes = (
+                levels_of(vector[None], one[None], torch.tensor([2.0**width]))[0]
+                .numpy()
+                .astype(np.uint8)
+            )
+            packed.append(
+                np.packbits(
+                    np.unpackbits(codes[:, None], axis=1, bitorder="little")[:, :width],
+                    bitorder="little",
+                )
+            )
         else:
             packed.append(vector.numpy().astype("<f2" if width == 16 else "<f4").view(np.uint8))
     return torch.from_numpy(np.concatenate(packed)) if packed else torch.empty(0, dtype=torch.uint8)
 
 
 def unpack_codes(
-    codes: UInt8[Tensor, "bytes"], scale: Float32[Tensor, "distinct"], bits: Sequence[int], d_model: int
+    codes: UInt8[Tensor, "bytes"],
+    scale: Float32[Tensor, "distinct"],
+    bits: Sequence[int],
+    d_model: int,
 ) -> Float32[Tensor, "distinct d_model"]:
     """The vectors that `pack_codes` packed."""
     raw, vectors, at = codes.numpy(), torch.empty(len(bits), d_model), 0
@@ -58,12 +76,20 @@ def unpack_codes(
         part = raw[at : at + row_bytes(width, d_model)]
         at += len(part)
         if width in GRID_BITS:
-            flags = np.unpackbits(part, count=width * d_model, bitorder="little").reshape(d_model, width)
+            flags = np.unpackbits(part, count=width * d_model, bitorder="little").reshape(
+                d_model, width
+            )
             levels = np.packbits(flags, axis=1, bitorder="little")[:, 0]
-            one = values_of(torch.from_numpy(levels.astype(np.int64))[None], scale[number, None], torch.tensor([2.0**width]))
+            one = values_of(
+                torch.from_numpy(levels.astype(np.int64))[None],
+                scale[number, None],
+                torch.tensor([2.0**width]),
+            )
             vectors[number] = one[0]
         else:
-            vectors[number] = torch.from_numpy(part.view("<f2" if width == 16 else "<f4").astype(np.float32))
+            vectors[number] = torch.from_numpy(
+                part.view("<f2" if width == 16 else "<f4").astype(np.float32)
+            )
     return vectors
 
 
@@ -78,7 +104,10 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
 
 
 class Declared(NamedTuple):
-    """What the header of a safetensors file says of one tensor: its dtype, as safetensors calls it, and its shape."""
+    """What the header of a safetensors file says of one tensor.
+
+    Its dtype, as safetensors calls it, and its shape.
+    """
 
     kind: str
     shape: list[int]
@@ -102,17 +131,21 @@ def read_contents(handle: BinaryIO) -> Contents:
     """The header of an open safetensors file; no tensor is read, however large it is said to be.
 
     Raises:
-        ValueError: it is no such file, its header names a key twice, or its length is not what the header needs.
+        ValueError: it is no such file, its header names a key twice, or its length is not what the
+            header needs.
         OSError: it cannot be read.
     """
     size = handle.seek(0, os.SEEK_END)
     handle.seek(0)
     stated = int.from_bytes(handle.read(8), "little")
     if stated > MOST_HEADER and stated > size:
-        # Of a text that was renamed, the first letters read as a number would say nothing to anybody.
+        # Of a text that was renamed, the first letters read as a number would say nothing to
+        # anybody.
         raise ValueError("it does not begin as such a file does, with the length of a header")
     if stated > MOST_HEADER:
-        raise ValueError(f"its header is said to have {stated:,} bytes, and {MOST_HEADER:,} are the most")
+        raise ValueError(
+            f"its header is said to have {stated:,} bytes, and {MOST_HEADER:,} are the most"
+        )
     raw = handle.read(stated)
     if len(raw) < stated or not stated:
         raise ValueError("it ends within its header")
@@ -124,7 +157,9 @@ def read_contents(handle: BinaryIO) -> Contents:
         raise ValueError("its header is not JSON") from error
     try:
         metadata = dict(header.pop("__metadata__", {}))
-        declared = {name: Declared(one["dtype"], list(one["shape"])) for name, one in header.items()}
+        declared = {
+            name: Declared(one["dtype"], list(one["shape"])) for name, one in header.items()
+        }
         end = 8 + stated + max((one["data_offsets"][1] for one in header.values()), default=0)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError("its header does not describe tensors") from error
@@ -136,7 +171,8 @@ def read_contents(handle: BinaryIO) -> Contents:
 def read_tensors(handle: BinaryIO, contents: Contents) -> dict[str, Tensor]:
     """The tensors of an open safetensors file whose header was found sound.
 
-    The file is read here and not opened by its name, as safetensors takes only names that are UTF-8.
+    The file is read here and not opened by its name, as safetensors takes only names that are
+    UTF-8.
 
     Raises:
         SafetensorError: the header does not fit the bytes behind it.
@@ -165,23 +201,35 @@ def check_declared(declared: dict[str, Declared], header: dict[str, Any], path: 
         shapes["patches"] = ("U8", None)
     if sorted(declared) != sorted(shapes):
         raise FileError(
-            f"{path} is damaged: it should hold the tensors {' and '.join(map(repr, sorted(shapes, reverse=True)))}, and holds"
+            f"{path} is damaged: it should hold the tensors"
+            f" {' and '.join(map(repr, sorted(shapes, reverse=True)))}, and holds"
             f" {_short(sorted(declared))}"
         )
     for name, (kind, expected) in shapes.items():
-        (stated, shape), words = declared[name], {"F32": "float32", "I32": "int32", "U8": "bytes"}[kind]
+        (stated, shape), words = (
+            declared[name],
+            {"F32": "float32", "I32": "int32", "U8": "bytes"}[kind],
+        )
         if stated != kind:
-            raise FileError(f"{path} is damaged: its tensor {name!r} is of another kind than {words}")
+            raise FileError(
+                f"{path} is damaged: its tensor {name!r} is of another kind than {words}"
+            )
         if name == "vectors":
             least = 0 if header.get("stored") else 1
             if len(shape) != 2 or shape[0] < least or shape[1] != d_model:
-                raise FileError(f"{path} is damaged: its vectors have shape {_short(shape)}, not [any, {d_model}]")
+                raise FileError(
+                    f"{path} is damaged: its vectors have shape {_short(shape)}, not [any,"
+                    f" {d_model}]"
+                )
         elif name == "patches":
             if len(shape) != 1:
-                raise FileError(f"{path} is damaged: its patches have shape {_short(shape)}, not [any]")
+                raise FileError(
+                    f"{path} is damaged: its patches have shape {_short(shape)}, not [any]"
+                )
         elif shape != expected:
             raise FileError(
-                f"{path} is damaged: its {name} {'have' if name[-1] == 's' else 'has'} shape {_short(shape)}, not {expected}"
+                f"{path} is damaged: its {name} {'have' if name[-1] == 's' else 'has'} shape"
+                f" {_short(shape)}, not {expected}"
             )
 
 
@@ -198,8 +246,13 @@ def in_order(content: bytes) -> bytes:
         UsageError: a header longer than a reader takes.
     """
     start = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header = json.dumps(
+        json.loads(content[8:start]), sort_keys=True, separators=(",", ":")
+    ).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
     if len(header) > MOST_HEADER:
-        raise UsageError(f"the file's header takes {len(header):,} bytes, and {MOST_HEADER:,} are the most: encode in parts")
+        raise UsageError(
+            f"the file's header takes {len(header):,} bytes, and {MOST_HEADER:,} are the most:"
+            " encode in parts"
+        )
     return len(header).to_bytes(8, "little") + header + content[start:]

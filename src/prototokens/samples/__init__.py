@@ -5,7 +5,12 @@ from importlib.resources import files
 
 def lighthouse() -> str:
     """Three paragraphs of a story."""
-    return files("prototokens.samples").joinpath("lighthouse.txt").read_text(encoding="utf-8").strip("\n")
+    return (
+        files("prototokens.samples")
+        .joinpath("lighthouse.txt")
+        .read_text(encoding="utf-8")
+        .strip("\n")
+    )
 
 
 def short() -> str:

@@ -54,15 +54,36 @@ def write_card(encoder: Encoder) -> str:
     parameters = sum(parameter.numel() for parameter in encoder.network.parameters())
     training, trained = config["training"], config["trained"]
     depths = ", ".join(map(str, shape.depths))
-    reads = "its input embeddings" if shape.depths == (0,) else f"its hidden states at depths {depths}"
+    reads = (
+        "its input embeddings" if shape.depths == (0,) else f"its hidden states at depths {depths}"
+    )
     facts = [
         ("parameters", f"{parameters:,} (bfloat16)"),
-        ("blocks", f"{shape.layers} of width {shape.width}, {shape.heads} heads, feed-forward {shape.feed_forward}"),
-        ("reads", f"of the frozen model {reads}" + (f", with adapters of rank {shape.rank}" if shape.rank else "")),
-        ("predicts", "every vector" if shape.predict == "all" else "e; the others are learned, the same for every text"),
+        (
+            "blocks",
+            f"{shape.layers} of width {shape.width}, {shape.heads} heads, feed-forward"
+            f" {shape.feed_forward}",
+        ),
+        (
+            "reads",
+            f"of the frozen model {reads}"
+            + (f", with adapters of rank {shape.rank}" if shape.rank else ""),
+        ),
+        (
+            "predicts",
+            "every vector"
+            if shape.predict == "all"
+            else "e; the others are learned, the same for every text",
+        ),
         ("layout", f"{shape.layout}, {shape.vectors} vectors"),
-        ("refinements", f"of {shape.refine_layers} blocks, the same for all" if shape.refinements else "none"),
-        ("training", f"{trained['step']:,} steps of {training['rows']} texts, {trained['tokens']:,} tokens"),
+        (
+            "refinements",
+            f"of {shape.refine_layers} blocks, the same for all" if shape.refinements else "none",
+        ),
+        (
+            "training",
+            f"{trained['step']:,} steps of {training['rows']} texts, {trained['tokens']:,} tokens",
+        ),
         ("loss", f"cross-entropy of the frozen decoder at temperature {training['temperature']:g}"),
         ("time", f"{trained['seconds'] / 3600:.2f} hours"),
     ]
@@ -84,11 +105,14 @@ def _raw(rows: list[dict[str, Any]]) -> str:
     columns = ("tokens", "feedback passes", "token accuracy", "exact", "nats a token")
     cells = [
         (
-            row["length"], f"{row.get('looks', 0):.1f}", f"{row['accuracy']:.1%}",
-            share(round(row["exact"] * row["texts"]), row["texts"]), f"{row['nats']:.3f}",
+            row["length"],
+            f"{row.get('looks', 0):.1f}",
+            f"{row['accuracy']:.1%}",
+            share(round(row["exact"] * row["texts"]), row["texts"]),
+            f"{row['nats']:.3f}",
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     return Table("raw", columns, cells).markdown()
 
 
@@ -97,19 +121,35 @@ def _proof(encoder: Encoder) -> str:
     if not rows:
         return "This was not measured, so `auto` starts at random."
     columns = (
-        "tokens", "texts", "rate from the encoder", "row-steps, random", "row-steps, encoder", "seconds, random",
-        "seconds, encoder", "exact, random", "exact, encoder", "auto takes",
-    )  # fmt: skip
+        "tokens",
+        "texts",
+        "rate from the encoder",
+        "row-steps, random",
+        "row-steps, encoder",
+        "seconds, random",
+        "seconds, encoder",
+        "exact, random",
+        "exact, encoder",
+        "auto takes",
+    )
     cells = [
         (
-            row["length"], row["texts"], f"{encoder.rate(row['length']):g}", row["random"]["row_steps"],
-            row["encoder"]["row_steps"], f"{row['random']['seconds']:.1f}", f"{row['encoder']['seconds']:.1f}",
-            row["random"]["exact"], row["encoder"]["exact"], "the encoder" if saves(row) else "random",
+            row["length"],
+            row["texts"],
+            f"{encoder.rate(row['length']):g}",
+            row["random"]["row_steps"],
+            row["encoder"]["row_steps"],
+            f"{row['random']['seconds']:.1f}",
+            f"{row['encoder']['seconds']:.1f}",
+            row["random"]["exact"],
+            row["encoder"]["exact"],
+            "the encoder" if saves(row) else "random",
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     words = (
-        "The same texts, fitted from random starts and from the encoder's vectors in turn; the encoder's passes are counted."
+        "The same texts, fitted from random starts and from the encoder's vectors in turn; the"
+        " encoder's passes are counted."
         " The rate is a share of the recipe's, chosen on other texts:"
     )
     return f"{words}\n\n{Table('proof', columns, cells).markdown()}"
@@ -127,8 +167,14 @@ def draw(log: Path, encoder: Encoder, path: Path) -> None:
     shares = [Series(name, [row[name] for row in last], places) for name in ("accuracy", "exact")]
     figure = panels(
         [
-            (Panel("Loss of a batch", "tokens (millions)", "nats a token"), lambda axes: draw_lines(axes, loss, markers=False)),
-            (Panel(words, "tokens (millions)", "share", y_range=(0, 1)), lambda axes: draw_lines(axes, shares)),
+            (
+                Panel("Loss of a batch", "tokens (millions)", "nats a token"),
+                lambda axes: draw_lines(axes, loss, markers=False),
+            ),
+            (
+                Panel(words, "tokens (millions)", "share", y_range=(0, 1)),
+                lambda axes: draw_lines(axes, shares),
+            ),
         ]
     )
     save_figure(figure, path)

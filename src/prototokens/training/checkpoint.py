@@ -18,8 +18,15 @@ from prototokens.encoder.network import Network
 from prototokens.errors import FileError, UsageError
 from prototokens.training.config import Training
 
-NAME, BEFORE_DECAY, LOG = "checkpoint.safetensors", "checkpoint-before-decay.safetensors", "log.jsonl"
-ON_THE_WAY = {"steps": 0, "decay": 0.0}  # settings that a run may change and still go on from before its rate fell
+NAME, BEFORE_DECAY, LOG = (
+    "checkpoint.safetensors",
+    "checkpoint-before-decay.safetensors",
+    "log.jsonl",
+)
+ON_THE_WAY = {
+    "steps": 0,
+    "decay": 0.0,
+}  # settings that a run may change and still go on from before its rate fell
 
 
 class Reached(NamedTuple):
@@ -37,16 +44,28 @@ class State(NamedTuple):
     optimisers: list[torch.optim.Optimizer]
 
 
-def save_checkpoint(path: Path, state: State, about: dict[str, str], training: Training, reached: Reached) -> None:
-    """Write all of it beside its place and rename it there: a kill leaves the old one or the new one."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in state.network.named_parameters()}
+def save_checkpoint(
+    path: Path, state: State, about: dict[str, str], training: Training, reached: Reached
+) -> None:
+    """Write all of it beside its place and rename it there.
+
+    A kill leaves the old one or the new one.
+    """
+    names: dict[Tensor, str] = {
+        parameter: name for name, parameter in state.network.named_parameters()
+    }
     tensors = {f"network.{name}": parameter.detach().clone() for parameter, name in names.items()}
     for number, optimiser in enumerate(state.optimisers):
         for parameter, values in optimiser.state.items():
             for key, value in values.items():
-                tensors[f"{number}.{names[parameter]}.{key}"] = torch.as_tensor(value).detach().clone()
+                tensors[f"{number}.{names[parameter]}.{key}"] = (
+                    torch.as_tensor(value).detach().clone()
+                )
     whole = {**about, "training": json.dumps(as_json(training)), "reached": json.dumps(reached)}
-    write_atomically(path, save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata=whole))
+    write_atomically(
+        path,
+        save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata=whole),
+    )
 
 
 def about_run(fingerprint: str, shape: Shape) -> dict[str, str]:
@@ -54,7 +73,9 @@ def about_run(fingerprint: str, shape: Shape) -> dict[str, str]:
     return {"fingerprint": fingerprint, "shape": json.dumps(as_json(shape))}
 
 
-def find_start(work: Path, about: dict[str, str], training: Training, afresh: bool) -> tuple[Path, Reached] | None:
+def find_start(
+    work: Path, about: dict[str, str], training: Training, afresh: bool
+) -> tuple[Path, Reached] | None:
     """The furthest checkpoint that lies on this run's way; None: there is none, and the run begins.
 
     Raises:
@@ -70,14 +91,17 @@ def find_start(work: Path, about: dict[str, str], training: Training, afresh: bo
             continue
         stored, its_training, reached = _read(path)
         same = stored == about and _apart_from_length(its_training) == _apart_from_length(training)
-        on_the_way = its_training == training or reached.step <= min(its_training.decay_start, training.decay_start)
+        on_the_way = its_training == training or reached.step <= min(
+            its_training.decay_start, training.decay_start
+        )
         if same and on_the_way:
             found.append((reached.step, path, reached))
         else:
             others += 1
     if not found and others:
         raise UsageError(
-            f"{work} holds a run with other settings, and it would be written over: name another --work, give the settings"
+            f"{work} holds a run with other settings, and it would be written over: name another"
+            " --work, give the settings"
             " it was made with, or pass --afresh"
         )
     return max(found, key=lambda one: one[0])[1:] if found else None
@@ -100,7 +124,10 @@ def load_checkpoint(path: Path, state: State) -> None:
 
 
 def cut_log(work: Path, step: int) -> Path:
-    """The log without what an interrupted run wrote past its checkpoint: it will be computed, and written, again."""
+    """The log without what an interrupted run wrote past its checkpoint.
+
+    It will be computed, and written, again.
+    """
     log = work / LOG
     if log.exists():
         lines = [line for line in log.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
@@ -114,9 +141,15 @@ def _read(path: Path) -> tuple[dict[str, str], Training, Reached]:
         with safe_open(path, "pt") as handle:
             meta = dict(handle.metadata() or {})
         training = from_json(Training, json.loads(meta.pop("training")))
-        return {key: meta[key] for key in ("fingerprint", "shape")}, training, Reached(*json.loads(meta["reached"]))
+        return (
+            {key: meta[key] for key in ("fingerprint", "shape")},
+            training,
+            Reached(*json.loads(meta["reached"])),
+        )
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise FileError(f"{path} is no whole checkpoint ({error}): delete it, or pass --afresh") from error
+        raise FileError(
+            f"{path} is no whole checkpoint ({error}): delete it, or pass --afresh"
+        ) from error
 
 
 def _apart_from_length(training: Training) -> dict:

@@ -21,14 +21,19 @@ class Training:
         texts: a source, as `--texts` takes it (`lab.texts`).
         held_out: another one, to measure on; "": the end of `texts`, which then is not trained on.
         steps: optimiser steps; rows: texts in each.
-        matrix_rate, rate: learning rates of Muon, for the blocks' matrices, and of AdamW, for everything else.
-        warmup: steps over which both rise; decay: share of the steps over which they fall to zero at the end.
+        matrix_rate, rate: learning rates of Muon, for the blocks' matrices, and of AdamW, for
+            everything else.
+        warmup: steps over which both rise; decay: share of the steps over which they fall to zero
+            at the end.
         temperature: of the decoder's cross-entropy.
         noise: on the vectors in training, as a share of their root mean square.
-        curriculum: steps over which the longest text of a batch grows from `shortest` to the shape's `max_length`; 0: none.
+        curriculum: steps over which the longest text of a batch grows from `shortest` to the
+            shape's `max_length`; 0: none.
         shortest: shortest text, in tokens.
-        full: share of the rows that are as long as the step allows; the lengths of the others are drawn evenly.
-        solutions: a file of fitted solutions (`distil`), or ""; distil: weight of the distance to them, in the loss.
+        full: share of the rows that are as long as the step allows; the lengths of the others are
+            drawn evenly.
+        solutions: a file of fitted solutions (`distil`), or ""; distil: weight of the distance to
+            them, in the loss.
         pool: most tokens of `texts` that are read.
         dtype: of the encoder's matrix products; its weights are float32.
     """
@@ -53,12 +58,21 @@ class Training:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        positive = {"steps": self.steps, "rows": self.rows, "shortest": self.shortest, "pool": self.pool}
+        positive = {
+            "steps": self.steps,
+            "rows": self.rows,
+            "shortest": self.shortest,
+            "pool": self.pool,
+        }
         checks = {f"{name} must be at least 1": value >= 1 for name, value in positive.items()}
-        checks |= {f"{name} must be above zero": value > 0 and math.isfinite(value) for name, value in self._rates().items()}
+        checks |= {
+            f"{name} must be above zero": value > 0 and math.isfinite(value)
+            for name, value in self._rates().items()
+        }
         checks |= {
             "warmup and curriculum must not be negative": self.warmup >= 0 and self.curriculum >= 0,
-            "noise and distil must not be negative": 0 <= self.noise < math.inf and 0 <= self.distil < math.inf,
+            "noise and distil must not be negative": 0 <= self.noise < math.inf
+            and 0 <= self.distil < math.inf,
             "decay and full must lie in [0, 1]": 0 <= self.decay <= 1 and 0 <= self.full <= 1,
             "distil and solutions belong together": (self.distil > 0) == bool(self.solutions),
             f"dtype must be one of {', '.join(DTYPES)}": self.dtype in DTYPES,

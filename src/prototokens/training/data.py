@@ -1,8 +1,9 @@
 """Training targets: the ids of a source on disk, read once, and stretches of them drawn by number.
 
-Of running text any stretch may be a target: texts are cut at any token when they are encoded. Of other sources (words or ids
-at random, the model's own samples) there are passages, and a target is the beginning of one. A batch is a function of the
-settings and the step alone, so a run that was killed finds the same batches again.
+Of running text any stretch may be a target: texts are cut at any token when they are encoded. Of
+other sources (words or ids at random, the model's own samples) there are passages, and a target is
+the beginning of one. A batch is a function of the settings and the step alone, so a run that was
+killed finds the same batches again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Pool:
         ids: all of them.
         stride: between two places where one may begin.
         most: longest target.
-        count: places for training; behind them lie those for measuring, where no other source is given.
+        count: places for training; behind them lie those for measuring, where no other source is
+            given.
     """
 
     def __init__(self, path: Path, stride: int, most: int, held_out: bool):
@@ -47,8 +49,15 @@ class Pool:
 
     def batch(self, training: Training, step: int) -> list[tuple[int, ...]]:
         """A step's targets, longest first."""
-        starts = np.random.default_rng([training.seed, step, 0]).integers(self.count, size=training.rows).tolist()
-        return [self._cut(start, length) for start, length in zip(starts, training.lengths(step, self.most), strict=True)]
+        starts = (
+            np.random.default_rng([training.seed, step, 0])
+            .integers(self.count, size=training.rows)
+            .tolist()
+        )
+        return [
+            self._cut(start, length)
+            for start, length in zip(starts, training.lengths(step, self.most), strict=True)
+        ]
 
     def held_out(self, count: int) -> list[tuple[int, ...]]:
         """Targets of full length that training never sees, spread over the pool's end."""
@@ -80,12 +89,16 @@ def open_pool(lm: FrozenLM, training: Training, most: int, folder: Path) -> Pool
             pieces = _document_ids(lm, training.texts)
         else:
             passages = min(PASSAGES, max(FEWEST, training.pool // most))
-            pieces = (list(passage.ids) for _, passage in zip(range(passages), origin.passages(most, 0), strict=False))
+            pieces = (
+                list(passage.ids)
+                for _, passage in zip(range(passages), origin.passages(most, 0), strict=False)
+            )
         _write(path, pieces, training.pool, lm.vocab_size)
     pool = Pool(path, 1 if running else most, most, held_out=not training.held_out)
     if pool.count < FEWEST:
         raise TextError(
-            f"{training.texts} holds {len(pool.ids)} tokens, too few to train on texts of up to {most} tokens:"
+            f"{training.texts} holds {len(pool.ids)} tokens, too few to train on texts of up to"
+            f" {most} tokens:"
             " name a larger source with --texts"
         )
     return pool

@@ -29,7 +29,9 @@ class Teacher:
 
     def batch(self, training: Training, step: int) -> tuple[list[tuple[int, ...]], Tensor]:
         """A step's texts and vectors, a function of settings and step alone."""
-        drawn = np.random.default_rng([training.seed, step, 3]).integers(len(self.texts), size=training.rows)
+        drawn = np.random.default_rng([training.seed, step, 3]).integers(
+            len(self.texts), size=training.rows
+        )
         return [self.texts[number] for number in drawn], self.protos[torch.from_numpy(drawn)]
 
 
@@ -40,7 +42,9 @@ def save_solutions(path: Path, lm: FrozenLM, solutions: Sequence[Solution]) -> N
         raise FileError(f"{path} is not written: none of {len(solutions)} solutions is exact")
     tensors = {
         "protos": torch.stack([solution.protos for solution in kept]),
-        "ids": torch.tensor([token for solution in kept for token in solution.ids], dtype=torch.int32),
+        "ids": torch.tensor(
+            [token for solution in kept for token in solution.ids], dtype=torch.int32
+        ),
         "lengths": torch.tensor([solution.length for solution in kept], dtype=torch.int32),
     }
     about = {"kind": KIND, "fingerprint": lm.fingerprint, "layout": kept[0].layout.name}
@@ -60,9 +64,15 @@ def load_solutions(path: Path, lm: FrozenLM, layout: str, most: int) -> Teacher:
     except (OSError, SafetensorError, ValueError) as error:
         raise FileError(f"{path} cannot be read as a file of solutions ({error})") from error
     if about != {"kind": KIND, "fingerprint": lm.fingerprint, "layout": layout}:
-        raise FileError(f"{path} holds solutions of another model or layout than {lm.name!r} and {layout!r}: fit them anew")
+        raise FileError(
+            f"{path} holds solutions of another model or layout than {lm.name!r} and {layout!r}:"
+            " fit them anew"
+        )
     pieces = tensors["ids"].split(tensors["lengths"].tolist())
     kept = [number for number, piece in enumerate(pieces) if len(piece) <= most]
     if not kept or not bool(tensors["protos"].isfinite().all()):
-        raise FileError(f"{path} holds no solution of up to {most} tokens, or numbers that are not finite: fit them anew")
+        raise FileError(
+            f"{path} holds no solution of up to {most} tokens, or numbers that are not finite: fit"
+            " them anew"
+        )
     return Teacher([tuple(pieces[number].tolist()) for number in kept], tensors["protos"][kept])

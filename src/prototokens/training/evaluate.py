@@ -1,4 +1,7 @@
-"""How good an encoder's raw vectors are: token accuracy and exact share by length, on texts that it was not trained on."""
+"""How good an encoder's raw vectors are.
+
+Token accuracy and exact share by length, on texts that it was not trained on.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ def measure(decoder: Decoder, encode: Callable[[Texts], Encoded], texts: Texts) 
         encode: texts to vectors.
 
     Returns:
-        `length` in tokens, number of `texts`, token `accuracy` and `exact` share in [0, 1], `nats` a token, mean number of
-        `looks` through the decoder that a text took.
+        `length` in tokens, number of `texts`, token `accuracy` and `exact` share in [0, 1], `nats`
+        a token, mean number of `looks` through the decoder that a text took.
     """
     right = exact = count = looks = 0
     nats = 0.0
@@ -62,7 +65,12 @@ def by_length(
 
 
 def of_encoder(lm: FrozenLM, encoder: Encoder, texts: Texts, source: str) -> dict[str, Any]:
-    """What an encoder's config tells of held-out texts: `source`, and `by_length`'s `rows` of the weights as they are kept."""
+    """What an encoder's config tells of held-out texts.
+
+    `source`, and `by_length`'s `rows` of the weights as they are kept.
+    """
     lengths = lengths_of(encoder.shape.max_length)
-    rows = by_length(Decoder(lm, encoder.layout), lambda part: encoder.batch(lm, part), texts, lengths)
+    rows = by_length(
+        Decoder(lm, encoder.layout), lambda part: encoder.batch(lm, part), texts, lengths
+    )
     return {"source": without_folders(source), "rows": rows}

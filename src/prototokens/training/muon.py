@@ -1,7 +1,8 @@
 """Muon: momentum, orthogonalised, for the weight matrices of a model trained from scratch.
 
-`torch.optim.Muon` always works in bfloat16, which is 60 times slower than float32 on a processor without bfloat16
-instructions; this one works in the dtype it is given and takes all matrices of one shape in one batched product.
+`torch.optim.Muon` always works in bfloat16, which is 60 times slower than float32 on a processor
+without bfloat16 instructions; this one works in the dtype it is given and takes all matrices of one
+shape in one batched product.
 Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
 """
 
@@ -31,7 +32,9 @@ def orthogonalise(matrices: torch.Tensor, steps: int, dtype: torch.dtype) -> tor
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum whose update is orthogonalised; the step has the scale of the published method.
+    """Nesterov momentum whose update is orthogonalised.
+
+    The step has the scale of the published method.
 
     Args:
         params: matrices only, `[rows, columns]`.
@@ -39,7 +42,14 @@ class Muon(torch.optim.Optimizer):
         dtype: of the matrix products inside.
     """
 
-    def __init__(self, params, lr: float, momentum: float = 0.95, steps: int = 5, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        params,
+        lr: float,
+        momentum: float = 0.95,
+        steps: int = 5,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "steps": steps, "dtype": dtype})
 
     @torch.no_grad()
@@ -59,6 +69,8 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"].lerp_(param.grad, 1 - group["momentum"])
                     updates.append(param.grad.lerp(state["momentum"], group["momentum"]))
                 for param, update in zip(
-                    params, orthogonalise(torch.stack(updates), group["steps"], group["dtype"]), strict=True
+                    params,
+                    orthogonalise(torch.stack(updates), group["steps"], group["dtype"]),
+                    strict=True,
                 ):
                     param.sub_(update, alpha=group["lr"] * scale)

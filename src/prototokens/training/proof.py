@@ -1,4 +1,7 @@
-"""Whether an encoder's start saves time: the same texts fitted both ways in turn, its own cost counted."""
+"""Whether an encoder's start saves time.
+
+The same texts fitted both ways in turn, its own cost counted.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,17 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
-BLOCKS = 4  # the texts are fitted in so many parts, each both ways, the first way in turn: so both meet the same machine
+# the texts are fitted in so many parts, each both ways, the first way in turn: so both meet the
+# same machine
+BLOCKS = 4
 WAYS = ("random", "encoder")
-RATES = (1.0, 0.5, 0.3, 0.15, 0.08)  # shares of the recipe's that are tried from an encoder's vectors
+RATES = (
+    1.0,
+    0.5,
+    0.3,
+    0.15,
+    0.08,
+)  # shares of the recipe's that are tried from an encoder's vectors
 
 
 def tune(
@@ -27,20 +38,26 @@ def tune(
     recipe: str | Recipe = "fast",
     said: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """The rate at which fits go from the encoder's vectors: that with the fewest row-steps of those with the most exact texts.
+    """The rate at which fits go from the encoder's vectors.
+
+    That with the fewest row-steps of those with the most exact texts.
 
     Args:
         texts: of one length; others than those that the encoder is to be proved on.
 
     Returns:
-        `length` in tokens, `texts`, `rate`; `tried`: each rate with its `row_steps` and how many were `exact`.
+        `length` in tokens, `texts`, `rate`; `tried`: each rate with its `row_steps` and how many
+        were `exact`.
     """
     recipe, part, tried = Recipe.named(recipe), [list(ids) for ids in texts], []
     encodings = encoder.encodings(lm, part, margin=recipe.margin)
     for rate in RATES:
         starts = [Start(protos, rate=rate, spent=looks) for protos, looks in encodings]
         solutions = fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
-        exact, row_steps = sum(one.exact for one in solutions), sum(one.row_steps for one in solutions)
+        exact, row_steps = (
+            sum(one.exact for one in solutions),
+            sum(one.row_steps for one in solutions),
+        )
         tried.append({"rate": rate, "row_steps": row_steps, "exact": exact})
         if said:
             said(f"{len(part[0])} tokens: at {rate:g} times the rate {row_steps} row-steps")
@@ -58,8 +75,9 @@ def prove(
     """One row: texts of one length, fitted both ways.
 
     Returns:
-        `length` in tokens, `texts`, `recipe`, `dtype`; and for each way `seconds`, `row_steps`, `steps_median` and how many
-        came out `exact`. Seconds of `encoder` hold its own pass, and its row-steps the looks of its refinements.
+        `length` in tokens, `texts`, `recipe`, `dtype`; and for each way `seconds`, `row_steps`,
+        `steps_median` and how many came out `exact`. Seconds of `encoder` hold its own pass, and
+        its row-steps the looks of its refinements.
     """
     recipe = Recipe.named(recipe)
     spent = dict.fromkeys(WAYS, 0.0)
@@ -75,7 +93,10 @@ def prove(
             wait(lm.device)
             spent[way] += time.monotonic() - began
         if said:
-            said(f"{len(texts[0])} tokens: {len(found['random'])} of {len(texts)} texts fitted both ways")
+            said(
+                f"{len(texts[0])} tokens: {len(found['random'])} of {len(texts)} texts fitted both"
+                " ways"
+            )
     return {
         "length": len(texts[0]),
         "texts": len(texts),

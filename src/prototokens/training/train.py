@@ -1,8 +1,11 @@
-"""Training of an encoder through the frozen decoder's own loss: from a source of texts to a finished folder.
+"""Training of an encoder through the frozen decoder's own loss.
 
-A run is a pure function of its arguments, the order of its data included: killed at any moment and started again with the same
-ones, it goes on from its last checkpoint and ends with the same weights (on one machine, with as many threads). With more
-`steps` it goes on from the checkpoint before the rate fell.
+From a source of texts to a finished folder.
+
+A run is a pure function of its arguments, the order of its data included: killed at any moment and
+started again with the same ones, it goes on from its last checkpoint and ends with the same weights
+(on one machine, with as many threads). With more `steps` it goes on from the checkpoint before the
+rate fell.
 """
 
 from __future__ import annotations
@@ -57,10 +60,13 @@ class Running:
 
     Attributes:
         work: folder for the ids, checkpoints and the log.
-        save_every: seconds between checkpoints; measure_every: steps between looks at held-out texts.
-        texts_measured: how many held-out texts; texts_proved: at each of `prove_at`, fitted both ways at the end; 0: none.
+        save_every: seconds between checkpoints; measure_every: steps between looks at held-out
+            texts.
+        texts_measured: how many held-out texts; texts_proved: at each of `prove_at`, fitted both
+            ways at the end; 0: none.
         rows_at_a_time: texts of one pass: memory, and nothing else but the last bits.
-        afresh: begin anew where there are checkpoints of another run; compile: the network (a minute at the start).
+        afresh: begin anew where there are checkpoints of another run; compile: the network (a
+            minute at the start).
         told: called after every step with the row that is logged.
         said: called with a line of what goes on at the end.
         stop: asked after every step; once true, the run saves its checkpoint and ends.
@@ -85,7 +91,10 @@ class Trainer:
 
     def __init__(self, lm: FrozenLM, shape: Shape, training: Training, running: Running):
         if shape.refinements and training.temperature != 1:
-            raise UsageError("refinements look at the loss at temperature 1: pass --temperature 1, or --refinements 0")
+            raise UsageError(
+                "refinements look at the loss at temperature 1: pass --temperature 1, or"
+                " --refinements 0"
+            )
         running.work.mkdir(parents=True, exist_ok=True)
         self.lm, self.training, self.running = lm, training, running
         self.network = make_network(lm, shape, training.seed)
@@ -95,15 +104,22 @@ class Trainer:
         self.held_out = self._held_out()
         self.teacher: Teacher | None = None
         if training.solutions:
-            self.teacher = load_solutions(Path(training.solutions), lm, shape.layout, shape.max_length)
+            self.teacher = load_solutions(
+                Path(training.solutions), lm, shape.layout, shape.max_length
+            )
         self.state = State(self.network, optimisers(self.network, training))
         if running.compile:
-            self.network.begin, self.network.refine = torch.compile(self.network.begin), torch.compile(self.network.refine)
+            self.network.begin, self.network.refine = (
+                torch.compile(self.network.begin),
+                torch.compile(self.network.refine),
+            )
 
     def _held_out(self) -> list[tuple[int, ...]]:
         count, training = self.running.texts_measured, self.training
         if training.held_out:
-            passages = Texts(self.lm, [training.held_out], training.seed).passages(count, self.shape.max_length)
+            passages = Texts(self.lm, [training.held_out], training.seed).passages(
+                count, self.shape.max_length
+            )
             return [passage.ids for passage in passages]
         return self.pool.held_out(count)
 
@@ -113,7 +129,9 @@ class Trainer:
             return encode(self.network, self.decoder, texts)
 
     def _low(self) -> torch.autocast:
-        return torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.training.dtype == "bfloat16")
+        return torch.autocast(
+            self.lm.device.type, torch.bfloat16, enabled=self.training.dtype == "bfloat16"
+        )
 
     def step(self, step: int) -> dict[str, Any]:
         """One optimiser step; returns what is logged of it."""
@@ -124,7 +142,9 @@ class Trainer:
             part = texts[first : first + self.running.rows_at_a_time]
             noise = partial(_noisy, training=training, step=step, first=first)
             with self._low():
-                protos, looks = looked(self.network, self.decoder, part, noise, training.temperature)
+                protos, looks = looked(
+                    self.network, self.decoder, part, noise, training.temperature
+                )
             torch.autograd.backward(protos, [one.slope / tokens for one in looks])
             scores = looks[-1].judged.scores
             nats += float(scores.loss.double().sum())
@@ -133,17 +153,26 @@ class Trainer:
             taught, protos = self.teacher.batch(training, step)
             away = (self.encode(taught).protos - protos.to(self.lm.device)) / self.network.std
             (training.distil * away.square().mean()).backward()
-        for optimiser, rate in zip(self.state.optimisers, (training.matrix_rate, training.rate), strict=True):
+        for optimiser, rate in zip(
+            self.state.optimisers, (training.matrix_rate, training.rate), strict=True
+        ):
             for group in optimiser.param_groups:
                 group["lr"] = rate * training.factor(step)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        return {"step": step + 1, "tokens": tokens, "nats": round(nats / tokens, 5), "accuracy": round(right / tokens, 5)}
+        return {
+            "step": step + 1,
+            "tokens": tokens,
+            "nats": round(nats / tokens, 5),
+            "accuracy": round(right / tokens, 5),
+        }
 
     @torch.no_grad()
     def measured(self) -> list[dict[str, Any]]:
         """Held-out accuracy and exact share by length, at this moment."""
-        return by_length(self.decoder, self.encode, self.held_out, lengths_of(self.shape.max_length))
+        return by_length(
+            self.decoder, self.encode, self.held_out, lengths_of(self.shape.max_length)
+        )
 
 
 def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Running) -> Encoder:
@@ -161,15 +190,21 @@ def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Ru
     try:
         trainer = Trainer(lm, shape, training, running)
     except OSError as error:
-        raise FileError(f"{running.work} cannot be used ({error.strerror or error}): name another --work") from error
+        raise FileError(
+            f"{running.work} cannot be used ({error.strerror or error}): name another --work"
+        ) from error
     reached = _run(trainer)
     assert lm.weights_hash() == before, "the frozen model has changed"
-    named = replace(training, texts=without_folders(training.texts), held_out=without_folders(training.held_out))
+    named = replace(
+        training, texts=without_folders(training.texts), held_out=without_folders(training.held_out)
+    )
     known = {"training": as_json(named), "trained": reached._asdict()}
     Encoder.of(lm, trainer.network, **known).save(out)
     # What is measured is what ships: the weights as they are rounded in the file.
     encoder = Encoder.load(out)
-    encoder.config["held_out"] = of_encoder(lm, encoder, trainer.held_out, training.held_out or training.texts)
+    encoder.config["held_out"] = of_encoder(
+        lm, encoder, trainer.held_out, training.held_out or training.texts
+    )
     _prove(lm, encoder, trainer.held_out, running)
     draw(running.work / "log.jsonl", encoder, out / "held-out.svg")
     encoder.save(out, write_card(encoder))
@@ -190,11 +225,18 @@ def _run(trainer: Trainer) -> Reached:
     with log.open("a", encoding="utf-8", buffering=1) as lines:
         while reached.step < training.steps:
             if reached.step == training.decay_start:
-                save_checkpoint(running.work / BEFORE_DECAY, trainer.state, about, training, reached)
+                save_checkpoint(
+                    running.work / BEFORE_DECAY, trainer.state, about, training, reached
+                )
             row = trainer.step(reached.step)
-            reached = Reached(row["step"], reached.tokens + row["tokens"], round(time.monotonic() - began, 1))
+            reached = Reached(
+                row["step"], reached.tokens + row["tokens"], round(time.monotonic() - began, 1)
+            )
             if not row["nats"] < float("inf"):
-                raise ModelError(f"the loss was not finite at step {row['step']}: pass lower rates, or --dtype float32")
+                raise ModelError(
+                    f"the loss was not finite at step {row['step']}: pass lower rates, or --dtype"
+                    " float32"
+                )
             row = {**row, "tokens": reached.tokens, "rate": training.factor(row["step"] - 1)}
             if reached.step % running.measure_every == 0 or reached.step == training.steps:
                 row["held_out"] = trainer.measured()
@@ -203,18 +245,27 @@ def _run(trainer: Trainer) -> Reached:
             if running.told:
                 running.told(row)
             stopped = running.stop is not None and running.stop()
-            if stopped or time.monotonic() - saved >= running.save_every or reached.step == training.steps:
+            if (
+                stopped
+                or time.monotonic() - saved >= running.save_every
+                or reached.step == training.steps
+            ):
                 save_checkpoint(running.work / NAME, trainer.state, about, training, reached)
                 saved = time.monotonic()
             if stopped and reached.step < training.steps:
-                raise Interrupted(f"stopped at step {reached.step} of {training.steps}: the same command goes on from there")
+                raise Interrupted(
+                    f"stopped at step {reached.step} of {training.steps}: the same command goes on"
+                    " from there"
+                )
     return reached
 
 
 def optimisers(network: Network, training: Training) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for everything else."""
     blocks = [module for module in network.modules() if isinstance(module, Block)]
-    matrices = [parameter for block in blocks for parameter in block.parameters() if parameter.ndim == 2]
+    matrices = [
+        parameter for block in blocks for parameter in block.parameters() if parameter.ndim == 2
+    ]
     chosen = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     dtype = getattr(torch, training.dtype)
@@ -235,10 +286,20 @@ def _noisy(protos: Tensor, number: int, *, training: Training, step: int, first:
     return protos + training.noise * protos.detach().square().mean().sqrt() * drawn
 
 
-def _prove(lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], running: Running) -> None:
+def _prove(
+    lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], running: Running
+) -> None:
     """Note, for each length, the rate of fits from here and what they then save, on other texts where there are."""
     part = texts[: running.texts_proved]
     others = texts[running.texts_proved :][: max(1, running.texts_proved // 2)] or part
-    lengths = sorted({min(length, encoder.shape.max_length) for length in running.prove_at}) if part else []
-    encoder.config["rates"] = [tune(lm, encoder, [ids[:length] for ids in others], said=running.said) for length in lengths]
-    encoder.config["proof"] = [prove(lm, encoder, [ids[:length] for ids in part], said=running.said) for length in lengths]
+    lengths = (
+        sorted({min(length, encoder.shape.max_length) for length in running.prove_at})
+        if part
+        else []
+    )
+    encoder.config["rates"] = [
+        tune(lm, encoder, [ids[:length] for ids in others], said=running.said) for length in lengths
+    ]
+    encoder.config["proof"] = [
+        prove(lm, encoder, [ids[:length] for ids in part], said=running.said) for length in lengths
+    ]

@@ -1,7 +1,8 @@
 """One module for each table or figure of the paper, all of one shape (`lab.job` says which).
 
-To add one: write the module, and name it in `lab.catalogue` with a line of what it shows. An experiment of your own, in a file
-of its own, is called a study: `prototokens reproduce FILE.py` runs it.
+To add one: write the module, and name it in `lab.catalogue` with a line of what it shows. An
+experiment of your own, in a file of its own, is called a study: `prototokens reproduce FILE.py`
+runs it.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ _STUDIES: dict[str, Experiment] = {}
 
 
 def load_study(path: Path) -> str:
-    """Run the code of a file that defines an experiment; returns the name under which `named` then finds it.
+    """Run the code of a file that defines an experiment.
+
+    Returns the name under which `named` then finds it.
 
     Raises:
-        UsageError: there is no such file, its name is that of another experiment, or it lacks what an experiment has.
+        UsageError: there is no such file, its name is that of another experiment, or it lacks what
+            an experiment has.
     """
     name = path.stem
     if not path.is_file():
@@ -75,7 +79,9 @@ def named(name: str) -> Experiment:
 
 
 def resolve(name: str) -> list[str]:
-    """The names that `NAME|FILE.py|all` stands for, each module once. A file is loaded, which runs its code.
+    """The names that `NAME|FILE.py|all` stands for, each module once.
+
+    A file is loaded, which runs its code.
 
     Raises:
         UsageError: no such experiment.
@@ -85,5 +91,7 @@ def resolve(name: str) -> list[str]:
     if name == "all":
         return [key for key, (module, _) in EXPERIMENTS.items() if key == module]
     if name not in EXPERIMENTS:
-        raise UsageError(f"there is no experiment {name!r}: choose one of {', '.join(EXPERIMENTS)}, or all")
+        raise UsageError(
+            f"there is no experiment {name!r}: choose one of {', '.join(EXPERIMENTS)}, or all"
+        )
     return [EXPERIMENTS[name][0]]

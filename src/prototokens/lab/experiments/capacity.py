@@ -1,7 +1,8 @@
 """A model's card: how much one text leaves in two vectors read in one step, and in one or two that are read token by token.
 
-The protocol is table 3's (`lab.capacity`), with the autoregressive counterpart beside it on the same texts, and with what real
-greedy decoding from its vectors gives, not only what teacher forcing does.
+The protocol is table 3's (`lab.capacity`), with the autoregressive counterpart beside it on the
+same texts, and with what real greedy decoding from its vectors gives, not only what teacher forcing
+does.
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ from prototokens.measure import metrics
 
 TITLE = "Capacity card"
 LAYOUTS = ("paper", "memory:1", "memory:2")
-SHOWN = {"paper": "one-step, e and m", "memory:1": "autoregressive, 1 vector", "memory:2": "autoregressive, 2 vectors"}
+SHOWN = {
+    "paper": "one-step, e and m",
+    "memory:1": "autoregressive, 1 vector",
+    "memory:2": "autoregressive, 2 vectors",
+}
 
 
 def jobs(config: Config) -> list[Job]:
     return [
-        job for texts in config.texts.each() for job in capacity.jobs_of("capacity", config, texts, config.layouts(LAYOUTS))
+        job
+        for texts in config.texts.each()
+        for job in capacity.jobs_of("capacity", config, texts, config.layouts(LAYOUTS))
     ]
 
 
@@ -44,7 +51,9 @@ def card(rows: list[Row]) -> dict[str, Any]:
             if some:
                 found.append({"texts": source, "way": layout, **_figures(some)})
     first = rows[0] if rows else {}
-    return {name: first.get(name) for name in ("model", "revision", "fingerprint", "dtype", "d_model")} | {"capacity": found}
+    return {
+        name: first.get(name) for name in ("model", "revision", "fingerprint", "dtype", "d_model")
+    } | {"capacity": found}
 
 
 def _figures(rows: list[Row]) -> dict[str, Any]:
@@ -72,28 +81,53 @@ def report(rows: list[Row]) -> Report:
     made = card(rows)
     table = [
         [
-            one["texts"], SHOWN.get(one["way"], one["way"]), one["count"], one["horizon"], one["c_tokens"], one["h_lm"], one["h_lm_low"],
-            one["h_lm_high"], one["bits_per_float"], one["bound"], one["share_of_bound"], one["greedy_exact"],
+            one["texts"],
+            SHOWN.get(one["way"], one["way"]),
+            one["count"],
+            one["horizon"],
+            one["c_tokens"],
+            one["h_lm"],
+            one["h_lm_low"],
+            one["h_lm_high"],
+            one["bits_per_float"],
+            one["bound"],
+            one["share_of_bound"],
+            one["greedy_exact"],
             one["lower_bounds"],
         ]
         for one in made["capacity"]
-    ]  # fmt: skip
+    ]
     columns = (
-        "texts", "way", "count", "horizon", "C_tokens", "H_LM", "low", "high", "bits a float", "bound, tokens", "share of it",
-        "greedy exact", "lower bounds",
-    )  # fmt: skip
+        "texts",
+        "way",
+        "count",
+        "horizon",
+        "C_tokens",
+        "H_LM",
+        "low",
+        "high",
+        "bits a float",
+        "bound, tokens",
+        "share of it",
+        "greedy exact",
+        "lower bounds",
+    )
     name = made["model"] or "no rows"
     notes = [
         f"model: {name}, d_model {made['d_model']}, {made['dtype']}",
         f"{len({row['text'] for row in rows})} texts, 1 seed; {capacity.lower_bounds(rows)}",
-        "horizon: longest prefix held exactly; C_tokens: right tokens of the longest with at least 0.99 of its tokens right;"
+        "horizon: longest prefix held exactly; C_tokens: right tokens of the longest with at least"
+        " 0.99 of its tokens right;"
         " both of the best text",
         "H_LM: nats of the longest prefix held, mean over texts with 95% interval by bootstrap",
-        "greedy exact: share of the autoregressive rows that real decoding gives back, and not only teacher forcing",
+        "greedy exact: share of the autoregressive rows that real decoding gives back, and not only"
+        " teacher forcing",
         "lower bounds: texts whose climb ended at the longest length that was tried",
     ]
     if name in published.CRAMMED:
-        notes.append(f"published C_tokens of one autoregressive vector on PG-19: {published.CRAMMED[name]}")
+        notes.append(
+            f"published C_tokens of one autoregressive vector on PG-19: {published.CRAMMED[name]}"
+        )
     figures = {"card": _figure(name, made["capacity"])} if rows else {}
     return Report(TITLE, [Table("card", columns, table)], notes, figures)
 

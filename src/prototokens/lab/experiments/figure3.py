@@ -1,9 +1,11 @@
 """Figure 3: information held in one step against token by token, at the same number of trained vectors.
 
-One vector: e with an m that all texts share, against one memory vector. Two: e and m of a text's own, against two memory
-vectors. The climbs are table 3's, on the same texts, so what was fitted for it is not fitted again. Of the memory vectors both
-are reported: accuracy under teacher forcing, by which the paper counts, and what real greedy decoding gives back; and what they
-add to the model without them, which knows something of the text itself when it is fed in: token gain and information gain.
+One vector: e with an m that all texts share, against one memory vector. Two: e and m of a text's
+own, against two memory vectors. The climbs are table 3's, on the same texts, so what was fitted for
+it is not fitted again. Of the memory vectors both are reported: accuracy under teacher forcing, by
+which the paper counts, and what real greedy decoding gives back; and what they add to the model
+without them, which knows something of the text itself when it is fed in: token gain and information
+gain.
 """
 
 from __future__ import annotations
@@ -29,15 +31,22 @@ RAYS = (1.0, 1 / 2, 1 / 5)
 
 def jobs(config: Config) -> list[Job]:
     layouts = ("paper", "memory:1", "memory:2")
-    return [job for texts in config.texts.each() for job in capacity.jobs_of("figure3", config, texts, layouts, shared=True)]
+    return [
+        job
+        for texts in config.texts.each()
+        for job in capacity.jobs_of("figure3", config, texts, layouts, shared=True)
+    ]
 
 
 def run(job: Job, lm: FrozenLM) -> Run:
     shared, count = job.values["shared"], len(job.texts)
-    # A single text shares its m with nobody: then one step has two vectors of its own, and the comparison is not made.
+    # A single text shares its m with nobody: then one step has two vectors of its own, and the
+    # comparison is not made.
     if shared and count == 1:
         return []
-    tried = yield from capacity.climb(job.texts, job.values["lengths"], job, share="m" if shared else None)
+    tried = yield from capacity.climb(
+        job.texts, job.values["lengths"], job, share="m" if shared else None
+    )
     made = []
     for text, fits in zip(job.texts, tried, strict=True):
         floats = lm.d_model * (1 + 1 / count) if shared else fits[0].protos.numel()
@@ -58,9 +67,12 @@ def gains(lm: FrozenLM, solution: Solution) -> Row:
     hidden = scored_hidden(lm, arranged, solution.protos[None].to(lm.device), lm.hidden)
     given = score(lm, hidden, ids, gradient=False).loss
     bos = None if lm.tokenizer is None else lm.tokenizer.bos_token_id
-    # The first token is guessed from the beginning of a sequence; where the model has none, not at all.
+    # The first token is guessed from the beginning of a sequence; where the model has none, not at
+    # all.
     lead = ids.new_tensor([] if bos is None else [bos])
-    alone = argmax(lm, lm.hidden(lm.embed(torch.cat([lead, ids]))[None])[0])[: len(ids) - 1 + len(lead)]
+    alone = argmax(lm, lm.hidden(lm.embed(torch.cat([lead, ids]))[None])[0])[
+        : len(ids) - 1 + len(lead)
+    ]
     without = torch.cat([ids.new_full((1 - len(lead),), -1), alone])
     return {
         "token_gain": metrics.token_gain(argmax(lm, hidden), without, ids),
@@ -78,7 +90,9 @@ def report(rows: list[Row]) -> Report:
                 continue
             one, other = ([pair[place]["nats"] for pair in pairs] for place in (0, 1))
             table.append(_line(source, vectors, pairs))
-            name = f"{vectors} trained" + (f", {labels_of(sources)[source]}" if len(sources) > 1 else "")
+            name = f"{vectors} trained" + (
+                f", {labels_of(sources)[source]}" if len(sources) > 1 else ""
+            )
             clouds.append(plots.Series(name, one, other))
     panel = plots.Panel(TITLE, "H_LM token by token, nats", "H_LM in one step, nats")
     memory = [row for row in rows if row["way"] == "autoregressive" and row["held"]]
@@ -87,43 +101,82 @@ def report(rows: list[Row]) -> Report:
         title=TITLE,
         notes=[
             f"{len({row['text'] for row in rows})} texts, 1 seed; {capacity.lower_bounds(rows)}",
-            f"texts that memory vectors reproduce under teacher forcing: {len(memory)}; exactly by greedy decoding:"
+            f"texts that memory vectors reproduce under teacher forcing: {len(memory)}; exactly by"
+            " greedy decoding:"
             f" {share(greedy, len(memory))}",
-            "token gain and information gain: of the autoregressive rows, on the longest prefix held, in tokens and nats",
-            "published for six models: about equal for random words; for natural text about half, at worst a fifth",
-            "the recipe `fast` was searched for one-step fits and never for the autoregressive baseline: a ratio of `fast`"
+            "token gain and information gain: of the autoregressive rows, on the longest prefix"
+            " held, in tokens and nats",
+            "published for six models: about equal for random words; for natural text about half,"
+            " at worst a fifth",
+            "the recipe `fast` was searched for one-step fits and never for the autoregressive"
+            " baseline: a ratio of `fast`"
             " fits compares two recipes as well as two ways of decoding",
             *size_notes(most_of_a_source(rows)),
         ],
-        tables=[Table("figure3", COLUMNS, table, "H_LM in nats, mean over texts, with 95% intervals by bootstrap over texts")],
+        tables=[
+            Table(
+                "figure3",
+                COLUMNS,
+                table,
+                "H_LM in nats, mean over texts, with 95% intervals by bootstrap over texts",
+            )
+        ],
         figures={"figure3": plots.scatter(panel, clouds, RAYS)} if clouds else {},
     )
 
 
 COLUMNS = (
-    "texts", "trained vectors", "count", "one-step", "low", "high", "autoregressive", "low", "high", "ratio", "ratio low",
-    "ratio high", "C_tokens one-step", "C_tokens autoregressive", "greedy accuracy", "token gain", "information gain",
-)  # fmt: skip
+    "texts",
+    "trained vectors",
+    "count",
+    "one-step",
+    "low",
+    "high",
+    "autoregressive",
+    "low",
+    "high",
+    "ratio",
+    "ratio low",
+    "ratio high",
+    "C_tokens one-step",
+    "C_tokens autoregressive",
+    "greedy accuracy",
+    "token gain",
+    "information gain",
+)
 
 
 def _pairs(rows: list[Row], source: str, vectors: int) -> list[tuple[Row, Row]]:
     """(one-step, autoregressive) of each text that has both."""
     mine = [row for row in rows if row["source"] == source and row["vectors"] == vectors]
-    ways = [{row["text"]: row for row in mine if row["way"] == way} for way in ("one-step", "autoregressive")]
+    ways = [
+        {row["text"]: row for row in mine if row["way"] == way}
+        for way in ("one-step", "autoregressive")
+    ]
     return [(row, ways[1][text]) for text, row in ways[0].items() if text in ways[1]]
 
 
 def _line(source: str, vectors: int, pairs: list[tuple[Row, Row]]) -> list:
     one, other = (np.array([pair[place]["nats"] for pair in pairs]) for place in (0, 1))
     ratio = metrics.bootstrap(
-        list(range(len(pairs))), lambda chosen: _ratio(one[chosen.astype(int)], other[chosen.astype(int)])
+        list(range(len(pairs))),
+        lambda chosen: _ratio(one[chosen.astype(int)], other[chosen.astype(int)]),
     )
     tokens = [capacity.summary([pair[place] for pair in pairs]).c_tokens for place in (0, 1)]
     told = [
-        [pair[1][name] for pair in pairs if name in pair[1]] for name in ("greedy_accuracy", "token_gain", "information_gain")
+        [pair[1][name] for pair in pairs if name in pair[1]]
+        for name in ("greedy_accuracy", "token_gain", "information_gain")
     ]
     means = [*metrics.bootstrap(one.tolist()), *metrics.bootstrap(other.tolist())]
-    return [source, vectors, len(pairs), *means, *ratio, *tokens, *(float(np.mean(some)) if some else None for some in told)]
+    return [
+        source,
+        vectors,
+        len(pairs),
+        *means,
+        *ratio,
+        *tokens,
+        *(float(np.mean(some)) if some else None for some in told),
+    ]
 
 
 def _ratio(one: np.ndarray, other: np.ndarray) -> float:

@@ -1,8 +1,11 @@
 """Figure 4: tokens a second of decoding, in one step and token by token.
 
-Throughput of a way is the longest prefix that it holds without a loss, divided by the time that decoding takes, as in the
-paper: one forward pass for e and m, greedy generation with a cache for one memory vector. One text at a time. What is decoded
-is compared with the text every time; what does not come back is not timed. Times are of the machine as it was, alone or not.
+Throughput of a way is the longest prefix that it holds without a loss, divided by the time that
+decoding takes, as in the
+paper: one forward pass for e and m, greedy generation with a cache for one memory vector. One text
+    at a time. What is decoded
+is compared with the text every time; what does not come back is not timed. Times are of the machine
+as it was, alone or not.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ RAYS = (1.0, 10.0, 100.0)
 
 def jobs(config: Config) -> list[Job]:
     return [
-        job for texts in config.texts.each() for job in capacity.jobs_of("figure4", config, texts, tuple(WAYS), repeats=REPEATS)
+        job
+        for texts in config.texts.each()
+        for job in capacity.jobs_of("figure4", config, texts, tuple(WAYS), repeats=REPEATS)
     ]
 
 
@@ -44,7 +49,9 @@ def run(job: Job, lm: FrozenLM) -> Run:
         if timed:
             break
     about = {"source": job.text.source, "text": job.text.id, "way": WAYS[job.layout]}
-    return [{**about, **(timed or {"tokens": 0, "seconds_to_decode": None, "tokens_per_second": None})}]
+    return [
+        {**about, **(timed or {"tokens": 0, "seconds_to_decode": None, "tokens_per_second": None})}
+    ]
 
 
 def _one_step(lm: FrozenLM, solutions: list[Solution]) -> list[list[int]]:
@@ -52,9 +59,15 @@ def _one_step(lm: FrozenLM, solutions: list[Solution]) -> list[list[int]]:
 
 
 def _timed(
-    lm: FrozenLM, solution: Solution, decode: Callable[[FrozenLM, list[Solution]], list[list[int]]], repeats: int
+    lm: FrozenLM,
+    solution: Solution,
+    decode: Callable[[FrozenLM, list[Solution]], list[list[int]]],
+    repeats: int,
 ) -> Row | None:
-    """Median time of decoding; None where it does not give the text. The first pass warms up and is not counted."""
+    """Median time of decoding; None where it does not give the text.
+
+    The first pass warms up and is not counted.
+    """
     seconds = []
     for _ in range(repeats + 1):
         _wait(lm)
@@ -65,7 +78,11 @@ def _timed(
         if tuple(ids) != solution.ids:
             return None
     middle = statistics.median(seconds[1:])
-    return {"tokens": solution.length, "seconds_to_decode": middle, "tokens_per_second": solution.length / middle}
+    return {
+        "tokens": solution.length,
+        "seconds_to_decode": middle,
+        "tokens_per_second": solution.length / middle,
+    }
 
 
 def _wait(lm: FrozenLM) -> None:
@@ -79,39 +96,76 @@ def report(rows: list[Row]) -> Report:
     table, clouds = [], []
     for source in sources:
         mine = {
-            way: {row["text"]: row for row in rows if row["source"] == source and row["way"] == way} for way in WAYS.values()
+            way: {row["text"]: row for row in rows if row["source"] == source and row["way"] == way}
+            for way in WAYS.values()
         }
         one, other = mine.values()
-        pairs = [(one[text], other[text]) for text in one if text in other and one[text]["tokens"] and other[text]["tokens"]]
+        pairs = [
+            (one[text], other[text])
+            for text in one
+            if text in other and one[text]["tokens"] and other[text]["tokens"]
+        ]
         if not pairs:
             continue
         speeds = [[pair[place]["tokens_per_second"] for pair in pairs] for place in (0, 1)]
         ratio = metrics.bootstrap([mine / theirs for mine, theirs in zip(*speeds, strict=True)])
         # The paper's: longest text held, divided by its time.
-        longest = [max((pair[place] for pair in pairs), key=lambda row: row["tokens"]) for place in (0, 1)]
+        longest = [
+            max((pair[place] for pair in pairs), key=lambda row: row["tokens"]) for place in (0, 1)
+        ]
         best = longest[0]["tokens_per_second"] / longest[1]["tokens_per_second"]
         lengths = [row["tokens"] for row in longest]
-        table.append([source, len(pairs), *metrics.bootstrap(speeds[0]), *metrics.bootstrap(speeds[1]), *ratio, *lengths, best])
-        clouds.append(plots.Series(labels_of(sources)[source] if len(sources) > 1 else "", speeds[0], speeds[1]))
+        table.append(
+            [
+                source,
+                len(pairs),
+                *metrics.bootstrap(speeds[0]),
+                *metrics.bootstrap(speeds[1]),
+                *ratio,
+                *lengths,
+                best,
+            ]
+        )
+        clouds.append(
+            plots.Series(
+                labels_of(sources)[source] if len(sources) > 1 else "", speeds[0], speeds[1]
+            )
+        )
     lost = sum(not row["tokens"] for row in rows)
     same = bool(rows) and rows[0]["model"] in published.MODELS
     panel = plots.Panel(
-        TITLE, "token by token, with a cache: tokens/s", "in one forward pass: tokens/s", log_x=True, log_y=True
+        TITLE,
+        "token by token, with a cache: tokens/s",
+        "in one forward pass: tokens/s",
+        log_x=True,
+        log_y=True,
     )
     return Report(
         title=TITLE,
         notes=[
-            f"{len({row['text'] for row in rows})} texts, 1 seed, one text at a time, median of {REPEATS} runs;"
+            f"{len({row['text'] for row in rows})} texts, 1 seed, one text at a time, median of"
+            f" {REPEATS} runs;"
             f" {lost} of {len(rows)} held no prefix that decodes without a loss",
-            f"published: {published.DECODING_RATIO} times on average over models and sources, on A100 and H100"
-            + ("" if same else "; of other models than this one"),
+            f"published: {published.DECODING_RATIO} times on average over models and sources, on"
+            " A100 and H100" + ("" if same else "; of other models than this one"),
         ],
         tables=[
             Table(
                 "figure4",
                 (
-                    "texts", "count", "one-step tokens/s", "low", "high", "autoregressive tokens/s", "low", "high",
-                    "ratio, mean over texts", "low", "high", "longest one-step", "longest autoregressive",
+                    "texts",
+                    "count",
+                    "one-step tokens/s",
+                    "low",
+                    "high",
+                    "autoregressive tokens/s",
+                    "low",
+                    "high",
+                    "ratio, mean over texts",
+                    "low",
+                    "high",
+                    "longest one-step",
+                    "longest autoregressive",
                     "ratio of the longest",
                 ),
                 table,
@@ -119,4 +173,4 @@ def report(rows: list[Row]) -> Report:
             )
         ],
         figures={"figure4": plots.scatter(panel, clouds, RAYS)} if clouds else {},
-    )  # fmt: skip
+    )

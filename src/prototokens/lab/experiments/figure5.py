@@ -1,9 +1,12 @@
-"""Figure 5: how far solutions lie from each other: of one text, of texts from one context, of texts from different ones.
+"""Figure 5: how far solutions lie from each other.
 
-Of each context several continuations are sampled from the model. All but the last are fitted from one seed, the last from
-several. That is done in two ways: with an m for each solution, so that none depends on the others' company, and with one m that
-all texts and seeds share, as in the paper. Distances are cosine distances between e's; where each has its own m, also between
-m's, and between both taken as one vector.
+Of one text, of texts from one context, of texts from different ones.
+
+Of each context several continuations are sampled from the model. All but the last are fitted from
+one seed, the last from several. That is done in two ways: with an m for each solution, so that none
+depends on the others' company, and with one m that all texts and seeds share, as in the paper.
+Distances are cosine distances between e's; where each has its own m, also between m's, and between
+both taken as one vector.
 """
 
 from __future__ import annotations
@@ -26,7 +29,11 @@ from prototokens.measure.geometry import cosine_distances
 from prototokens.solution import Solution
 
 TITLE = "Distances between solutions"
-KINDS = {"same_text": "same text, other seed", "same_context": "same context", "other_context": "other context"}
+KINDS = {
+    "same_text": "same text, other seed",
+    "same_context": "same context",
+    "other_context": "other context",
+}
 PARTS = ("e", "m", "e and m")
 # What is compared, and whether m is shared.
 COMPARED = (("e", False), ("m", False), ("e and m", False), ("e", True))
@@ -41,17 +48,38 @@ def plan(config: Config, experiment: str, **values) -> list[Job]:
     """One job for all contexts, as distances between them are asked for too, and one with a shared m; also figure 6's."""
     tokens, context = config.pick(12, 128), config.pick(32, 128)
     tokens = config.grid[0] if config.grid else tokens
-    if not config.lengths([tokens]) or (config.model.max_context or tokens + context) < tokens + context:
+    if (
+        not config.lengths([tokens])
+        or (config.model.max_context or tokens + context) < tokens + context
+    ):
         return []
-    contexts, each, seeds = config.count(4, 50), config.pick(4, 10), config.seeds(config.pick(4, 10))
-    texts = [text for some in config.texts.continuations(contexts, each, tokens, context) for text in some]
+    contexts, each, seeds = (
+        config.count(4, 50),
+        config.pick(4, 10),
+        config.seeds(config.pick(4, 10)),
+    )
+    texts = [
+        text
+        for some in config.texts.continuations(contexts, each, tokens, context)
+        for text in some
+    ]
     work = sum(
-        config.work(text, tokens) * (len(seeds) if number % each == each - 1 else 1) for number, text in enumerate(texts)
+        config.work(text, tokens) * (len(seeds) if number % each == each - 1 else 1)
+        for number, text in enumerate(texts)
     )
     made = []
     for shared in (False, True):
         shape = {"each": each, "seeds": seeds, "shared": shared, **values}
-        job = Job(experiment, config.model, tuple(texts), "paper", config.recipe, config.seed, shape, work=work)
+        job = Job(
+            experiment,
+            config.model,
+            tuple(texts),
+            "paper",
+            config.recipe,
+            config.seed,
+            shape,
+            work=work,
+        )
         made.append(replace(job, same=content_hash([fit.key(job.model) for fit in wanted(job)])))
     return made
 
@@ -70,29 +98,47 @@ def wanted(job: Job) -> list[Fit]:
     return [Fit.one(ids, layout=job.layout, recipe=job.recipe, seed=seed) for ids, seed in rows]
 
 
-def by_context(job: Job, fitted: list[Fitted]) -> list[tuple[list[Solution | None], list[Solution]]]:
-    """For each context: a solution of each continuation, None where it is not exact; and the exact ones of the last."""
+def by_context(
+    job: Job, fitted: list[Fitted]
+) -> list[tuple[list[Solution | None], list[Solution]]]:
+    """For each context: a solution of each continuation, None where it is not exact.
+
+    And the exact ones of the last.
+    """
     each, several = job.values["each"], len(job.values["seeds"])
     solutions = [solution for some in fitted for solution in some]
     size = each - 1 + several
     found = []
     for start in range(0, len(solutions), size):
         some = solutions[start : start + size]
-        found.append(([one if one.exact else None for one in some[:each]], [one for one in some[each - 1 :] if one.exact]))
+        found.append(
+            (
+                [one if one.exact else None for one in some[:each]],
+                [one for one in some[each - 1 :] if one.exact],
+            )
+        )
     return found
 
 
 def other_pairs(counts: list[int], each: int, seed: int) -> Iterator[list[tuple[int, int, int]]]:
-    """For each context, so many pairs with others: (continuation of this one, another context, continuation of it)."""
+    """For each context, so many pairs with others.
+
+    (continuation of this one, another context, continuation of it).
+    """
     for place, count in enumerate(counts):
         draw = random.Random(f"{seed} {place}")
         others = [other for other in range(len(counts)) if other != place]
-        yield [(draw.randrange(each), draw.choice(others), draw.randrange(each)) for _ in range(count if others else 0)]
+        yield [
+            (draw.randrange(each), draw.choice(others), draw.randrange(each))
+            for _ in range(count if others else 0)
+        ]
 
 
 def distances(one: Solution, other: Solution) -> list[float]:
     """Of e, of m, of both as one vector."""
-    pairs = [(one.protos[part], other.protos[part]) for part in (0, 1)] + [(one.protos.flatten(), other.protos.flatten())]
+    pairs = [(one.protos[part], other.protos[part]) for part in (0, 1)] + [
+        (one.protos.flatten(), other.protos.flatten())
+    ]
     return [float(cosine_distances(torch.stack(pair))[0, 1]) for pair in pairs]
 
 
@@ -108,7 +154,10 @@ def run(job: Job, lm: FrozenLM) -> Run:
                 "context": place,
                 "shared": job.values["shared"],
                 "same_text": [distances(one, other) for one, other in combinations(seeds, 2)],
-                "same_context": [distances(one, other) for one, other in combinations([one for one in mine if one], 2)],
+                "same_context": [
+                    distances(one, other)
+                    for one, other in combinations([one for one in mine if one], 2)
+                ],
                 "other_context": [
                     distances(one, other)
                     for number, there, its in pairs
@@ -133,17 +182,26 @@ def report(rows: list[Row]) -> Report:
                 drawn[name] = values
                 groups = [row["context"] for row in some for _ in row[kind]]
                 found = metrics.bootstrap(values, groups=groups)
-                table.append([part, ALL if shared else OWN, name, len(values), *found, float(np.std(values))])
-        differences += [[part, ALL if shared else OWN, *line] for line in _paired(some, PARTS.index(part))]
+                table.append(
+                    [part, ALL if shared else OWN, name, len(values), *found, float(np.std(values))]
+                )
+        differences += [
+            [part, ALL if shared else OWN, *line] for line in _paired(some, PARTS.index(part))
+        ]
         if drawn:
             title = f"Between {part}'s" if part != "e and m" else "Between e and m as one"
-            panel = plots.Panel(title + (", m shared" if shared else ""), "cosine distance", "density")
+            panel = plots.Panel(
+                title + (", m shared" if shared else ""), "cosine distance", "density"
+            )
             each.append((panel, lambda axes, drawn=drawn: plots.draw_densities(axes, drawn)))
     fits, exact = sum(row["solutions"] for row in rows), sum(row["exact"] for row in rows)
     notes = [
-        f"{len({row['context'] for row in rows})} contexts; {fits} fits, of which {fits - exact} did not become exact and are"
+        f"{len({row['context'] for row in rows})} contexts; {fits} fits, of which {fits - exact}"
+        " did not become exact and are"
         " left out",
-        f"texts: continuations of {rows[0]['length']} tokens, sampled from the model" if rows else "no rows",
+        f"texts: continuations of {rows[0]['length']} tokens, sampled from the model"
+        if rows
+        else "no rows",
         f"{OWN}: no solution depends on the others; {ALL}: texts and seeds, as in the paper",
         *size_notes(len({row["context"] for row in rows}), "contexts"),
     ]
@@ -161,7 +219,8 @@ def report(rows: list[Row]) -> Report:
                 "figure5_differences",
                 ("vectors", "m", "further apart", "than", "contexts", "difference", "low", "high"),
                 differences,
-                "Differences of mean cosine distance, paired by context; 95% intervals by bootstrap over contexts",
+                "Differences of mean cosine distance, paired by context; 95% intervals by bootstrap"
+                " over contexts",
             ),
         ],
         figures={"figure5": plots.panels(each)} if table else {},
@@ -169,12 +228,18 @@ def report(rows: list[Row]) -> Report:
 
 
 def _paired(rows: list[Row], part: int) -> list[list]:
-    """Mean distance of one kind of pairs minus that of the next nearer kind, in each context; mean over contexts."""
+    """Mean distance of one kind of pairs minus that of the next nearer kind, in each context.
+
+    Mean over contexts.
+    """
     lines = []
     for nearer, further in pairwise(KINDS):
         both = [row for row in rows if row[nearer] and row[further]]
         apart = [
-            float(np.mean([pair[part] for pair in row[further]]) - np.mean([pair[part] for pair in row[nearer]]))
+            float(
+                np.mean([pair[part] for pair in row[further]])
+                - np.mean([pair[part] for pair in row[nearer]])
+            )
             for row in both
         ]
         if apart:

@@ -1,9 +1,12 @@
-"""Figure 6: distances between solutions at equal distance between their texts: is anything of the context left in the vectors?
+"""Figure 6: distances between solutions at equal distance between their texts.
 
-Pairs of texts from one context and from different ones, solved as for figure 5 (the same fits). The distance between two texts
-is taken in two ways: in tokens, as the cosine distance of their TF-IDF vectors over token ids, and in meaning, as that of
-their sentence embeddings, where an embedding model was given. Pairs are binned by that distance and compared within each bin;
-once for solutions with an m of their own, and once for those that share one, as in the paper.
+Is anything of the context left in the vectors?
+
+Pairs of texts from one context and from different ones, solved as for figure 5 (the same fits). The
+distance between two texts is taken in two ways: in tokens, as the cosine distance of their TF-IDF
+vectors over token ids, and in meaning, as that of their sentence embeddings, where an embedding
+model was given. Pairs are binned by that distance and compared within each bin; once for solutions
+with an m of their own, and once for those that share one, as in the paper.
 """
 
 from __future__ import annotations
@@ -29,9 +32,13 @@ from prototokens.measure import metrics
 from prototokens.measure.geometry import cosine_distances
 
 TITLE = "Distances between solutions at equal distance between the texts"
-MEASURES = {"token": "TF-IDF distance of the texts", "semantic": "distance of the texts' embeddings"}
+MEASURES = {
+    "token": "TF-IDF distance of the texts",
+    "semantic": "distance of the texts' embeddings",
+}
 BINS = 6
-# Pairs with other contexts, for each of one context: near texts are rare among them, and the bins have to be filled.
+# Pairs with other contexts, for each of one context: near texts are rare among them, and the bins
+# have to be filled.
 OTHERS = 6
 
 
@@ -59,7 +66,11 @@ def run(job: Job, lm: FrozenLM) -> Run:
     made = []
     for place, pairs in enumerate(figure5.other_pairs(counts, each, job.seed)):
         within = [(one, place, other) for one, other in combinations(range(each), 2)]
-        row: Row = {"context": place, "shared": job.values["shared"], "length": len(job.texts[0].ids)}
+        row: Row = {
+            "context": place,
+            "shared": job.values["shared"],
+            "length": len(job.texts[0].ids),
+        }
         for kind, some in (("same", within), ("other", sorted(set(pairs)))):
             found = []
             for number, there, its in some:
@@ -78,7 +89,9 @@ def tf_idf_distances(texts: Sequence[Passage]) -> Float[Tensor, "texts texts"]:
     """Cosine distances of the texts' TF-IDF vectors, a token id being a term."""
     library = need("sklearn.feature_extraction.text", "metrics", "figure6")
     words = library.TfidfVectorizer(analyzer=lambda ids: ids)
-    return cosine_distances(torch.from_numpy(words.fit_transform([list(text.ids) for text in texts]).toarray()))
+    return cosine_distances(
+        torch.from_numpy(words.fit_transform([list(text.ids) for text in texts]).toarray())
+    )
 
 
 def pairs_of(rows: list[Row], measure: str) -> list[Pair]:
@@ -94,7 +107,10 @@ def pairs_of(rows: list[Row], measure: str) -> list[Pair]:
 
 
 def edges_of(pairs: list[Pair]) -> np.ndarray:
-    """Edges of bins that hold about as many pairs of one context each; what lies outside has nothing to be compared with."""
+    """Edges of bins that hold about as many pairs of one context each.
+
+    What lies outside has nothing to be compared with.
+    """
     apart = [pair.apart for pair in pairs if pair.same]
     return np.unique(np.quantile(apart, np.linspace(0, 1, BINS + 1))) if apart else np.zeros(0)
 
@@ -104,7 +120,9 @@ def adjusted(pairs: list[Pair], edges: np.ndarray) -> metrics.Interval:
 
     Negative: at equal distance between the texts, solutions from one context lie closer.
     """
-    bins = np.clip(np.searchsorted(edges, [pair.apart for pair in pairs], side="right") - 1, 0, len(edges) - 2)
+    bins = np.clip(
+        np.searchsorted(edges, [pair.apart for pair in pairs], side="right") - 1, 0, len(edges) - 2
+    )
     inside = np.array([edges[0] <= pair.apart <= edges[-1] for pair in pairs])
     same = np.array([pair.same for pair in pairs])
     value = np.array([pair.distance for pair in pairs])
@@ -130,8 +148,15 @@ def report(rows: list[Row]) -> Report:
         pairs = pairs_of([row for row in rows if row["shared"] is shared], measure)
         edges = edges_of(pairs)
         if len(edges) < 2:
-            missing = " (give an embedding model: --embedder)" if measure == "semantic" and not pairs else ""
-            notes.append(f"{name}, {its}: {'all texts are equally far apart' if pairs else 'not measured'}{missing}")
+            missing = (
+                " (give an embedding model: --embedder)"
+                if measure == "semantic" and not pairs
+                else ""
+            )
+            notes.append(
+                f"{name}, {its}:"
+                f" {'all texts are equally far apart' if pairs else 'not measured'}{missing}"
+            )
             continue
         series = []
         for same in (True, False):
@@ -146,21 +171,41 @@ def report(rows: list[Row]) -> Report:
         value, low, high = adjusted(pairs, edges)
         notes.append(
             f"{name}, {its}: at equal distance, e's from one context are {abs(value):.4f}"
-            f" {'closer' if value < 0 else 'further apart'} than from two (difference {value:+.4f}, 95% interval {low:+.4f} to"
+            f" {'closer' if value < 0 else 'further apart'} than from two (difference {value:+.4f},"
+            f" 95% interval {low:+.4f} to"
             f" {high:+.4f}, by bootstrap over contexts)"
         )
     texts, exact = sum(row["texts_of_context"] for row in rows), sum(row["exact"] for row in rows)
     contexts = len({row["context"] for row in rows})
-    columns = ("distance", "m", "pairs of", "from", "to", "pairs", "mean between texts", "mean between e's", "low", "high")
+    columns = (
+        "distance",
+        "m",
+        "pairs of",
+        "from",
+        "to",
+        "pairs",
+        "mean between texts",
+        "mean between e's",
+        "low",
+        "high",
+    )
     return Report(
         title=TITLE,
         notes=[
-            f"{contexts} contexts, 1 seed; {texts} fits, of which {texts - exact} did not become exact and are left out",
+            f"{contexts} contexts, 1 seed; {texts} fits, of which {texts - exact} did not become"
+            " exact and are left out",
             *notes,
             "each interval is for one comparison: none is corrected for the number of comparisons",
             *size_notes(contexts, "contexts"),
         ],
-        tables=[Table("figure6", columns, table, "Cosine distance between e's, with 95% intervals by bootstrap over contexts")],
+        tables=[
+            Table(
+                "figure6",
+                columns,
+                table,
+                "Cosine distance between e's, with 95% intervals by bootstrap over contexts",
+            )
+        ],
         figures={"figure6": plots.panels(each)} if each else {},
     )
 
@@ -173,6 +218,8 @@ def _binned(pairs: list[Pair], edges: np.ndarray) -> list[list]:
         here = [pair for pair in pairs if low <= pair.apart < high or (last and pair.apart == high)]
         if here:
             apart = float(np.mean([pair.apart for pair in here]))
-            mean = metrics.bootstrap([pair.distance for pair in here], groups=[pair.context for pair in here])
+            mean = metrics.bootstrap(
+                [pair.distance for pair in here], groups=[pair.context for pair in here]
+            )
             found.append([float(low), float(high), len(here), apart, *mean])
     return found

@@ -1,8 +1,9 @@
 """Figure 7: straight lines and trained curves between two solutions of one text, and the noise that a solution bears.
 
-Each text is fitted from several seeds. Between each two of its solutions: accuracy and least margin along the straight line,
-and along a quadratic Bezier curve whose control point is trained through the frozen model; how much longer than the line the
-curve is. About each solution: how far it can be moved in random directions and still decode exactly.
+Each text is fitted from several seeds. Between each two of its solutions: accuracy and least margin
+along the straight line, and along a quadratic Bezier curve whose control point is trained through
+the frozen model; how much longer than the line the curve is. About each solution: how far it can be
+moved in random directions and still decode exactly.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from prototokens.solution import Solution
 
 TITLE = "Between two solutions of one text: lines, curves, noise"
 PLACES = 21  # along each line and curve, its ends among them
-FULL_TRAINING = (2000, 4)  # of a curve, at the paper's scale: steps, and places drawn at each; on less no verdict rests
+FULL_TRAINING = (
+    2000,
+    4,
+)  # of a curve, at the paper's scale: steps, and places drawn at each; on less no verdict rests
 POSITIONS = {"cpu": 1024}  # input positions of one pass
 POSITIONS_ELSEWHERE = 8192
 
@@ -41,11 +45,30 @@ def jobs(config: Config) -> list[Job]:
     (steps, draws), directions = config.pick((400, 1), FULL_TRAINING), config.pick(16, 100)
     made = []
     for text in config.texts.passages(config.count(2, 5), lengths[0]):
-        values = {"seeds": seeds, "curve_steps": steps, "curve_draws": draws, "directions": directions}
+        values = {
+            "seeds": seeds,
+            "curve_steps": steps,
+            "curve_draws": draws,
+            "directions": directions,
+        }
         pairs = len(seeds) * (len(seeds) - 1) / 2
         looks = pairs * 2 * PLACES / 3 + len(seeds) * directions * 11 / 3
-        work = len(seeds) * config.work(text, lengths[0]) + (pairs * steps * draws + looks) * lengths[0]
-        made.append(Job("figure7", config.model, (text,), "paper", config.recipe, config.seed, values, work=work))
+        work = (
+            len(seeds) * config.work(text, lengths[0])
+            + (pairs * steps * draws + looks) * lengths[0]
+        )
+        made.append(
+            Job(
+                "figure7",
+                config.model,
+                (text,),
+                "paper",
+                config.recipe,
+                config.seed,
+                values,
+                work=work,
+            )
+        )
     return made
 
 
@@ -54,14 +77,24 @@ def run(job: Job, lm: FrozenLM) -> Run:
     fitted = yield [Fit.one(ids, layout=job.layout, recipe=job.recipe, seed=seed) for seed in seeds]
     solved = [solution for (solution,) in fitted if solution.exact]
     place = Between(lm, ids, solved[0], job.recipe) if solved else None
-    about: Row = {"text": job.text.id, "length": len(ids), "seeds": len(seeds), "solved": len(solved)}
+    about: Row = {
+        "text": job.text.id,
+        "length": len(ids),
+        "seeds": len(seeds),
+        "solved": len(solved),
+    }
     if place is None:
         return [{**about, "kind": "text"}]
     made: list[Row] = [{**about, "kind": "text"}]
-    for solution, its in zip(solved, place.noise(solved, job.values["directions"], job.seed), strict=True):
+    for solution, its in zip(
+        solved, place.noise(solved, job.values["directions"], job.seed), strict=True
+    ):
         made.append({**about, "kind": "solution", "solution": solution.seed, **its})
     if len(solved) > 1:
-        pairs, curve = list(combinations(solved, 2)), (job.values["curve_steps"], job.values["curve_draws"])
+        pairs, curve = (
+            list(combinations(solved, 2)),
+            (job.values["curve_steps"], job.values["curve_draws"]),
+        )
         for (one, other), its in zip(pairs, place.ways(pairs, *curve, job.seed), strict=True):
             made.append({**about, "kind": "pair", "pair": [one.seed, other.seed], **its})
     return made
@@ -78,25 +111,33 @@ class Between:
         room = POSITIONS.get(lm.device.type, POSITIONS_ELSEWHERE)
         self.side_by_side = max(1, room // len(self.plan.index))
 
-    def margins(self, points: Float[Tensor, "points vectors d_model"]) -> Float32[Tensor, "points tokens"]:
+    def margins(
+        self, points: Float[Tensor, "points vectors d_model"]
+    ) -> Float32[Tensor, "points tokens"]:
         """Margin of each token at each point; above zero where it decodes right."""
         parts = []
         for part in points.split(self.side_by_side):
             with torch.no_grad():
                 hidden = self._hidden(part)
             parts.append(
-                score(self.lm, hidden, self.targets.repeat(len(part)), gradient=False).margin.view(len(part), -1).cpu()
+                score(self.lm, hidden, self.targets.repeat(len(part)), gradient=False)
+                .margin.view(len(part), -1)
+                .cpu()
             )
         return torch.cat(parts)
 
-    def slope(self, points: Float[Tensor, "points vectors d_model"]) -> Float[Tensor, "points vectors d_model"]:
+    def slope(
+        self, points: Float[Tensor, "points vectors d_model"]
+    ) -> Float[Tensor, "points vectors d_model"]:
         """Slope of each point's loss, at the recipe's temperature, with respect to it."""
         parts = []
         for part in points.split(self.side_by_side):
             with torch.enable_grad():
                 moved = part.detach().clone().requires_grad_()
                 hidden = self._hidden(moved)
-            told = score(self.lm, hidden.detach(), self.targets.repeat(len(part)), self.recipe.temperature)
+            told = score(
+                self.lm, hidden.detach(), self.targets.repeat(len(part)), self.recipe.temperature
+            )
             hidden.backward(told.gradient)
             assert moved.grad is not None
             parts.append(moved.grad)
@@ -107,10 +148,16 @@ class Between:
         arranged = arrange(self.lm, [self.plan] * len(points), self.vectors)
         return scored_hidden(self.lm, arranged, points, self.lm.hidden)
 
-    def ways(self, pairs: Sequence[tuple[Solution, Solution]], steps: int, draws: int, seed: int) -> list[Row]:
+    def ways(
+        self, pairs: Sequence[tuple[Solution, Solution]], steps: int, draws: int, seed: int
+    ) -> list[Row]:
         """Accuracy and least margin along the line and along a trained curve between each two, and the curve's length."""
-        start, end = (torch.stack([pair[side].protos for pair in pairs]).to(self.lm.device) for side in (0, 1))
-        control = geometry.fit_control(start, end, self.slope, steps=steps, lr=self._rate(), draws=draws, seed=seed)
+        start, end = (
+            torch.stack([pair[side].protos for pair in pairs]).to(self.lm.device) for side in (0, 1)
+        )
+        control = geometry.fit_control(
+            start, end, self.slope, steps=steps, lr=self._rate(), draws=draws, seed=seed
+        )
         ratio = geometry.length_ratio(start, control, end)
         places = np.linspace(0, 1, PLACES)
         looks = {
@@ -163,12 +210,14 @@ def report(rows: list[Row]) -> Report:
     texts = [row for row in rows if row["kind"] == "text"]
     seeds, solved = sum(row["seeds"] for row in texts), sum(row["solved"] for row in texts)
     notes = [
-        f"{len(texts)} texts, {seeds} fits, of which {seeds - solved} did not become exact; {len(pairs)} pairs of solutions"
+        f"{len(texts)} texts, {seeds} fits, of which {seeds - solved} did not become exact;"
+        f" {len(pairs)} pairs of solutions"
     ]
     if solutions:
         radius = _by_text([(row["text"], row["radius"]) for row in solutions])
         notes.append(
-            f"noise: a solution decodes exactly up to a distance of {radius.value:.3f} of its own length"
+            f"noise: a solution decodes exactly up to a distance of {radius.value:.3f} of its own"
+            " length"
             f" [{radius.low:.3f}, {radius.high:.3f}] in the median of random directions"
         )
     if not pairs:
@@ -177,28 +226,48 @@ def report(rows: list[Row]) -> Report:
     def whole(way: str) -> str:
         return share(sum(min(row[way]) == 1 for row in pairs), len(pairs))
 
-    table = [_line(name, shown, pairs) for name, shown in (("line", "straight line"), ("curve", "trained curve"))]
+    table = [
+        _line(name, shown, pairs)
+        for name, shown in (("line", "straight line"), ("curve", "trained curve"))
+    ]
     ratios = [row["ratio"] for row in pairs]
     trained = {(row["values"]["curve_steps"], row["values"]["curve_draws"]) for row in pairs}
     notes += [
-        *(f"training of each curve: {steps:,} steps, places drawn at each step: {draws}" for steps, draws in sorted(trained)),
-        f"the curves are {np.mean(ratios):.3f} times as long as the lines on average, {max(ratios):.3f} at most"
+        *(
+            f"training of each curve: {steps:,} steps, places drawn at each step: {draws}"
+            for steps, draws in sorted(trained)
+        ),
+        f"the curves are {np.mean(ratios):.3f} times as long as the lines on average,"
+        f" {max(ratios):.3f} at most"
         " (published: at most 1.2)",
-        f"{whole('curve')} curves and {whole('line')} lines decode exactly at all {PLACES} places (intervals as if pairs of one"
+        f"{whole('curve')} curves and {whole('line')} lines decode exactly at all {PLACES} places"
+        " (intervals as if pairs of one"
         " text were independent, which they are not)",
         *size_notes(len(texts)),
     ]
     if trained != {FULL_TRAINING}:
         notes.append(
-            f"the experiment's full training of a curve is {FULL_TRAINING[0]:,} steps of {FULL_TRAINING[1]} places: with less,"
+            f"the experiment's full training of a curve is {FULL_TRAINING[0]:,} steps of"
+            f" {FULL_TRAINING[1]} places: with less,"
             " accuracy along the curves is a lower bound and leaves the verdict on them open"
         )
     columns = (
-        "way", "accuracy at the middle", "low", "high", "least accuracy along it", "low", "high",
-        "least margin at the ends", "at the middle", "low", "high",
-    )  # fmt: skip
+        "way",
+        "accuracy at the middle",
+        "low",
+        "high",
+        "least accuracy along it",
+        "low",
+        "high",
+        "least margin at the ends",
+        "at the middle",
+        "low",
+        "high",
+    )
     caption = "Means over pairs; 95% intervals by bootstrap over texts"
-    return Report(TITLE, [Table("figure7", columns, table, caption)], notes, {"figure7": _figure(pairs)})
+    return Report(
+        TITLE, [Table("figure7", columns, table, caption)], notes, {"figure7": _figure(pairs)}
+    )
 
 
 def _line(name: str, shown: str, pairs: list[Row]) -> list:
@@ -218,23 +287,34 @@ def _line(name: str, shown: str, pairs: list[Row]) -> list:
 def _by_text(values: list[tuple[str, float]]):
     """Mean over texts of each text's mean, with its interval."""
     texts = dict.fromkeys(text for text, _ in values)
-    return metrics.bootstrap([float(np.mean([value for its, value in values if its == text])) for text in texts])
+    return metrics.bootstrap(
+        [float(np.mean([value for its, value in values if its == text])) for text in texts]
+    )
 
 
 def _figure(pairs: list[Row]):
     each = []
-    for suffix, title, label in (("", "Accuracy between two solutions", "token accuracy"),
-                                 ("_margin", "Least margin between them", "logits")):  # fmt: skip
+    for suffix, title, label in (
+        ("", "Accuracy between two solutions", "token accuracy"),
+        ("_margin", "Least margin between them", "logits"),
+    ):
         series = []
         for name, shown in (("line", "straight line"), ("curve", "trained curve")):
             at = [
                 metrics.bootstrap(
-                    [row[name + suffix][place] for row in pairs], groups=[row["text"] for row in pairs], resamples=500
+                    [row[name + suffix][place] for row in pairs],
+                    groups=[row["text"] for row in pairs],
+                    resamples=500,
                 )
                 for place in range(PLACES)
             ]
             y, low, high = zip(*at, strict=True)
             series.append(plots.Series(shown, y, pairs[0]["t"], low, high))
-        panel = plots.Panel(title, "t, from one solution to the other", label, y_range=(0, 1.03) if not suffix else None)
+        panel = plots.Panel(
+            title,
+            "t, from one solution to the other",
+            label,
+            y_range=(0, 1.03) if not suffix else None,
+        )
         each.append((panel, lambda axes, series=series: plots.draw_lines(axes, series)))
     return plots.panels(each)

@@ -1,8 +1,9 @@
 """Accuracy, exactness, steps and floats a token as functions of length, and a law for the steps.
 
-Laws are fitted to the steps of exact fits, by least squares on their logarithm: exponential, log steps = a + b x, and a
-power, log steps = a + b log x, each of the tokens and of the bits of H_LM for each trained number. Every length is left out
-in turn and told from the others; the law with the least error there is the one that is reported.
+Laws are fitted to the steps of exact fits, by least squares on their logarithm: exponential, log
+steps = a + b x, and a power, log steps = a + b log x, each of the tokens and of the bits of H_LM
+for each trained number. Every length is left out in turn and told from the others; the law with the
+least error there is the one that is reported.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ LAWS = {
     "power of bits a float": lambda row: math.log(row["bits_per_float"]),
 }
 
-CAPTION = (
-    "95% intervals: of the share that is exact by Clopper and Pearson, of accuracy by bootstrap over texts; steps of exact fits"
-)
+CAPTION = "95% intervals: of the share that is exact by Clopper and Pearson, of accuracy by bootstrap over texts; steps of exact fits"
 
 LAWS_CAPTION = (
-    "b with its 95% interval by bootstrap over texts; error: factor by which a left-out length's steps are missed, root mean"
+    "b with its 95% interval by bootstrap over texts; error: factor by which a left-out length's"
+    " steps are missed, root mean"
     " square"
 )
 
@@ -45,15 +45,34 @@ def jobs(config: Config) -> list[Job]:
     for text in config.texts.passages(config.count(4, 50), max(lengths)):
         for length in lengths:
             work = config.work(text, length)
-            made.append(Job("length", config.model, (text.prefix(length),), "paper", config.recipe, config.seed, work=work))
+            made.append(
+                Job(
+                    "length",
+                    config.model,
+                    (text.prefix(length),),
+                    "paper",
+                    config.recipe,
+                    config.seed,
+                    work=work,
+                )
+            )
     return made
 
 
 def run(job: Job, lm: FrozenLM) -> Run:
-    ((solution,),) = yield [Fit.one(job.text.ids, layout=job.layout, recipe=job.recipe, seed=job.seed)]
+    ((solution,),) = yield [
+        Fit.one(job.text.ids, layout=job.layout, recipe=job.recipe, seed=job.seed)
+    ]
     nats = float(lm.surprisal(list(job.text.ids)).double().sum())
     row = outcome(solution)
-    return [{"text": job.text.id, "nats": nats, "bits_per_float": nats / math.log(2) / row["floats"], **row}]
+    return [
+        {
+            "text": job.text.id,
+            "nats": nats,
+            "bits_per_float": nats / math.log(2) / row["floats"],
+            **row,
+        }
+    ]
 
 
 def report(rows: list[Row]) -> Report:
@@ -66,11 +85,27 @@ def report(rows: list[Row]) -> Report:
         middle = float(np.median(steps)) if steps else None
         bits = float(np.mean([row["bits_per_float"] for row in some]))
         exact = metrics.clopper_pearson(len(steps), len(some))[1:]
-        table.append([length, len(some), len(steps), *exact, *accuracy, middle, some[0]["floats"] / length, bits])
+        table.append(
+            [
+                length,
+                len(some),
+                len(steps),
+                *exact,
+                *accuracy,
+                middle,
+                some[0]["floats"] / length,
+                bits,
+            ]
+        )
     laws, best = fitted_laws(rows)
     missed = sum(not row["exact"] for row in rows)
-    notes = [f"{len({row['text'] for row in rows})} texts, 1 seed; {missed} of {len(rows)} fits did not become exact"]
-    notes.append(_words(laws, best) if best else "too few lengths with exact fits for a law: it takes four")
+    notes = [
+        f"{len({row['text'] for row in rows})} texts, 1 seed; {missed} of {len(rows)} fits did not"
+        " become exact"
+    ]
+    notes.append(
+        _words(laws, best) if best else "too few lengths with exact fits for a law: it takes four"
+    )
     notes += size_notes(most_of_a_source(rows))
     columns = [
         "length",
@@ -98,7 +133,10 @@ def report(rows: list[Row]) -> Report:
 
 
 def fitted_laws(rows: list[Row]) -> tuple[list[list], str | None]:
-    """Each law's coefficients and its error on lengths left out, and the name of the best; none from under four lengths."""
+    """Each law's coefficients and its error on lengths left out, and the name of the best.
+
+    None from under four lengths.
+    """
     exact = [row for row in rows if row["exact"] and row["steps"] > 0 and row["bits_per_float"] > 0]
     lengths = sorted({row["length"] for row in exact})
     if len(lengths) < 4:
@@ -120,12 +158,19 @@ def fitted_laws(rows: list[Row]) -> tuple[list[list], str | None]:
 
 
 def _exponent(x: np.ndarray, log_steps: np.ndarray, texts: list[str]) -> metrics.Interval:
-    """A law's b and its interval, whole texts drawn; draws in which all lengths are the same say nothing of b."""
+    """A law's b and its interval, whole texts drawn.
+
+    Draws in which all lengths are the same say nothing of b.
+    """
 
     def fitted(chosen: np.ndarray) -> float:
         places = chosen.astype(int)
         drawn = x[places]
-        return float(np.polyfit(drawn, log_steps[places], 1)[0]) if len(set(drawn.tolist())) > 1 else float("nan")
+        return (
+            float(np.polyfit(drawn, log_steps[places], 1)[0])
+            if len(set(drawn.tolist())) > 1
+            else float("nan")
+        )
 
     return metrics.bootstrap(list(range(len(x))), fitted, groups=texts, resamples=500)
 
@@ -135,32 +180,63 @@ def _words(laws: list[list], best: str) -> str:
     kind, _, what = name.partition(" in " if " in " in name else " of ")
     right = f"{b:.3g} x {what}" if kind == "exponential" else f"{b:.3g} x log({what})"
     return (
-        f"best law of the lengths that were tried: log(steps) = {a:.3g} + {right} (95% interval of {b:.3g}: {low:.3g} to"
-        f" {high:.3g}); it predicts a length that was left out to a factor of {error:.2f} (root mean square)"
+        f"best law of the lengths that were tried: log(steps) = {a:.3g} + {right} (95% interval of"
+        f" {b:.3g}: {low:.3g} to"
+        f" {high:.3g}); it predicts a length that was left out to a factor of {error:.2f} (root"
+        " mean square)"
     )
 
 
 def _figure(by_length: dict[int, list[Row]], laws: list[list], best: str | None):
-    found = {length: metrics.bootstrap([row["accuracy"] for row in some]) for length, some in by_length.items()}
+    found = {
+        length: metrics.bootstrap([row["accuracy"] for row in some])
+        for length, some in by_length.items()
+    }
     lengths = list(found)
     means, low, high = zip(*found.values(), strict=True)
     share = [float(np.mean([row["exact"] for row in some])) for some in by_length.values()]
-    solved = {length: [row["steps"] for row in some if row["exact"]] for length, some in by_length.items()}
+    solved = {
+        length: [row["steps"] for row in some if row["exact"]] for length, some in by_length.items()
+    }
     at = [length for length in lengths if solved[length]]
-    steps = [plots.Series("median of exact fits", [float(np.median(solved[length])) for length in at], at)]
+    steps = [
+        plots.Series(
+            "median of exact fits", [float(np.median(solved[length])) for length in at], at
+        )
+    ]
     if best:
         _, a, b, *_ = next(law for law in laws if law[0] == best)
-        told = [float(np.exp(a + b * np.mean([LAWS[best](row) for row in by_length[length]]))) for length in lengths]
+        told = [
+            float(np.exp(a + b * np.mean([LAWS[best](row) for row in by_length[length]])))
+            for length in lengths
+        ]
         steps.append(plots.Series(f"law: {best}", told, lengths))
-    accuracy = [plots.Series("accuracy", means, lengths, low, high), plots.Series("share exact", share, lengths)]
+    accuracy = [
+        plots.Series("accuracy", means, lengths, low, high),
+        plots.Series("share exact", share, lengths),
+    ]
     return plots.panels(
         [
             (
-                plots.Panel("Accuracy", "tokens of the text", "share", log_x=True, x_ticks=lengths, y_range=(0, 1.03)),
+                plots.Panel(
+                    "Accuracy",
+                    "tokens of the text",
+                    "share",
+                    log_x=True,
+                    x_ticks=lengths,
+                    y_range=(0, 1.03),
+                ),
                 lambda axes: plots.draw_lines(axes, accuracy),
             ),
             (
-                plots.Panel("Steps to a solution", "tokens of the text", "steps", log_x=True, log_y=bool(at), x_ticks=lengths),
+                plots.Panel(
+                    "Steps to a solution",
+                    "tokens of the text",
+                    "steps",
+                    log_x=True,
+                    log_y=bool(at),
+                    x_ticks=lengths,
+                ),
                 lambda axes: plots.draw_lines(axes, steps),
             ),
         ]

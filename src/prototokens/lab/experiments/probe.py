@@ -1,9 +1,10 @@
 """Probe: what the model writes when ordinary generation is started from the vectors of a text.
 
-e and m are fitted to the first half of a passage; then the model generates greedily from e, from m, from both, with and
-without its beginning-of-sequence token. What it writes is compared with the text that the vectors hold, with what comes before
-and what comes after it. Three starts say how much likeness means anything: the context itself, the beginning of a sequence
-alone, and vectors drawn like a fit's start. Likeness to an unrelated passage is the floor of every comparison.
+e and m are fitted to the first half of a passage; then the model generates greedily from e, from m,
+from both, with and without its beginning-of-sequence token. What it writes is compared with the
+text that the vectors hold, with what comes before and what comes after it. Three starts say how
+much likeness means anything: the context itself, the beginning of a sequence alone, and vectors
+drawn like a fit's start. Likeness to an unrelated passage is the floor of every comparison.
 """
 
 from __future__ import annotations
@@ -44,7 +45,18 @@ def jobs(config: Config) -> list[Job]:
     for text, other in pairwise(passages):
         values = {"held": held[0], "embedder": config.embedder}
         work = config.work(text, held[0])
-        made.append(Job("probe", config.model, (text, other), "paper", config.recipe, config.seed, values, work=work))
+        made.append(
+            Job(
+                "probe",
+                config.model,
+                (text, other),
+                "paper",
+                config.recipe,
+                config.seed,
+                values,
+                work=work,
+            )
+        )
     return made
 
 
@@ -53,13 +65,25 @@ def run(job: Job, lm: FrozenLM) -> Run:
     size = job.values["held"]
     fit = Fit.one(text.ids[:size], layout=job.layout, recipe=job.recipe, seed=job.seed)
     ((solution,),) = yield [fit]
-    against = dict(zip(AGAINST, (text.ids[:size], text.context[-size:], text.ids[size:], other.ids[:size]), strict=True))
+    against = dict(
+        zip(
+            AGAINST,
+            (text.ids[:size], text.context[-size:], text.ids[size:], other.ids[:size]),
+            strict=True,
+        )
+    )
     wanted = {name: lm.decode(ids) for name, ids in against.items()}
     embed = embedder(job.values["embedder"]) if job.values["embedder"] else None
     made = []
     for start, prompt in _prompts(lm, job, solution).items():
         written = lm.decode(lm.generate(prompt[None].to(lm.dtype), size)[0])
-        row: Row = {"text": text.id, "length": size, "exact": solution.exact, "start": start, "written": written}
+        row: Row = {
+            "text": text.id,
+            "length": size,
+            "exact": solution.exact,
+            "start": start,
+            "written": written,
+        }
         if start == "e":
             row["target"] = wanted["held"]
         for name, reference in wanted.items():
@@ -71,7 +95,9 @@ def run(job: Job, lm: FrozenLM) -> Run:
     return made
 
 
-def _prompts(lm: FrozenLM, job: Job, solution: Solution) -> dict[str, Float[Tensor, "positions d_model"]]:
+def _prompts(
+    lm: FrozenLM, job: Job, solution: Solution
+) -> dict[str, Float[Tensor, "positions d_model"]]:
     """Input vectors by the name of the start; those with BOS only where the tokenizer has one."""
     text, size = job.texts[0], job.values["held"]
     starts = Starts(lm, job.recipe, 2)
@@ -88,7 +114,10 @@ def _prompts(lm: FrozenLM, job: Job, solution: Solution) -> dict[str, Float[Tens
             made[name] = torch.stack([words[part] for part in parts])
     made["noise"] = noise
     lead = [] if bos is None else [bos]
-    for name, ids in (("context", text.context), ("context and text", text.context + text.ids[:size])):
+    for name, ids in (
+        ("context", text.context),
+        ("context and text", text.context + text.ids[:size]),
+    ):
         made[name] = lm.embed(torch.tensor([*lead, *ids], device=lm.device)).float()
     return {name: prompt.to(lm.device) for name, prompt in made.items()}
 
@@ -101,15 +130,18 @@ def report(rows: list[Row]) -> Report:
     measures = [name for name in ("chrf", "semantic") if any(f"{name}_held" in row for row in rows)]
     for measure in measures:
         found = {
-            (start, name): metrics.bootstrap([row[f"{measure}_{name}"] for row in rows if row["start"] == start])
+            (start, name): metrics.bootstrap(
+                [row[f"{measure}_{name}"] for row in rows if row["start"] == start]
+            )
             for start in names
             for name in AGAINST
         }
         columns = ["start", *(f"{name}{end}" for name in AGAINST for end in ("", " low", " high"))]
-        lines = [[start, *(number for name in AGAINST for number in found[start, name])] for start in names]
-        caption = (
-            f"Likeness ({WORDS[measure]}) of what is generated to four texts; means, 95% intervals by bootstrap over texts"
-        )
+        lines = [
+            [start, *(number for name in AGAINST for number in found[start, name])]
+            for start in names
+        ]
+        caption = f"Likeness ({WORDS[measure]}) of what is generated to four texts; means, 95% intervals by bootstrap over texts"
         tables.append(Table(f"probe_{measure}", columns, lines, caption))
         series = [
             plots.Series(
@@ -122,17 +154,27 @@ def report(rows: list[Row]) -> Report:
             for name in AGAINST
         ]
         shown = [name.replace(" and ", "\nand ").replace("BOS ", "BOS\n") for name in names]
-        panel = plots.Panel(f"Likeness of what is generated ({measure})", "generation started from", WORDS[measure])
+        panel = plots.Panel(
+            f"Likeness of what is generated ({measure})", "generation started from", WORDS[measure]
+        )
         figures[f"probe_{measure}"] = plots.bars(panel, shown, series)
     said = []
     for text in texts[:SHOWN]:
         mine = {row["start"]: row for row in rows if row["text"] == text}
         said.append(["**the text held**", _cut(mine["e"]["target"])])
         said += [[name, _cut(mine[name]["written"])] for name in names if name in mine]
-    tables.append(Table("probe_texts", ("start", "generated"), said, f"What is generated, of {min(SHOWN, len(texts))} texts"))
+    tables.append(
+        Table(
+            "probe_texts",
+            ("start", "generated"),
+            said,
+            f"What is generated, of {min(SHOWN, len(texts))} texts",
+        )
+    )
     notes = [
         f"{len(texts)} texts, 1 seed; of {missed} the vectors do not decode exactly",
-        "unrelated: likeness to a passage from elsewhere, the floor; noise: two vectors drawn like a fit's start",
+        "unrelated: likeness to a passage from elsewhere, the floor; noise: two vectors drawn like"
+        " a fit's start",
         "published: noise, or text that has nothing to do with what the vectors hold",
         *size_notes(len(texts)),
     ]

@@ -1,8 +1,8 @@
 """Quality: what reconstructions that are not exact are worth as texts, and which tokens they get wrong.
 
-Texts are fitted with budgets of steps that are too small for them, and at lengths that are too long, so that all degrees of
-accuracy occur. Each reconstruction is scored against its text; each of its tokens is kept with its surprisal and position, and
-whether it is right.
+Texts are fitted with budgets of steps that are too small for them, and at lengths that are too
+long, so that all degrees of accuracy occur. Each reconstruction is scored against its text; each of
+its tokens is kept with its surprisal and position, and whether it is right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics, quality
 
 TITLE = "What imperfect reconstructions are worth"
-ACCURACIES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)  # edges of the table's bins; what is exact has a line of its own
+ACCURACIES = (
+    0.0,
+    0.25,
+    0.5,
+    0.75,
+    0.9,
+    0.99,
+    1.0,
+)  # edges of the table's bins; what is exact has a line of its own
 MEASURES = {
     "cer": "character error rate",
     "chrf": "chrF",
@@ -42,8 +50,8 @@ WHERE = "Where the wrong tokens are, with 95% intervals by bootstrap over texts"
 EDGES = {
     "frequency": (1.0, 2.0, 4.0, 8.0, 16.0, 64.0, OPEN),
     "surprisal": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, OPEN),
-    # A text's first tokens are both the most surprising and the best reproduced. They are left out here, so that
-    # surprisal is not confounded with position.
+    # A text's first tokens are both the most surprising and the best reproduced. They are left out
+    # here, so that surprisal is not confounded with position.
     "later surprisal": (0.0, 1.0, 4.0, 8.0, OPEN),
     "position": tuple(number / 5 for number in range(6)),
 }
@@ -62,7 +70,16 @@ def jobs(config: Config) -> list[Job]:
                 values = {"embedder": config.embedder}
                 work = float(steps * positions("paper", length))
                 made.append(
-                    Job("quality", config.model, (text.prefix(length),), "paper", recipe, config.seed, values, work=work)
+                    Job(
+                        "quality",
+                        config.model,
+                        (text.prefix(length),),
+                        "paper",
+                        recipe,
+                        config.seed,
+                        values,
+                        work=work,
+                    )
                 )
     return made
 
@@ -100,8 +117,17 @@ def report(rows: list[Row]) -> Report:
     table = []
     for name, some in bins.items():
         texts = [row["text"] for row in some]
-        means = [metrics.bootstrap([row[measure] for row in some], groups=texts) for measure in measures]
-        table.append([name, len(some), len({row["text"] for row in some}), *(number for one in means for number in one)])
+        means = [
+            metrics.bootstrap([row[measure] for row in some], groups=texts) for measure in measures
+        ]
+        table.append(
+            [
+                name,
+                len(some),
+                len({row["text"] for row in some}),
+                *(number for one in means for number in one),
+            ]
+        )
     columns = [
         "token accuracy",
         "fits",
@@ -119,9 +145,14 @@ def report(rows: list[Row]) -> Report:
         for row in some[:1]
     ]
     exact = sum(row["exact"] for row in rows)
-    missing = [] if "semantic" in measures else ["semantic similarity: not measured (give an embedding model: --embedder)"]
+    missing = (
+        []
+        if "semantic" in measures
+        else ["semantic similarity: not measured (give an embedding model: --embedder)"]
+    )
     notes = [
-        f"{len({row['text'] for row in rows})} texts, 1 seed, {len(rows)} fits, {len(rows) - exact} of them not exact",
+        f"{len({row['text'] for row in rows})} texts, 1 seed, {len(rows)} fits, {len(rows) - exact}"
+        " of them not exact",
         "perplexity: of the reconstruction under the same model, divided by that of the text",
         "wrong tokens are counted over all fits that are not exact",
         *size_notes(most_of_a_source(rows)),
@@ -131,11 +162,23 @@ def report(rows: list[Row]) -> Report:
         title=TITLE,
         notes=notes,
         tables=[
-            Table("quality", columns, table, "Means of the fits of each bin, with 95% intervals by bootstrap over texts"),
-            Table("errors", ("property", "from", "to", "tokens", "wrong", "share wrong", "low", "high"), errors, WHERE),
+            Table(
+                "quality",
+                columns,
+                table,
+                "Means of the fits of each bin, with 95% intervals by bootstrap over texts",
+            ),
+            Table(
+                "errors",
+                ("property", "from", "to", "tokens", "wrong", "share wrong", "low", "high"),
+                errors,
+                WHERE,
+            ),
             Table("samples", ("accuracy", "text", "reconstruction"), samples, "One of each bin"),
         ],
-        figures={"quality": _figure(rows, measures), "errors": _errors_figure(rows)} if rows else {},
+        figures={"quality": _figure(rows, measures), "errors": _errors_figure(rows)}
+        if rows
+        else {},
     )
 
 
@@ -149,7 +192,10 @@ def _by_accuracy(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _errors(rows: list[Row], name: str) -> list[tuple[quality.Bin, metrics.Interval]]:
-    """Wrong tokens by a property, over the fits that are not exact: bins that have any, and the share that is wrong."""
+    """Wrong tokens by a property, over the fits that are not exact.
+
+    Bins that have any, and the share that is wrong.
+    """
     inexact = [row for row in rows if not row["exact"]]
     longest: dict[str, list[int]] = {}
     for row in rows:
@@ -171,7 +217,9 @@ def _errors(rows: list[Row], name: str) -> list[tuple[quality.Bin, metrics.Inter
         here = [place for place, value in enumerate(values) if one.low <= value < one.high]
         if here:
             groups = [texts[place] for place in here]
-            share = metrics.bootstrap([float(wrong[place]) for place in here], groups=groups, resamples=500)
+            share = metrics.bootstrap(
+                [float(wrong[place]) for place in here], groups=groups, resamples=500
+            )
             found.append((one, share))
     return found
 
@@ -187,7 +235,9 @@ def _figure(rows: list[Row], measures: dict[str, str]):
     for measure, shown in measures.items():
         x, y = [row["accuracy"] for row in rows], [row[measure] for row in rows]
         panel = plots.Panel(shown, "token accuracy", "", log_y=measure == "perplexity_ratio")
-        each.append((panel, lambda axes, x=x, y=y: plots.draw_scatter(axes, [plots.Series("", y, x)])))
+        each.append(
+            (panel, lambda axes, x=x, y=y: plots.draw_scatter(axes, [plots.Series("", y, x)]))
+        )
     return plots.panels(each, columns=3)
 
 
@@ -195,11 +245,18 @@ def _errors_figure(rows: list[Row]):
     each = []
     for name, shown in PROPERTIES.items():
         bins = _errors(rows, name)
-        groups = [f"{one.low:g}+" if one.high >= OPEN else f"{one.low:g}-{one.high:g}" for one, _ in bins]
+        groups = [
+            f"{one.low:g}+" if one.high >= OPEN else f"{one.low:g}-{one.high:g}" for one, _ in bins
+        ]
         y, low, high = zip(*(share for _, share in bins), strict=True) if bins else ((), (), ())
         series = plots.Series("", y, (), low, high)
         panel = plots.Panel(f"Wrong tokens by {name}", shown, "share wrong")
-        each.append((panel, lambda axes, groups=groups, series=series: plots.draw_bars(axes, groups, [series])))
+        each.append(
+            (
+                panel,
+                lambda axes, groups=groups, series=series: plots.draw_bars(axes, groups, [series]),
+            )
+        )
     return plots.panels(each, columns=2)
 
 

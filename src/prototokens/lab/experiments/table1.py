@@ -1,8 +1,8 @@
 """Table 1: how the vectors are arranged decides what they hold.
 
-The paper's five arrangements, and both readings of the guided e: `paper`, where e's own output is trained to be the first
-token, and `free`, where it is not; beside them keyed vectors, one alone and two in turn. For each length, every text's first
-tokens are fitted in each arrangement.
+The paper's five arrangements, and both readings of the guided e: `paper`, where e's own output is
+trained to be the first token, and `free`, where it is not; beside them keyed vectors, one alone and
+two in turn. For each length, every text's first tokens are fitted in each arrangement.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ SHOWN = {
 }
 LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SMOKE_LENGTHS = (1, 2, 4, 8, 16)
-SCATTERED = ("one", "halves", "alternating")  # arrangements that fail early, so that their fits cost whole budgets
+SCATTERED = (
+    "one",
+    "halves",
+    "alternating",
+)  # arrangements that fail early, so that their fits cost whole budgets
 
 
 def jobs(config: Config) -> list[Job]:
@@ -44,13 +48,23 @@ def jobs(config: Config) -> list[Job]:
                 if layout in SCATTERED and length > 4:
                     work = config.recipe.steps * positions(layout, length)
                 made.append(
-                    Job("table1", config.model, (text.prefix(length),), layout, config.recipe, config.seed, work=float(work))
+                    Job(
+                        "table1",
+                        config.model,
+                        (text.prefix(length),),
+                        layout,
+                        config.recipe,
+                        config.seed,
+                        work=float(work),
+                    )
                 )
     return made
 
 
 def run(job: Job, lm: FrozenLM) -> Run:
-    ((solution,),) = yield [Fit.one(job.text.ids, layout=job.layout, recipe=job.recipe, seed=job.seed)]
+    ((solution,),) = yield [
+        Fit.one(job.text.ids, layout=job.layout, recipe=job.recipe, seed=job.seed)
+    ]
     return [{"text": job.text.id, **outcome(solution)}]
 
 
@@ -58,17 +72,24 @@ def report(rows: list[Row]) -> Report:
     lengths = sorted({row["length"] for row in rows})
     layouts = layouts_of(rows, LAYOUTS)
     cells = {
-        (layout, length): [row["accuracy"] for row in rows if row["layout"] == layout and row["length"] == length]
+        (layout, length): [
+            row["accuracy"] for row in rows if row["layout"] == layout and row["length"] == length
+        ]
         for layout in layouts
         for length in lengths
     }
     known = {row["model"] for row in rows} == {published.ARRANGEMENT_MODEL}
     wide, long = [], []
     for layout in layouts:
-        wide.append([SHOWN.get(layout, layout), *(spread(cells[layout, length]) for length in lengths)])
+        wide.append(
+            [SHOWN.get(layout, layout), *(spread(cells[layout, length]) for length in lengths)]
+        )
         if known and layout in published.ARRANGEMENT:
             theirs = published.ARRANGEMENT[layout]
-            told = [f"{theirs[length].mean} ± {theirs[length].std}" if length in theirs else None for length in lengths]
+            told = [
+                f"{theirs[length].mean} ± {theirs[length].std}" if length in theirs else None
+                for length in lengths
+            ]
             wide.append([f"{SHOWN[layout]}, published", *told])
         for length in lengths:
             values = cells[layout, length]
@@ -93,12 +114,29 @@ def report(rows: list[Row]) -> Report:
             *size_notes(most_of_a_source(rows)),
         ],
         tables=[
-            Table("accuracy", ["arrangement", *(f"N={length}" for length in lengths)], wide, "Token accuracy, mean ± std"),
+            Table(
+                "accuracy",
+                ["arrangement", *(f"N={length}" for length in lengths)],
+                wide,
+                "Token accuracy, mean ± std",
+            ),
             Table(
                 "accuracy_long",
-                ["layout", "length", "texts", "mean", "low", "high", "std", "exact", "share exact, low", "high"],
+                [
+                    "layout",
+                    "length",
+                    "texts",
+                    "mean",
+                    "low",
+                    "high",
+                    "std",
+                    "exact",
+                    "share exact, low",
+                    "high",
+                ],
                 long,
-                "The same with 95% intervals: of the mean by bootstrap over texts, of the share that is exact by Clopper and"
+                "The same with 95% intervals: of the mean by bootstrap over texts, of the share"
+                " that is exact by Clopper and"
                 " Pearson",
             ),
         ],
@@ -109,7 +147,11 @@ def report(rows: list[Row]) -> Report:
 def _figure(lengths: list[int], cells: dict[tuple[str, int], list[float]]):
     series = []
     for layout in dict.fromkeys(layout for layout, _ in cells):
-        at = [(length, metrics.bootstrap(cells[layout, length])) for length in lengths if cells[layout, length]]
+        at = [
+            (length, metrics.bootstrap(cells[layout, length]))
+            for length in lengths
+            if cells[layout, length]
+        ]
         series.append(
             plots.Series(
                 SHOWN.get(layout, layout),
@@ -120,6 +162,11 @@ def _figure(lengths: list[int], cells: dict[tuple[str, int], list[float]]):
             )
         )
     panel = plots.Panel(
-        "Token accuracy by arrangement", "tokens of the text", "accuracy", log_x=True, x_ticks=lengths, y_range=(0, 1.03)
+        "Token accuracy by arrangement",
+        "tokens of the text",
+        "accuracy",
+        log_x=True,
+        x_ticks=lengths,
+        y_range=(0, 1.03),
     )
     return plots.lines(panel, series)

@@ -1,7 +1,8 @@
 """Table 2: one vector shared by a group of texts, e or m, while each text keeps the other for itself.
 
-Every group is fitted with several seeds. "Mean" is over texts and seeds. "Best" takes, for each group, the seed at which
-most of the group's tokens are right, since a shared vector has to serve all its texts at once; then the mean over texts.
+Every group is fitted with several seeds. "Mean" is over texts and seeds. "Best" takes, for each
+group, the seed at which most of the group's tokens are right, since a shared vector has to serve
+all its texts at once; then the mean over texts.
 """
 
 from __future__ import annotations
@@ -38,7 +39,18 @@ def jobs(config: Config) -> list[Job]:
                 work = sum(config.work(text, length) for text in group)
                 for seed in config.seeds(config.pick(2, 10)):
                     values = {"share": share, "group": size, "number": start // size}
-                    made.append(Job("table2", config.model, group, "paper", config.recipe, seed, values, work=work))
+                    made.append(
+                        Job(
+                            "table2",
+                            config.model,
+                            group,
+                            "paper",
+                            config.recipe,
+                            seed,
+                            values,
+                            work=work,
+                        )
+                    )
     return made
 
 
@@ -61,23 +73,44 @@ def report(rows: list[Row]) -> Report:
             wide.append([share, way, *(spread(cells[size]) for size in sizes)])
             if known:
                 theirs = published.SHARING[share, way]
-                told = [f"{theirs[size].mean} ± {theirs[size].std}" if size in theirs else None for size in sizes]
+                told = [
+                    f"{theirs[size].mean} ± {theirs[size].std}" if size in theirs else None
+                    for size in sizes
+                ]
                 wide.append([share, f"{way}, published", *told])
             at = [(size, metrics.bootstrap(cells[size])) for size in sizes if cells[size]]
-            long += [[share, way, size, len(cells[size]), *one, float(np.std(cells[size]))] for size, one in at]
+            long += [
+                [share, way, size, len(cells[size]), *one, float(np.std(cells[size]))]
+                for size, one in at
+            ]
             means, places = [one.value for _, one in at], [size for size, _ in at]
             series.append(
-                plots.Series(f"{share} shared, {way}", means, places, [one.low for _, one in at], [one.high for _, one in at])
+                plots.Series(
+                    f"{share} shared, {way}",
+                    means,
+                    places,
+                    [one.low for _, one in at],
+                    [one.high for _, one in at],
+                )
             )
     texts, seeds = len({row["text"] for row in rows}), len({row["seed"] for row in rows})
-    missed, length = sum(not row["exact"] for row in rows), max((row["length"] for row in rows), default=0)
+    missed, length = (
+        sum(not row["exact"] for row in rows),
+        max((row["length"] for row in rows), default=0),
+    )
     panel = plots.Panel(
-        "Accuracy with a shared vector", "texts in a group", "accuracy", log_x=True, x_ticks=sizes, y_range=(0, 1.03)
+        "Accuracy with a shared vector",
+        "texts in a group",
+        "accuracy",
+        log_x=True,
+        x_ticks=sizes,
+        y_range=(0, 1.03),
     )
     return Report(
         title=TITLE,
         notes=[
-            f"{texts} texts of {length} tokens, {seeds} seeds; {missed} of {len(rows)} texts and seeds did not become exact",
+            f"{texts} texts of {length} tokens, {seeds} seeds; {missed} of {len(rows)} texts and"
+            " seeds did not become exact",
             "best: of each group, the seed at which most of its tokens are right",
             *size_notes(most_of_a_source(rows)),
         ],
@@ -106,10 +139,16 @@ def _accuracies(rows: list[Row], share: str, size: int, best: bool) -> list[floa
     for number in sorted({row["number"] for row in mine}):
         group = [row for row in mine if row["number"] == number]
         if best:
-            top = max(sorted({row["seed"] for row in group}), key=lambda seed: sum(_of(group, "correct", seed=seed)))
+            top = max(
+                sorted({row["seed"] for row in group}),
+                key=lambda seed: sum(_of(group, "correct", seed=seed)),
+            )
             values += _of(group, "accuracy", seed=top)
         else:
-            values += [float(np.mean(list(_of(group, "accuracy", text=text)))) for text in dict.fromkeys(_of(group, "text"))]
+            values += [
+                float(np.mean(list(_of(group, "accuracy", text=text))))
+                for text in dict.fromkeys(_of(group, "text"))
+            ]
     return values
 
 

@@ -1,8 +1,9 @@
 """Table 3 and figure 1: how much two vectors hold, by source of the texts, with m for each text or shared by all of a source.
 
-For each text, the longest prefix on the paper's grid of lengths that is held with at least 0.99 of its tokens right; C_tokens
-is the longest over texts, H_LM (nats under the same model) is the mean over texts. Beside it the bits of H_LM for each trained
-number, the bound d_model x bits / log2(vocabulary) for each vector, and the share of it that is used.
+For each text, the longest prefix on the paper's grid of lengths that is held with at least 0.99 of
+its tokens right; C_tokens is the longest over texts, H_LM (nats under the same model) is the mean
+over texts. Beside it the bits of H_LM for each trained number, the bound d_model x bits /
+log2(vocabulary) for each vector, and the share of it that is used.
 """
 
 from __future__ import annotations
@@ -22,16 +23,26 @@ TITLE = "Capacity by source of the texts"
 
 
 def jobs(config: Config) -> list[Job]:
-    return [job for texts in config.texts.each() for job in capacity.jobs_of("table3", config, texts, shared=True)]
+    return [
+        job
+        for texts in config.texts.each()
+        for job in capacity.jobs_of("table3", config, texts, shared=True)
+    ]
 
 
 def run(job: Job, lm: FrozenLM) -> Run:
     shared = job.values["shared"] and len(job.texts) > 1
-    tried = yield from capacity.climb(job.texts, job.values["lengths"], job, share="m" if shared else None)
+    tried = yield from capacity.climb(
+        job.texts, job.values["lengths"], job, share="m" if shared else None
+    )
     # A shared m is paid for once by all texts together.
     floats = lm.d_model * (1 + (1 / len(job.texts) if shared else 1))
     return [
-        {"source": text.source, "shared": job.values["shared"], **capacity.describe(lm, text, fits, floats)}
+        {
+            "source": text.source,
+            "shared": job.values["shared"],
+            **capacity.describe(lm, text, fits, floats),
+        }
         for text, fits in zip(job.texts, tried, strict=True)
     ]
 
@@ -39,7 +50,9 @@ def run(job: Job, lm: FrozenLM) -> Run:
 def report(rows: list[Row]) -> Report:
     sources = sources_of(rows)
     cells = {
-        (source, shared): [row for row in rows if row["source"] == source and row["shared"] is shared]
+        (source, shared): [
+            row for row in rows if row["source"] == source and row["shared"] is shared
+        ]
         for source in sources
         for shared in (False, True)
     }
@@ -49,7 +62,9 @@ def report(rows: list[Row]) -> Report:
             table.append(_line(source, shared, some))
     if rows:
         figure = {"figure1": _figure(sources, cells)}
-    texts = {source: len({row["text"] for row in rows if row["source"] == source}) for source in sources}
+    texts = {
+        source: len({row["text"] for row in rows if row["source"] == source}) for source in sources
+    }
     counts = ", ".join(f"{count} of {source}" for source, count in texts.items())
     # The last two columns are the paper's; for other models they would be empty.
     known = any(line[-1] for line in table)
@@ -67,13 +82,25 @@ def report(rows: list[Row]) -> Report:
 
 
 CAPTION = (
-    "C_tokens: right tokens of the longest prefix held, the best text; H_LM: its nats, mean over texts with 95% interval by"
+    "C_tokens: right tokens of the longest prefix held, the best text; H_LM: its nats, mean over"
+    " texts with 95% interval by"
     " bootstrap"
 )
 COLUMNS = (
-    "source", "m shared", "texts", "C_tokens", "H_LM mean", "low", "high", "H_LM mean ± std", "bits a float", "bound, tokens",
-    "share of it", "published C_tokens", "published H_LM",
-)  # fmt: skip
+    "source",
+    "m shared",
+    "texts",
+    "C_tokens",
+    "H_LM mean",
+    "low",
+    "high",
+    "H_LM mean ± std",
+    "bits a float",
+    "bound, tokens",
+    "share of it",
+    "published C_tokens",
+    "published H_LM",
+)
 
 
 def _line(source: str, shared: bool, rows: list[Row]) -> list:
@@ -84,16 +111,38 @@ def _line(source: str, shared: bool, rows: list[Row]) -> list:
     theirs = published.capacity(rows[0]["model"], source, shared)
     told = [theirs.tokens, f"{theirs.nats} ± {theirs.std}"] if theirs else [None, None]
     bound = float(np.mean([row["bound"] for row in rows]))
-    return [source, shared, len(rows), tokens, *metrics.bootstrap(nats), spread(nats), bits, bound, tokens / bound, *told]
+    return [
+        source,
+        shared,
+        len(rows),
+        tokens,
+        *metrics.bootstrap(nats),
+        spread(nats),
+        bits,
+        bound,
+        tokens / bound,
+        *told,
+    ]
 
 
 def _figure(sources: list[str], cells: dict[tuple[str, bool], list[Row]]):
     series = []
     for shared in (False, True):
-        found = [metrics.bootstrap([row["nats"] for row in cells[source, shared]] or [math.nan]) for source in sources]
+        found = [
+            metrics.bootstrap([row["nats"] for row in cells[source, shared]] or [math.nan])
+            for source in sources
+        ]
         name = "m shared by the texts" if shared else "m for each text"
         series.append(
-            plots.Series(name, [one.value for one in found], (), [one.low for one in found], [one.high for one in found])
+            plots.Series(
+                name,
+                [one.value for one in found],
+                (),
+                [one.low for one in found],
+                [one.high for one in found],
+            )
         )
     names = list(labels_of(sources).values())
-    return plots.bars(plots.Panel("Information held by two vectors", "texts", "H_LM, nats"), names, series)
+    return plots.bars(
+        plots.Panel("Information held by two vectors", "texts", "H_LM, nats"), names, series
+    )

@@ -1,8 +1,9 @@
 """Table 4: seconds and steps to a solution, by length.
 
-Each text is fitted alone, as the paper's times were taken, and the clock runs over that fit and nothing else; so these fits are
-made anew and not taken from solutions that are kept. The time of a text among many, side by side, is what the engine is for:
-the last column has it, for all texts of a length together.
+Each text is fitted alone, as the paper's times were taken, and the clock runs over that fit and
+nothing else; so these fits are made anew and not taken from solutions that are kept. The time of a
+text among many, side by side, is what the engine is for: the last column has it, for all texts of a
+length together.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def jobs(config: Config) -> list[Job]:
     for length in lengths:
         cut = tuple(text.prefix(length) for text in texts)
         work = 2 * sum(config.work(text, length) for text in texts)
-        made.append(Job("table4", config.model, cut, "paper", config.recipe, config.seed, work=work))
+        made.append(
+            Job("table4", config.model, cut, "paper", config.recipe, config.seed, work=work)
+        )
     return made
 
 
@@ -45,7 +48,14 @@ def run(job: Job, lm: FrozenLM) -> list[Row]:
         began = time.perf_counter()
         (solution,) = fit(lm, [text.ids], layout=job.layout, recipe=job.recipe, seed=job.seed)
         alone = time.perf_counter() - began
-        rows.append({"text": text.id, "seconds_alone": alone, "seconds_together": together, **outcome(solution)})
+        rows.append(
+            {
+                "text": text.id,
+                "seconds_alone": alone,
+                "seconds_together": together,
+                **outcome(solution),
+            }
+        )
     return rows
 
 
@@ -55,7 +65,11 @@ def report(rows: list[Row]) -> Report:
     for length in lengths:
         some = [row for row in rows if row["length"] == length]
         solved = [row for row in some if row["exact"]]
-        seconds = metrics.bootstrap([row["seconds_alone"] for row in solved]) if solved else (None, None, None)
+        seconds = (
+            metrics.bootstrap([row["seconds_alone"] for row in solved])
+            if solved
+            else (None, None, None)
+        )
         steps = float(np.median([row["steps"] for row in solved])) if solved else None
         together = float(np.mean([row["seconds_together"] for row in some]))
         theirs = published.seconds(some[0]["model"], length)
@@ -64,16 +78,35 @@ def report(rows: list[Row]) -> Report:
             alone.append((length, seconds, steps))
     missed = sum(not row["exact"] for row in rows)
     where = "; ".join(sorted({_machine(row) for row in rows}))
-    columns = ["length", "texts", "exact", "median steps", "seconds alone", "low", "high", "seconds side by side", "published"]
+    columns = [
+        "length",
+        "texts",
+        "exact",
+        "median steps",
+        "seconds alone",
+        "low",
+        "high",
+        "seconds side by side",
+        "published",
+    ]
     return Report(
         title=TITLE,
         notes=[
-            f"{len({row['text'] for row in rows})} texts, 1 seed; {missed} of {len(rows)} fits did not become exact: they are"
+            f"{len({row['text'] for row in rows})} texts, 1 seed; {missed} of {len(rows)} fits did"
+            " not become exact: they are"
             " left out of steps and seconds alone",
             f"measured on: {where}; published seconds are of A100 and H100 GPUs",
-            "side by side: all texts of a length in one batch, solved or not, seconds divided by their number",
+            "side by side: all texts of a length in one batch, solved or not, seconds divided by"
+            " their number",
         ],
-        tables=[Table("seconds", columns, table, "Means over exact fits, with 95% interval by bootstrap over texts")],
+        tables=[
+            Table(
+                "seconds",
+                columns,
+                table,
+                "Means over exact fits, with 95% interval by bootstrap over texts",
+            )
+        ],
         figures={"table4": _figure(alone)} if alone else {},
     )
 
@@ -87,7 +120,18 @@ def _figure(alone: list):
     lengths = [length for length, _, _ in alone]
     seconds = [found for _, found, _ in alone]
     panel = plots.Panel(
-        "Seconds to a solution, one text alone", "tokens of the text", "seconds", log_x=True, log_y=True, x_ticks=lengths
+        "Seconds to a solution, one text alone",
+        "tokens of the text",
+        "seconds",
+        log_x=True,
+        log_y=True,
+        x_ticks=lengths,
     )
-    series = plots.Series("", [one[0] for one in seconds], lengths, [one[1] for one in seconds], [one[2] for one in seconds])
+    series = plots.Series(
+        "",
+        [one[0] for one in seconds],
+        lengths,
+        [one[1] for one in seconds],
+        [one[2] for one in seconds],
+    )
     return plots.lines(panel, [series])
