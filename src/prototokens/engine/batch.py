@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prototokens.engine import candidates
 from prototokens.engine.forward import scored_hidden
 from prototokens.engine.grid import on_grid
 from prototokens.engine.head import Scores, score
@@ -356,7 +357,7 @@ class Batch:
         read = scored_hidden(
             self.lm, self.arranged, protos[self.rows.slots], self.lm.hidden_static, self.height
         )
-        scores = score(self.lm, read.detach(), self.targets, self.recipe.temperature)
+        scores, full = self._scores(read.detach(), self.targets)
         assert scores.gradient is not None
         weight = token_weights(self.recipe, self.tokens.weight, scores.margin)
         weighted = (
@@ -365,13 +366,22 @@ class Batch:
             else (scores.gradient * weight[:, None]).to(read.dtype)
         )
         (gradient,) = torch.autograd.grad(read, protos, weighted)
-        self._record(scores)
+        self._record(scores, full)
         new_tokens = replace(self.tokens, weight=weight)
         self._update(gradient)
         self.tokens = new_tokens
 
-    def _record(self, scores: Scores) -> None:
-        """Note, for each group, whether the vectors just scored are its best so far, and keep a copy where they are."""
+    def _scores(self, hidden: Tensor, targets: Tensor) -> tuple[Scores, Tensor | bool]:
+        """The scores, and which groups (True: all) were scored against the whole vocabulary."""
+        if candidates.pays(self.lm, self.recipe):
+            return candidates.score_candidates(self.lm, self.recipe, self.groups, hidden, targets)
+        return score(self.lm, hidden, targets, self.recipe.temperature), True
+
+    def _record(self, scores: Scores, full: Tensor | bool) -> None:
+        """Note, for each group, whether the vectors just scored are its best so far.
+
+        Only scores against the whole vocabulary (`full`) count; a copy is kept of what is best.
+        """
         assert self.arranged is not None
         rows, state, vectors, of_row = self.rows, self.state, self.vectors, self.arranged.row_of
         correct = torch.zeros_like(rows.correct).index_add_(0, of_row, scores.right.long())
@@ -386,7 +396,7 @@ class Batch:
         finite = torch.zeros_like(state.margin).index_add_(0, rows.group, loss).isfinite()
         going = ~self._ended()
         better = (total > state.correct) | ((total == state.correct) & (least > state.margin))
-        better &= finite & going
+        better &= finite & going & full
         mean_loss = torch.zeros_like(state.margin).scatter_reduce_(
             0, rows.group[of_row], scores.loss, "mean", include_self=False
         )

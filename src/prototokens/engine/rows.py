@@ -38,13 +38,23 @@ class Start(NamedTuple):
 
 @dataclass
 class Row:
-    """One target with one seed: its place in the caller's list, its ids, where its vectors go, and a start, if one is given."""
+    """One target with one seed.
+
+    Attributes:
+        order: its place in the caller's list.
+        ids: the target.
+        plan: where its vectors stand in the input, and what is scored.
+        start: vectors that its first attempt begins from, if they are given.
+        candidates: tokens that it is scored against between two steps with the whole vocabulary
+            (`engine.candidates`), rising; None before the first step, or where that is not done.
+    """
 
     order: int
     ids: tuple[int, ...]
     plan: Plan
     seed: int
     start: Start | None = None
+    candidates: Tensor | None = None
 
 
 @dataclass

@@ -135,7 +135,7 @@ def report(rows: list[Row]) -> Report:
 def _figure(name: str, found: list[dict[str, Any]]):
     sources = list(dict.fromkeys(one["texts"] for one in found))
     tokens, nats = [], []
-    for layout in dict.fromkeys(one["way"] for one in found):
+    for layout in dict.fromkeys(str(one["way"]) for one in found):
         mine = {one["texts"]: one for one in found if one["way"] == layout}
         values = [mine.get(source) for source in sources]
         nats.append(
