@@ -135,12 +135,14 @@ def test_a_rate_is_chosen_among_those_that_lose_no_text(untrained, tiny_llama):
 def test_fits_go_on_from_an_encoder_at_the_rate_that_was_found(at_hand, tiny_llama):
     at_hand.config["rates"] = [{"length": 2, "rate": 0.5}, {"length": 4, "rate": 0.1}]
     assert [at_hand.rate(length) for length in (1, 2, 3, 4, 5)] == [0.5, 0.5, 0.1, 0.1, 1.0]
-    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3]], TILED, at_hand).starts] == [
+    assert [
+        start.lr_scale for start in begin(tiny_llama, [[1, 2], [3]], TILED, at_hand).starts
+    ] == [
         0.5,
         0.5,
     ]
     at_hand.save(shipped_module.SHIPPED / "one")
-    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], TILED).starts] == [
+    assert [start.lr_scale for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], TILED).starts] == [
         0.5,
         0.1,
     ]

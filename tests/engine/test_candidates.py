@@ -44,11 +44,11 @@ def test_with_every_token_a_candidate_nothing_differs(any_lm, monkeypatch):
     monkeypatch.setattr(candidates, "LIKELIEST", any_lm.vocab_size)
     groups, hidden, targets = batch_of(any_lm)
     plain = score(any_lm, hidden, targets, RECIPE.temperature)
-    for age in (0, 1):  # the whole vocabulary, then the candidates
+    for step in (0, 1):  # the whole vocabulary, then the candidates
         for group in groups:
-            group.age = age
+            group.step = step
         scores, full = candidates.score_candidates(any_lm, RECIPE, groups, hidden, targets)
-        assert full.tolist() == [age == 0] * len(IDS)
+        assert full.tolist() == [step == 0] * len(IDS)
         torch.testing.assert_close(scores.loss, plain.loss, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(scores.margin, plain.margin, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(scores.gradient, plain.gradient, rtol=1e-3, atol=1e-5)
@@ -70,7 +70,7 @@ def test_a_row_that_is_solved_among_its_candidates_alone_is_not_solved(tiny_llam
     """Its candidates miss the token that the model prefers: the whole vocabulary decides."""
     groups, hidden, targets = batch_of(tiny_llama, IDS[:1])
     (group,) = groups
-    group.age, group.rows[0].candidates = 1, targets.unique()
+    group.step, group.rows[0].candidates = 1, targets.unique()
     weight = tiny_llama.head.weight
     others = [token for token in range(tiny_llama.vocab_size) if token not in IDS[0]]
     # Towards a token that is no candidate, then so far towards the target that it leads among them.

@@ -20,11 +20,11 @@ import torch
 
 from prototokens.bench.peak import PeakMemory
 from prototokens.bench.serial import fit_serial
-from prototokens.engine.batch import compiled_heights, compiled_width
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.inputs import OneStep
-from prototokens.engine.memory import room
+from prototokens.engine.memory import max_positions
 from prototokens.engine.rows import Starts, groups_of
+from prototokens.engine.scheduler import compiled_heights, compiled_width
 from prototokens.fitting import fit
 from prototokens.layout import Layout
 from prototokens.lm.devices import matrix_product_rate, wait
@@ -147,7 +147,7 @@ def meet_shapes(lm: FrozenLM, targets: list[list[int]]) -> float:
     A full batch, a quarter of it, and so on down to one row, as the engine lays them out.
     """
     began, width = time.perf_counter(), compiled_width(lm, len(targets[0]))
-    for rows in compiled_heights(max(1, min(len(targets), room(lm, width) // width))):
+    for rows in compiled_heights(max(1, min(len(targets), max_positions(lm, width) // width))):
         fit(lm, targets[:rows], recipe=Recipe.named("fast", steps=1))
     return time.perf_counter() - began
 
@@ -211,7 +211,7 @@ def _serial(
     for group in groups_of(lm, targets, OneStep(Layout.named("paper")), seeds, None):
         began = time.perf_counter()
         (row,) = group.rows
-        result = fit_serial(lm, list(row.ids), recipe, starts.draw(row, 0))
+        result = fit_serial(lm, list(row.ids), recipe, starts.draw(row, group))
         spent += time.perf_counter() - began
         yield Outcome(1, int(result.exact), result.steps + 1)
         if spent > seconds:

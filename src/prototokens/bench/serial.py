@@ -17,7 +17,13 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from prototokens.engine.optimizer import FIRST_FLOOR, FLOOR, REFRESH, SLOWEST, whitens
+from prototokens.engine.optimizer import (
+    DAMPING,
+    FIRST_DAMPING,
+    MIN_LR_SHARE,
+    REFRESH,
+    preconditions,
+)
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 
@@ -56,7 +62,7 @@ def fit_serial(
     lr = recipe.lr * scale * recipe.start_scale
     optimiser = (
         Whitened(protos, recipe)
-        if whitens(recipe, lm.d_model)
+        if preconditions(recipe, lm.d_model)
         else torch.optim.AdamW([protos], betas=recipe.betas, weight_decay=recipe.weight_decay)
     )
     target = torch.tensor(ids, device=lm.device)
@@ -75,7 +81,7 @@ def fit_serial(
         rate = lr * _schedule(recipe, step)
         nats = losses.mean().item()
         if recipe.slow_below > 0:
-            rate *= min(1.0, max(SLOWEST, nats / recipe.slow_below))
+            rate *= min(1.0, max(MIN_LR_SHARE, nats / recipe.slow_below))
         optimiser.param_groups[0]["lr"] = rate
         optimiser.zero_grad()
         loss.backward()
@@ -142,7 +148,7 @@ class Whitened(torch.optim.Optimizer):
         for number, slope in enumerate(protos.grad):
             self.outer[number] = slow * self.outer[number] + (1 - slow) * torch.outer(slope, slope)
             if self.taken % REFRESH == 0:
-                floor = max(FLOOR, FIRST_FLOOR * 0.1 ** (self.taken // REFRESH))
+                floor = max(DAMPING, FIRST_DAMPING * 0.1 ** (self.taken // REFRESH))
                 values, axes = torch.linalg.eigh(self.outer[number])
                 values = values.clamp_min(0)
                 values = values + floor * values.mean() + torch.finfo(values.dtype).tiny

@@ -66,7 +66,7 @@ def score_candidates(
         The scores, and for each group whether they are of the whole vocabulary.
     """
     spans = list(_spans(groups))
-    full = torch.tensor([group.age % recipe.full_head_every == 0 for group in groups])
+    full = torch.tensor([group.step % recipe.full_head_every == 0 for group in groups])
     margin = torch.empty(len(targets), device=hidden.device)
     loss, gradient = torch.empty_like(margin), torch.empty_like(hidden)
 

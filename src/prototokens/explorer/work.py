@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from prototokens.engine.forward import Held, scored_hidden
+from prototokens.engine.forward import HasVectors, scored_hidden
 from prototokens.engine.head import argmax, score
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import PrototokensError, UsageError
@@ -216,7 +216,7 @@ def _sentence(error: Exception) -> str:
 
 
 @torch.no_grad()
-def read(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = None) -> Read:
+def read(lm: FrozenLM, held: HasVectors, ids: tuple[int, ...] | list[int] | None = None) -> Read:
     """What a row decodes to, with margins.
 
     Args:
@@ -230,7 +230,7 @@ def read(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = Non
 
 
 def tokens_of(
-    lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = None
+    lm: FrozenLM, held: HasVectors, ids: tuple[int, ...] | list[int] | None = None
 ) -> list[show.Token]:
     """A row's tokens as the page shows them; right or wrong only where the target is known."""
     got = read(lm, held, ids)

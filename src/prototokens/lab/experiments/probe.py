@@ -100,9 +100,10 @@ def _prompts(
 ) -> dict[str, Float[Tensor, "positions d_model"]]:
     """Input vectors by the name of the start; those with BOS only where the tokenizer has one."""
     text, size = job.texts[0], job.values["held"]
-    starts = Starts(lm, job.recipe, 2)
+    start = Starts(lm, job.recipe, 2)
     chance = torch.Generator().manual_seed(job.seed)
-    noise = starts.mean.cpu() + starts.std.cpu() * torch.randn(2, lm.d_model, generator=chance)
+    std = job.recipe.start_scale * start.std.cpu()
+    noise = start.mean.cpu() + std * torch.randn(2, lm.d_model, generator=chance)
     words: dict[str, Tensor] = {"e": solution.protos[0], "m": solution.protos[1]}
     bos = None if lm.tokenizer is None else lm.tokenizer.bos_token_id
     if bos is not None:
