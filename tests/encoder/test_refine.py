@@ -192,7 +192,7 @@ def test_looks_count_as_row_steps(tiny_llama, taught):
         tiny_llama,
         texts,
         layout=encoder.layout,
-        start=[start._replace(spent=0) for start in starts],
+        start=[start._replace(row_steps=0) for start in starts],
     )
     assert [one.row_steps for one in counted] == [
         one.row_steps + count for one, count in zip(free, looks, strict=True)
