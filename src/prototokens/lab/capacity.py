@@ -42,7 +42,7 @@ def jobs_of(
 
     Args:
         layouts: ways to hold a text; the last takes the most positions for each.
-        models: and what a job is told of each; by default that of `config` alone.
+        models: and the values of their jobs; by default that of `config` alone.
         shared: also, with the layout `paper`, one job for all texts together, which share an m.
         values: for every job. `lengths` are added, and with `shared` whether m is.
     """
@@ -50,39 +50,19 @@ def jobs_of(
     if not lengths:
         return []
     found = texts.passages(config.count(3, 50), max(lengths))
-    plain = Job(
-        experiment,
-        config.model,
-        recipe=config.recipe,
-        seed=config.seed,
-        values={"lengths": lengths, **values},
-    )
+    common = {"lengths": lengths, **values}
+    plain = Job(experiment, config.model, recipe=config.recipe, seed=config.seed, values=common)
 
-    def job(model: ModelFacts, some: Sequence[Passage], layout: str, told: dict) -> Job:
+    def job(model: ModelFacts, some: Sequence[Passage], layout: str, extra: dict) -> Job:
         work = sum(texts.costs.climb(text.ids, lengths, layout, config.recipe) for text in some)
-        name = replace(
-            plain,
-            experiment="climb",
-            model=model,
-            texts=tuple(some),
-            layout=layout,
-            values={"lengths": lengths},
-        )
-        values = {**plain.values, **told}
-        return replace(
-            plain,
-            model=model,
-            texts=tuple(some),
-            layout=layout,
-            values=values,
-            work=work,
-            same=name.key,
-        )
+        bare = replace(plain, model=model, texts=tuple(some), layout=layout)
+        same = replace(bare, experiment="climb", values={"lengths": lengths}).key
+        return replace(bare, values={**common, **extra}, work=work, same=same)
 
-    told = {"shared": False} if shared else {}
+    apart = {"shared": False} if shared else {}
     made = [
-        job(model, [text], layout, {**told, **its})
-        for model, its in models or ((config.model, {}),)
+        job(model, [text], layout, {**apart, **extra})
+        for model, extra in models or ((config.model, {}),)
         for layout in layouts
         for text in found
     ]

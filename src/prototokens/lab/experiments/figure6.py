@@ -40,6 +40,18 @@ BINS = 6
 # Pairs with other contexts, for each of one context: near texts are rare among them, and the bins
 # have to be filled.
 OTHERS = 6
+COLUMNS = (
+    "distance",
+    "m",
+    "pairs of",
+    "from",
+    "to",
+    "pairs",
+    "mean between texts",
+    "mean between e's",
+    "low",
+    "high",
+)
 
 
 class Pair(NamedTuple):
@@ -177,18 +189,6 @@ def report(rows: list[Row]) -> Report:
         )
     texts, exact = sum(row["texts_of_context"] for row in rows), sum(row["exact"] for row in rows)
     contexts = len({row["context"] for row in rows})
-    columns = (
-        "distance",
-        "m",
-        "pairs of",
-        "from",
-        "to",
-        "pairs",
-        "mean between texts",
-        "mean between e's",
-        "low",
-        "high",
-    )
     return Report(
         title=TITLE,
         notes=[
@@ -201,7 +201,7 @@ def report(rows: list[Row]) -> Report:
         tables=[
             Table(
                 "figure6",
-                columns,
+                COLUMNS,
                 table,
                 "Cosine distance between e's, with 95% intervals by bootstrap over contexts",
             )

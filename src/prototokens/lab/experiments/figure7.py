@@ -204,6 +204,21 @@ class Between:
         return self.recipe.lr * self.lm.embedding_scale.rms
 
 
+COLUMNS = (
+    "way",
+    "accuracy at the middle",
+    "low",
+    "high",
+    "least accuracy along it",
+    "low",
+    "high",
+    "least margin at the ends",
+    "at the middle",
+    "low",
+    "high",
+)
+
+
 def report(rows: list[Row]) -> Report:
     pairs = [row for row in rows if row["kind"] == "pair"]
     solutions = [row for row in rows if row["kind"] == "solution"]
@@ -251,22 +266,9 @@ def report(rows: list[Row]) -> Report:
             f" {FULL_TRAINING[1]} places: with less,"
             " accuracy along the curves is a lower bound and leaves the verdict on them open"
         )
-    columns = (
-        "way",
-        "accuracy at the middle",
-        "low",
-        "high",
-        "least accuracy along it",
-        "low",
-        "high",
-        "least margin at the ends",
-        "at the middle",
-        "low",
-        "high",
-    )
     caption = "Means over pairs; 95% intervals by bootstrap over texts"
     return Report(
-        TITLE, [Table("figure7", columns, table, caption)], notes, {"figure7": _figure(pairs)}
+        TITLE, [Table("figure7", COLUMNS, table, caption)], notes, {"figure7": _figure(pairs)}
     )
 
 

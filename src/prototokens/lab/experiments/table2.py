@@ -78,21 +78,12 @@ def report(rows: list[Row]) -> Report:
                     for size in sizes
                 ]
                 wide.append([share, f"{way}, published", *told])
-            at = [(size, metrics.bootstrap(cells[size])) for size in sizes if cells[size]]
+            at = {size: metrics.bootstrap(cells[size]) for size in sizes if cells[size]}
             long += [
                 [share, way, size, len(cells[size]), *one, float(np.std(cells[size]))]
-                for size, one in at
+                for size, one in at.items()
             ]
-            means, places = [one.value for _, one in at], [size for size, _ in at]
-            series.append(
-                plots.Series(
-                    f"{share} shared, {way}",
-                    means,
-                    places,
-                    [one.low for _, one in at],
-                    [one.high for _, one in at],
-                )
-            )
+            series.append(_series(f"{share} shared, {way}", at))
     texts, seeds = len({row["text"] for row in rows}), len({row["seed"] for row in rows})
     missed, length = (
         sum(not row["exact"] for row in rows),
@@ -130,6 +121,12 @@ def report(rows: list[Row]) -> Report:
         ],
         figures={"table2": plots.lines(panel, series)} if rows else {},
     )
+
+
+def _series(name: str, at: dict[int, metrics.Interval]) -> plots.Series:
+    """A line through the mean accuracies by group size, with their intervals."""
+    y, low, high = ([one[end] for one in at.values()] for end in range(3))
+    return plots.Series(name, y, list(at), low, high)
 
 
 def _accuracies(rows: list[Row], share: str, size: int, best: bool) -> list[float]:
