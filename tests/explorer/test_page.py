@@ -25,7 +25,8 @@ from prototokens.explorer.work import (
     tokens_of,
     told,
 )
-from prototokens.ptok.encoded import Chunk, EncodedText
+from prototokens.ptok.encoded import EncodedText
+from prototokens.solution import Chunk
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'prototokens[explorer]'")
 
@@ -534,9 +535,8 @@ def encoder(tiny_folder, blocks):
             recipe.get("steps", 200),
             [],
             pressed,
-            visitor,
         )
-        for update in handlers["run"](*values):
+        for update in handlers["run"](visitor, *values):
             yield {component.elem_id: value for component, value in update.items()}
 
     return desk, press, lambda pressed: handlers["halt"](pressed, visitor)
@@ -613,9 +613,9 @@ def test_points_on_a_plane_keep_their_distances():
     torch.testing.assert_close(torch.cdist(flat, flat), torch.cdist(points, points))
 
 
-def test_the_slope_of_the_curve_is_the_slope_of_the_loss(tiny_llama):
+def test_the_gradient_of_the_curve_is_that_of_the_loss(tiny_llama):
     """Against autograd through the whole model's own logits."""
-    from prototokens.explorer.space import _slope
+    from prototokens.explorer.space import _gradient
 
     solution = pt.fit(tiny_llama, "Call me.", recipe=pt.Recipe.named("fast", steps=3))
     points = torch.stack([solution.protos, solution.protos + 0.1])
@@ -627,7 +627,9 @@ def test_the_slope_of_the_curve_is_the_slope_of_the_loss(tiny_llama):
     )
     (expected,) = torch.autograd.grad(loss, leaves)
     # The engine's loss is in nats of the tempered logits, and its gradient the one of their sum.
-    torch.testing.assert_close(_slope(tiny_llama, solution)(points), expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        _gradient(tiny_llama, solution)(points), expected, atol=1e-4, rtol=1e-3
+    )
 
 
 def test_a_race_of_a_chunk(tiny_llama):

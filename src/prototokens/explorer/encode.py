@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -14,14 +14,24 @@ from prototokens.decoding import decode_text
 from prototokens.encoding import encode
 from prototokens.engine.progress import Progress
 from prototokens.explorer import pictures, show
-from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, put_on_shelf, read, told
+from prototokens.explorer.work import (
+    LINE,
+    Desk,
+    Kept,
+    Settings,
+    all_tokens,
+    put_on_shelf,
+    read,
+    told,
+)
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import ChunkPlan, plan_chunks
-from prototokens.ptok.encoded import Chunk, EncodedText
+from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.source import read_source
-from prototokens.ptok.spans import Solved, spans_of
+from prototokens.ptok.spans import Solved
 from prototokens.recipe import Recipe
 from prototokens.samples import short
+from prototokens.solution import Chunk
 
 LAYOUTS = ["auto", "keyed:1", "keyed:2", "keyed:5", "paper", "free", "mixed:4", "tiled:4"]
 EVERY = 0.25  # seconds from picture to picture
@@ -48,7 +58,7 @@ class LiveFit:
         stop: Event,
     ):
         self.lm, self.text, self.ids, self.plan, self.stop = lm, text, ids, plan, stop
-        self.spans = spans_of(plan.lengths)
+        self.spans = plan.spans()
         self.solved: Solved = {}
         self.frames: Queue[str] = Queue(maxsize=1)
         self.curves: tuple[list[float], list[float]] = ([], [])
@@ -137,10 +147,44 @@ class LiveFit:
         return tokens, least
 
 
+class Request(NamedTuple):
+    """What a visitor has set when they press Encode; in the order of `EncodeTab.inputs`."""
+
+    text: str
+    model: str
+    layout: str
+    recipe: str
+    seed: float
+    steps: float
+    kept: list[Kept]
+    pressed: float
+
+
 def tab(desk: Desk, shelf: gr.State) -> None:
     """Build it."""
-    settings = desk.settings
-    with gr.Row():
+    EncodeTab(desk, shelf).connect()
+
+
+class EncodeTab:
+    """The elements of the tab, and what its two buttons do."""
+
+    def __init__(self, desk: Desk, shelf: gr.State) -> None:
+        self.desk, self.shelf = desk, shelf
+        with gr.Row():
+            self.inputs = [*self._fields(desk.settings)]
+        with gr.Row():
+            self.go = gr.Button("Encode", variant="primary", elem_id="encode-go")
+            self.halted = gr.Button("Stop", elem_id="encode-stop")
+        self.message = gr.HTML(elem_id="encode-said")
+        self.live = gr.HTML(elem_id="encode-live", min_height=40)
+        self.download = gr.DownloadButton(
+            "Download the .ptok", visible=False, elem_id="encode-download"
+        )
+        self.pressed = gr.Number(visible=False)
+        self.inputs += [shelf, self.pressed]
+
+    def _fields(self, settings: Settings) -> list[Any]:
+        """The fields of a request that a visitor sees, in its order."""
         with gr.Column(scale=3):
             text = gr.Textbox(
                 short(),
@@ -169,85 +213,75 @@ def tab(desk: Desk, shelf: gr.State) -> None:
             with gr.Row():
                 seed = gr.Number(0, label="Seed", precision=0, min_width=100)
                 steps = gr.Slider(100, 5000, 2000, step=100, label="Most steps", min_width=160)
-    with gr.Row():
-        go = gr.Button("Encode", variant="primary", elem_id="encode-go")
-        stop = gr.Button("Stop", elem_id="encode-stop")
-    said = gr.HTML(elem_id="encode-said")
-    live = gr.HTML(elem_id="encode-live", min_height=40)
-    download = gr.DownloadButton("Download the .ptok", visible=False, elem_id="encode-download")
+        return [text, model, layout, recipe, seed, steps]
 
-    pressed = gr.Number(visible=False)
+    def connect(self) -> None:
+        """Let the buttons call the handlers."""
+        self.go.click(
+            told(self.message, self.live)(self.run),
+            self.inputs,
+            [self.message, self.live, self.download, self.shelf],
+            show_progress_on=self.live,
+            js=PRESSED,
+            concurrency_limit=1,
+            concurrency_id=LINE,
+            api_visibility="private",
+        )
+        self.halted.click(
+            self.halt,
+            self.pressed,
+            self.message,
+            js=PRESSED,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
-    @told(said, live)
-    def run(
-        text: str,
-        model: str,
-        layout: str,
-        recipe: str,
-        seed: float,
-        steps: float,
-        kept: list[Kept],
-        pressed: float,
-        request: gr.Request,
-    ) -> Iterator[dict[Any, Any]]:
-        visitor = str(request.session_hash)
-        stopping = desk.begin(visitor, pressed)
+    def run(self, request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
+        """Encode the text, and show it while it is fitted.
+
+        Args:
+            request: which visitor it is.
+            values: the fields of a `Request`.
+        """
+        given, visitor = Request(*values), str(request.session_hash)
+        stopping = self.desk.begin(visitor, given.pressed)
         # What was offered before is not of this text, be it refused or not.
         yield {
-            live: show.note("loading the model, reading the text"),
-            download: gr.DownloadButton(visible=False),
+            self.live: show.note("loading the model, reading the text"),
+            self.download: gr.DownloadButton(visible=False),
         }
-        desk.check_text(text)
-        lm = None if stopping.is_set() else desk.model(model)
+        self.desk.check_text(given.text)
+        lm = None if stopping.is_set() else self.desk.model(given.model)
         if lm is None or stopping.is_set():
-            yield {live: show.judged("stopped before it began", False)}
+            yield {self.live: show.judged("stopped before it began", False)}
             return
-        ids = read_source(lm, text).ids
-        plan = plan_chunks(lm, ids, layout)
-        fit = LiveFit(
-            lm, text, ids, plan, Recipe.named(recipe, steps=int(steps)), int(seed), stopping
-        )
+        ids = read_source(lm, given.text).ids
+        plan = plan_chunks(lm, ids, given.layout)
+        recipe = Recipe.named(given.recipe, steps=int(given.steps))
+        fit = LiveFit(lm, given.text, ids, plan, recipe, int(given.seed), stopping)
         frame = ""
         for frame in fit.watch():
-            yield {live: show.note(plan.describe()) + frame}
+            yield {self.live: show.note(plan.describe()) + frame}
         if isinstance(fit.outcome, Stopped):
-            yield {live: show.judged("stopped: this is how far it got", False) + frame}
+            yield {self.live: show.judged("stopped: this is how far it got", False) + frame}
             return
         if isinstance(fit.outcome, Exception):
             raise fit.outcome
         assert fit.outcome is not None
-        path = desk.file_of(visitor)
+        path = self.desk.file_of(visitor)
         yield {
-            live: _outcome(lm, fit.outcome, ids, fit.outcome.save(path), fit.drawn()),
-            download: gr.DownloadButton(value=str(path), visible=True),
-            shelf: put_on_shelf(kept, lm, fit.outcome, text),
+            self.live: _outcome(lm, fit.outcome, ids, fit.outcome.save(path), fit.drawn()),
+            self.download: gr.DownloadButton(value=str(path), visible=True),
+            self.shelf: put_on_shelf(given.kept, lm, fit.outcome, given.text),
         }
 
-    def halt(pressed: float, request: gr.Request) -> str:
-        desk.stop(str(request.session_hash), pressed)
+    def halt(self, pressed: float, request: gr.Request) -> str:
+        """Stop what the visitor fits, or keep it from beginning."""
+        self.desk.stop(str(request.session_hash), pressed)
         return show.note(
             "Stop is noted: what runs ends at its next step, and what waits will not begin."
         )
-
-    go.click(
-        run,
-        [text, model, layout, recipe, seed, steps, shelf, pressed],
-        [said, live, download, shelf],
-        show_progress_on=live,
-        js=PRESSED,
-        concurrency_limit=1,
-        concurrency_id=LINE,
-        api_visibility="private",
-    )
-    stop.click(
-        halt,
-        pressed,
-        said,
-        js=PRESSED,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
 
 
 def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curves: str) -> str:
@@ -257,9 +291,7 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curv
     """
     decoded, header = decode_text(lm, encoded), encoded.header
     verdict = (
-        "exact"
-        if decoded.matches
-        else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
+        "exact" if decoded.matches else f"NOT exact: {header.accuracy:.1%} of the tokens are right"
     )
     verdict += (
         f", with {encoded.set_right:,} of the tokens from patches" if encoded.set_right else ""
@@ -269,8 +301,8 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curv
         "tokens": f"{decoded.tokens:,}",
         "vectors": str(len(encoded.vectors)),
         "numbers a token": f"{encoded.vectors.numel() / decoded.tokens:.1f}",
-        "steps, the most": str(max(header["steps"])),
-        "least margin": "-" if header["min_margin"] is None else f"{header['min_margin']:.2f}",
+        "steps, the most": str(max(header.steps)),
+        "least margin": "-" if header.min_margin is None else f"{header.min_margin:.2f}",
         "bytes of the file": f"{size:,}",
     }
     shown = (

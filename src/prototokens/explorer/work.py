@@ -26,7 +26,8 @@ from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import PrototokensError, UsageError
 from prototokens.explorer import show
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.encoded import Chunk, EncodedText
+from prototokens.ptok.encoded import EncodedText
+from prototokens.solution import Chunk
 
 # All that computes with a model waits in one line: a fit has the processor to itself, and hooks see
 # no stranger's pass.
@@ -251,7 +252,7 @@ def all_tokens(
         ids: of the text, where they are known.
     """
     tokens: list[show.Token] = []
-    for number, length in enumerate(encoded.header["chunks"]):
+    for number, length in enumerate(encoded.header.chunks):
         own = None if ids is None else ids[len(tokens) : len(tokens) + length]
         stored, patch = encoded.extras.stored.get(number), encoded.extras.patches.get(number, {})
         if stored is not None:

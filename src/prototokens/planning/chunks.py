@@ -10,7 +10,6 @@ are bought as long as one per cent more of them saves more than `TRADE` per cent
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from prototokens.errors import TextError, UsageError
 from prototokens.layout import MOST_REPEATED, Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.forecast import Forecaster
+from prototokens.ptok.spans import Span, spans_of
 from prototokens.recipe import Recipe
 
 DEFAULT_LAYOUT = "keyed:5"
@@ -97,6 +97,10 @@ class ChunkPlan(NamedTuple):
     lengths: list[int]
     bits: float | None
     forecast: Outlook | None = None
+
+    def spans(self) -> list[Span]:
+        """Where each chunk lies among the text's ids."""
+        return spans_of(self.lengths)
 
     def describe(self) -> str:
         """One line for people."""
@@ -252,7 +256,8 @@ def _lengths(
 def _outlook(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]) -> Outlook:
     """The forecasts of all chunks together, and of the halves of those that are not exact, and of theirs."""
     bits = torch.tensor(
-        [math.fsum(piece) for piece in _pieces(text.information, lengths)], dtype=torch.float64
+        [math.fsum(text.information[start:end]) for start, end in spans_of(lengths)],
+        dtype=torch.float64,
     )
     bits[1:] += text.beginning
     tokens = torch.tensor(lengths, dtype=torch.float64)
@@ -274,13 +279,6 @@ def _outlook(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]
     return Outlook(
         exact, steps, chunks + float(pieces.sum()), row_steps, position_steps, expect.measured
     )
-
-
-def _pieces(information: Sequence[float], lengths: list[int]) -> Iterator[Sequence[float]]:
-    start = 0
-    for length in lengths:
-        yield information[start : start + length]
-        start += length
 
 
 def _cut(information: list[float], budget: float, longest: int) -> list[int]:

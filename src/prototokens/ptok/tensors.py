@@ -23,7 +23,7 @@ from torch import Tensor
 from prototokens._util import strict_json
 from prototokens.engine.grid import GRID_BITS, levels_of, values_of
 from prototokens.errors import FileError, UsageError
-from prototokens.layout import Layout
+from prototokens.ptok.header import Header
 
 MOST_HEADER = (
     1 << 24
@@ -182,22 +182,22 @@ def read_tensors(handle: BinaryIO, contents: Contents) -> dict[str, Tensor]:
     return load(handle.read(contents.size))
 
 
-def check_declared(declared: dict[str, Declared], header: dict[str, Any], path: Path) -> None:
+def check_declared(declared: dict[str, Declared], header: Header, path: Path) -> None:
     """Names, kinds and shapes of the tensors, before any is read.
 
     Raises:
         FileError: they are not what the header needs.
     """
-    d_model, bits = header["model"]["d_model"], header.get("bits")
+    d_model, bits = header.model.d_model, header.bits
     shapes: dict[str, tuple[str, list[int] | None]] = {
-        "slots": ("I32", [len(header["chunks"]), Layout.named(header["layout"]).vectors])
+        "slots": ("I32", [len(header.chunks), header.arrangement.vectors])
     }
     if bits is None:
         shapes["vectors"] = ("F32", None)
     else:
         shapes["codes"] = ("U8", [sum(row_bytes(width, d_model) for width in bits)])
         shapes["scale"] = ("F32", [len(bits)])
-    if "patches" in declared and header["format"] >= 2:
+    if "patches" in declared and header.format >= 2:
         shapes["patches"] = ("U8", None)
     if sorted(declared) != sorted(shapes):
         raise FileError(
@@ -215,7 +215,7 @@ def check_declared(declared: dict[str, Declared], header: dict[str, Any], path: 
                 f"{path} is damaged: its tensor {name!r} is of another kind than {words}"
             )
         if name == "vectors":
-            least = 0 if header.get("stored") else 1
+            least = 0 if header.stored else 1
             if len(shape) != 2 or shape[0] < least or shape[1] != d_model:
                 raise FileError(
                     f"{path} is damaged: its vectors have shape {_short(shape)}, not [any,"
