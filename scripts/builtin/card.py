@@ -77,7 +77,8 @@ def origin(config: Config) -> str:
     """A row of the card for a run that went on from a finished model."""
     if not config.init_tokens:
         return ""
-    return f"| begun from | weights that had seen {config.init_tokens:,} tokens, in a run of its own with its own fall |\n"
+    seen = f"weights that had seen {config.init_tokens:,} tokens, in a run of its own with its own fall"
+    return f"| begun from | {seen} |\n"
 
 
 def draw_loss(log: Path, decay_start: int, path: Path) -> None:

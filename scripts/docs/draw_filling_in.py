@@ -1,4 +1,6 @@
-"""Draw how a text fills in during a fit: docs/images/filling-in.svg, and a narrow one for telephones.
+"""Draw how a text fills in during a fit.
+
+It writes docs/images/filling-in.svg, and a narrow one for telephones.
 
     python scripts/docs/draw_filling_in.py
 

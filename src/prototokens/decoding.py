@@ -104,7 +104,7 @@ def verify_text(
     rows = [
         Chunk.of(chunk.protos, chunk.layout, row) for chunk, row in zip(chunks, ids, strict=True)
     ]
-    patched = [sorted(encoded.extras.patches.get(number, ())) for number in encoded.held()]
+    patched = [sorted(encoded.extras.patches.get(number, ())) for number in encoded.in_vectors()]
     return Verified(matches, certify(lm, rows, level, patched, progress)[0])
 
 

@@ -21,7 +21,7 @@ from prototokens.errors import UsageError
 from prototokens.fitting import prefix_of
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.planning.chunks import MOST_HALVINGS, ChunkPlan
+from prototokens.planning.chunks import MAX_HALVINGS, ChunkPlan
 from prototokens.ptok.assemble import Precision, Record
 from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.repair import repair
@@ -111,7 +111,7 @@ def encode(
         )
     if share == "e":
         _check_first_tokens(plan, source.ids)
-    tries = 1 if share or inexact != "halve" else MOST_HALVINGS + 1
+    tries = 1 if share or inexact != "halve" else MAX_HALVINGS + 1
     work = _Work(lm, source.ids, plan.layout, recipe, seed, share, start, rows, progress, said)
     solutions, row_steps = _solve(work, plan.spans(), {} if kept is None or share else kept, tries)
     chosen = quantise(lm, solutions, bits, recipe, share=share, rows=rows, progress=progress)

@@ -22,8 +22,8 @@ from prototokens.explorer.work import (
     from_shelf,
     put_on_shelf,
     read,
+    show_errors_in,
     tokens_of,
-    told,
 )
 from prototokens.ptok.encoded import EncodedText
 from prototokens.solution import Chunk
@@ -367,19 +367,19 @@ def test_errors_are_sentences(caplog):
 
         return handler
 
-    @told("said")
+    @show_errors_in("said")
     def well():
         return {"out": 1}
 
     assert well() == {"said": "", "out": 1}
-    refused = told("said")(fails(ModelError("'x' cannot be <b>loaded</b>")))()
+    refused = show_errors_in("said")(fails(ModelError("'x' cannot be <b>loaded</b>")))()
     assert "&lt;b&gt;loaded" in refused["said"]
-    broken = told("said")(fails(ZeroDivisionError("secret detail")))()
+    broken = show_errors_in("said")(fails(ZeroDivisionError("secret detail")))()
     assert "secret" not in broken["said"]
     assert "went wrong in the program" in broken["said"]
     assert "secret detail" in caplog.text
 
-    @told("said")
+    @show_errors_in("said")
     def many():
         yield {"out": 1}
         raise UsageError("no more")
@@ -400,7 +400,7 @@ def test_only_the_models_of_the_page_are_loaded(tiny_folder):
         desk.check_text("x" * 2001)
 
 
-def test_a_visitors_file_is_his_own_and_goes_with_him():
+def test_a_visitors_file_is_their_own_and_goes_with_them():
     desk = Desk(Settings())
     one, other = desk.file_of("../../etc"), desk.file_of("b")
     assert one.parent.parent == other.parent.parent
@@ -433,7 +433,7 @@ def test_tokens_from_patches_are_told_from_those_of_vectors(tiny_llama):
     )
     tokens = all_tokens(tiny_llama, encoded, tiny_llama.encode(text))
     assert "".join(token.text for token in tokens) == text
-    assert sum(token.patched for token in tokens) == encoded.set_right > 0
+    assert sum(token.patched for token in tokens) == encoded.repaired_tokens > 0
     assert all(token.patched or token.right for token in tokens)
     assert "from a patch" in show.text(tokens)
     stored = next(iter(encoded.extras.stored), None)
@@ -520,7 +520,7 @@ def encoder(tiny_folder, blocks):
 
     from prototokens.explorer import encode
 
-    desk = Desk(Settings(models=(str(tiny_folder),), dtype="float32", most_characters=100))
+    desk = Desk(Settings(models=(str(tiny_folder),), dtype="float32", max_characters=100))
     encode.tab(desk, gr.State([]))
     handlers = {each.name: each.fn for each in blocks.fns.values()}
     visitor = gr.Request(session_hash="a visitor")

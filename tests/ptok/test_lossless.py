@@ -208,7 +208,7 @@ class TestBytes:
     def test_what_would_be_edits_beyond_all_bounds_is_refused_before_any_work(
         self, tiny_llama, monkeypatch
     ):
-        monkeypatch.setattr("prototokens.ptok.source.MOST_UNPACKED", 150)
+        monkeypatch.setattr("prototokens.ptok.source.MAX_UNPACKED", 150)
         with pytest.raises(TextError, match="of 200 bytes"):
             read_source(tiny_llama, random.Random(0).randbytes(200))
 

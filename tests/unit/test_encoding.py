@@ -90,10 +90,10 @@ def test_a_token_that_fails_is_tried_again_and_then_given_up(tiny_llama, fits):
     encoded = pt.encode(
         tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0), inexact="halve"
     )
-    assert len(fits) == encoding.MOST_HALVINGS + 1
-    assert [len(targets) for targets in fits] == [2] + [3] * encoding.MOST_HALVINGS
+    assert len(fits) == encoding.MAX_HALVINGS + 1
+    assert [len(targets) for targets in fits] == [2] + [3] * encoding.MAX_HALVINGS
     assert encoded.header.chunks == (1, 1, 1)
-    assert encoded.header.row_steps == 2 + 3 * encoding.MOST_HALVINGS
+    assert encoded.header.row_steps == 2 + 3 * encoding.MAX_HALVINGS
     assert encoded.header.stored == (0, 1, 2)  # what vectors do not hold stands in the file
     assert pt.decode(tiny_llama, encoded) == "abc"
 

@@ -66,6 +66,9 @@ def permissions(path: Path) -> int | None:
 
 
 def beside_name(place: Path) -> Path:
-    """A name that nobody has in the same folder, no longer than the file system allows, however long the file's own is."""
+    """A name that no file in the same folder has.
+
+    It is no longer than the file system allows, however long the file's own is.
+    """
     start = os.fsdecode(os.fsencode(place.name)[:MAX_NAME])
     return place.with_name(f".{start}.{secrets.token_hex(4)}")

@@ -331,7 +331,7 @@ def _source(lm: FrozenLM, given: Given, most: int, quiet: bool) -> Source:
     Raises:
         TextError: more tokens than allowed, or not one.
     """
-    from prototokens.ptok.patches import MOST_UNPACKED
+    from prototokens.ptok.patches import MAX_UNPACKED
     from prototokens.ptok.source import read_source
 
     head = given.head[: CHARACTERS_A_TOKEN * most]
@@ -339,7 +339,7 @@ def _source(lm: FrozenLM, given: Given, most: int, quiet: bool) -> Source:
         _check_count(len(lm.encode(head.decode("utf-8", "ignore"))), most, len(head), given)
     # What so many tokens can stand for at the most, and what a file may hold of bytes that no token
     # stands for.
-    limit = most * lm.longest_token + MOST_UNPACKED
+    limit = most * lm.longest_token + MAX_UNPACKED
     content = given.read(limit)
     if content is None:
         raise TextError(

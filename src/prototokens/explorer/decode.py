@@ -1,4 +1,7 @@
-"""The tab Decode: a file becomes its text, token by token with its margin, and a race of one pass against many."""
+"""The tab Decode: a file becomes its text, token by token with its margin.
+
+Also a race of one forward pass against many.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,15 @@ from prototokens.engine.decode import decode_ids, generate_from
 from prototokens.engine.inputs import Cramming
 from prototokens.errors import FileError, UsageError
 from prototokens.explorer import show
-from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, from_shelf, put_on_shelf, told
+from prototokens.explorer.work import (
+    LINE,
+    Desk,
+    ShelvedText,
+    all_tokens,
+    from_shelf,
+    put_on_shelf,
+    show_errors_in,
+)
 from prototokens.fitting import fit
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.encoded import EncodedText
@@ -54,7 +65,7 @@ class DecodeTab:
                 )
                 gr.HTML(
                     show.note(
-                        f"up to {settings.most_upload / 2**20:.0f} MiB; it is checked before"
+                        f"up to {settings.max_upload / 2**20:.0f} MiB; it is checked before"
                         " anything is decoded"
                     )
                 )
@@ -69,7 +80,7 @@ class DecodeTab:
     def connect(self) -> None:
         """Let the file and the button call the handlers."""
         change = {"concurrency_limit": 1, "concurrency_id": LINE, "api_visibility": "private"}
-        show_errors = told(self.message)
+        show_errors = show_errors_in(self.message)
         self.file.change(
             show_errors(self.decode),
             [self.file, self.model, self.shelf],
@@ -85,7 +96,7 @@ class DecodeTab:
             **change,
         )
 
-    def decode(self, path: str | None, model: str, kept: list[Kept]) -> dict[Any, Any]:
+    def decode(self, path: str | None, model: str, kept: list[ShelvedText]) -> dict[Any, Any]:
         """Decode a file that was sent up."""
         if path is None:
             return {self.text: "", self.track: "", self.start: gr.Button(visible=False)}
@@ -105,7 +116,7 @@ class DecodeTab:
             "layout": encoded.layout.name,
             "ms": f"{decoded.seconds * 1000:.0f}",
             "least margin": f"{min(margins):.2f}" if margins else "-",
-            "tokens from patches": f"{encoded.set_right:,}",
+            "tokens from patches": f"{encoded.repaired_tokens:,}",
         }
         shelved = put_on_shelf(kept, lm, encoded, decoded.text)
         words = f"{verdict}; {show.passes(decoded.forward_passes)}"
@@ -120,13 +131,13 @@ class DecodeTab:
             self.opened: shelved[0].title,
         }
 
-    def race(self, kept: list[Kept], title: str | None) -> dict[Any, Any]:
+    def race(self, kept: list[ShelvedText], title: str | None) -> dict[Any, Any]:
         """Decode the first chunk in one pass and, from memory vectors, token by token."""
         chosen = from_shelf(kept, title)
         lm = self.desk.model(chosen.model)
-        if not chosen.encoded.held():
+        if not chosen.encoded.in_vectors():
             raise UsageError("no chunk of this text is stored in vectors: there is nothing to race")
-        chunk = chosen.encoded.chunk(chosen.encoded.held()[0] + 1)
+        chunk = chosen.encoded.chunk(chosen.encoded.in_vectors()[0] + 1)
         if chunk.length > RACE_TOKENS:
             raise UsageError(
                 f"the first chunk has {chunk.length} tokens, and the autoregressive baseline is"
@@ -148,7 +159,7 @@ def _load(path: str) -> EncodedText:
 
 
 def _race(lm: FrozenLM, chunk: Chunk) -> str:
-    """Fit the autoregressive baseline to a chunk's text, decode both, and show their measured pace."""
+    """Fit the autoregressive baseline to a chunk's text, and time both."""
     target = decode_ids(lm, [chunk]).ids[0]
     method = Cramming(len(chunk.protos))
     (other,) = fit(lm, [target], method=method, recipe=Recipe.named("fast", steps=RACE_STEPS))

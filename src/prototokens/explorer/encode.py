@@ -17,12 +17,12 @@ from prototokens.explorer import pictures, show
 from prototokens.explorer.work import (
     LINE,
     Desk,
-    Kept,
     Settings,
+    ShelvedText,
     all_tokens,
     put_on_shelf,
     read,
-    told,
+    show_errors_in,
 )
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import ChunkPlan, plan_chunks
@@ -35,7 +35,7 @@ from prototokens.solution import Chunk
 
 LAYOUTS = ["auto", "keyed:1", "keyed:2", "keyed:5", "paper", "free", "mixed:4", "tiled:4"]
 EVERY = 0.25  # seconds from picture to picture
-MOST_SHOWN = 24  # chunks whose text is decoded for each picture
+MAX_SHOWN = 24  # chunks whose text is decoded for each picture
 # The time of the click goes with it: a request may wait in the line, and a Stop overtakes it.
 PRESSED = "(...given) => [...given.slice(0, -1), performance.now()]"
 
@@ -131,7 +131,7 @@ class LiveFit:
         first_attempt = now.total == len(self.spans)
         for order, span in enumerate(self.spans):
             ids = self.ids[span.start : span.end]
-            protos = now.vectors_of(order) if first_attempt and decoded < MOST_SHOWN else None
+            protos = now.vectors_of(order) if first_attempt and decoded < MAX_SHOWN else None
             if protos is not None:
                 decoded += 1
                 got = read(self.lm, Chunk(protos, self.plan.layout, len(ids)), ids)
@@ -156,7 +156,7 @@ class Request(NamedTuple):
     recipe: str
     seed: float
     steps: float
-    kept: list[Kept]
+    kept: list[ShelvedText]
     pressed: float
 
 
@@ -192,7 +192,7 @@ class EncodeTab:
                 lines=5,
                 max_lines=14,
                 elem_id="encode-text",
-                info=f"up to {settings.most_characters:,} characters",
+                info=f"up to {settings.max_characters:,} characters",
             )
         with gr.Column(scale=2):
             model = gr.Dropdown(
@@ -218,7 +218,7 @@ class EncodeTab:
     def connect(self) -> None:
         """Let the buttons call the handlers."""
         self.go.click(
-            told(self.message, self.live)(self.run),
+            show_errors_in(self.message, self.live)(self.run),
             self.inputs,
             [self.message, self.live, self.download, self.shelf],
             show_progress_on=self.live,
@@ -294,7 +294,9 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curv
         "exact" if decoded.matches else f"NOT exact: {header.accuracy:.1%} of the tokens are right"
     )
     verdict += (
-        f", with {encoded.set_right:,} of the tokens from patches" if encoded.set_right else ""
+        f", with {encoded.repaired_tokens:,} of the tokens from patches"
+        if encoded.repaired_tokens
+        else ""
     )
     passes = show.passes(decoded.forward_passes)
     figures = {
@@ -314,9 +316,9 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curv
         + show.text(all_tokens(lm, encoded, ids))
         + curves
     )
-    if not encoded.held():
-        return shown + show.note("no chunk is held by vectors: there are none to draw")
-    first = encoded.chunk(encoded.held()[0] + 1).protos
+    if not encoded.in_vectors():
+        return shown + show.note("no chunk is stored in vectors: there are none to draw")
+    first = encoded.chunk(encoded.in_vectors()[0] + 1).protos
     names = [pictures.name_of(number, len(first)) for number in range(len(first))]
     return shown + show.picture(
         pictures.vectors(first, names), "the vectors of the first chunk as coloured cells"

@@ -1,4 +1,7 @@
-"""A picture of how a text fills in during a fit, as SVG: a row of tokens for each of a few steps."""
+"""A picture of how a text fills in during a fit, as SVG.
+
+It has a row of tokens for each of a few steps.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ EDGE = 28  # margin on every side
 FONT, LETTER = 15.5, 9.4  # size of a token's letters, and the width each of them gets
 PAD, LINE, CHIP = 4, 32, 25  # beside a token's letters; from line to line; a chip's height
 GAP_IN_WORD, GAP = 3, 7  # between chips: inside a word, and where the token begins with a space
-LEAST_LETTERS = 3  # room that a token gets at least, since wrong ones stand in its place too
+MIN_LETTERS = 3  # room that a token gets at least, since wrong ones stand in its place too
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace"
 SANS = "-apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', Helvetica, Arial, sans-serif"
 INK, MUTED, FAINT = "#1f2328", "#656d76", "#d8dee4"
@@ -61,7 +64,9 @@ class Moment(NamedTuple):
 
 
 def moments(lm: FrozenLM, text: str, seed: int, count: int) -> tuple[Solution, list[Moment]]:
-    """Fit a text; returns its solution, and what the vectors decoded to at `count` steps, the first and the last among them.
+    """Fit a text, and decode its vectors at `count` steps.
+
+    The first and the last step are among them.
 
     Raises:
         SystemExit: the fit did not become exact, or its last vectors do not decode to the text.
@@ -130,7 +135,7 @@ def chip_positions(target: Sequence[str], sheet: Sheet) -> list[tuple[float, int
     """
     found, x, line = [], 0.0, 0
     for token in target:
-        letters = max(LEAST_LETTERS, len(shown(token)))
+        letters = max(MIN_LETTERS, len(shown(token)))
         width = letters * LETTER + 2 * PAD
         x += 0.0 if x == 0 else GAP if token.startswith((" ", "\n")) else GAP_IN_WORD
         if x and sheet.left + x + width > sheet.width - sheet.edge:
@@ -151,13 +156,15 @@ def write(
     style: str = "",
 ) -> str:
     """A text element; `style` holds further attributes."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-family="{font}" font-size="{size}" fill="{fill}" {style}>{escape(text)}</text>'
+    font_and_ink = f'font-family="{font}" font-size="{size}" fill="{fill}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {font_and_ink} {style}>{escape(text)}</text>'
 
 
 def box(
     x: float, y: float, width: float, height: float, fill: str, radius: float = 6, extra: str = ""
 ) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius}" fill="{fill}" {extra}/>'
+    corner, size = f'x="{x:.1f}" y="{y:.1f}"', f'width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect {corner} {size} rx="{radius}" fill="{fill}" {extra}/>'
 
 
 def fixed_width(width: float) -> str:
@@ -219,7 +226,10 @@ def narrow_head(tokens: int, sheet: Sheet) -> list[str]:
 
 
 def wide_head(tokens: int, sheet: Sheet) -> list[str]:
-    """The method: [e, m, m, ..., m] into the frozen model, the tokens out of it, and what the fit moves."""
+    """The method: [e, m, m, ..., m] into the frozen model, the tokens out of it.
+
+    Also what the fit moves.
+    """
     top, model, out = 54, 296, 560
     middle, behind = top + SIDE / 2, EDGE + 5 * SIDE + 22 + 6 * 5
     parts = [

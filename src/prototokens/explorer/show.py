@@ -96,7 +96,7 @@ class Token(NamedTuple):
 
 
 def problem(sentence: str) -> str:
-    """What a visitor is told, in a frame."""
+    """A message to a visitor, in a frame."""
     return f'<div class="pt-problem" role="alert">{escape(sentence)}</div>'
 
 

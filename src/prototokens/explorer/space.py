@@ -17,7 +17,7 @@ from prototokens.engine.head import score
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import TextError, UsageError
 from prototokens.explorer import pictures, show
-from prototokens.explorer.work import LINE, Desk, tokens_of, told
+from prototokens.explorer.work import LINE, Desk, show_errors_in, tokens_of
 from prototokens.fitting import fit
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import geometry
@@ -26,7 +26,7 @@ from prototokens.recipe import Recipe
 from prototokens.solution import Chunk, Solution
 
 SEEDS = 3  # solutions of each text
-MOST_TOKENS = 48  # of a text here: two vectors have to hold it
+MAX_TOKENS = 48  # of a text here: two vectors have to hold it
 CURVE_STEPS = 300
 CURVE_RATE = 0.1  # Adam's, in units of the root mean square of the two solutions
 FIRST = "The lamp had been burning since dusk."
@@ -105,7 +105,7 @@ class SpaceTab:
             "api_visibility": "private",
         }
         moving = {**line, "trigger_mode": "always_last", "show_progress": "minimal"}
-        show_errors = told(self.message)
+        show_errors = show_errors_in(self.message)
         self.go.click(
             show_errors(self.run),
             [self.first, self.second, self.model],
@@ -220,10 +220,10 @@ def _find(lm: FrozenLM, model: str, first: str, second: str) -> Found:
     targets = []
     for name, text in (("A", first), ("B", second)):
         ids = read_source(lm, text).ids
-        if len(ids) > MOST_TOKENS:
+        if len(ids) > MAX_TOKENS:
             raise TextError(
                 f"text {name} has {len(ids)} tokens, and two vectors are asked to hold"
-                f" {MOST_TOKENS} here: shorten it"
+                f" {MAX_TOKENS} here: shorten it"
             )
         targets += [ids] * SEEDS
     solutions = fit(lm, targets, seed=[*range(SEEDS), *range(SEEDS)])
@@ -293,7 +293,8 @@ def _overview(known: Found) -> str:
     )
     ratio = float(geometry.length_ratio(one, control, two)[0])
     exact = sum(solution.exact for solution in known.solutions)
-    words = f"{exact} of {len(known.names)} exact; steps: {steps}; the curve from A1 to A2 is {ratio:.2f} times as long as the line"
+    words = f"{exact} of {len(known.names)} exact; steps: {steps}; the curve from A1 to A2 is"
+    words += f" {ratio:.2f} times as long as the line"
     return (
         show.note(words)
         + "".join(parts)

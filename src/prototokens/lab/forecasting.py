@@ -130,7 +130,11 @@ def tensors(rows: list[dict]) -> Rows:
 
 
 def log_likelihood(rows: Rows, mu: Tensor, spread: Tensor | float) -> Tensor:
-    """Of each row: the density of its log steps where it was exact, else the chance of more steps than it had."""
+    """The log-likelihood of each row.
+
+    That is the density of its log steps where it was exact, else the chance of more steps than it
+    had.
+    """
     deviation = (rows.log_steps - mu) / spread
     more = torch.nn.functional.logsigmoid(-deviation)
     density = more + torch.nn.functional.logsigmoid(deviation) - torch.as_tensor(spread).log()
@@ -262,7 +266,10 @@ def unseen_models(rows: Rows) -> dict[str, dict[str, float | int | None]]:
 
 
 def judgement(recipes: dict[str, dict]) -> Table:
-    """How good the shipped forecast is on rows that were held out, as the file with its coefficients records it."""
+    """How good the shipped forecast is on rows that it was not fitted to.
+
+    The file with the coefficients records it.
+    """
     columns = [
         "recipe",
         "rows judged",

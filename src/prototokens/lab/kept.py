@@ -18,7 +18,7 @@ from prototokens.lab.methods import method_of
 from prototokens.ptok.solutions import pack_solutions, unpack_solutions
 
 
-class Kept:
+class SolutionStore:
     """The solutions beside a folder's rows."""
 
     def __init__(self, folder: Path):

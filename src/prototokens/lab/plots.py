@@ -87,7 +87,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Panel:
-    """A pair of axes with words: title, what is on each axis and in which unit, and how it is scaled.
+    """A pair of axes: its title, what is on each axis and in which unit, and its scales.
 
     Attributes:
         log_x, log_y: a logarithmic axis; base 2 along x, where lengths double, unless both are, and
@@ -243,10 +243,16 @@ def _amount(value: float, _: float | None = None) -> str:
 def _one_legend(figure: Figure) -> None:
     """One legend under all panels, where they show the same series."""
     shown = [axes for axes in figure.axes if axes.get_legend()]
-    told = [axes.get_legend_handles_labels() for axes in shown]
-    if shown and len(shown) == len(figure.axes) and all(names == told[0][1] for _, names in told):
+    legends = [axes.get_legend_handles_labels() for axes in shown]
+    if (
+        shown
+        and len(shown) == len(figure.axes)
+        and all(names == legends[0][1] for _, names in legends)
+    ):
         for legend in [axes.get_legend() for axes in shown]:
             if legend:
                 legend.remove()
         letters = round(LETTERS * figure.get_figwidth() / SIZE[0])
-        figure.legend(*told[0], loc="outside lower center", ncols=columns_of(told[0][1], letters))
+        figure.legend(
+            *legends[0], loc="outside lower center", ncols=columns_of(legends[0][1], letters)
+        )

@@ -1,4 +1,7 @@
-"""Jobs to rows: what is done is skipped, what another process is at is left to it, and every row is on disk when it is known.
+"""Jobs to rows.
+
+Finished jobs are skipped, jobs that another process works on are left to it, and every row is on
+disk as soon as it is known.
 
 A runner decides where jobs are worked on: `Local` in this process; `lab.cluster.Cluster` on a Ray
 cluster.
@@ -16,7 +19,7 @@ from prototokens.errors import ModelError
 from prototokens.lab import models, provenance
 from prototokens.lab.drive import Done, drive, width
 from prototokens.lab.job import Job, ModelFacts, Row
-from prototokens.lab.kept import Kept
+from prototokens.lab.kept import SolutionStore
 from prototokens.lab.records import Records
 from prototokens.lm.frozen_lm import FrozenLM
 
@@ -76,7 +79,7 @@ class Runner(Protocol):
     """Where jobs are worked on."""
 
     def work(
-        self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None
+        self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None
     ) -> Iterator[tuple[Done, Row]]:
         """Work on all that the queue gives.
 
@@ -96,7 +99,7 @@ class Local:
         self.lm, self.most = lm, most
 
     def work(
-        self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None
+        self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None
     ) -> Iterator[tuple[Done, Row]]:
         for model in queue.models():
             lm = self._model(model)
@@ -157,7 +160,7 @@ def sweep(
                 )
             )
 
-    kept = Kept(records.folder)
+    kept = SolutionStore(records.folder)
     while todo:
         queue = Queue(todo, records)
         for done, stamp in runner.work(queue, kept, tell):

@@ -166,8 +166,8 @@ class Forecaster:
         """
         each = torch.as_tensor(bits, dtype=torch.float64).cpu()
         tokens = torch.tensor([float(len(each))], dtype=torch.float64)
-        told = self.rows(each.sum()[None], tokens, Layout.named(layout))
-        return Forecast(*(float(values) for values in told))
+        expected = self.rows(each.sum()[None], tokens, Layout.named(layout))
+        return Forecast(*(float(values) for values in expected))
 
     def rows(
         self, bits: Float64[Tensor, " rows"], tokens: Float64[Tensor, " rows"], layout: Layout

@@ -1,4 +1,7 @@
-"""How fast this machine fits: a few steps on a plan's own first chunks, so that a forecast of steps becomes one of time."""
+"""How fast this machine fits, by a few steps on a plan's own first chunks.
+
+So a forecast of steps becomes one of time.
+"""
 
 from __future__ import annotations
 

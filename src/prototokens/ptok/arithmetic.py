@@ -25,7 +25,10 @@ ROWS = 256  # positions whose probabilities exist at a time
 
 
 def coded_bytes(lm: FrozenLM, ids: list[int]) -> int:
-    """Bytes of a text's tokens, coded with the model's probability of each given those before it (`FrozenLM.surprisal`)."""
+    """Bytes of a text's tokens under arithmetic coding with the model's probabilities.
+
+    Each token has its probability given those before it (`FrozenLM.surprisal`).
+    """
     return len(write(_intervals(lm, ids)))
 
 

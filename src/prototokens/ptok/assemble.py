@@ -158,7 +158,7 @@ def model_record(lm: FrozenLM) -> ModelRecord:
 def _table(
     protos: list[Tensor], in_vectors: list[bool], share: int | None, shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Distinct vectors of the chunks, `shape` each, and their rows for every chunk.
+    """The distinct vectors of the chunks, and the row of each chunk's vectors among them.
 
     The row of a chunk that is stored as tokens is -1 throughout.
     """

@@ -46,7 +46,7 @@ SUFFIX = ".ptok"
 
 @dataclass(frozen=True)
 class EncodedText(HubMixin):
-    """A text held by vectors.
+    """A text stored in vectors.
 
     Attributes:
         vectors: the distinct vectors of all chunks, a shared one once.
@@ -109,12 +109,18 @@ class EncodedText(HubMixin):
 
     @property
     def exact(self) -> bool:
-        """Whether the text was given back exactly when the file was made, by the vectors and, where there are any, patches."""
+        """Whether the text was reproduced exactly when the file was made.
+
+        By the vectors and, where there are any, patches.
+        """
         return self.header.exact
 
     @property
     def certified(self) -> bool:
-        """Whether the margins were asked for and reached, and everything that the certificate tried came out right."""
+        """Whether the margins that were asked for were reached.
+
+        Everything that the certificate tried came out right as well.
+        """
         made = self.header.certificate
         if made is None or not made.tried or not self.exact or made.wrong:
             return False
@@ -128,7 +134,7 @@ class EncodedText(HubMixin):
         return sum(width * d_model + 32 * (width in GRID_BITS) for width in widths)
 
     @property
-    def set_right(self) -> int:
+    def repaired_tokens(self) -> int:
         """Tokens that come out of patches and stored chunks, not of vectors."""
         return self.extras.patched + sum(map(len, self.extras.stored.values()))
 
@@ -142,7 +148,7 @@ class EncodedText(HubMixin):
 
         Without those that are stored as tokens.
         """
-        return [self.chunk(number + 1) for number in self.held()]
+        return [self.chunk(number + 1) for number in self.in_vectors()]
 
     def chunk(self, number: int) -> Chunk:
         """A chunk by its number, from 1.
@@ -164,7 +170,7 @@ class EncodedText(HubMixin):
             self.vectors[self.slots[number - 1]], self.layout, self.header.chunks[number - 1]
         )
 
-    def held(self) -> list[int]:
+    def in_vectors(self) -> list[int]:
         """The numbers of the chunks that vectors hold: all but those that are stored as tokens."""
         return [
             number for number in range(len(self.header.chunks)) if number not in self.extras.stored
@@ -199,7 +205,7 @@ class EncodedText(HubMixin):
         return in_order(save(tensors, metadata=write_header(header)))
 
     def save(self, path: str | os.PathLike[str], like: Path | None = None) -> int:
-        """Write the file beside its place and rename it there, so that a kill leaves the old file or the new one.
+        """Write the file atomically: a kill leaves the old file or the new one.
 
         Args:
             path: of the file.

@@ -1,4 +1,6 @@
-"""Encoded texts on the Hugging Face hub, and in folders of the same form, each with a generated card.
+"""Encoded texts on the Hugging Face hub, and in folders of the same form.
+
+Each has a generated card.
 
 A `.ptok` file goes into a model repository, since it belongs to its base model and to no other.
 What comes back from the hub is read with the same suspicion as any file. Folders of results are the
@@ -30,7 +32,7 @@ CARD = "README.md"
 
 
 class HubMixin:
-    """The methods by which an encoded text goes to the hub, or into a folder of the same form, and comes back."""
+    """Encoded texts to and from the hub, or a folder of the same form."""
 
     vectors: Tensor
     header: Header

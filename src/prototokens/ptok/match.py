@@ -51,8 +51,8 @@ def check_model(encoded: EncodedText, lm: FrozenLM, any_model: bool = False) -> 
             " version, or encode the text"
             " again"
         )
-    held = [encoded.header.chunks[number] for number in encoded.held()]
-    longest, most = max(held, default=1), lm.longest_target(encoded.layout)
+    lengths = [encoded.header.chunks[number] for number in encoded.in_vectors()]
+    longest, most = max(lengths, default=1), lm.longest_target(encoded.layout)
     if made_for.d_model != lm.d_model or longest > most:
         raise FileError(
             f"{this} is damaged: it holds vectors of width {made_for.d_model} and chunks of"
@@ -68,7 +68,10 @@ def check_model(encoded: EncodedText, lm: FrozenLM, any_model: bool = False) -> 
 def _advice(made_for: str, lm: FrozenLM) -> str:
     """What to do about a model of other weights than a file was made for."""
     if made_for.lower().endswith(GGUF_SUFFIX) and lm.recorded_name.lower().endswith(GGUF_SUFFIX):
-        return "the quantisation of the two GGUF files may differ: name the very file that the vectors were made for"
+        return (
+            "the quantisation of the two GGUF files may differ: name the very file that the vectors"
+            " were made for"
+        )
     return (
         "that model has changed since"
         if made_for == lm.recorded_name

@@ -22,8 +22,8 @@ from prototokens.errors import UsageError
 # A stretch of so many equal bytes ends an edit; it is looked for this far on either side.
 ANCHOR = 6
 REACH = 48
-WIDEST = 5  # bytes of a number: seven bits each
-MOST_UNPACKED = (
+MAX_NUMBER_BYTES = 5  # bytes of a number: seven bits each
+MAX_UNPACKED = (
     1 << 21
 )  # bytes, whatever a file says: of about a million tokens, and read in a second
 
@@ -111,9 +111,9 @@ def pack(extras: Extras, chunks: int) -> bytes:
         else:
             raw += _patch_bytes(extras.patches.get(number, {}))
     raw += b"".join(map(_edit_bytes, extras.edits))
-    if len(raw) > MOST_UNPACKED:
+    if len(raw) > MAX_UNPACKED:
         raise UsageError(
-            f"what vectors do not hold takes {len(raw):,} bytes, more than the {MOST_UNPACKED:,}"
+            f"what vectors do not hold takes {len(raw):,} bytes, more than the {MAX_UNPACKED:,}"
             " that a file may have of it:"
             " encode the text in parts, or with more steps"
         )
@@ -122,7 +122,7 @@ def pack(extras: Extras, chunks: int) -> bytes:
 
 
 def unpack(packed: bytes, lengths: Sequence[int], stored: Sequence[int], text_bytes: int) -> Extras:
-    """The way back, with suspicion.
+    """The inverse of `pack`; the bytes are untrusted input.
 
     Args:
         lengths: of the file's chunks, in tokens.
@@ -134,8 +134,10 @@ def unpack(packed: bytes, lengths: Sequence[int], stored: Sequence[int], text_by
     """
     tokens = sum(lengths)
     most = min(
-        MOST_UNPACKED,
-        2 * WIDEST * tokens + WIDEST * len(lengths) + (3 * WIDEST + 1) * (text_bytes + 1),
+        MAX_UNPACKED,
+        2 * MAX_NUMBER_BYTES * tokens
+        + MAX_NUMBER_BYTES * len(lengths)
+        + (3 * MAX_NUMBER_BYTES + 1) * (text_bytes + 1),
     )
     unpacker = zlib.decompressobj(-15)
     try:
@@ -215,7 +217,7 @@ class _Reader:
             self.place += 1
             return byte
         value = 0
-        for shift in range(0, 7 * WIDEST, 7):
+        for shift in range(0, 7 * MAX_NUMBER_BYTES, 7):
             if self.done:
                 break
             byte = self.raw[self.place]

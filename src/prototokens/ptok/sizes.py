@@ -1,4 +1,7 @@
-"""How large a text is in other forms, so that nobody takes vectors for a way of making files small."""
+"""How large a text is in other forms.
+
+So nobody takes vectors for a way of making files small.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from prototokens.errors import TextError
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.patches import MOST_UNPACKED, Edit, edits_between, edits_size
+from prototokens.ptok.patches import MAX_UNPACKED, Edit, edits_between, edits_size
 
 
 class Source(NamedTuple):
@@ -71,10 +71,10 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
         )
     back = as_bytes(lm.decode(ids))
     source = Source(content, readable, ids, [] if back == content else edits_between(back, content))
-    if edits_size(source.edits) > MOST_UNPACKED // 2:  # the rest is for what vectors will not hold
+    if edits_size(source.edits) > MAX_UNPACKED // 2:  # the rest is for what vectors will not hold
         raise TextError(
             f"{source.edited:,} of {len(content):,} bytes are no UTF-8 text, or are changed by this"
             " tokenizer: stored as they"
-            f" are, they would take more than {MOST_UNPACKED // 2:,} bytes; encode it in parts"
+            f" are, they would take more than {MAX_UNPACKED // 2:,} bytes; encode it in parts"
         )
     return source

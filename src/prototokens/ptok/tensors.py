@@ -25,7 +25,7 @@ from prototokens.engine.grid import GRID_BITS, levels_of, values_of
 from prototokens.errors import FileError, UsageError
 from prototokens.ptok.header import Header
 
-MOST_HEADER = (
+MAX_HEADER = (
     1 << 24
 )  # bytes: of a few million tokens; as Python's objects they take forty times that at most
 
@@ -138,13 +138,13 @@ def read_contents(handle: BinaryIO) -> Contents:
     size = handle.seek(0, os.SEEK_END)
     handle.seek(0)
     stated = int.from_bytes(handle.read(8), "little")
-    if stated > MOST_HEADER and stated > size:
+    if stated > MAX_HEADER and stated > size:
         # Of a text that was renamed, the first letters read as a number would say nothing to
         # anybody.
         raise ValueError("it does not begin as such a file does, with the length of a header")
-    if stated > MOST_HEADER:
+    if stated > MAX_HEADER:
         raise ValueError(
-            f"its header is said to have {stated:,} bytes, and {MOST_HEADER:,} are the most"
+            f"its header is said to have {stated:,} bytes, and {MAX_HEADER:,} are the most"
         )
     raw = handle.read(stated)
     if len(raw) < stated or not stated:
@@ -250,9 +250,9 @@ def in_order(content: bytes) -> bytes:
         json.loads(content[8:start]), sort_keys=True, separators=(",", ":")
     ).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
-    if len(header) > MOST_HEADER:
+    if len(header) > MAX_HEADER:
         raise UsageError(
-            f"the file's header takes {len(header):,} bytes, and {MOST_HEADER:,} are the most:"
+            f"the file's header takes {len(header):,} bytes, and {MAX_HEADER:,} are the most:"
             " encode in parts"
         )
     return len(header).to_bytes(8, "little") + header + content[start:]

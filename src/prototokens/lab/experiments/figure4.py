@@ -102,7 +102,7 @@ def _timed(
 
 
 def _wait(lm: FrozenLM) -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has finished."""
     if lm.device.type == "cuda":
         torch.cuda.synchronize(lm.device)
 

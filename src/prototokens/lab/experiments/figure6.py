@@ -55,7 +55,10 @@ COLUMNS = (
 
 
 class Pair(NamedTuple):
-    """One pair of solutions: whose context, whether it is of both, the distance of the texts and that of the e's."""
+    """One pair of solutions.
+
+    Whose context it is, whether it is of both, the distance of the texts and that of the e's.
+    """
 
     context: int
     same: bool
@@ -89,8 +92,10 @@ def run(job: Job, lm: FrozenLM) -> Run:
                 one, other = contexts[place][0][number], contexts[there][0][its]
                 if one and other:
                     at = (place * each + number, there * each + its)
-                    told = [float(apart[name][at]) if name in apart else None for name in MEASURES]
-                    found.append([*told, figure5.distances(one, other)[0]])
+                    measured = [
+                        float(apart[name][at]) if name in apart else None for name in MEASURES
+                    ]
+                    found.append([*measured, figure5.distances(one, other)[0]])
             row[kind] = found
         row["exact"] = sum(one is not None for one in contexts[place][0])
         made.append(row | {"texts_of_context": each})
@@ -110,11 +115,11 @@ def pairs_of(rows: list[Row], measure: str) -> list[Pair]:
     """All pairs that have that distance between their texts."""
     place = list(MEASURES).index(measure)
     return [
-        Pair(row["context"], kind == "same", told[place], told[-1])
+        Pair(row["context"], kind == "same", measured[place], measured[-1])
         for row in rows
         for kind in ("same", "other")
-        for told in row[kind]
-        if told[place] is not None
+        for measured in row[kind]
+        if measured[place] is not None
     ]
 
 
@@ -128,7 +133,9 @@ def edges_of(pairs: list[Pair]) -> np.ndarray:
 
 
 def adjusted(pairs: list[Pair], edges: np.ndarray) -> metrics.Interval:
-    """Mean distance within contexts minus that across them, bin by bin, weighted by the pairs within contexts.
+    """Mean distance within contexts minus that across them.
+
+    It is taken bin by bin, weighted by the pairs within contexts.
 
     Negative: at equal distance between the texts, solutions from one context lie closer.
     """
@@ -211,7 +218,10 @@ def report(rows: list[Row]) -> Report:
 
 
 def _binned(pairs: list[Pair], edges: np.ndarray) -> list[list]:
-    """For each bin that has pairs: from, to, how many, mean distance of texts, mean of e's and its interval."""
+    """For each bin that has pairs, its line of the table.
+
+    From, to, how many, mean distance of the texts, mean of the e's and its interval.
+    """
     found = []
     for number, (low, high) in enumerate(pairwise(edges)):
         last = number == len(edges) - 2

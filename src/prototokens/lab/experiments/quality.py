@@ -1,4 +1,4 @@
-"""Quality: what reconstructions that are not exact are worth as texts, and which tokens they get wrong.
+"""Quality: what inexact reconstructions are worth as texts, and which tokens are wrong.
 
 Texts are fitted with budgets of steps that are too small for them, and at lengths that are too
 long, so that all degrees of accuracy occur. Each reconstruction is scored against its text; each of
@@ -258,6 +258,6 @@ def _errors_figure(rows: list[Row]):
 
 
 def _line(text: str) -> str:
-    """A text on one line, cut to what a table bears."""
+    """A text on one line, cut to the width of a table."""
     line = " ".join(text.split())
     return line if len(line) <= 100 else line[:99] + "\u2026"

@@ -100,11 +100,11 @@ def report(rows: list[Row]) -> Report:
         )
         if known and layout in published.ARRANGEMENT:
             theirs = published.ARRANGEMENT[layout]
-            told = [
+            published_cells = [
                 f"{theirs[length].mean} ± {theirs[length].std}" if length in theirs else None
                 for length in lengths
             ]
-            wide.append([f"{SHOWN[layout]}, published", *told])
+            wide.append([f"{SHOWN[layout]}, published", *published_cells])
         long += [
             [layout, length, *_figures(cells[layout, length])]
             for length in lengths

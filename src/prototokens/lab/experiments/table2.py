@@ -1,4 +1,6 @@
-"""Table 2: one vector shared by a group of texts, e or m, while each text keeps the other for itself.
+"""Table 2: one vector, e or m, shared by a group of texts.
+
+Each text keeps the other vector for itself.
 
 Every group is fitted with several seeds. "Mean" is over texts and seeds. "Best" takes, for each
 group, the seed at which most of the group's tokens are right, since a shared vector has to serve
@@ -73,11 +75,11 @@ def report(rows: list[Row]) -> Report:
             wide.append([share, way, *(spread(cells[size]) for size in sizes)])
             if known:
                 theirs = published.SHARING[share, way]
-                told = [
+                published_cells = [
                     f"{theirs[size].mean} ± {theirs[size].std}" if size in theirs else None
                     for size in sizes
                 ]
-                wide.append([share, f"{way}, published", *told])
+                wide.append([share, f"{way}, published", *published_cells])
             at = {size: metrics.bootstrap(cells[size]) for size in sizes if cells[size]}
             long += [
                 [share, way, size, len(cells[size]), *one, float(np.std(cells[size]))]
