@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Tally:
-    """What one way has done so far.
+    """The progress of one way.
 
     Attributes:
         tried: passages ended; `solved`: those of them that became exact; `row_steps`: forward and
@@ -205,7 +205,7 @@ def _beside_the_published(ways: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _serial(
     lm: FrozenLM, targets: list[list[int]], recipe: Recipe, seconds: float
 ) -> Iterator[Outcome]:
-    """One passage at a time, each from the start that the engine gives it."""
+    """Fit one passage at a time, from the initial vectors that the engine gives it."""
     starts, spent = Starts(lm, recipe, 2), 0.0
     seeds = list(range(len(targets)))
     for group in groups_of(lm, targets, OneStep(Layout.named("paper")), seeds, None):
@@ -221,7 +221,7 @@ def _serial(
 def _engine(
     lm: FrozenLM, targets: list[list[int]], recipe: Recipe, layout: str = "paper"
 ) -> Iterator[Outcome]:
-    """All passages side by side; yields once."""
+    """Fit all passages in one batch; yields once."""
     solutions = fit(lm, targets, layout=layout, recipe=recipe, seed=list(range(len(targets))))
     exact, row_steps = (
         (solution.exact for solution in solutions),

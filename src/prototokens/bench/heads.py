@@ -1,4 +1,4 @@
-"""The frozen head beside two other ways to the same numbers.
+"""The frozen head beside two other ways to compute the same numbers.
 
 Whole logits through autograd, and PyTorch's fused function.
 """
@@ -58,7 +58,7 @@ def fused(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> 
 
 
 def in_float64(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> HeadOutput:
-    """What all of them should come to.
+    """The reference: the head as it is defined, in float64.
 
     The head as it is defined, bias, scale and soft cap among it, in float64.
     """

@@ -15,7 +15,7 @@ from prototokens.lm.frozen_lm import FrozenLM
 
 
 class Shape(NamedTuple):
-    """What decides a model's cost."""
+    """The dimensions that determine a model's cost."""
 
     family: str
     d_model: int

@@ -23,7 +23,7 @@ from prototokens.recipe import Recipe
 
 
 class SerialResult(NamedTuple):
-    """What a serial fit came to.
+    """The result of a serial fit.
 
     Attributes:
         exact: whether every token was right, by the recipe's margin.

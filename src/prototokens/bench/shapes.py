@@ -1,4 +1,4 @@
-"""What a step costs as the work grows.
+"""The time of a step by length, by number of rows and by width of the model.
 
 By length, by rows side by side, and by the model's width.
 """

@@ -285,7 +285,7 @@ class EncodeTab:
 
 
 def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curves: str) -> str:
-    """What a fit gave: exact or not, decoded from the vectors.
+    """The outcome of a fit, decoded from the vectors.
 
     Its numbers, tokens and curves, the first chunk's vectors.
     """

@@ -1,6 +1,6 @@
 """What stands before Gradio: the page's own rules for requests and answers.
 
-Gradio takes a file's place on the server's disk, or an address to fetch, from whoever writes to it,
+Gradio takes a file's path on the server's disk, or an address to fetch, from whoever writes to it,
 and checks neither where it is mounted in another application. Here both are refused before it sees
 them.
 """

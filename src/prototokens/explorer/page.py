@@ -97,7 +97,7 @@ def app(settings: Settings, host: str) -> FastAPI:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket of the page's own, listened at before anything is built.
+    """Bind the page's socket, before anything is built.
 
     Raises:
         UsageError: the address cannot be had.

@@ -302,7 +302,7 @@ def _apart(at: Tensor) -> list[tuple[float, float]]:
     A label is free of all points and of the labels before it.
 
     Args:
-        at: [count, 2], in points; so what is given. A label is at most 16 wide and 10 high, a place
+        at: [count, 2], in points; so what is given. A label is at most 16 wide and 10 high, a position
             8 in both.
     """
     taken: list[tuple[Tensor, float, float]] = [(place, 12.0, 9.0) for place in at]

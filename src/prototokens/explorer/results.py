@@ -310,7 +310,7 @@ def _beside(folders: tuple[Path, ...], path: Path, suffixes: tuple[str, ...]) ->
 def _report(folders: tuple[Path, ...], path: Path) -> str:
     """The reports of the rows, their pictures left out: they are shown below.
 
-    They are those in the rows' folder and below it, each with its place where there are several;
+    They are those in the rows' folder and below it, each with its path where there are several;
     where there is none, those of the nearest folder above that has one.
     """
     every = [

@@ -149,7 +149,7 @@ def _colour(margin: float) -> str:
 
 
 def passes(count: int) -> str:
-    """So many passes through a model, in words."""
+    """A number of forward passes, in words."""
     return f"{count} forward pass{'es' * (count != 1)}"
 
 

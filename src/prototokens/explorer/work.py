@@ -40,7 +40,7 @@ SHELF = 8  # encoded texts that a visitor keeps at hand
 
 @dataclass(frozen=True)
 class Settings:
-    """What whoever starts the page allows.
+    """Settings of the page, given at its start.
 
     Attributes:
         models: what can be chosen: "builtin", folders, hub ids. Nothing else is ever loaded.

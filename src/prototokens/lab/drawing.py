@@ -38,7 +38,7 @@ class Series:
 
     Attributes:
         name: in the legend; "" leaves it out.
-        x: places; for `bars`, the names of the groups are given apart, and this stays empty.
+        x: positions; for `bars`, the names of the groups are given apart, and this stays empty.
         y: values.
         low, high: ends of the interval about each value, drawn as a band or as whiskers; both or
             neither.
@@ -93,7 +93,7 @@ def draw_scatter(
             axes.errorbar(
                 one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1
             )
-        # Each a little smaller than the one below it, so that points on one place show all of them.
+        # Each a little smaller than the one below it, so that points on one position show all of them.
         size = max(20.0, 70 * 0.8**number)
         axes.scatter(
             one.x,

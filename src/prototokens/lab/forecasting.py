@@ -52,7 +52,7 @@ class Rows:
         return len(self.log_steps)
 
     def where(self, kept: Tensor) -> Rows:
-        """Those rows alone."""
+        """The rows that a mask selects."""
         found = {name: values[kept] for name, values in self.found.items()}
         cell = [one for one, keep in zip(self.cell, kept.tolist(), strict=True) if keep]
         return replace(
@@ -176,7 +176,7 @@ def solve(rows: Rows) -> Fitted:
 
 
 def curve(rows: Rows, fitted: Fitted) -> Curve:
-    """As the package uses it."""
+    """The coefficients as the package uses them."""
     weights = {name: float(value) for name, value in zip(rows.found, fitted.weights, strict=True)}
     return Curve(
         weights,
@@ -238,7 +238,7 @@ def judge(rows: Rows, mu: Tensor, spread: Tensor) -> dict[str, float | int | Non
 
 
 def held_out(rows: Rows) -> dict[str, float | int | None]:
-    """Judged on each fifth of the passages by what the other four gave."""
+    """Judge each fifth of the passages with a fit to the other four."""
     mu, spread = (
         torch.zeros(len(rows), dtype=torch.float64),
         torch.zeros(len(rows), dtype=torch.float64),
@@ -253,7 +253,7 @@ def held_out(rows: Rows) -> dict[str, float | int | None]:
 
 
 def unseen_models(rows: Rows) -> dict[str, dict[str, float | int | None]]:
-    """Judged on each model by what the others gave."""
+    """Judge each model with a fit to the others."""
     out = {}
     for number, name in enumerate(rows.names):
         kept = rows.model == number

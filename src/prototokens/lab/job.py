@@ -77,7 +77,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Fit:
-    """What is fitted together: one target, or all targets that share a vector.
+    """A fit: one target, or all targets that share a vector.
 
     Attributes:
         targets: token ids.
@@ -172,7 +172,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Config:
-    """What `jobs` is given: the model, the texts, the scale and how to fit.
+    """The input of `jobs`: the model, the texts, the scale and how to fit.
 
     Attributes:
         model: facts of `--model`.

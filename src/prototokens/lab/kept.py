@@ -32,12 +32,12 @@ class SolutionStore:
         """Write the solutions of a fit; whole or not at all.
 
         Raises:
-            FileError: the place cannot be written.
+            FileError: the path cannot be written.
         """
         self.save_packed(fit.key(model), packed(fit, fitted))
 
     def save_packed(self, key: str, data: bytes) -> None:
-        """The same, of a file's content that is made already."""
+        """Write the content of a file that has been packed already."""
         path = self.path(key)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:

@@ -77,7 +77,7 @@ class Passage:
     """A stretch of text that begins at a sentence, as ids of one model.
 
     Attributes:
-        id: source and place, the same whenever the source is read again.
+        id: source and position, the same whenever the source is read again.
         ids: the tokens to be reproduced.
         context: the tokens before them, where the source has any; empty otherwise.
         source: the value of `--texts`, `without_folders`.

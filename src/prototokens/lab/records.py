@@ -94,7 +94,7 @@ class Records:
         self.refresh()
 
     def close(self) -> None:
-        """Give up what was claimed."""
+        """Release all claims."""
         if self._claims is not None:
             os.close(self._claims)
 
@@ -117,7 +117,7 @@ class Records:
         return all((key, part) in self._rows for part in range(self._parts.get(key, 1)))
 
     def claim(self, job: Job) -> bool:
-        """Take a job; False where it is done, or another process is at it."""
+        """Claim a job; False where it is done, or another process works on it."""
         if not self._lock(job.key, fcntl.LOCK_EX | fcntl.LOCK_NB):
             return False
         self._claimed.add(job.key)
@@ -128,7 +128,7 @@ class Records:
         return True
 
     def release(self, job: Job) -> None:
-        """Give a job back."""
+        """Release a claimed job."""
         if job.key in self._claimed:
             self._claimed.discard(job.key)
             self._lock(job.key, fcntl.LOCK_UN)

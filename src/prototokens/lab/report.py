@@ -169,7 +169,7 @@ def percent_interval(successes: int, trials: int) -> str:
 
 
 def size_notes(count: int, of: str = "texts") -> list[str]:
-    """What a report of few texts (or contexts) must say: that its verdicts are open.
+    """The note that a report of few texts (or contexts) needs: its verdicts are open.
 
     Nothing where there are enough.
     """

@@ -28,7 +28,7 @@ WAIT = 1.0  # seconds between two looks at what another process has done
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """What a sweep tells while it runs.
+    """The progress of a sweep.
 
     Attributes:
         done: jobs that are done, those of earlier runs among them; `total`: all of them.
@@ -76,7 +76,7 @@ class Queue:
 
 @runtime_checkable
 class Runner(Protocol):
-    """Where jobs are worked on."""
+    """A runner: it works on jobs."""
 
     def work(
         self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None

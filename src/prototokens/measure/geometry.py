@@ -67,7 +67,7 @@ def bezier(
     """The point at `t` of each quadratic Bezier curve: (1-t)^2 start + 2t(1-t) control + t^2 end.
 
     Args:
-        t: one place for all curves, or one for each.
+        t: one position for all curves, or one for each.
     """
     place = torch.as_tensor(t, dtype=start.dtype, device=start.device)
     place = place.reshape(-1, *[1] * (start.dim() - 1)) if place.dim() else place
@@ -128,7 +128,7 @@ def fit_control(
         gradient: points -> gradient of each point's own loss with respect to it; a curve's points follow
             each other.
         lr: Adam's rate at the beginning.
-        draws: places on each curve in a step, one in each of so many equal parts of it.
+        draws: positions on each curve in a step, one in each of so many equal parts of it.
 
     Returns:
         The control points; the middle of the straight line, where `steps` is 0.

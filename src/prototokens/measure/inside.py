@@ -46,7 +46,7 @@ class Lens(NamedTuple):
 
 
 class Knockout(NamedTuple):
-    """What is left where no position may attend to a vector's positions from a block on.
+    """Results where no position may attend to a vector's positions from a block on.
 
     Attributes:
         ids: entry k: the decoded tokens where the first k blocks see the vector and the others do
@@ -60,7 +60,7 @@ class Knockout(NamedTuple):
 
 
 class Inside(NamedTuple):
-    """All that is looked at, of one row.
+    """All measurements of one row.
 
     Attributes:
         ids: the tokens that are read, by the untouched model.
@@ -161,7 +161,7 @@ def hidden_states(
 def read_out(
     lm: FrozenLM, states: Float[Tensor, "depths positions width"]
 ) -> Float[Tensor, "depths positions hidden"]:
-    """States from between the blocks as the head would read them.
+    """Hidden states between blocks as the head would read them.
 
     Through all that the model does after its last block.
 
@@ -221,7 +221,7 @@ def appears(lens: Lens) -> Int64[Tensor, " tokens"]:
 def knockout(
     lm: FrozenLM, chunk: Held, vector: int = 0, ids: Int64[Tensor, " tokens"] | None = None
 ) -> Knockout:
-    """Cut the other positions' sight of a vector, from each block on in turn.
+    """Mask a vector for the other positions, from each block on in turn.
 
     Where a block does not see it, no position attends to the positions where the vector stands, but
     each of these still attends to itself; what earlier blocks have carried over is left. All cases

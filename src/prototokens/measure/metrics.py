@@ -1,4 +1,4 @@
-"""How much vectors hold: tokens, nats, bits a trained number, and how sure a mean over texts is.
+"""Capacity metrics: tokens, nats, bits for each trained number, confidence intervals.
 
 Sums are made in float64: a thousand surprisals in float32 lose the digits that differences between
 models are described by.
@@ -39,7 +39,7 @@ class LongestPrefix(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """What one model holds of one source (arXiv 2505.21189, section 4).
+    """The capacity of one model on one source (arXiv 2505.21189, section 4).
 
     Attributes:
         c_tokens: right tokens of the longest reproduced prefix, the best over texts.
@@ -148,7 +148,7 @@ def bits_per_float(nats: float, floats: float) -> float:
 
 
 def bound(floats: float, bits: int, vocab_size: int) -> float:
-    """Most tokens that so many numbers of so many bits can hold.
+    """Upper bound on the tokens that `floats` numbers of `bits` bits can store.
 
     N <= floats x bits / log2(vocabulary).
 
@@ -256,7 +256,7 @@ def _crossing(above: Callable[[float], bool]) -> float:
 
 
 def _members(groups: Sequence[K] | None, count: int) -> Mapping[K | int, np.ndarray]:
-    """The places of each group's values."""
+    """The indices of each group's values."""
     if groups is None:
         return {place: np.array([place]) for place in range(count)}
     if len(groups) != count:

@@ -1,4 +1,4 @@
-"""Where a long text is cut, and into how many vectors each piece goes.
+"""Where a long text is cut, and how many vectors each chunk gets.
 
 What vectors can hold is counted in bits, not in tokens: two vectors hold near half a bit of the
 text's information (under the same model) per trained number, more of them, mixed, up to one, and
@@ -84,7 +84,7 @@ class CostForecast(NamedTuple):
 
 
 class ChunkPlan(NamedTuple):
-    """The choice: an arrangement, and where to cut.
+    """A plan: the layout of all chunks, and where the text is cut.
 
     Attributes:
         layout: of every chunk.
@@ -188,7 +188,7 @@ def plan_chunks(
 
 
 def price(forecast: CostForecast, floats: int) -> float:
-    """What is least in the plan that is chosen, of chunks of so many trained numbers.
+    """The price of a plan with chunks of `floats` trained numbers; the lowest is chosen.
 
     Its unit means nothing.
     """
@@ -206,7 +206,7 @@ def clock(seconds: float) -> str:
 
 
 def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None) -> list[Layout]:
-    """The arrangements to choose from."""
+    """The layouts to choose from."""
     if vectors is None:
         if layout != "auto":
             return [Layout.named(layout)]

@@ -83,7 +83,7 @@ def read(coded: bytes, count: int, symbol_at: Callable[[int], tuple[int, int, in
 
     Args:
         count: how many.
-        symbol_at: for a place in 0 ... 2^PRECISION - 1, the symbol whose interval holds it, and
+        symbol_at: for a number in 0 ... 2^PRECISION - 1, the symbol whose interval holds it, and
             that interval; called once for each symbol, in order.
     """
     bits = (byte >> shift & 1 for byte in coded for shift in range(7, -1, -1))

@@ -143,7 +143,7 @@ def _header(
 
 
 def model_record(lm: FrozenLM) -> ModelRecord:
-    """Which model vectors are for."""
+    """What is recorded of the model that the vectors are fitted to."""
     return ModelRecord(
         name=lm.recorded_name,
         revision=lm.revision,

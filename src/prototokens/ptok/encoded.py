@@ -144,7 +144,7 @@ class EncodedText(HubMixin):
         return len(pack(self.extras, len(self.header.chunks))) if self.extras else 0
 
     def chunks(self) -> list[Chunk]:
-        """The chunks that vectors hold, in order, ready to decode.
+        """The chunks that are stored in vectors, in order, ready to decode.
 
         Without those that are stored as tokens.
         """
@@ -171,7 +171,10 @@ class EncodedText(HubMixin):
         )
 
     def in_vectors(self) -> list[int]:
-        """The numbers of the chunks that vectors hold: all but those that are stored as tokens."""
+        """The numbers of the chunks that are stored in vectors, counted from 0.
+
+        All other chunks are stored as tokens.
+        """
         return [
             number for number in range(len(self.header.chunks)) if number not in self.extras.stored
         ]
@@ -215,7 +218,7 @@ class EncodedText(HubMixin):
             The size of the file, in bytes.
 
         Raises:
-            FileError: the place cannot be written.
+            FileError: the path cannot be written.
         """
         content = self.to_bytes()
         write_atomically(Path(path), content, like)

@@ -212,13 +212,13 @@ def front_matter(meta: dict[str, Any]) -> str:
 
 
 def plain(word: str) -> str:
-    """A word from a file for a card: no line ends, no markup, nothing that closes a string."""
+    """A string from an untrusted file for a card: no line ends, no markup, no quotes."""
     return "".join(letter if letter.isalnum() or letter in " ._-/:+@" else "?" for letter in word)
 
 
 @contextmanager
 def errors_in_words(repository: str) -> Iterator[None]:
-    """The hub's errors as sentences.
+    """Turn the hub's errors into `FileError` with a sentence.
 
     Raises:
         FileError: anything that the hub, or the way to it, has against it.

@@ -1,4 +1,4 @@
-"""What makes a file lossless where vectors are not.
+"""Patches, stored chunks and edits: they make a file lossless where vectors are not.
 
 Patches, chunks stored as they are, and edits of the bytes.
 
@@ -29,7 +29,7 @@ MAX_UNPACKED = (
 
 
 class Edit(NamedTuple):
-    """After `keep` bytes that stay, `drop` bytes go and `insert` comes."""
+    """An edit: after `keep` bytes that stay, `drop` bytes are removed and `insert` is added."""
 
     keep: int
     drop: int
@@ -38,7 +38,7 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True)
 class Extras:
-    """What a file holds beside vectors.
+    """What a file stores beside vectors.
 
     Attributes:
         patches: chunk -> position -> token.
@@ -67,7 +67,7 @@ class Extras:
 
 
 def apply_patches(decoded: Sequence[list[int]], extras: Extras) -> list[list[int]]:
-    """The ids of all chunks as they should be.
+    """The ids of all chunks, with patches and stored chunks applied.
 
     Args:
         decoded: of the chunks that vectors hold, in order: those that are stored are not among
@@ -99,7 +99,9 @@ def edits_size(edits: Sequence[Edit]) -> int:
 
 
 def pack(extras: Extras, chunks: int) -> bytes:
-    """All of it in one stretch of bytes; `chunks` is the number of chunks of the file.
+    """Patches, stored chunks and edits as packed bytes.
+
+    `chunks` is the number of chunks of the file.
 
     Raises:
         UsageError: more than a reader takes.
@@ -158,7 +160,7 @@ def unpack(packed: bytes, lengths: Sequence[int], stored: Sequence[int], text_by
 
 
 def _patch_bytes(patch: dict[int, int]) -> bytes:
-    """How many, then for each the distance from the last one and the token."""
+    """A chunk's patch as bytes: the number of tokens, then the distance and the token of each."""
     raw, last = bytearray(_number(len(patch))), -1
     for place in sorted(patch):
         raw += _number(place - last - 1) + _number(patch[place])
@@ -191,7 +193,7 @@ def _read_edits(reader: _Reader, text_bytes: int) -> Iterator[Edit]:
 
 
 def _number(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the high bit says that more follow."""
+    """A number as bytes of seven bits, the lowest first; the high bit says that more follow."""
     raw = bytearray()
     while value > 0x7F:
         raw.append(value & 0x7F | 0x80)

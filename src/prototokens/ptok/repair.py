@@ -39,7 +39,7 @@ def repair(
     *,
     patches: bool = True,
 ) -> Repaired:
-    """Find the positions that vectors do not hold, put them into patches, and certify the rest.
+    """Find the positions that vectors cannot reproduce, patch them, and certify the rest.
 
     A position is not reproduced where it decodes wrong, where its margin is more than one measured
     movement below the margin that the certificate asks for, or where it comes out wrong in one of
@@ -90,7 +90,7 @@ def repair(
 def _weak(
     lm: FrozenLM, solutions: Sequence[Solution], level: str, found: Sequence[Tensor]
 ) -> list[set[int]]:
-    """For each row, the positions that are wrong or too narrow as the model itself decodes them."""
+    """For each row, the positions that decode wrong or whose margin is too small."""
     asked = threshold(lm, level)
     floor = asked.margin - asked.shift
     decoded = decode_ids(lm, solutions).ids

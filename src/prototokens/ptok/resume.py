@@ -1,4 +1,4 @@
-"""What an interrupted encoding leaves behind.
+"""The file of an interrupted encoding.
 
 The spans that were solved, beside the output, for the next run to take up.
 """
@@ -23,7 +23,7 @@ from prototokens.recipe import Recipe
 
 
 def partial_path(output: Path) -> Path:
-    """Where the solved spans of an output are kept until it is whole."""
+    """The path of the file for solved spans until the output is complete."""
     start = os.fsdecode(os.fsencode(output.name)[:MAX_NAME])
     return output.with_name(f"{start}.partial")
 
@@ -31,7 +31,7 @@ def partial_path(output: Path) -> Path:
 def partial_key(
     lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int, start: str = "random"
 ) -> str:
-    """Hash of all that solved spans depend on.
+    """Hash of everything that solved spans depend on.
 
     Of another text, model or recipe they are worth nothing.
     """
@@ -50,7 +50,7 @@ def save_partial(path: Path, key: str, kept: Solved, like: Path | None = None) -
         like: the file of the text: who may not read that may not read this either.
 
     Raises:
-        FileError: the place cannot be written.
+        FileError: the path cannot be written.
     """
     spans = json.dumps([list(span) for span in kept])
     write_atomically(path, pack_solutions([*kept.values()], key=key, spans=spans), like)

@@ -1,4 +1,4 @@
-"""What is to be encoded, whatever it is.
+"""The input of an encoding, of any kind.
 
 Bytes, as a text that a tokenizer takes, and the edits that lead back.
 
@@ -17,7 +17,7 @@ from prototokens.ptok.patches import MAX_UNPACKED, Edit, edits_between, edits_si
 
 
 class Source(NamedTuple):
-    """Bytes, ready to be encoded.
+    """Input bytes as token ids and edits.
 
     Attributes:
         content: the bytes themselves; of a text, its UTF-8.
@@ -51,7 +51,7 @@ def as_text(content: bytes) -> str:
 
 
 def read_source(lm: FrozenLM, text: str | bytes) -> Source:
-    """Anything at all, as ids and edits.
+    """Read text or bytes of any kind as token ids and edits.
 
     Raises:
         TextError: nothing is given, the tokenizer gives no token for it, or too much of it would be

@@ -104,7 +104,7 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
 
 
 class Declared(NamedTuple):
-    """What the header of a safetensors file says of one tensor.
+    """One tensor as the header of a safetensors file declares it.
 
     Its dtype, as safetensors calls it, and its shape.
     """
@@ -183,7 +183,7 @@ def read_tensors(handle: BinaryIO, contents: Contents) -> dict[str, Tensor]:
 
 
 def check_declared(declared: dict[str, Declared], header: Header, path: Path) -> None:
-    """Names, kinds and shapes of the tensors, before any is read.
+    """Check names, dtypes and shapes of the tensors, before any is read.
 
     Raises:
         FileError: they are not what the header needs.
@@ -234,7 +234,7 @@ def check_declared(declared: dict[str, Declared], header: Header, path: Path) ->
 
 
 def _short(values: list[Any]) -> str:
-    """As the message of an error takes it: a file may name a million things."""
+    """A list in an error message, cut to a bounded length."""
     text = str(values)
     return text if len(text) <= 200 else f"{text[:200]}..."
 

@@ -182,7 +182,7 @@ def report(rows: list[Row]) -> Report:
             lines = _binned([pair for pair in pairs if pair.same is same], edges)
             kind = "same context" if same else "other context"
             table += [[measure, its, kind, *line] for line in lines]
-            # A bin's place is the mean distance of the texts in it.
+            # A bin's position is the mean distance of the texts in it.
             x, y, low, high = ([line[column] for line in lines] for column in range(3, 7))
             series.append(plots.Series(kind, y, x, low, high))
         panel = plots.Panel(f"By {measure} distance, {its}", name, "cosine distance of the e's")
