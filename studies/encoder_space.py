@@ -37,7 +37,7 @@ from prototokens.lab.report import Report, Table, share
 from prototokens.lab.texts import Texts
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.encoded import Chunk
+from prototokens.solution import Chunk
 
 TITLE = "The space of an encoder"
 LENGTH = 16  # tokens of a text

@@ -29,7 +29,7 @@ from prototokens.recipe import Recipe
 
 
 class SerialResult(NamedTuple):
-    """What a serial fit came to.
+    """The result of a serial fit.
 
     Attributes:
         exact: whether every token was right, by the recipe's margin.
@@ -102,7 +102,10 @@ def _weights(
     logits: Float[Tensor, "tokens vocab"],
     target: Int64[Tensor, "tokens"],
 ) -> Float[Tensor, "tokens"]:
-    """The weight of each token: it grows while the token's margin is too small, and falls back to 1 once it is not."""
+    """The weight of each token.
+
+    It grows while the token's margin is too small, and falls back to 1 once it is not.
+    """
     if recipe.token_weight_growth == 0:
         return weight
     others = logits.scatter(1, target[:, None], -torch.inf).amax(1)
@@ -114,7 +117,10 @@ def _weights(
 def _right(
     logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"], margin: float
 ) -> bool:
-    """Whether every token is the likeliest, and leads the next one by more than the margin where one is asked for."""
+    """Whether every token is the likeliest.
+
+    Where a margin is asked for, it also leads the next one by more than that.
+    """
     if (logits.argmax(-1) == target).float().mean().item() < 1.0:
         return False
     if margin == 0:

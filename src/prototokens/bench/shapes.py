@@ -1,4 +1,4 @@
-"""What a step costs as the work grows.
+"""The time of a step by length, by number of rows and by width of the model.
 
 By length, by rows side by side, and by the model's width.
 """
@@ -29,7 +29,9 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 def step_costs(
     models: Sequence[FrozenLM], lengths: Sequence[int], rows: Sequence[int | None], steps: int = 10
 ) -> Iterator[dict[str, Any]]:
-    """Time whole fit steps (forward, head, backward, optimiser) for each model, length and number of rows.
+    """Time whole fit steps for each model, length and number of rows.
+
+    A step is the forward pass, the head, the backward pass and the optimizer.
 
     Args:
         rows: side by side; None: as many as the engine takes by itself.

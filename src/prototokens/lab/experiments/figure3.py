@@ -1,4 +1,6 @@
-"""Figure 3: information held in one step against token by token, at the same number of trained vectors.
+"""Figure 3: information stored in vectors, in one step against token by token.
+
+Both have the same number of trained vectors.
 
 One vector: e with an m that all texts share, against one memory vector. Two: e and m of a text's
 own, against two memory vectors. The climbs are table 3's, on the same texts, so what was fitted for
@@ -53,7 +55,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
         vectors = 1 if shared or job.layout == "memory:1" else 2
         way = "autoregressive" if job.layout.startswith("memory") else "one-step"
         row = capacity.describe(lm, text, fits, floats)
-        best = capacity.held(fits)
+        best = capacity.longest_reproduced(fits)
         gained = gains(lm, best) if best and way == "autoregressive" else {}
         made.append({"source": text.source, "vectors": vectors, "way": way, **row, **gained})
     return made
@@ -61,7 +63,10 @@ def run(job: Job, lm: FrozenLM) -> Run:
 
 @torch.no_grad()
 def gains(lm: FrozenLM, solution: Solution) -> Row:
-    """Token gain and information gain of memory vectors, the text fed in behind them and by itself."""
+    """Token gain and information gain of memory vectors.
+
+    The text is fed in behind the vectors, and by itself.
+    """
     ids, vectors = torch.tensor(solution.ids, device=lm.device), solution.protos.shape[0]
     arranged = arrange(lm, [Cramming(vectors, solution.layout.prefix).plan(solution.ids)], vectors)
     hidden = scored_hidden(lm, arranged, solution.protos[None].to(lm.device), lm.hidden)
@@ -163,7 +168,7 @@ def _line(source: str, vectors: int, pairs: list[tuple[Row, Row]]) -> list:
         lambda chosen: _ratio(one[chosen.astype(int)], other[chosen.astype(int)]),
     )
     tokens = [capacity.summary([pair[place] for pair in pairs]).c_tokens for place in (0, 1)]
-    told = [
+    columns = [
         [pair[1][name] for pair in pairs if name in pair[1]]
         for name in ("greedy_accuracy", "token_gain", "information_gain")
     ]
@@ -175,7 +180,7 @@ def _line(source: str, vectors: int, pairs: list[tuple[Row, Row]]) -> list:
         *means,
         *ratio,
         *tokens,
-        *(float(np.mean(some)) if some else None for some in told),
+        *(float(np.mean(some)) if some else None for some in columns),
     ]
 
 

@@ -142,7 +142,10 @@ def report(rows: list[Row]) -> Report:
             [start, *(number for name in AGAINST for number in found[start, name])]
             for start in names
         ]
-        caption = f"Likeness ({WORDS[measure]}) of what is generated to four texts; means, 95% intervals by bootstrap over texts"
+        caption = (
+            f"Likeness ({WORDS[measure]}) of what is generated to four texts; means, 95% intervals"
+            " by bootstrap over texts"
+        )
         tables.append(Table(f"probe_{measure}", columns, lines, caption))
         series = [
             plots.Series(
@@ -159,16 +162,16 @@ def report(rows: list[Row]) -> Report:
             f"Likeness of what is generated ({measure})", "generation started from", WORDS[measure]
         )
         figures[f"probe_{measure}"] = plots.bars(panel, shown, series)
-    said = []
+    lines = []
     for text in texts[:SHOWN]:
         mine = {row["start"]: row for row in rows if row["text"] == text}
-        said.append(["**the text held**", _cut(mine["e"]["target"])])
-        said += [[name, _cut(mine[name]["written"])] for name in names if name in mine]
+        lines.append(["**the text held**", _cut(mine["e"]["target"])])
+        lines += [[name, _cut(mine[name]["written"])] for name in names if name in mine]
     tables.append(
         Table(
             "probe_texts",
             ("start", "generated"),
-            said,
+            lines,
             f"What is generated, of {min(SHOWN, len(texts))} texts",
         )
     )
