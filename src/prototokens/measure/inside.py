@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from prototokens.engine.forward import Held, inputs_of
+from prototokens.engine.forward import HasVectors, inputs_of
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 
@@ -75,7 +75,7 @@ class Inside(NamedTuple):
     knockout: Knockout
 
 
-def look(lm: FrozenLM, chunk: Held) -> Inside:
+def look(lm: FrozenLM, chunk: HasVectors) -> Inside:
     """Attention, logit lens and knocked-out e of one row.
 
     Raises:
@@ -87,7 +87,7 @@ def look(lm: FrozenLM, chunk: Held) -> Inside:
 
 
 @torch.no_grad()
-def attention(lm: FrozenLM, chunk: Held) -> Float[Tensor, "layers heads positions vectors"]:
+def attention(lm: FrozenLM, chunk: HasVectors) -> Float[Tensor, "layers heads positions vectors"]:
     """The share of each position's attention that goes to e and to each m.
 
     It is given for every head of every layer.
@@ -181,7 +181,9 @@ def read_out(
 
 
 @torch.no_grad()
-def logit_lens(lm: FrozenLM, chunk: Held, ids: Int64[Tensor, " tokens"] | None = None) -> Lens:
+def logit_lens(
+    lm: FrozenLM, chunk: HasVectors, ids: Int64[Tensor, " tokens"] | None = None
+) -> Lens:
     """What the hidden states of each depth would decode to, were it the last.
 
     Args:
@@ -219,7 +221,7 @@ def appears(lens: Lens) -> Int64[Tensor, " tokens"]:
 
 @torch.no_grad()
 def knockout(
-    lm: FrozenLM, chunk: Held, vector: int = 0, ids: Int64[Tensor, " tokens"] | None = None
+    lm: FrozenLM, chunk: HasVectors, vector: int = 0, ids: Int64[Tensor, " tokens"] | None = None
 ) -> Knockout:
     """Mask a vector for the other positions, from each block on in turn.
 
@@ -275,7 +277,7 @@ def blocks(lm: FrozenLM) -> list[nn.Module]:
     )
 
 
-def _inputs(lm: FrozenLM, chunk: Held) -> tuple[Tensor, Tensor]:
+def _inputs(lm: FrozenLM, chunk: HasVectors) -> tuple[Tensor, Tensor]:
     """The input vectors `[positions, d_model]`, and the vector at each position.
 
     Vectors are numbered; the number is -1 in the prefix.
@@ -294,7 +296,7 @@ def _inputs(lm: FrozenLM, chunk: Held) -> tuple[Tensor, Tensor]:
     return inputs_of(lm, chunk), index.to(lm.device)
 
 
-def _scored(lm: FrozenLM, chunk: Held) -> Int64[Tensor, " tokens"]:
+def _scored(lm: FrozenLM, chunk: HasVectors) -> Int64[Tensor, " tokens"]:
     """The scored positions of a row whose prefix is fed."""
     return len(chunk.layout.prefix) + chunk.layout.scored(chunk.length).to(lm.device)
 
