@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -542,7 +542,7 @@ def _tokens(kept: Solved) -> int:
     return sum(span.end - span.start for span in kept)
 
 
-def _median(values: list[int]) -> float:
+def _median(values: Sequence[int]) -> float:
     from statistics import median
 
     return float(median(values))

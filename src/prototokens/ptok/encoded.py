@@ -125,7 +125,9 @@ class EncodedText(HubMixin):
         if made is None or not made.tried or not self.exact or made.wrong:
             return False
         asked, shift, least = made.threshold, made.shift, made.least_margin
-        return None in (asked, shift, least) or least >= asked - shift
+        if asked is None or shift is None or least is None:
+            return True
+        return least >= asked - shift
 
     @property
     def bits(self) -> int:

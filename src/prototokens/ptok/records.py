@@ -100,8 +100,13 @@ class TextRecord:
             MismatchError: a key is missing, or of another kind.
         """
         fields = Fields(values, path)
-        sizes = [fields.take(name, count(1)) for name in ("bytes", "characters", "tokens")]
-        return TextRecord(fields.take("sha256", string), *sizes, fields.rest)
+        return TextRecord(
+            fields.take("sha256", string),
+            fields.take("bytes", count(1)),
+            fields.take("characters", count(1)),
+            fields.take("tokens", count(1)),
+            fields.rest,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """As it is written."""
@@ -141,18 +146,21 @@ class CertificateRecord:
         """
         fields = Fields(values, path)
         return CertificateRecord(
-            fields.take("level", string, "none"),
-            *(fields.take(name, nullable(number), None) for name in CERTIFIED_NUMBERS),
-            fields.take("tried", list_of(_tried), ()),
-            fields.rest,
+            level=fields.take("level", string, "none"),
+            **{name: fields.take(name, nullable(number), None) for name in CERTIFIED_NUMBERS},
+            tried=fields.take("tried", list_of(_tried), ()),
+            other=fields.rest,
         )
 
     @staticmethod
     def of(certificate: Certificate) -> CertificateRecord:
         """What is recorded of a certificate."""
-        numbers = (getattr(certificate, name) for name in CERTIFIED_NUMBERS)
-        other = {"absent": list(certificate.absent)}
-        return CertificateRecord(certificate.level, *numbers, certificate.tried, other)
+        return CertificateRecord(
+            level=certificate.level,
+            **{name: getattr(certificate, name) for name in CERTIFIED_NUMBERS},
+            tried=certificate.tried,
+            other={"absent": list(certificate.absent)},
+        )
 
     @property
     def wrong(self) -> int:
