@@ -65,49 +65,66 @@ def score_candidates(
     Returns:
         The scores, and for each group whether they are of the whole vocabulary.
     """
+    scoring = _Scoring(lm, recipe, hidden, targets)
     spans = list(_spans(groups))
     full = torch.tensor([group.step % recipe.full_head_every == 0 for group in groups])
-    margin = torch.empty(len(targets), device=hidden.device)
-    loss, gradient = torch.empty_like(margin), torch.empty_like(hidden)
-
-    def note(positions: slice | Tensor, scores: Scores) -> None:
-        assert scores.gradient is not None
-        margin[positions], loss[positions] = scores.margin, scores.loss
-        gradient[positions] = scores.gradient
-
-    def against_vocabulary(some: list[_Span]) -> None:
-        parts = [torch.arange(span.positions.start, span.positions.stop) for span in some]
-        positions = torch.cat(parts).to(hidden.device)
-        scores = score(lm, hidden[positions], targets[positions], recipe.temperature, top=LIKELIEST)
-        note(positions, scores)
-        assert scores.likeliest is not None
-        lengths = [len(part) for part in parts]
-        for span, likeliest in zip(some, scores.likeliest.split(lengths), strict=True):
-            own = targets[span.positions]
-            span.row.candidates = torch.cat([likeliest.flatten(), own]).unique()
-
-    due = [span for span in spans if full[span.group]]
-    if due:
-        against_vocabulary(due)
+    scoring.against_vocabulary([span for span in spans if full[span.group]])
     between = [span for span in spans if not full[span.group]]
-    for _, row, positions in between:
-        assert row.candidates is not None
-        bias = lm.head.bias
-        head = replace(
-            lm.head,
-            weight=lm.head.weight[row.candidates],
-            bias=None if bias is None else bias[row.candidates],
-        )
-        own = torch.searchsorted(row.candidates, targets[positions])
-        note(positions, score(lm, hidden[positions], own, recipe.temperature, head=head))
+    for span in between:
+        scoring.against_candidates(span)
+    margin = scoring.margin
     unsolved = {
         span.group for span in between if not (margin[span.positions] > recipe.margin).all()
     }
     again = [span for span in between if span.group not in unsolved]
-    if again:
-        against_vocabulary(again)
-        full[[span.group for span in again]] = True
-    return Scores(loss, margin > 0, margin, gradient), full.to(hidden.device)
+    scoring.against_vocabulary(again)
+    full[[span.group for span in again]] = True
+    return Scores(scoring.loss, margin > 0, margin, scoring.gradient), full.to(hidden.device)
+
+
+class _Scoring:
+    """Scores of all positions of a batch, which come row by row."""
+
+    def __init__(self, lm: FrozenLM, recipe: Recipe, hidden: Tensor, targets: Tensor):
+        self.lm, self.temperature = lm, recipe.temperature
+        self.hidden, self.targets = hidden, targets
+        self.margin = torch.empty(len(targets), device=hidden.device)
+        self.loss, self.gradient = torch.empty_like(self.margin), torch.empty_like(hidden)
+
+    def against_vocabulary(self, spans: list[_Span]) -> None:
+        """Score these rows against the whole vocabulary, and give them new candidates."""
+        if not spans:
+            return
+        parts = [torch.arange(span.positions.start, span.positions.stop) for span in spans]
+        positions = torch.cat(parts).to(self.hidden.device)
+        scores = score(
+            self.lm,
+            self.hidden[positions],
+            self.targets[positions],
+            self.temperature,
+            top=LIKELIEST,
+        )
+        self._record(positions, scores)
+        assert scores.likeliest is not None
+        lengths = [len(part) for part in parts]
+        for span, likeliest in zip(spans, scores.likeliest.split(lengths), strict=True):
+            own = self.targets[span.positions]
+            span.row.candidates = torch.cat([likeliest.flatten(), own]).unique()
+
+    def against_candidates(self, span: _Span) -> None:
+        """Score a row against its candidates alone."""
+        tokens, head = span.row.candidates, self.lm.head
+        assert tokens is not None
+        bias = None if head.bias is None else head.bias[tokens]
+        head = replace(head, weight=head.weight[tokens], bias=bias)
+        own = torch.searchsorted(tokens, self.targets[span.positions])
+        hidden = self.hidden[span.positions]
+        self._record(span.positions, score(self.lm, hidden, own, self.temperature, head=head))
+
+    def _record(self, positions: slice | Tensor, scores: Scores) -> None:
+        assert scores.gradient is not None
+        self.margin[positions], self.loss[positions] = scores.margin, scores.loss
+        self.gradient[positions] = scores.gradient
 
 
 def _spans(groups: Sequence[Group]) -> Iterator[_Span]:

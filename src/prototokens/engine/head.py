@@ -95,10 +95,10 @@ def score(
             likeliest[part] = logits.topk(top, dim=1, sorted=False).indices
         # The gradient's sum over the vocabulary: all of it, or these tokens of each position.
         some = None if likeliest is None else torch.cat([likeliest[part], target], 1)
-        bend = None
+        derivative = None
         if grad is not None and head.softcap is not None:
             chosen = logits if some is None else logits.gather(1, some)
-            bend = _softcap_derivative(chosen, head.softcap)
+            derivative = _softcap_derivative(chosen, head.softcap)
         probabilities = logits.mul_(1 / temperature).softmax(-1)
         del logits
         # -log p by way of the likeliest token, whose p is never too small for a float32.
@@ -106,17 +106,25 @@ def score(
         largest = probabilities.amax(1, keepdim=True)
         loss[part] = ((best - true_logit) / temperature - largest.log())[:, 0]
         if grad is not None:
-            difference = probabilities.scatter_add_(1, target, torch.full_like(true_logit, -1.0))
-            if some is not None:
-                difference = difference.gather(1, some)
-                # A target among the likeliest is in the sum already.
-                difference[:, -1:].masked_fill_((some[:, :-1] == target).any(1, keepdim=True), 0)
-            if bend is not None:
-                difference = difference.mul_(bend)
+            difference = _minus_one_hot(probabilities, target, some)
+            if derivative is not None:
+                difference = difference.mul_(derivative)
             grad[part] = _to_hidden(head, difference, some).mul_(1 / temperature)
     # Equal logits are not counted as right: argmax takes the first of them, and a margin of zero
     # proves nothing.
     return Scores(loss, margin > 0, margin, grad, likeliest)
+
+
+def _minus_one_hot(probabilities: Tensor, target: Tensor, tokens: Tensor | None) -> Tensor:
+    """P - y of all tokens, in place, or of `tokens`, whose last one at each position is the target."""
+    difference = probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
+    if tokens is None:
+        return difference
+    difference = difference.gather(1, tokens)
+    # A target among the likeliest is in the sum already.
+    twice = (tokens[:, :-1] == target).any(1, keepdim=True)
+    difference[:, -1:].masked_fill_(twice, 0)
+    return difference
 
 
 def _softcap_derivative(logits: Tensor, cap: float) -> Tensor:

@@ -29,6 +29,8 @@ from prototokens.solution import Solution
 
 # Factor on the learning rate when a group starts again because its loss was not finite.
 RETRY_LR_SCALE = 0.3
+# Factor on the learning rate, beside that of the start, in every other attempt after a stall.
+STALL_LR_SCALE = 0.5
 MAX_DIVERGENCES = 3  # attempts whose loss was not finite after which such a group is given up
 MAX_STALLS = 5  # attempts of a group that are given up for lack of a gain
 BUCKET = 16  # a compiled body sees widths that are multiples of this
@@ -249,6 +251,8 @@ class Scheduler:
     def _lr(self, group: Group) -> float:
         """The learning rate of a group's next attempt, scaled as its start asks for."""
         scale = group.lr_scale if group.warm_started else self.starts.scale(group)
+        if group.stalls % 2:
+            scale *= STALL_LR_SCALE
         return self.lr * scale * RETRY_LR_SCALE**group.divergences
 
     def _laid_out(self, state: BatchState) -> Batch:
