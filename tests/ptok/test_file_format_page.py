@@ -394,6 +394,8 @@ def test_keys_and_prefixes_that_cannot_be_are_refused(tiny_llama, tmp_path):
     assert "keys of version 2" in told(keys=2)
     assert "lacks what decoding needs" in told(keys=None)
     assert "lacks what decoding needs" in told(keys=0)
+    assert "lacks what decoding needs" in told(keys=True)
+    assert "lacks what decoding needs" in told(keys=1.0)
     assert "lacks what decoding needs" in told(layout="keyed:1025")
     assert "lacks what decoding needs" in told(layout="paper")
     assert "lacks what decoding needs" in told(prefix="7")

@@ -303,9 +303,10 @@ def _layout_sound(header: dict[str, Any]) -> bool:
         layout = Layout.named(header["layout"])
     except UsageError:
         return False
-    prefix = header.get("prefix", [])
+    keys, prefix = header.get("keys", 0), header.get("prefix", [])
     return (
-        header.get("keys", 0) == layout.key_version
+        type(keys) is int  # `True` and 1.0 equal 1
+        and keys == layout.key_version
         and isinstance(prefix, list)
         and len(prefix) <= MOST_TOKENS_A_CHUNK
         and all(type(token) is int and 0 <= token < MOST_WIDTH for token in prefix)
