@@ -1,7 +1,7 @@
 """Forms of keys: what vectors are multiplied by, or turned by, at each input position.
 
     prototokens reproduce studies/key_forms.py --texts file:books_val.parquet --scale paper \
-        --dtype float32 --steps 400 --out results/key-forms
+        --dtype float32 --steps 300 --out results/key-forms
     prototokens reproduce studies/key_forms.py --from-rows --out results/key-forms
 
 A form makes the inputs of all positions from a few vectors by a fixed linear map; `keyed:K` is the
@@ -37,6 +37,7 @@ SIGNS = "signs, in turns"
 FORMS = (
     SIGNS,
     "signs, sum at every position",
+    "powers of a permutation",
     "Hadamard rows",
     "Gaussian keys",
     "signs in the eigenbasis",
@@ -45,7 +46,6 @@ FORMS = (
     "signs equal over blocks of 4",
     "signs equal over blocks of 16",
     "rotations of pairs",
-    "powers of a permutation",
     "no keys, e then m",
     "no keys, in turns",
 )

@@ -1,7 +1,7 @@
 """Keys in the autoregressive baseline: one memory vector, as it is and multiplied by a key.
 
     prototokens reproduce studies/keyed_memory.py --texts file:books_val.parquet --scale paper \
-        --dtype float32 --lengths 8 --steps 600 --out results/keyed-memory
+        --dtype float32 --lengths 8 --steps 400 --out results/keyed-memory
     prototokens reproduce studies/keyed_memory.py --from-rows --out results/keyed-memory
 
 Each passage is fitted three times. "key, same start" begins at the vector whose product with the
