@@ -4,9 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from prototokens.engine import certify
+from prototokens.engine.fit import fit
+from prototokens.engine.inputs import OneStep, arrange
+from prototokens.engine.rows import Start
+from prototokens.lab import experiments, models
+from prototokens.lab.job import Job
+from prototokens.layout import Layout
 from prototokens.planning.chunks import VECTORS
+from prototokens.recipe import Recipe
 
 STUDIES = Path(__file__).parents[2] / "studies"
 STUDY = """
@@ -40,6 +48,12 @@ def study(run, folder, tmp_path):
         )
 
     return reproduce
+
+
+def named(study):
+    """A study's module."""
+    (name,) = experiments.resolve(str(STUDIES / f"{study}.py"))
+    return experiments.named(name)
 
 
 def rows(tmp_path):
@@ -140,3 +154,60 @@ def test_many_chunks_in_one_process(study, tmp_path):
     (row,) = rows(tmp_path)
     assert row["chunks"] >= 40
     assert row["resident_bytes"] > 0
+
+
+def test_forms_of_keys_are_compared_on_the_same_passages(study, tmp_path):
+    path = STUDIES / "key_forms.py"
+    made = study(path, "--count", 2, "--lengths", "3", "--steps", 40, "--layouts", "keyed:2")
+    assert made.status == 0, made.err
+    found = rows(tmp_path)
+    forms = named("key_forms")
+    assert {row["form"] for row in found} == set(forms.FORMS)
+    assert {row["solver"] for row in found} == set(forms.SOLVERS)
+    assert len({row["passage"] for row in found}) == 2
+    for table in made.json["experiments"][0]["tables"].values():
+        assert [line["form"] for line in table] == list(forms.FORMS)
+        assert [line["times the steps of signs"] is None for line in table].index(True) == 0
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+@pytest.mark.parametrize(("name", "form"), [("keyed:2", 0), ("paper", 11), ("alternating", 12)])
+def test_the_plain_loop_of_the_forms_is_the_fit(tiny_llama, whiten, name, form):
+    """The same vectors at the start, the same number of steps as the engine takes."""
+    lm, forms = tiny_llama, named("key_forms")
+    recipe = Recipe.named("fast", steps=60, stall=0, slow_below=0.0, whiten=whiten)
+    values = {"form": forms.FORMS[form]}
+    job = Job("key_forms", models.facts(lm), layout="keyed:2", recipe=recipe, values=values)
+    targets = [(40, 50, 60), (70, 80, 90)]
+    starts = [
+        Start(start, None, recipe.start_scale)
+        for start in forms.starts_of(lm, recipe, 2, targets, job.seed)
+    ]
+    fitted = fit(lm, targets, OneStep(Layout.named(name)), recipe, starts=starts)
+    found = forms.fit(lm, job, targets)
+    assert [row["exact"] for row in found] == [solution.exact for solution in fitted]
+    assert [row["steps"] for row in found] == [solution.row_steps - 1 for solution in fitted]
+
+
+def test_forms_of_keys_are_what_they_say(tiny_llama):
+    lm, forms = tiny_llama, named("key_forms")
+    protos = torch.randn(3, 2, lm.d_model, generator=torch.Generator().manual_seed(0))
+    inputs = {form: forms.inputs_of(form, lm, 2, 7)(protos) for form in forms.FORMS}
+    layout = Layout.named("keyed:2")
+    arranged = arrange(lm, [OneStep(layout).plan(range(7))] * 3, 2)
+    assert torch.equal(inputs[forms.SIGNS], arranged.inputs(protos))
+    norms = protos[:, torch.arange(7) % 2].norm(dim=2)
+    for form in set(forms.FORMS) - {forms.FORMS[1], "Gaussian keys", "no keys, e then m"}:
+        torch.testing.assert_close(inputs[form].norm(dim=2), norms)  # orthogonal maps
+    torch.testing.assert_close(inputs["powers of a permutation"][:, 0], protos[:, 0])
+    hadamard = forms.multipliers("Hadamard rows", 7, 32, torch.Generator())
+    torch.testing.assert_close(hadamard @ hadamard.T, 32 * torch.eye(7))
+
+
+def test_a_key_on_the_memory_vector_changes_nothing_from_the_same_start(study, tmp_path):
+    made = study(STUDIES / "keyed_memory.py", "--count", 2, "--lengths", "3", "--steps", 100)
+    assert made.status == 0, made.err
+    found = {(row["way"], row["passage"]): row["steps"] for row in rows(tmp_path)}
+    assert len(found) == 2 * 3
+    for passage in {passage for _, passage in found}:
+        assert found["no key", passage] == found["key, same start", passage]

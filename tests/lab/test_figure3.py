@@ -16,29 +16,47 @@ from prototokens.recipe import Recipe
 def test_both_ways_on_the_same_texts(tiny_llama, tmp_path):
     config = settings(tiny_llama, most_texts=2, grid=(1, 2, 3))
     jobs, rows, report = carried_out("figure3", tiny_llama, config, tmp_path)
-    assert len(jobs) == 2 * 3 + 1  # each text with three layouts, and all texts with a shared m
+    # Each text in three layouts and with two memories, and all texts with a shared m.
+    assert len(jobs) == 2 * 5 + 1
     assert {(row["vectors"], row["way"]) for row in rows} == {
         (count, way) for count in (1, 2) for way in ("one-step", "autoregressive")
     }
-    assert len(rows) == 8
+    assert len(rows) == 2 * 6
     for row in rows:
         ids = next(text.ids for job in jobs for text in job.texts if text.id == row["text"])
         slow = sum(
             float(value) for value in tiny_llama.surprisal(list(ids)).double()[: row["held"]]
         )
         assert row["nats"] == pytest.approx(slow, rel=1e-6)
-        assert (row["floats"] / tiny_llama.d_model) == (
-            1.5 if row["layout"] == "paper" and row["vectors"] == 1 else row["vectors"]
-        )
+        assert (row["floats"] / tiny_llama.d_model) == (1.5 if row["shared"] else row["vectors"])
     table = cells(report, "figure3")
-    assert [line["trained vectors"] for line in table] == [1, 2]
+    assert [(line["layout"], line["trained vectors"]) for line in table] == [
+        ("paper, m shared", 1),
+        ("keyed:1", 1),
+        ("paper", 2),
+        ("keyed:2", 2),
+    ]
     for line in table:
+        layout, _, shared = line["layout"].partition(", ")
         mine = [
             row["nats"]
             for row in rows
-            if row["vectors"] == line["trained vectors"] and row["way"] == "one-step"
+            if (row["layout"], row["vectors"], row["shared"])
+            == (layout, line["trained vectors"], bool(shared))
         ]
         assert line["one-step"] == pytest.approx(sum(mine) / len(mine))
+    before = [
+        {key: value for key, value in row.items() if key != "shared"}
+        for row in rows
+        if not row["layout"].startswith("keyed")
+    ]
+    lines = cells(figure3.report(before), "figure3")  # rows of before there were keyed layouts
+    assert [line["layout"] for line in lines] == ["paper, m shared", "paper"]
+
+
+def test_layouts_of_the_users_own(tiny_llama):
+    config = settings(tiny_llama, most_texts=2, grid=(1, 2), chosen_layouts=("keyed:3",))
+    assert {job.layout for job in figure3.jobs(config)} == {"keyed:3", "memory:3"}
 
 
 def test_greedy_decoding_is_real(tiny_llama, tmp_path):
@@ -79,5 +97,6 @@ def test_gains_by_hand(tiny_llama):
 def test_one_text_shares_its_m_with_nobody(tiny_llama, tmp_path):
     config = settings(tiny_llama, most_texts=1, grid=(1,))
     _, rows, report = carried_out("figure3", tiny_llama, config, tmp_path)
-    assert not [row for row in rows if row["vectors"] == 1 and row["way"] == "one-step"]
-    assert [line["trained vectors"] for line in cells(report, "figure3")] == [2]
+    assert not [row for row in rows if row["shared"]]
+    layouts = [line["layout"] for line in cells(report, "figure3")]
+    assert layouts == ["keyed:1", "paper", "keyed:2"]

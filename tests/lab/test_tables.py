@@ -100,9 +100,10 @@ def test_table3_climbs_each_source_with_m_its_own_and_shared(tiny_llama, tmp_pat
         tiny_llama, sources=("sample", "random-tokens"), steps=30, most_texts=2, grid=(1, 2)
     )
     jobs, rows, report = carried_out("table3", tiny_llama, config, tmp_path)
-    assert len(jobs) == 2 * (2 + 1)
-    assert {(row["source"], row["shared"]) for row in rows} == {
-        (source, shared) for source in ("sample", "random-tokens") for shared in (False, True)
+    assert len(jobs) == 2 * (2 * 2 + 1)
+    ways = [("paper", False), ("paper", True), ("keyed:2", False)]
+    assert {(row["source"], row["layout"], row["shared"]) for row in rows} == {
+        (source, *way) for source in ("sample", "random-tokens") for way in ways
     }
     for row in rows:
         assert row["floats"] == tiny_llama.d_model * (1.5 if row["shared"] else 2)
@@ -114,9 +115,9 @@ def test_table3_climbs_each_source_with_m_its_own_and_shared(tiny_llama, tmp_pat
     line = next(
         one
         for one in cells(report, "capacity")
-        if (one["source"], one["m shared"]) == ("sample", False)
+        if (one["source"], one["layout"], one["m shared"]) == ("sample", "keyed:2", False)
     )
-    mine = [row for row in rows if (row["source"], row["shared"]) == ("sample", False)]
+    mine = [row for row in rows if (row["source"], row["layout"]) == ("sample", "keyed:2")]
     assert line["C_tokens"] == max(row["held"] for row in mine)
     assert line["H_LM mean"] == pytest.approx(np.mean([row["nats"] for row in mine]))
     assert "published C_tokens" not in line
@@ -132,7 +133,7 @@ def test_a_climb_ends_where_nothing_is_held(tiny_llama, tmp_path):
         len(row["tried"]) == 1 and row["ended"] and row["held"] == 0 and row["nats"] == 0
         for row in rows
     )
-    assert "4 of 4 climbs held no prefix at all" in report.notes[0]
+    assert "6 of 6 climbs held no prefix at all" in report.notes[0]
     assert "; 0 held the longest prefix" in report.notes[0]
 
 
@@ -140,7 +141,7 @@ def test_tokens_held_are_the_right_ones_of_the_longest_prefix(tiny_llama, tmp_pa
     """C_tokens and H_LM by the definitions, of rows in which a token of a hundred is wrong."""
     config = settings(tiny_llama, sources=("random-tokens",), steps=1, most_texts=2, grid=(8,))
     _, rows, _ = carried_out("table3", tiny_llama, config, tmp_path)
-    some = [row for row in rows if not row["shared"]]
+    some = [row for row in rows if row["layout"] == "paper" and not row["shared"]]
     made = [
         {**some[0], "held": 128, "correct": 127, "nats": 60.0},
         {**some[1], "held": 90, "correct": 90, "nats": 80.0},

@@ -400,6 +400,8 @@ def test_keys_and_prefixes_that_cannot_be_are_refused(tiny_llama, tmp_path):
     assert "keys of version 2" in told(keys=2)
     assert "'keys'" in told(keys=None)
     assert "'keys'" in told(keys=0)
+    assert "'keys'" in told(keys=True)
+    assert "'keys'" in told(keys=1.0)
     assert "'layout'" in told(layout="keyed:1025")
     assert "'keys'" in told(layout="paper")
     assert "'prefix" in told(prefix="7")

@@ -22,6 +22,7 @@ from prototokens.measure import metrics
 from prototokens.solution import Solution
 
 SMOKE_GRID = (4, 8, 16, 32)
+SHARING = "paper"  # the layout in which texts share an m
 
 Tried = list[Solution]
 
@@ -41,12 +42,14 @@ def jobs_of(
     Experiments that climb ask for the same fits; `Job.same` says so, and a plan counts them once.
 
     Args:
-        layouts: ways to hold a text; the last takes the most positions for each.
+        layouts: of the vectors; all climb the lengths that the context has room for in each.
         models: and the values of their jobs; by default that of `config` alone.
-        shared: also, with the layout `paper`, one job for all texts together, which share an m.
+        shared: also, where the layout `paper` is among them, one job in it for all texts together,
+            which share an m.
         values: for every job. `lengths` are added, and with `shared` whether m is.
     """
-    lengths = config.lengths(config.pick(SMOKE_GRID, metrics.GRID), layouts[-1])
+    grid = config.pick(SMOKE_GRID, metrics.GRID)
+    lengths = min((config.lengths(grid, layout) for layout in layouts), key=len)
     if not lengths:
         return []
     found = texts.passages(config.count(3, 50), max(lengths))
@@ -66,8 +69,8 @@ def jobs_of(
         for layout in layouts
         for text in found
     ]
-    if shared and found:
-        made.append(job(config.model, found, "paper", {"shared": True}))
+    if shared and found and SHARING in layouts:
+        made.append(job(config.model, found, SHARING, {"shared": True}))
     return made
 
 

@@ -2,9 +2,9 @@
 
 Both have the same number of trained vectors.
 
-One vector: e with an m that all texts share, against one memory vector. Two: e and m of a text's
-own, against two memory vectors. The climbs are table 3's, on the same texts, so what was fitted for
-it is not fitted again. Of the memory vectors both are reported: accuracy under teacher forcing, by
+One vector: e with an m that all texts share, and one keyed vector, against one memory vector. Two:
+e and m of a text's own, in the paper's layout and keyed, against two memory vectors. The climbs are
+table 3's, on the same texts, so what was fitted for it is not fitted again. Of the memory vectors both are reported: accuracy under teacher forcing, by
 which the paper counts, and what real greedy decoding gives back; and what they add to the model
 without them, which knows something of the text itself when it is fed in: token gain and information
 gain.
@@ -20,23 +20,36 @@ from prototokens.engine.head import argmax, score
 from prototokens.engine.inputs import Cramming, arrange
 from prototokens.lab import capacity, plots
 from prototokens.lab.job import Config, Job, Row, Run
+from prototokens.lab.methods import MEMORY
 from prototokens.lab.passages import labels_of, sources_of
-from prototokens.lab.report import Report, Table, most_of_a_source, share, size_notes
+from prototokens.lab.report import (
+    Report,
+    Table,
+    layouts_of,
+    most_of_a_source,
+    share,
+    size_notes,
+)
+from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.solution import Solution
 
 TITLE = "Information held: one-step against autoregressive"
-WAYS = {1: ("e, shared m", "memory:1"), 2: ("e, m", "memory:2")}
+LAYOUTS = (capacity.SHARING, "keyed:1", "keyed:2")
 RAYS = (1.0, 1 / 2, 1 / 5)
 
 
 def jobs(config: Config) -> list[Job]:
-    layouts = ("paper", "memory:1", "memory:2")
+    layouts = config.layouts(LAYOUTS)
+    counts = {Layout.named(layout).vectors for layout in layouts}
+    if capacity.SHARING in layouts:
+        counts.add(1)  # a text's own vector beside the shared one
+    ways = (*layouts, *(f"{MEMORY}{count}" for count in sorted(counts)))
     return [
         job
         for texts in config.texts.each()
-        for job in capacity.jobs_of("figure3", config, texts, layouts, shared=True)
+        for job in capacity.jobs_of("figure3", config, texts, ways, shared=True)
     ]
 
 
@@ -52,12 +65,13 @@ def run(job: Job, lm: FrozenLM) -> Run:
     made = []
     for text, fits in zip(job.texts, tried, strict=True):
         floats = lm.d_model * (1 + 1 / count) if shared else fits[0].protos.numel()
-        vectors = 1 if shared or job.layout == "memory:1" else 2
-        way = "autoregressive" if job.layout.startswith("memory") else "one-step"
+        vectors = 1 if shared else fits[0].protos.shape[0]
+        way = "autoregressive" if job.layout.startswith(MEMORY) else "one-step"
         row = capacity.describe(lm, text, fits, floats)
         best = capacity.longest_reproduced(fits)
         gained = gains(lm, best) if best and way == "autoregressive" else {}
-        made.append({"source": text.source, "vectors": vectors, "way": way, **row, **gained})
+        about = {"source": text.source, "vectors": vectors, "shared": shared, "way": way}
+        made.append({**about, **row, **gained})
     return made
 
 
@@ -88,16 +102,15 @@ def gains(lm: FrozenLM, solution: Solution) -> Row:
 def report(rows: list[Row]) -> Report:
     sources = sources_of(rows)
     table, clouds = [], []
-    for vectors in WAYS:
+    for vectors, layout, shared in _ways(rows):
         for source in sources:
-            pairs = _pairs(rows, source, vectors)
+            pairs = _pairs(rows, source, vectors, layout, shared)
             if not pairs:
                 continue
             one, other = ([pair[place]["nats"] for pair in pairs] for place in (0, 1))
-            table.append(_line(source, vectors, pairs))
-            name = f"{vectors} trained" + (
-                f", {labels_of(sources)[source]}" if len(sources) > 1 else ""
-            )
+            shown = f"{layout}, m shared" if shared else layout
+            table.append(_line(source, shown, vectors, pairs))
+            name = shown + (f", {labels_of(sources)[source]}" if len(sources) > 1 else "")
             clouds.append(plots.Series(name, one, other))
     panel = plots.Panel(TITLE, "H_LM token by token, nats", "H_LM in one step, nats")
     memory = [row for row in rows if row["way"] == "autoregressive" and row["held"]]
@@ -132,6 +145,7 @@ def report(rows: list[Row]) -> Report:
 
 COLUMNS = (
     "texts",
+    "layout",
     "trained vectors",
     "count",
     "one-step",
@@ -151,17 +165,35 @@ COLUMNS = (
 )
 
 
-def _pairs(rows: list[Row], source: str, vectors: int) -> list[tuple[Row, Row]]:
+def _ways(rows: list[Row]) -> list[tuple[int, str, bool]]:
+    """(trained vectors of a text, layout, whether m is shared) of the one-step rows, in order."""
+    one_step = [row for row in rows if row["way"] == "one-step"]
+    order = layouts_of(one_step, LAYOUTS)
+    found = {(row["vectors"], order.index(row["layout"]), _shared(row)) for row in one_step}
+    return [(vectors, order[number], shared) for vectors, number, shared in sorted(found)]
+
+
+def _shared(row: Row) -> bool:
+    """Whether a one-step row shares its m; rows of before keyed layouts say so by their vectors."""
+    return row.get("shared", row["layout"] == capacity.SHARING and row["vectors"] == 1)
+
+
+def _pairs(
+    rows: list[Row], source: str, vectors: int, layout: str, shared: bool
+) -> list[tuple[Row, Row]]:
     """(one-step, autoregressive) of each text that has both."""
     mine = [row for row in rows if row["source"] == source and row["vectors"] == vectors]
-    ways = [
-        {row["text"]: row for row in mine if row["way"] == way}
-        for way in ("one-step", "autoregressive")
+    other = {row["text"]: row for row in mine if row["way"] == "autoregressive"}
+    return [
+        (row, other[row["text"]])
+        for row in mine
+        if row["way"] == "one-step"
+        and (row["layout"], _shared(row)) == (layout, shared)
+        and row["text"] in other
     ]
-    return [(row, ways[1][text]) for text, row in ways[0].items() if text in ways[1]]
 
 
-def _line(source: str, vectors: int, pairs: list[tuple[Row, Row]]) -> list:
+def _line(source: str, layout: str, vectors: int, pairs: list[tuple[Row, Row]]) -> list:
     one, other = (np.array([pair[place]["nats"] for pair in pairs]) for place in (0, 1))
     ratio = metrics.bootstrap(
         list(range(len(pairs))),
@@ -175,6 +207,7 @@ def _line(source: str, vectors: int, pairs: list[tuple[Row, Row]]) -> list:
     means = [*metrics.bootstrap(one.tolist()), *metrics.bootstrap(other.tolist())]
     return [
         source,
+        layout,
         vectors,
         len(pairs),
         *means,

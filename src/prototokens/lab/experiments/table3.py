@@ -1,9 +1,10 @@
 """Table 3 and figure 1: how much two vectors store, by source of the texts.
 
-Each text has an m of its own, or all texts of a source share one.
+In the paper's layout, with m for each text or shared by all of a source; beside it two keyed
+vectors for each text.
 
-For each text, the longest prefix on the paper's grid of lengths that is reproduced with at least 0.99 of
-its tokens right; C_tokens is the longest over texts, H_LM (nats under the same model) is the mean
+For each text, the longest prefix on the paper's grid of lengths that is reproduced with at least
+0.99 of its tokens right; C_tokens is the longest over texts, H_LM (nats under the same model) is the mean
 over texts. Beside it the bits of H_LM for each trained number, the bound d_model x bits /
 log2(vocabulary) for each vector, and the share of it that is used.
 """
@@ -13,22 +14,32 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.passages import labels_of, sources_of
-from prototokens.lab.report import Report, Table, most_of_a_source, size_notes, spread
+from prototokens.lab.report import (
+    Report,
+    Table,
+    layouts_of,
+    most_of_a_source,
+    size_notes,
+    spread,
+)
+from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
 TITLE = "Capacity by source of the texts"
+LAYOUTS = (capacity.SHARING, "keyed:2")
 
 
 def jobs(config: Config) -> list[Job]:
     return [
         job
         for texts in config.texts.each()
-        for job in capacity.jobs_of("table3", config, texts, shared=True)
+        for job in capacity.jobs_of("table3", config, texts, config.layouts(LAYOUTS), shared=True)
     ]
 
 
@@ -38,7 +49,8 @@ def run(job: Job, lm: FrozenLM) -> Run:
         job.texts, job.values["lengths"], job, share="m" if shared else None
     )
     # A shared m is paid for once by all texts together.
-    floats = lm.d_model * (1 + (1 / len(job.texts) if shared else 1))
+    count = Layout.named(job.layout).vectors
+    floats = lm.d_model * (1 + 1 / len(job.texts) if shared else count)
     return [
         {
             "source": text.source,
@@ -51,19 +63,20 @@ def run(job: Job, lm: FrozenLM) -> Run:
 
 def report(rows: list[Row]) -> Report:
     sources = sources_of(rows)
+    ways = _ways(rows)
     cells = {
-        (source, shared): [
-            row for row in rows if row["source"] == source and row["shared"] is shared
+        (source, *way): [
+            row for row in rows if (row["source"], row["layout"], row["shared"]) == (source, *way)
         ]
         for source in sources
-        for shared in (False, True)
+        for way in ways
     }
     table, figure = [], {}
-    for (source, shared), some in cells.items():
+    for (source, layout, shared), some in cells.items():
         if some:
-            table.append(_line(source, shared, some))
+            table.append(_line(source, layout, shared, some))
     if rows:
-        figure = {"figure1": _figure(sources, cells)}
+        figure = {"figure1": _figure(sources, ways, cells)}
     texts = {
         source: len({row["text"] for row in rows if row["source"] == source}) for source in sources
     }
@@ -90,6 +103,7 @@ CAPTION = (
 )
 COLUMNS = (
     "source",
+    "layout",
     "m shared",
     "texts",
     "C_tokens",
@@ -105,16 +119,30 @@ COLUMNS = (
 )
 
 
-def _line(source: str, shared: bool, rows: list[Row]) -> list:
+def _ways(rows: list[Row]) -> list[tuple[str, bool]]:
+    """(layout, whether m is shared), in the order of tables and pictures."""
+    found = {(row["layout"], row["shared"]) for row in rows}
+    return [
+        (layout, shared)
+        for layout in layouts_of(rows, LAYOUTS)
+        for shared in (False, True)
+        if (layout, shared) in found
+    ]
+
+
+def _line(source: str, layout: str, shared: bool, rows: list[Row]) -> list:
     nats = [row["nats"] for row in rows]
     # The numbers trained for all texts, a shared m once.
     bits = metrics.bits_per_float(sum(nats), sum(row["floats"] for row in rows))
     tokens = capacity.summary(rows).c_tokens
-    theirs = published.capacity(rows[0]["model"], source, shared)
+    theirs = (
+        published.capacity(rows[0]["model"], source, shared) if layout == capacity.SHARING else None
+    )
     published_cells = [theirs.tokens, f"{theirs.nats} ± {theirs.std}"] if theirs else [None, None]
     bound = float(np.mean([row["bound"] for row in rows]))
     return [
         source,
+        layout,
         shared,
         len(rows),
         tokens,
@@ -127,14 +155,18 @@ def _line(source: str, shared: bool, rows: list[Row]) -> list:
     ]
 
 
-def _figure(sources: list[str], cells: dict[tuple[str, bool], list[Row]]):
+def _figure(
+    sources: list[str],
+    ways: list[tuple[str, bool]],
+    cells: dict[tuple[str, str, bool], list[Row]],
+) -> Figure:
     series = []
-    for shared in (False, True):
+    for layout, shared in ways:
         found = [
-            metrics.bootstrap([row["nats"] for row in cells[source, shared]] or [math.nan])
+            metrics.bootstrap([row["nats"] for row in cells[source, layout, shared]] or [math.nan])
             for source in sources
         ]
-        name = "m shared by the texts" if shared else "m for each text"
+        name = f"{layout}, m shared by the texts" if shared else layout
         series.append(
             plots.Series(
                 name,
@@ -146,5 +178,5 @@ def _figure(sources: list[str], cells: dict[tuple[str, bool], list[Row]]):
         )
     names = list(labels_of(sources).values())
     return plots.bars(
-        plots.Panel("Information held by two vectors", "texts", "H_LM, nats"), names, series
+        plots.Panel("Information stored in the vectors", "texts", "H_LM, nats"), names, series
     )
