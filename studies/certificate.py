@@ -23,6 +23,7 @@ from prototokens.engine.certify import cells_of, threshold
 from prototokens.engine.matrix import margins, run_cells
 from prototokens.lab.job import Config, Fit, Job, Row, Run
 from prototokens.lab.report import Report, Table, share
+from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.encoded import EncodedText
 from prototokens.recipe import Recipe
@@ -57,7 +58,7 @@ def jobs(config: Config) -> list[Job]:
         for tokens in config.lengths([length], layout):
             texts = config.texts.passages(config.count(8, 500), tokens)
             for rule in RULES:
-                recipe = _recipe(config.texts.lm, config.recipe, rule)
+                recipe = _recipe(config.texts.lm, config.recipe, rule, layout)
                 for first in range(0, len(texts), AT_A_TIME):
                     part = tuple(texts[first : first + AT_A_TIME])
                     work = sum(config.work(text, tokens, layout) for text in part)
@@ -94,7 +95,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
             "length": len(solution.ids),
             "rule": job.values["rule"],
             "asked": job.recipe.margin,
-            "shift": round(threshold(lm, "standard").shift, 5),
+            "shift": round(threshold(lm, "standard", Layout.named(job.layout)).shift, 5),
             "steps_allowed": job.recipe.steps,
             "cells": len(tried),
             "solved": solution.exact,
@@ -133,11 +134,13 @@ def report(rows: list[Row]) -> Report:
     return Report(title=TITLE, tables=[Table("certificate", COLUMNS, cells, caption)])
 
 
-def _recipe(lm: FrozenLM, recipe: Recipe, rule: str) -> Recipe:
+def _recipe(lm: FrozenLM, recipe: Recipe, rule: str, layout: str) -> Recipe:
     """The recipe with the margin of a rule."""
     if rule == "argmax":
         return replace(recipe, margin=0.0)
-    return recipe if rule == "recipe" else certified_recipe(lm, recipe, "standard")
+    if rule == "recipe":
+        return recipe
+    return certified_recipe(lm, recipe, "standard", Layout.named(layout))
 
 
 def _through_a_file(lm: FrozenLM, solutions: list[Solution], recipe: Recipe) -> list[Solution]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.matrix import (
     Cell,
+    PlainRow,
     Row,
     Tried,
     all_cells,
@@ -42,7 +43,7 @@ RESERVE = 3.0
 # vectors at random on which the movement is measured, half of them twice as large as embeddings
 PROBES = 8
 PROBE_LENGTH = 24
-PROBE_LAYOUT = "tiled:4"
+PROBE_LAYOUT = "tiled:4"  # where no other is given
 NOISE_OCTAVES = (
     12  # the noise radius is looked for among 2^0, 2^-1 ... 2^-12 of the vectors' root mean square
 )
@@ -104,20 +105,14 @@ UNCERTIFIED = Certificate("none", None, None, None, None, (), ())
 
 
 @dataclass(frozen=True)
-class _Probe:
-    protos: Float32[Tensor, "vectors d_model"]
-    layout: Layout
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class _Unlabelled:
     protos: Float32[Tensor, "vectors d_model"]
     layout: Layout
     length: int
 
 
-_MEASURED: dict[tuple[str, str, str, str], Threshold] = {}
+# By model, dtype, device, level, and the layout's name and prefix.
+_MEASURED: dict[tuple[str, str, str, str, str, tuple[int, ...]], Threshold] = {}
 
 
 def check_level(level: str) -> str:
@@ -138,21 +133,28 @@ def cells_of(lm: FrozenLM, level: str) -> list[Cell]:
     ]()
 
 
-def threshold(lm: FrozenLM, level: str = "standard") -> Threshold:
-    """The margin to ask for: measured once for a model, dtype and device in this process.
+def threshold(lm: FrozenLM, level: str = "standard", layout: Layout | None = None) -> Threshold:
+    """The margin to ask for: measured once for a model, dtype, device and layout in this process.
+
+    The instruction sets of other processors take no part in the measurement: each needs a process
+    of its own, and they move margins by less than what is measured here (results/certificate).
 
     Args:
         level: which cells the movement is measured over.
+        layout: of the vectors that are to be certified, with the prefix that stands before them.
     """
-    key = (lm.fingerprint, short_name(lm.dtype), lm.device.type, check_level(level))
+    layout = layout or Layout.named(PROBE_LAYOUT)
+    model = (lm.fingerprint, short_name(lm.dtype), lm.device.type)
+    key = (*model, check_level(level), layout.name, layout.prefix)
     if key not in _MEASURED:
-        shift = 0.0 if level == "none" else measure_shift(lm, _probes(lm), cells_of(lm, level))
+        cells = [cell for cell in cells_of(lm, level) if not cell.setting]
+        shift = measure_shift(lm, _probes(lm, layout), cells) if cells else 0.0
         _MEASURED[key] = Threshold(RESERVE * shift, shift)
     return _MEASURED[key]
 
 
 def measure_shift(lm: FrozenLM, rows: Sequence[Row], cells: Sequence[Cell]) -> float:
-    """The furthest that any position's margin moves between the model's own way and any cell, in logits."""
+    """The furthest that any margin moves between the model's own way and any cell, in logits."""
     own = torch.cat(margins(lm, rows))
     found = [
         torch.cat(tried.margins)
@@ -191,7 +193,7 @@ def certify(
     if check_level(level) == "none" or not rows:
         return UNCERTIFIED, weak
     free = _unpatched(rows, patched)
-    needed = threshold(lm, level)
+    needed = max(threshold(lm, level, layout) for layout in _layouts(rows))
     own = margins(lm, rows)
     tried, absent = [], []
     for one in run_cells(lm, rows, cells_of(lm, level), progress):
@@ -221,6 +223,11 @@ def certify(
     return certificate, weak
 
 
+def _layouts(rows: Sequence[Row]) -> list[Layout]:
+    """The layouts of rows, each once."""
+    return list({(row.layout.name, row.layout.prefix): row.layout for row in rows}.values())
+
+
 def _rounded(value: float | None) -> float | None:
     """To four digits, for files."""
     return None if value is None else float(f"{value:.4g}")
@@ -228,7 +235,9 @@ def _rounded(value: float | None) -> float | None:
 
 @torch.no_grad()
 def noise_radius(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor]) -> float:
-    """The largest share of the vectors' size that noise may have with every row still right, to a power of two.
+    """The largest share of the vectors' size that noise may have with every row still right.
+
+    It is a power of two.
 
     Args:
         free: for each row, which positions count.
@@ -250,7 +259,7 @@ def _withstands(
     lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor], noise: list[Tensor], share: float
 ) -> bool:
     moved = [
-        _Probe(
+        PlainRow(
             row.protos + share * row.protos.square().mean().sqrt() * one, row.layout, tuple(row.ids)
         )
         for row, one in zip(rows, noise, strict=True)
@@ -259,18 +268,18 @@ def _withstands(
     return all(bool((margin[mask] > 0).all()) for margin, mask in zip(found, free, strict=True))
 
 
-def _probes(lm: FrozenLM) -> list[_Probe]:
+def _probes(lm: FrozenLM, layout: Layout) -> list[PlainRow]:
     """Vectors at random on the scale of the embeddings, with the ids that they happen to give."""
-    layout, generator = Layout.named(PROBE_LAYOUT), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     mean, std, _ = lm.embedding_scale
-    length = PROBE_LENGTH if lm.max_context is None else min(PROBE_LENGTH, lm.max_context)
+    length = min(PROBE_LENGTH, lm.longest_target(layout))
     scales = [1.0 + number % 2 for number in range(PROBES)]
     drawn = [
         mean + scale * std * torch.randn(layout.vectors, lm.d_model, generator=generator)
         for scale in scales
     ]
     ids = decode_ids(lm, [_Unlabelled(protos, layout, length) for protos in drawn]).ids
-    return [_Probe(protos, layout, tuple(row)) for protos, row in zip(drawn, ids, strict=True)]
+    return [PlainRow(protos, layout, tuple(row)) for protos, row in zip(drawn, ids, strict=True)]
 
 
 def _unpatched(rows: Sequence[Row], patched: Sequence[Sequence[int]] | None) -> list[Tensor]:
