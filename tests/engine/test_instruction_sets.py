@@ -54,7 +54,11 @@ def test_a_child_decodes_all_rows_in_all_dtypes_as_this_process_does(tiny_folder
 
 def test_what_the_processor_lacks_and_what_it_has_anyway_are_told(on_avx2):
     told = {setting: why_not(setting) for setting in SETTINGS}
-    own = {name for name, reason in told.items() if reason.endswith("is what this process computes with")}
+    own = {
+        name
+        for name, reason in told.items()
+        if reason.endswith("is what this process computes with")
+    }
     lacking = {name for name, reason in told.items() if "this processor has no AVX-512" in reason}
     assert own == {"ATEN_CPU_CAPABILITY=avx2", "ONEDNN_MAX_CPU_ISA=AVX2"}
     assert lacking == {"ATEN_CPU_CAPABILITY=avx512", "ONEDNN_MAX_CPU_ISA=AVX512_CORE"}
@@ -82,7 +86,10 @@ def test_elsewhere_than_on_x86_nothing_is_tried(on_avx2, monkeypatch):
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("echo Traceback >&2; echo 'ModelError: no such model' >&2; exit 1", "(ModelError: no such model)"),
+        (
+            "echo Traceback >&2; echo 'ModelError: no such model' >&2; exit 1",
+            "(ModelError: no such model)",
+        ),
         ("exit 3", "(exit status 3)"),
         ("kill -ILL $$", "(the child process ended by SIGILL)"),
         ("exit 0", "answer.json"),

@@ -21,7 +21,7 @@ MODULES = """
     shutil smtplib socket socketserver statistics string subprocess tarfile tempfile textwrap
     threading timeit tokenize traceback typing unittest/case urllib/request uuid warnings weakref
     zipfile
-""".split()
+"""
 LINES = 60  # of source, cut out for a text
 # A sentence is a phrase of each list: 12 x 12 x 12 x 10 of them.
 WHO = """
@@ -74,7 +74,7 @@ def texts_of(
 def code(generator: random.Random) -> Iterator[str]:
     """Stretches of source, each from the beginning of a line that is not empty, without end."""
     library = Path(sysconfig.get_path("stdlib"))
-    paths = [library / f"{name}.py" for name in MODULES]
+    paths = [library / f"{name}.py" for name in MODULES.split()]
     modules = [path.read_text(encoding="utf-8").splitlines() for path in paths if path.is_file()]
     while True:
         lines = generator.choice(modules)
