@@ -101,7 +101,7 @@ def write_card(encoder: Encoder) -> str:
         facts=Table("facts", ("", ""), facts).markdown(),
         source=config["held_out"]["source"],
         raw=_raw(config["held_out"]["rows"]),
-        kinds=_kinds(config.get("kinds", {})),
+        kinds=_kinds(encoder),
         proof=_proof(encoder),
     )
 
@@ -121,28 +121,34 @@ def _raw(rows: list[dict[str, Any]]) -> str:
     return Table("raw", columns, cells).markdown()
 
 
-def _kinds(found: dict[str, Any]) -> str:
+def _kinds(encoder: Encoder) -> str:
     """Rates by kind of text, all from rows of `evaluate.by_kind`."""
+    found, refined = encoder.config.get("kinds"), encoder.shape.refinements > 0
     if not found:
         return "This was not measured."
-    columns = ("kind", "tokens", "feedback passes", "token accuracy", "exact", "known to be exact")
+    columns = ["kind", "tokens", "feedback passes", "token accuracy", "exact"]
+    columns += ["known to be exact"] * refined
     cells = [
-        (
+        [
             row["kind"],
             row["length"],
             f"{row['looks']:.1f}",
             f"{row['accuracy']:.1%}",
             share(round(row["exact"] * row["texts"]), row["texts"]),
-            row["reached"],
-        )
+            *[row["reached"]] * refined,
+        ]
         for row in found["rows"]
     ]
     words = (
-        f"Measured in {found['dtype']} on a processor named {found['processor']!r}. The last column"
-        " counts the texts that the encoder itself saw come out exactly: it knows of the others that"
-        " it failed. Source code is of Python's standard library, German sentences are of a small"
-        " grammar, and uniform ids are drawn from the vocabulary, all alike likely."
+        f"Measured in {found['dtype']} on a processor named {found['processor']!r}. Source code is"
+        " of Python's standard library, German sentences are of a small grammar, and uniform ids are"
+        " drawn from the vocabulary, all alike likely."
     )
+    if refined:
+        words += (
+            " The last column counts the texts that the encoder itself saw come out exactly: of the"
+            " others it knows that it failed, and a fit goes on from their vectors."
+        )
     return f"{words}\n\n{Table('kinds', columns, cells).markdown()}"
 
 
