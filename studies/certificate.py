@@ -8,7 +8,8 @@ The same chunks, from the same starts, are fitted by three rules: `argmax` stops
 is right, as published (its margin is zero); `recipe` stops at the margin of the recipe itself;
 `standard` stops at the margin that the certificate asks for. Each solution goes through a file
 and is decoded in every cell of the strict matrix. A row is a chunk, a rule and a layout: steps,
-least margin, and the cells in which a token came out wrong.
+least margin, and the cells in which a token came out wrong. Instruction sets of other processors
+are `studies/reserve.py`'s.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def run(job: Job, lm: FrozenLM) -> Run:
     solved = [number for number, solution in enumerate(fitted) if solution.exact]
     saved = _through_a_file(lm, [fitted[number] for number in solved], job.recipe) if solved else []
     own = margins(lm, saved) if saved else []
-    cells = run_cells(lm, saved, cells_of(lm, "strict")) if saved else []
+    ways = [cell for cell in cells_of(lm, "strict") if not cell.setting]
+    cells = run_cells(lm, saved, ways) if saved else []
     tried = [cell for cell in cells if cell.margins is not None]
     rows: list[Row] = []
     for number, solution in enumerate(fitted):
@@ -96,6 +98,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
             "rule": job.values["rule"],
             "asked": job.recipe.margin,
             "shift": round(threshold(lm, "standard", Layout.named(job.layout)).shift, 5),
+            "probes": job.layout,
             "steps_allowed": job.recipe.steps,
             "cells": len(tried),
             "solved": solution.exact,

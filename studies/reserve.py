@@ -34,7 +34,7 @@ from prototokens.ptok.encoded import EncodedText
 from prototokens.solution import Solution
 
 TITLE = "How far margins fall in other ways of decoding"
-CELLS = {  # layout -> tokens, texts
+LAYOUTS = {  # layout -> tokens, texts
     "keyed:2": (32, 150),
     "paper": (16, 150),
     "mixed:4": (32, 100),
@@ -58,8 +58,8 @@ SETTINGS = ("setting", "decoded in", "texts", "wrong", "most moved", "as a share
 
 def jobs(config: Config) -> list[Job]:
     found = []
-    for layout in config.layouts(list(CELLS)):
-        length, count = CELLS.get(layout, (32, 100))
+    for layout in config.layouts(list(LAYOUTS)):
+        length, count = LAYOUTS.get(layout, (32, 100))
         recipe = certified_recipe(config.texts.lm, config.recipe, "standard", Layout.named(layout))
         for tokens in config.lengths([length], layout):
             texts = tuple(config.texts.passages(config.count(4, count), tokens))

@@ -435,6 +435,8 @@ def _encode(
         "seconds": round(seconds, 3),
         "min_margin": header["min_margin"],
         "certified": header["certificate"]["level"] if encoded.certified else "none",
+        "noise_radius": header["certificate"]["noise_radius"],
+        "worst_radius": header["certificate"]["worst_radius"],
         "forecast_exact": None if told is None else round(told.exact, 4),
         "forecast_steps": None if told is None else round(told.steps, 1),
         "forecast_row_steps": None if told is None else round(told.row_steps, 1),
