@@ -24,10 +24,11 @@ def script():
 def test_the_package_has_what_the_committed_rows_give(script):
     known = json.loads(script.HOME.read_text(encoding="utf-8"))
     assert script.fitted(script.certified(script.ROWS), known["shifts"]) == known
-    assert reserve() == known["reserve"] == known["interval"][1]
+    highest = max(place["quantile"] for place in known["places"].values())
+    assert reserve() == known["reserve"] == highest
 
 
-def test_it_is_the_upper_end_of_the_quantiles_interval(script):
+def test_it_is_the_highest_quantile_and_easy_texts_do_not_hide_hard_ones(script):
     rows = [
         {
             "experiment": "reserve",
@@ -40,9 +41,14 @@ def test_it_is_the_upper_end_of_the_quantiles_interval(script):
         }
         for number in range(1, 401)
     ]
-    found = script.fitted(rows, {})
-    assert (found["quantile"], found["interval"]) == (0.79, [0.78, 1.6])
-    assert (found["reserve"], found["texts"], found["most"]) == (1.6, 400, 1.6)
+    easy = [{**row, "layout": "keyed:2", "fall": 0.0, "falls": {"x": 0.0}} for row in rows] * 3
+    few = [{**row, "layout": "one", "fall": 9.0} for row in rows[:99]]
+    found = script.fitted([*rows, *easy, *few], {})
+    assert found["places"] == {
+        "m float32 keyed:2": {"texts": 1200, "quantile": 0.0, "interval": [0.0, 0.0], "most": 0.0},
+        "m float32 paper": {"texts": 400, "quantile": 0.79, "interval": [0.78, 1.6], "most": 1.6},
+    }
+    assert (found["reserve"], found["highest"]) == (0.79, "m float32 paper")
 
 
 def test_rows_that_stopped_elsewhere_or_were_not_solved_say_nothing(script, tmp_path):

@@ -136,8 +136,8 @@ def cells_of(lm: FrozenLM, level: str) -> list[Cell]:
 def reserve() -> float:
     """How many times the movement at random a margin has to be.
 
-    Margins of fitted vectors fall further than those of vectors at random move. The file has the
-    upper end of the interval of a high quantile of how far they fell, chosen from committed rows by
+    Margins of fitted vectors fall further than those of vectors at random move. The file has a
+    high quantile of how far they fell, with its interval, made from committed rows by
     scripts/artefacts/fit_reserve.py. A few texts fall further; the certificate tries every text, so
     it finds them.
     """
@@ -149,7 +149,7 @@ def threshold(lm: FrozenLM, level: str = "standard", layout: Layout | None = Non
     """The margin to ask for: measured once for a model, dtype, device and layout in this process.
 
     The instruction sets of other processors take no part in the measurement: each needs a process
-    of its own, and they move margins by less than what is measured here (results/certificate).
+    of its own, and they move margins by less than what is measured here (results/reserve).
 
     Args:
         level: which cells the movement is measured over.
