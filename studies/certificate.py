@@ -8,7 +8,8 @@ The same chunks, from the same starts, are fitted by three rules: `argmax` stops
 is right, as published (its margin is zero); `recipe` stops at the margin of the recipe itself;
 `standard` stops at the margin that the certificate asks for. Each solution goes through a file
 and is decoded in every cell of the strict matrix. A row is a chunk, a rule and a layout: steps,
-least margin, and the cells in which a token came out wrong.
+least margin, and the cells in which a token came out wrong. Instruction sets of other processors
+are `studies/reserve.py`'s.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from prototokens.engine.certify import cells_of, threshold
 from prototokens.engine.matrix import margins, run_cells
 from prototokens.lab.job import Config, Fit, Job, Row, Run
 from prototokens.lab.report import Report, Table, share
+from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.encoded import EncodedText
 from prototokens.recipe import Recipe
@@ -57,7 +59,7 @@ def jobs(config: Config) -> list[Job]:
         for tokens in config.lengths([length], layout):
             texts = config.texts.passages(config.count(8, 500), tokens)
             for rule in RULES:
-                recipe = _recipe(config.texts.lm, config.recipe, rule)
+                recipe = _recipe(config.texts.lm, config.recipe, rule, layout)
                 for first in range(0, len(texts), AT_A_TIME):
                     part = tuple(texts[first : first + AT_A_TIME])
                     work = sum(config.work(text, tokens, layout) for text in part)
@@ -85,7 +87,8 @@ def run(job: Job, lm: FrozenLM) -> Run:
     solved = [number for number, solution in enumerate(fitted) if solution.exact]
     saved = _through_a_file(lm, [fitted[number] for number in solved], job.recipe) if solved else []
     own = margins(lm, saved) if saved else []
-    cells = run_cells(lm, saved, cells_of(lm, "strict")) if saved else []
+    ways = [cell for cell in cells_of(lm, "strict") if not cell.setting]
+    cells = run_cells(lm, saved, ways) if saved else []
     tried = [cell for cell in cells if cell.margins is not None]
     rows: list[Row] = []
     for number, solution in enumerate(fitted):
@@ -94,7 +97,8 @@ def run(job: Job, lm: FrozenLM) -> Run:
             "length": len(solution.ids),
             "rule": job.values["rule"],
             "asked": job.recipe.margin,
-            "shift": round(threshold(lm, "standard").shift, 5),
+            "shift": round(threshold(lm, "standard", Layout.named(job.layout)).shift, 5),
+            "probes": job.layout,
             "steps_allowed": job.recipe.steps,
             "cells": len(tried),
             "solved": solution.exact,
@@ -133,11 +137,13 @@ def report(rows: list[Row]) -> Report:
     return Report(title=TITLE, tables=[Table("certificate", COLUMNS, cells, caption)])
 
 
-def _recipe(lm: FrozenLM, recipe: Recipe, rule: str) -> Recipe:
+def _recipe(lm: FrozenLM, recipe: Recipe, rule: str, layout: str) -> Recipe:
     """The recipe with the margin of a rule."""
     if rule == "argmax":
         return replace(recipe, margin=0.0)
-    return recipe if rule == "recipe" else certified_recipe(lm, recipe, "standard")
+    if rule == "recipe":
+        return recipe
+    return certified_recipe(lm, recipe, "standard", Layout.named(layout))
 
 
 def _through_a_file(lm: FrozenLM, solutions: list[Solution], recipe: Recipe) -> list[Solution]:

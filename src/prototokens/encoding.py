@@ -96,7 +96,7 @@ def encode(
         TextError: an empty text, or one that the tokenizer has no token for.
         UsageError: an option that cannot be meant, or a plan of another text.
     """
-    recipe = certified_recipe(lm, recipe, certify)
+    recipe = Recipe.named(recipe)
     inexact = _inexact(inexact, recipe)
     source = text if isinstance(text, Source) else read_source(lm, text)
     start = "random" if share and start == "auto" else start
@@ -104,6 +104,7 @@ def encode(
     plan = plan or plan_from(
         lm, source.ids, start, layout, chunk_length, vectors, recipe, prefix_of(lm, prefix, recipe)
     )
+    recipe = certified_recipe(lm, recipe, certify, plan.layout)
     if sum(plan.lengths) != len(source.ids):
         raise UsageError(
             f"the plan is for {sum(plan.lengths)} tokens and the text has {len(source.ids)}: give"
@@ -215,14 +216,19 @@ def _inexact(given: str | None, recipe: Recipe) -> str:
     return given
 
 
-def certified_recipe(lm: FrozenLM, recipe: str | Recipe, level: str) -> Recipe:
+def certified_recipe(
+    lm: FrozenLM, recipe: str | Recipe, level: str, layout: Layout | None = None
+) -> Recipe:
     """The recipe with the margin that a certificate of this level asks for, where its own is less.
+
+    Args:
+        layout: of the vectors, with the prefix that stands before them.
 
     Raises:
         UsageError: no such recipe or level.
     """
     recipe = Recipe.named(recipe)
-    return replace(recipe, margin=max(recipe.margin, round(threshold(lm, level).margin, 6)))
+    return replace(recipe, margin=max(recipe.margin, round(threshold(lm, level, layout).margin, 6)))
 
 
 def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:

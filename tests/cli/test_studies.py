@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prototokens.engine import certify
+from prototokens.engine import certify, instruction_sets, matrix
 from prototokens.engine.fit import fit
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.engine.rows import Start
@@ -146,6 +146,25 @@ def test_few_bits_and_stopping_rules(study, tmp_path, monkeypatch):
     assert {row["rule"] for row in found} == {"argmax", "recipe", "standard"}
     assert all(row["solved"] for row in found)
     assert not any(row["wrong_in"] for row in found if row["rule"] == "standard")
+
+
+# Importing the compiler, torch warns of itself.
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
+def test_reserve_decodes_under_other_instruction_sets(study, tmp_path, monkeypatch):
+    setting = "ATEN_CPU_CAPABILITY=default"
+    monkeypatch.setattr(matrix, "SETTINGS", {setting: 0})
+    args = ("--layouts", "paper", "--count", 2, "--lengths", "3", "--steps", 300)
+    made = study(STUDIES / "reserve.py", *args)
+    assert made.status == 0, made.err
+    found = rows(tmp_path)
+    assert [row["solved"] for row in found] == [True, True]
+    names = {f"{setting} {dtype}" for dtype in ("float32", "bfloat16")}
+    names = set() if instruction_sets.why_not(setting) else names
+    for row in found:
+        assert not row["wrong_in"]
+        assert row["margin"] > row["asked"] > row["fall"]
+        assert set(row["falls"]) == set(row["moved"]) == names
+        assert all(moved < row["shift"] for moved in row["moved"].values())
 
 
 def test_many_chunks_in_one_process(study, tmp_path):

@@ -189,6 +189,25 @@ def test_another_model_is_refused(untrained, tiny_neox):
         untrained.vectors(tiny_neox, TEXTS)
 
 
+def test_code_that_takes_input_vectors_otherwise_is_refused(untrained, tiny_llama):
+    """The same weights, as under a version of transformers that scales the embeddings elsewhere."""
+    made_for = untrained.config["model"]
+    assert made_for["response"] == tiny_llama.response
+    untrained.check(tiny_llama)
+    made_for["response"] = [-number for number in made_for["response"]]
+    with pytest.raises(FileError, match="took input vectors otherwise"):
+        untrained.check(tiny_llama)
+    del made_for["response"]  # an earlier version wrote none
+    untrained.check(tiny_llama)
+
+
+@pytest.mark.parametrize("response", ["x", [True], [None], [1.0] * 300, {}])
+def test_a_response_that_cannot_be_is_refused(folder, response):
+    rewrite(folder, lambda config: config["model"].update(response=response))
+    with pytest.raises(FileError, match="response is no list of numbers"):
+        Encoder.load(folder)
+
+
 def test_another_layout_is_refused(untrained, tiny_llama):
     with pytest.raises(UsageError, match="paper"):
         untrained.check(tiny_llama, Layout.named("paper"))

@@ -234,6 +234,19 @@ def test_auto_weighs_the_encoder_against_random_starts(at_hand, tiny_llama):
             assert plan_from(tiny_llama, ids, **others) == plan_from(tiny_llama, ids, **alone)
 
 
+def test_auto_tries_the_encoder_on_the_text_before_it_cuts_all_of_it_for_it(at_hand, tiny_llama):
+    """What it does not get right counts as fitted from a random start too, and that costs more."""
+    ids = list(range(13))
+    at_hand.config["proof"] = [proof(6, 1.0)]
+    at_hand.config["proof"][0]["encoder"] |= {"row_steps": 8, "steps_median": 1}
+    for random, chosen_there in ((8, True), (80_000, False)):
+        at_hand.config["proof"][0]["random"]["row_steps"] = random
+        at_hand.save(shipped_module.SHIPPED / "one")
+        plan = plan_from(tiny_llama, ids, vectors="auto")
+        assert (plan.layout.name == "tiled:2") is chosen_there
+        assert plan.lengths == [5, 4, 4] or not chosen_there
+
+
 def test_of_several_the_one_is_taken_that_is_right_more_often(at_hand, tiny_llama):
     for name, layout, accuracy in (("two", "tiled:3", 0.7), ("zero", "tiled:4", 0.4)):
         network = make_network(

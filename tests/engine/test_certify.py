@@ -108,10 +108,31 @@ class TestThreshold:
     def test_is_measured_once(self, tiny_llama, monkeypatch):
         first = certify.threshold(tiny_llama)
         assert first.shift > 0
-        assert first.margin == certify.RESERVE * first.shift
+        assert first.margin == certify.reserve() * first.shift
         monkeypatch.setattr(certify, "measure_shift", None)
         assert certify.threshold(tiny_llama) == first
         assert certify.threshold(tiny_llama, "none").margin >= 0
+
+    def test_is_measured_in_the_layout_and_behind_the_prefix_that_are_certified(self, tiny_llama):
+        keyed = pt.Layout.named("keyed:2")
+        layouts = [pt.Layout.named("tiled:4"), keyed, keyed.with_prefix((256, 7))]
+        found = [certify.threshold(tiny_llama, "standard", layout) for layout in layouts]
+        assert len({one.shift for one in found}) == 3
+        assert found[0] == certify.threshold(tiny_llama)
+        row = pt.fit(tiny_llama, "abc", layout=layouts[2], recipe=pt.Recipe(margin=0.5))
+        certificate, _ = certify.certify(tiny_llama, [row], "standard")
+        assert certificate.threshold == pytest.approx(found[2].margin, abs=1e-6)
+        mixed, _ = certify.certify(
+            tiny_llama, [row, replace(row, layout=keyed), replace(row, layout=keyed)], "standard"
+        )
+        assert mixed.threshold == pytest.approx(max(found[1].margin, found[2].margin), abs=1e-6)
+
+    def test_probes_fit_a_short_context_behind_a_prefix(self, tiny_llama, monkeypatch):
+        monkeypatch.setattr(certify, "_MEASURED", {})
+        layout = pt.Layout.named("free").with_prefix(range(120))
+        rows = certify._probes(tiny_llama, layout)
+        assert {len(row.ids) for row in rows} == {tiny_llama.longest_target(layout)}
+        assert certify.threshold(tiny_llama, "standard", layout).shift > 0
 
     def test_is_the_furthest_that_a_margin_moves(self, tiny_llama, solutions):
         cells = [Cell(1, 0, "float32"), Cell(4, 0, "bfloat16")]

@@ -223,13 +223,13 @@ def encode(
     lm = common.load_model(model, revision, device, dtype)
     if compiled:
         lm.compile()
-    chosen = certified_recipe(lm, chosen, options["certify"])
     what = _source(lm, given, max_tokens, quiet)
     options["start"] = without_steps(lm, options["start"], arrangement, count, chosen)
     before = prefix_of(lm, prefix, chosen)
     plan = plan_from(
         lm, what.ids, options["start"], arrangement, chunk_length, count, chosen, before
     )
+    chosen = certified_recipe(lm, chosen, options["certify"], plan.layout)
     like = None if source in (None, "-") else Path(source)
     result = _encode(lm, what, plan, chosen, output, quiet, like, **options)
     if as_json:
@@ -437,6 +437,8 @@ def _encode(
         "certified": header.certificate.level
         if header.certificate and encoded.certified
         else "none",
+        "noise_radius": header.certificate.noise_radius if header.certificate else None,
+        "worst_radius": header.certificate.worst_radius if header.certificate else None,
         "forecast_exact": None if told is None else round(told.exact, 4),
         "forecast_steps": None if told is None else round(told.steps, 1),
         "forecast_row_steps": None if told is None else round(told.row_steps, 1),

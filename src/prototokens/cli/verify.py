@@ -35,11 +35,13 @@ def verify(
     quiet: bool,
     debug: bool,
 ) -> int:
-    """Decode a file again under other batch sizes, paddings, dtypes, attention kernels and threads, and compiled.
+    """Decode a file again under other batch sizes, paddings, dtypes, attention kernels and threads.
+
+    Then compiled, and as processors with other instruction sets would, each in a process of its own.
 
     Each way is a line: the positions that come out wrong in it, and the least margin. What does not
     exist on this machine is said. The exit status is 1 where anything is wrong. The whole matrix
-    takes a minute or more: compiling is the most of it.
+    takes a minute or more: compiling is the most of it, and each process loads the model.
     """
     from prototokens.decoding import verify_text
     from prototokens.ptok.encoded import EncodedText

@@ -37,13 +37,17 @@ from prototokens.errors import FileError, TextError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.response import differ
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "encoder.safetensors", "README.md"
 AT_A_TIME = 4096  # tokens of one pass
-# refinements of a text at most, for each one of the training: they go on to help (docs/encoder.md)
-BEYOND = 4
+# Refinements of a text at most, for each one of the training. Texts of other kinds than those of the
+# training need more of them: with 4, one in five of 32 tokens of source code or German was given up
+# although it was still getting better (dev/LOG.md, 2026-11-27).
+BEYOND = 8
 NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that no step will mend
+MAX_RESPONSE = 256  # numbers of a model's response that are read from a file
 MOST_NUMBERS = 1 << 31  # of a network that a file may ask for
 
 
@@ -62,11 +66,14 @@ def next_longer(rows: Iterable[dict[str, Any]], length: int) -> dict[str, Any] |
 class Encoding(NamedTuple):
     """A text's vectors, float32, on the CPU.
 
-    And the passes of the decoder, forward and back, that they took.
+    Attributes:
+        looks: feedback passes that they took: passes of the decoder, forward and backward.
+        reached: whether the text was seen to come out with the margin that was asked for.
     """
 
     protos: Float[Tensor, "vectors d_model"]
     looks: int
+    reached: bool
 
 
 @dataclass(eq=False)
@@ -97,6 +104,7 @@ class Encoder:
             "revision": lm.revision,
             "fingerprint": lm.fingerprint,
             "tokenizer": lm.tokenizer_hash,
+            "response": lm.response,
         }
         shape = as_json(network.shape)
         config = {
@@ -147,7 +155,7 @@ class Encoder:
         """Refuse a model, or a layout, that it was not trained for.
 
         Raises:
-            FileError: another model or tokenizer.
+            FileError: another model or tokenizer, or code that takes input vectors otherwise.
             UsageError: another layout.
         """
         made_for, this = self.config["model"], self.path or "the encoder"
@@ -156,6 +164,15 @@ class Encoder:
                 f"{this} was trained for the model {made_for['name']!r} (fingerprint"
                 f" {made_for['fingerprint'][:12]!r}), and"
                 f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: train one for it with"
+                " prototokens train-encoder"
+            )
+        response = made_for.get("response")  # encoders of earlier versions have none
+        if response and differ(response, lm.response):
+            trained_with = self.config.get("versions", {}).get("transformers")
+            raise FileError(
+                f"{this} was trained with the weights of {lm.name!r}, but the code of transformers"
+                f" {trained_with!s:.20} took input vectors otherwise than that of transformers"
+                f" {versions()['transformers']} here: use that version, or train it again with"
                 " prototokens train-encoder"
             )
         if layout is not None and layout.name != self.shape.layout:
@@ -173,7 +190,7 @@ class Encoder:
         Raises:
             FileError, TextError: as `encodings`.
         """
-        return [protos for protos, _ in self.encodings(lm, targets)]
+        return [found.protos for found in self.encodings(lm, targets)]
 
     @torch.no_grad()
     def encodings(
@@ -220,10 +237,14 @@ class Encoder:
             count = max(1, AT_A_TIME // len(targets[order[0]]))
             part, order = order[:count], order[count:]
             encoded = self.batch(lm, [targets[number] for number in part], refinements, margin)
-            for number, protos, looks in zip(
-                part, encoded.protos.cpu(), encoded.looks.tolist(), strict=True
+            for number, protos, looks, reached in zip(
+                part,
+                encoded.protos.cpu(),
+                encoded.looks.tolist(),
+                encoded.reached.tolist(),
+                strict=True,
             ):
-                found[number] = Encoding(protos, looks)
+                found[number] = Encoding(protos, looks, reached)
         return [found[number] for number in range(len(targets))]
 
     @torch.no_grad()
@@ -324,6 +345,8 @@ def _config(folder: Path) -> dict[str, Any]:
         EncoderManifest.parse(config)
     except MismatchError as error:
         raise FileError(f"{place} is damaged, or of no encoder: it {error}") from error
+    if not _is_response(config["model"].get("response", [])):
+        raise FileError(f"{place} is damaged: the model's response is no list of numbers")
     measured = config["held_out"].get("rows", [])
     if not isinstance(measured, list) or not all(
         _tells(row, "accuracy") and row["accuracy"] <= 1 for row in measured
@@ -336,10 +359,21 @@ def _tells(row: Any, name: str) -> bool:
     """Whether a row tells for a length, in tokens, a number of that name, finite and not below zero."""
     if not isinstance(row, dict) or not isinstance(row.get("length"), int):
         return False
-    number = row.get(name)
+    return _is_number(row.get(name)) and row[name] >= 0
+
+
+def _is_response(values: Any) -> bool:
+    """Whether it can be held against a model's response (`lm.response`)."""
     return (
-        isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < math.inf
+        isinstance(values, list)
+        and len(values) <= MAX_RESPONSE
+        and all(_is_number(value) for value in values)
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) < math.inf
 
 
 def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Network:

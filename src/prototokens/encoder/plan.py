@@ -9,11 +9,14 @@ from typing import Literal
 
 from prototokens.encoder.encoder import Encoder, next_longer
 from prototokens.encoder.shipped import chosen, shipped
-from prototokens.encoder.starts import proved
+from prototokens.encoder.starts import proved, raw
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import ChunkPlan, CostForecast, plan_chunks, price
+from prototokens.ptok.spans import spans_of
 from prototokens.recipe import Recipe
+
+TRIED = 16  # chunks of a text that an encoder is tried on before it is chosen for all of them
 
 
 def plan_from(
@@ -58,7 +61,7 @@ def plan_from(
         "fast",
     ):
         at_hand = shipped(lm)
-        return plan if at_hand is None else _cheaper(lm, plan, at_hand)
+        return plan if at_hand is None else _cheaper(lm, plan, at_hand, ids)
     if encoder is None or not ids:
         return plan
     # The forecast is of random starts; without a step there is nothing to forecast.
@@ -67,8 +70,21 @@ def plan_from(
     )
 
 
-def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder) -> ChunkPlan:
-    """The plan, or chunks of the length at which the encoder has proved to be cheapest, if they are cheaper."""
+def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder, ids: list[int]) -> ChunkPlan:
+    """The plan, or chunks of a length at which the encoder has proved to be cheaper.
+
+    The proof is of the texts that it was made on. An encoder that would be taken is therefore tried
+    on some chunks of this text, and what they cost settles it.
+    """
+    found = min(_plans(lm, plan, encoder), key=lambda one: _price(lm, one))
+    if found is plan or found.forecast is None:
+        return plan
+    found = found._replace(forecast=_tried(lm, encoder, found, ids))
+    return min((plan, found), key=lambda one: _price(lm, one))
+
+
+def _plans(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder) -> list[ChunkPlan]:
+    """The plan, and one for each length at which the encoder has proved to save time."""
     plans = [plan]
     for row in encoder.config["proof"]:
         lengths = chunk_lengths(
@@ -77,11 +93,31 @@ def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder) -> ChunkPlan:
         forecast = _forecast(encoder, lengths)
         if forecast is not None and all(proved(encoder, length) for length in set(lengths)):
             plans.append(ChunkPlan(encoder.layout, lengths, plan.bits, forecast))
-    return min(
-        plans,
-        key=lambda one: (
-            price(one.forecast, one.layout.vectors * lm.d_model) if one.forecast else math.inf
-        ),
+    return plans
+
+
+def _price(lm: FrozenLM, plan: ChunkPlan) -> float:
+    """What a plan costs, as `plan_chunks` weighs it; infinite where it has no forecast."""
+    return price(plan.forecast, plan.layout.vectors * lm.d_model) if plan.forecast else math.inf
+
+
+def _tried(lm: FrozenLM, encoder: Encoder, plan: ChunkPlan, ids: list[int]) -> CostForecast:
+    """The cost forecast of the plan, from what the encoder does with some chunks of this very text.
+
+    A chunk that it does not get right is counted as if it were fitted from a random start as well,
+    at the cost that the proof has for such starts: from the encoder's vectors it takes less.
+    """
+    assert plan.forecast is not None
+    spans = spans_of(plan.lengths)
+    chosen = spans[:: -(-len(spans) // TRIED)]
+    row_steps = 0.0
+    for one in raw(lm, encoder, [ids[span.start : span.end] for span in chosen]):
+        row = next_longer(encoder.config["proof"], one.length)
+        random = 0.0 if row is None else row["random"].get("row_steps", 0) / row["texts"]
+        row_steps += one.row_steps + (0.0 if one.exact else random)
+    each = max(1.0, row_steps / len(chosen))
+    return plan.forecast._replace(
+        row_steps=each * len(plan.lengths), position_steps=each * sum(plan.lengths)
     )
 
 

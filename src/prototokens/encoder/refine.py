@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,10 +43,17 @@ class Look(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Vectors of texts, and the looks that each of them took."""
+    """Vectors of texts.
+
+    Attributes:
+        looks: feedback passes that each text took.
+        reached: whether the text was seen to come out with the margin that was asked for; False
+            where nobody looked, as without any refinement.
+    """
 
     protos: Float32[Tensor, "rows vectors d_model"]
     looks: Int64[Tensor, "rows"]
+    reached: Bool[Tensor, "rows"]
 
 
 def look(
@@ -108,24 +115,33 @@ def encode(
     """Vectors of texts, float32.
 
     A text is refined until it comes out exactly, or its loss rises: then it is as it was before.
+    Where the refinements run out, the last vectors are judged too, by a forward pass alone.
 
     Args:
         most: refinements of a text; by default as many as the network was trained with.
         margin: that every position of an exact text exceeds, in logits.
     """
+    most = network.shape.refinements if most is None else most
     reading = network.begin(*_inputs(network, decoder, texts))
     protos = network.place(reading)
     before, least = protos, protos.new_full((len(texts),), torch.inf)
     looks = torch.zeros(len(texts), dtype=torch.int64)
+    reached = torch.zeros(len(texts), dtype=torch.bool, device=protos.device)
     going = torch.arange(len(texts), device=protos.device)
-    for _ in range(network.shape.refinements if most is None else most):
-        seen, judged = look(decoder, protos[going], [texts[row] for row in going.tolist()])
-        looks[going.cpu()] += 1
-        loss = judged.losses(len(going))
-        worse = loss > least[going]
+    for number in range(most + 1 if most else 0):
+        part = [texts[row] for row in going.tolist()]
+        if number == most:
+            seen, judged = None, decoder.judge(protos[going].detach(), part)
+        else:
+            seen, judged = look(decoder, protos[going], part)
+            looks[going.cpu()] += 1
+        loss, margins = judged.losses(len(going)), judged.least_margins(len(going))
+        there = margins > margin
+        reached[going[there]] = True
+        worse = ~there & (loss > least[going])
         protos = protos.index_copy(0, going[worse], before[going[worse]])
-        left = (~worse & (judged.least_margins(len(going)) <= margin)).nonzero()[:, 0]
-        if not len(left):
+        left = (~worse & (margins <= margin)).nonzero()[:, 0]
+        if seen is None or not len(left):
             break
         before, going = protos, going[left]
         least = least.index_copy(0, going, loss[left])
@@ -133,7 +149,7 @@ def encode(
         longest = max(len(texts[row]) for row in going.tolist())
         reading = network.refine(reading.of(left, longest), seen.of(left, longest))
         protos = protos.index_copy(0, going, network.place(reading))
-    return Encoded(protos, looks)
+    return Encoded(protos, looks, reached)
 
 
 def _inputs(network: Network, decoder: Decoder, texts: Texts) -> tuple[Tensor, Tensor]:

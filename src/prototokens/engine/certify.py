@@ -1,16 +1,20 @@
-"""How far logits move from one way of decoding to another, the margin that withstands it, and the proof that it did.
+"""How far logits move from one way of decoding to another, and the margin that withstands it.
 
 Greedy decoding compares logits; another batch shape, kernel or dtype rounds them otherwise. So the
-movement is measured, for each model, over the ways of `matrix`, on vectors at random; a margin of
-`RESERVE` times the furthest movement is asked of every position; and the finished rows are decoded
-in those ways again. What is not right in all of them is not called certified.
+movement is measured, for each model and layout, over the ways of `matrix`, on vectors at random; a
+margin of `reserve()` times the furthest movement is asked of every position; and the finished rows
+are decoded in those ways again, with `strict` also as processors with other instruction sets would.
+What is not right in all of them is not called certified.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 import torch
@@ -34,15 +38,10 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.solution import Chunk
 
 LEVELS = ("none", "standard", "strict")
-# Margins of fitted vectors move further than those of vectors at random. Of 500 certified fits in
-# layout `paper` (results/certificate) the least margin fell by a median of 0.40 of the measured
-# movement, three fell by more than twice of it, and one by all three times: it came out right only
-# because it had more margin than was asked for.
-RESERVE = 3.0
 # vectors at random on which the movement is measured, half of them twice as large as embeddings
 PROBES = 8
 PROBE_LENGTH = 24
-PROBE_LAYOUT = "tiled:4"
+PROBE_LAYOUT = "tiled:4"  # where no other is given
 NOISE_OCTAVES = (
     12  # the noise radius is looked for among 2^0, 2^-1 ... 2^-12 of the vectors' root mean square
 )
@@ -54,7 +53,7 @@ class Threshold(NamedTuple):
 
     Attributes:
         margin: that every position has to exceed, in logits.
-        shift: furthest movement of a margin that was measured, in logits; the margin is `RESERVE`
+        shift: furthest movement of a margin that was measured, in logits; the margin is `reserve()`
             times this.
     """
 
@@ -103,7 +102,8 @@ class Certificate:
 UNCERTIFIED = Certificate("none", None, None, None, None, (), ())
 
 
-_MEASURED: dict[tuple[str, str, str, str], Threshold] = {}
+# By model, dtype, device, level, and the layout's name and prefix.
+_MEASURED: dict[tuple[str, str, str, str, str, tuple[int, ...]], Threshold] = {}
 
 
 def check_level(level: str) -> str:
@@ -124,21 +124,41 @@ def cells_of(lm: FrozenLM, level: str) -> list[Cell]:
     ]()
 
 
-def threshold(lm: FrozenLM, level: str = "standard") -> Threshold:
-    """The margin to ask for: measured once for a model, dtype and device in this process.
+@cache
+def reserve() -> float:
+    """How many times the movement at random a margin has to be.
+
+    Margins of fitted vectors fall further than those of vectors at random move. The file has a
+    high quantile of how far they fell, with its interval, made from committed rows by
+    scripts/artefacts/fit_reserve.py. A few texts fall further; the certificate tries every text, so
+    it finds them.
+    """
+    path = files("prototokens.engine").joinpath("reserve.json")
+    return json.loads(path.read_text(encoding="utf-8"))["reserve"]
+
+
+def threshold(lm: FrozenLM, level: str = "standard", layout: Layout | None = None) -> Threshold:
+    """The margin to ask for: measured once for a model, dtype, device and layout in this process.
+
+    The instruction sets of other processors take no part in the measurement: each needs a process
+    of its own, and they move margins by less than what is measured here (results/reserve).
 
     Args:
         level: which cells the movement is measured over.
+        layout: of the vectors that are to be certified, with the prefix that stands before them.
     """
-    key = (lm.fingerprint, short_name(lm.dtype), lm.device.type, check_level(level))
+    layout = layout or Layout.named(PROBE_LAYOUT)
+    model = (lm.fingerprint, short_name(lm.dtype), lm.device.type)
+    key = (*model, check_level(level), layout.name, layout.prefix)
     if key not in _MEASURED:
-        shift = 0.0 if level == "none" else measure_shift(lm, _probes(lm), cells_of(lm, level))
-        _MEASURED[key] = Threshold(RESERVE * shift, shift)
+        cells = [cell for cell in cells_of(lm, level) if not cell.setting]
+        shift = measure_shift(lm, _probes(lm, layout), cells) if cells else 0.0
+        _MEASURED[key] = Threshold(reserve() * shift, shift)
     return _MEASURED[key]
 
 
 def measure_shift(lm: FrozenLM, rows: Sequence[Row], cells: Sequence[Cell]) -> float:
-    """The furthest that any position's margin moves between the model's own way and any cell, in logits."""
+    """The furthest that any margin moves between the model's own way and any cell, in logits."""
     own = torch.cat(margins(lm, rows))
     found = [
         torch.cat(tried.margins)
@@ -177,7 +197,7 @@ def certify(
     if check_level(level) == "none" or not rows:
         return UNCERTIFIED, weak
     free = _unpatched(rows, patched)
-    needed = threshold(lm, level)
+    needed = max(threshold(lm, level, layout) for layout in _layouts(rows))
     own = margins(lm, rows)
     tried, absent = [], []
     for one in run_cells(lm, rows, cells_of(lm, level), progress):
@@ -207,6 +227,11 @@ def certify(
     return certificate, weak
 
 
+def _layouts(rows: Sequence[Row]) -> list[Layout]:
+    """The layouts of rows, each once."""
+    return list({(row.layout.name, row.layout.prefix): row.layout for row in rows}.values())
+
+
 def _rounded(value: float | None) -> float | None:
     """To four digits, for files."""
     return None if value is None else float(f"{value:.4g}")
@@ -214,7 +239,9 @@ def _rounded(value: float | None) -> float | None:
 
 @torch.no_grad()
 def noise_radius(lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor]) -> float:
-    """The largest share of the vectors' size that noise may have with every row still right, to a power of two.
+    """The largest share of the vectors' size that noise may have with every row still right.
+
+    It is a power of two.
 
     Args:
         free: for each row, which positions count.
@@ -243,11 +270,11 @@ def _withstands(
     return all(bool((margin[mask] > 0).all()) for margin, mask in zip(found, free, strict=True))
 
 
-def _probes(lm: FrozenLM) -> list[Chunk]:
+def _probes(lm: FrozenLM, layout: Layout) -> list[Chunk]:
     """Vectors at random on the scale of the embeddings, with the ids that they happen to give."""
-    layout, generator = Layout.named(PROBE_LAYOUT), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     mean, std, _ = lm.embedding_scale
-    length = PROBE_LENGTH if lm.max_context is None else min(PROBE_LENGTH, lm.max_context)
+    length = min(PROBE_LENGTH, lm.longest_target(layout))
     scales = [1.0 + number % 2 for number in range(PROBES)]
     drawn = [
         mean + scale * std * torch.randn(layout.vectors, lm.d_model, generator=generator)

@@ -1,8 +1,8 @@
 """The decode matrix: the same vectors decoded in all the ways that other machines and other company may decode them.
 
 A cell names one way: how many rows to a pass, how much padding, which dtype, which attention
-kernel, how many threads, compiled or not. A row is right in a cell where its true logits lead there
-too. What follows from that is `certify`'s.
+kernel, how many threads, compiled or not, and with the instructions of which processor. A row is
+right in a cell where its true logits lead there too. What follows from that is `certify`'s.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from prototokens.engine.forward import Backend, scored_hidden, stacked
 from prototokens.engine.head import score
 from prototokens.engine.inputs import OneStep, arrange
+from prototokens.engine.instruction_sets import SETTINGS, Decoded, decode_under
 from prototokens.errors import ModelError
 from prototokens.layout import Layout
 from prototokens.lm import attention, compiling
@@ -67,6 +68,8 @@ class Cell:
         kernel: of attention: `default`, or one of `KERNELS`.
         threads: of the processor; 0 leaves them as they are.
         compiled: whether the body is compiled by `torch.compile`.
+        setting: of `instruction_sets.SETTINGS`, under which a child process decodes; empty: this
+            process does.
     """
 
     batch: int
@@ -75,6 +78,7 @@ class Cell:
     kernel: str = DEFAULT
     threads: int = 0
     compiled: bool = False
+    setting: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,6 +89,7 @@ class Cell:
         words += [f"kernel {self.kernel}"] * (self.kernel != DEFAULT)
         words += [f"{self.threads} thread{'s' * (self.threads > 1)}"] * (self.threads > 0)
         words += ["compiled"] * self.compiled
+        words += [self.setting] * bool(self.setting)
         return ", ".join(words)
 
 
@@ -122,7 +127,8 @@ def few_cells(lm: FrozenLM) -> list[Cell]:
 def all_cells(lm: FrozenLM) -> list[Cell]:
     """Every batch size with every padding in every dtype.
 
-    Then each other way, in every dtype, alone and in company.
+    Then each other way, in every dtype, alone and in company, and on a CPU each setting of the
+    instruction set.
     """
     names = [
         short_name(dtype) for dtype in (lm.dtype, *(dtype for dtype in DTYPES if dtype != lm.dtype))
@@ -135,7 +141,8 @@ def all_cells(lm: FrozenLM) -> list[Cell]:
         ways += [{"threads": count} for count in (1, 2) if lm.device.type == "cpu"]
         ways += [{"compiled": True}]
         cells += [Cell(batch, 0, name, **way) for way in ways for batch in (1, 16)]
-    return cells
+    settings = SETTINGS if lm.device.type == "cpu" else ()
+    return cells + [Cell(16, 0, name, setting=setting) for setting in settings for name in names]
 
 
 def run_cells(
@@ -146,15 +153,25 @@ def run_cells(
 ) -> Iterator[Tried]:
     """Decode the rows in each cell.
 
+    All cells of one setting of the instruction set share a child process, started at the first.
+
     Args:
         progress: called with each cell's outcome.
     """
+    in_children: dict[Cell, Decoded] = {}
     for cell in cells:
         began = time.perf_counter()
-        try:
-            margins, reason = cell_margins(lm, rows, cell), ""
-        except _Absent as absent:
-            margins, reason = None, str(absent)
+        if cell.setting:
+            if cell not in in_children:
+                together = [one for one in cells if one.setting == cell.setting]
+                answers = decode_under(cell.setting, lm, rows, together)
+                in_children.update(zip(together, answers, strict=True))
+            margins, reason = in_children[cell]
+        else:
+            try:
+                margins, reason = cell_margins(lm, rows, cell), ""
+            except _Absent as absent:
+                margins, reason = None, str(absent)
         tried = Tried(cell, margins, time.perf_counter() - began, reason)
         if progress:
             progress(tried)

@@ -91,8 +91,8 @@ def _weak(
     lm: FrozenLM, solutions: Sequence[Solution], level: str, found: Sequence[Tensor]
 ) -> list[set[int]]:
     """For each row, the positions that decode wrong or whose margin is too small."""
-    asked = threshold(lm, level)
-    floor = asked.margin - asked.shift
+    asked = threshold(lm, level, solutions[0].layout if solutions else None)
+    floor = max(0.0, asked.margin - asked.shift)
     decoded = decode_ids(lm, solutions).ids
     return [
         {

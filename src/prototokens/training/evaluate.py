@@ -1,20 +1,24 @@
-"""How good an encoder's raw vectors are.
+"""How good an encoder's zero-step vectors are.
 
-Token accuracy and exact share by length, on texts that it was not trained on.
+Token accuracy and exact share by length, on texts that it was not trained on; and by kind of text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.refine import Encoded, Texts
+from prototokens.engine.matrix import short_name
 from prototokens.lab.passages import without_folders
+from prototokens.lab.provenance import machine
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.training.kinds import CODE, GERMAN, texts_of
 
 GRID = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 AT_A_TIME = 64  # texts of one pass
@@ -62,6 +66,43 @@ def by_length(
 ) -> list[dict[str, Any]]:
     """`measure` of the beginnings of the same texts, one row for each length."""
     return [measure(decoder, encode, [ids[:length] for ids in texts]) for length in lengths]
+
+
+def by_kind(
+    lm: FrozenLM,
+    encoder: Encoder,
+    sources: Mapping[str, str],
+    count: int,
+    lengths: Sequence[int],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What an encoder's config tells of kinds of text, those that it was not trained on among them.
+
+    Args:
+        sources: further kinds than those of `kinds`, by name, as `--texts` takes them.
+        count: texts of each kind, cut to each of the lengths.
+
+    Returns:
+        `processor` and `dtype` that they were measured with; and `rows`, those of `measure` with
+        the `kind`, its `source`, and how many texts the encoder itself saw come out exactly
+        (`reached`).
+    """
+    decoder, rows = Decoder(lm, encoder.layout), []
+    for kind in (*sources, CODE, GERMAN):
+        texts = texts_of(kind, lm, count, max(lengths), sources, seed)
+        for length in lengths:
+            reached: list[Tensor] = []
+
+            def encode(part: Texts, reached: list[Tensor] = reached) -> Encoded:
+                encoded = encoder.batch(lm, part)
+                reached.append(encoded.reached)
+                return encoded
+
+            row = measure(decoder, encode, [ids[:length] for ids in texts])
+            row |= {"kind": kind, "reached": int(torch.cat(reached).sum())}
+            rows.append({**row, "source": without_folders(sources.get(kind, kind))})
+    about = machine(lm.device)
+    return {"processor": about["processor"], "dtype": short_name(lm.dtype), "rows": rows}
 
 
 def of_encoder(lm: FrozenLM, encoder: Encoder, texts: Texts, source: str) -> dict[str, Any]:
