@@ -42,7 +42,11 @@ for name in names:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         failed.append((name, error.name))
-unexpected = [(name, missing) for name, missing in failed if not name.startswith("prototokens.explorer.") or missing == "torch"]
+unexpected = [
+    (name, missing)
+    for name, missing in failed
+    if not name.startswith("prototokens.explorer.") or missing == "torch"
+]
 print(f"{len(names)} modules, {len(failed)} of the web page need its extra")
 sys.exit(f"cannot be imported without extras: {unexpected}" if unexpected else 0)
 """

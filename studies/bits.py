@@ -34,7 +34,7 @@ EVERY_WIDTH = (
     "median steps",
     "text's bits a vector's bit",
 )
-FEWEST = (
+MIN_BITS = (
     "model",
     "layout",
     "tokens",
@@ -117,7 +117,7 @@ def report(rows: list[Row]) -> Report:
             ),
             Table(
                 "fewest",
-                FEWEST,
+                MIN_BITS,
                 fewest,
                 "The fewest bits in which a text stays exact, the mean over texts (`--bits auto`).",
             ),

@@ -27,7 +27,7 @@ from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import CONFIG, Encoder
 from prototokens.encoder.shipped import SHIPPED
 from prototokens.engine.decode import decode_ids
-from prototokens.engine.forward import Held
+from prototokens.engine.forward import HasVectors
 from prototokens.errors import TextError, UsageError
 from prototokens.fitting import fit
 from prototokens.lab.job import Config, Job, Row
@@ -37,7 +37,7 @@ from prototokens.lab.report import Report, Table, share
 from prototokens.lab.texts import Texts
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.encoded import Chunk
+from prototokens.solution import Chunk
 
 TITLE = "The space of an encoder"
 LENGTH = 16  # tokens of a text
@@ -203,7 +203,7 @@ def _accuracy(decoder: Decoder, protos: Tensor, texts: Ids) -> float:
 
 def _decoded(lm: FrozenLM, layout: Layout, protos: Tensor, length: int) -> Ids:
     """What vectors decode to."""
-    rows: list[Held] = [Chunk(one, layout, length) for one in protos]
+    rows: list[HasVectors] = [Chunk(one, layout, length) for one in protos]
     return decode_ids(lm, rows).ids
 
 

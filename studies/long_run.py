@@ -62,7 +62,7 @@ def run(job: Job, lm: FrozenLM) -> list[Row]:
             seconds = time.process_time() - began
             encoded.save(path)
             exact = decode(lm, EncodedText.load(path)) == text
-            done += len(encoded.header["chunks"])
+            done += len(encoded.header.chunks)
             gc.collect()
             rows.append(
                 {
@@ -70,11 +70,11 @@ def run(job: Job, lm: FrozenLM) -> list[Row]:
                     "chunks": done,
                     "exact": exact,
                     "certified": encoded.certified,
-                    "patched": encoded.header.get("patched", 0),
+                    "patched": encoded.header.patched,
                     "resident_bytes": _resident(),
                     "handles": len(os.listdir("/proc/self/fd")),
                     "microseconds_a_position_step": round(
-                        1e6 * seconds / (encoded.header["row_steps"] * LENGTH), 3
+                        1e6 * seconds / (encoded.header.row_steps * LENGTH), 3
                     ),
                     "length": LENGTH,
                     "process": os.getpid(),

@@ -1,4 +1,6 @@
-"""Write lab/catalogue.json: what each experiment takes at --scale smoke, for the list that `reproduce` prints.
+"""Write lab/catalogue.json: what each experiment takes at --scale smoke.
+
+The list that `reproduce` prints shows it.
 
 To make all jobs the model has to be loaded and texts have to be sampled: too long for a list. So it
 reads what is left here: the position-steps that each experiment's jobs are forecast to take on the

@@ -1,6 +1,4 @@
-"""Write the built-in model's card.
-
-Its loss picture from the training log, held-out figures, samples.
+"""Write the built-in model's card: its loss from the training log, held-out figures, samples.
 
     python scripts/builtin/card.py --model build/builtin/model --work build/builtin --held-out
     books_val.parquet \
@@ -17,11 +15,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import data as builtin_data
 import matplotlib as mpl
 import torch
-from train import Config, nats_per_token, read_meta
 from transformers import AutoTokenizer, LlamaForCausalLM
+
+from prototokens.training import corpus
+from prototokens.training.pretraining import Config, nats_per_token, read_meta
 
 PROMPTS = (
     "The captain looked at the sea and",
@@ -78,7 +77,8 @@ def origin(config: Config) -> str:
     """A row of the card for a run that went on from a finished model."""
     if not config.init_tokens:
         return ""
-    return f"| begun from | weights that had seen {config.init_tokens:,} tokens, in a run of its own with its own fall |\n"
+    seen = f"weights that had seen {config.init_tokens:,} tokens, in a run of its own with its own fall"
+    return f"| begun from | {seen} |\n"
 
 
 def draw_loss(log: Path, decay_start: int, path: Path) -> None:
@@ -135,20 +135,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--model", type=Path, required=True, help="the finished model's folder; the card goes there"
-    )
-    parser.add_argument("--work", type=Path, required=True, help="the training's work folder")
-    parser.add_argument(
-        "--held-out",
-        nargs="+",
-        required=True,
-        help="held-out texts, in the forms of train_builtin.py",
-    )
-    parser.add_argument("--column", default="text")
-    parser.add_argument("--windows", type=int, help="of the held-out texts; all by default")
-    parser.add_argument("--data", required=True, help="what it was trained on, in words")
-    parser.add_argument("--machine", required=True, help="what it was trained with, in words")
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="its folder; the card goes there")
+    add("--work", type=Path, required=True, help="the training's work folder")
+    add("--held-out", nargs="+", required=True, help="held-out texts, in the forms of train.py")
+    add("--column", default="text")
+    add("--windows", type=int, help="of the held-out texts; all by default")
+    add("--data", required=True, help="what it was trained on, in words")
+    add("--machine", required=True, help="what it was trained with, in words")
     args = parser.parse_args()
     config, steps, seconds = read_meta(args.work / "checkpoint.safetensors")
     model = LlamaForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
@@ -158,10 +152,10 @@ def main() -> None:
     bytes_in_all = sum(
         len(text.encode())
         for source in args.held_out
-        for text in builtin_data.read_texts(source, args.column)
+        for text in corpus.read_texts(source, args.column)
     )
     nats = nats_per_token(model, ids, config.context, args.windows)
-    tokens_in_all = ids.stat().st_size // 2
+    bits = nats * (ids.stat().st_size // 2) / bytes_in_all / math.log(2)
     draw_loss(args.work / "log.jsonl", config.decay_start, args.model / "loss.png")
     card = CARD.format(
         parameters=model.num_parameters(),
@@ -185,15 +179,12 @@ def main() -> None:
         hours=seconds / 3600,
         machine=args.machine,
         nats=nats,
-        bits=nats * tokens_in_all / bytes_in_all / math.log(2),
+        bits=bits,
         windows=args.windows or "all",
         samples="\n\n".join(sample(model, tokenizer, prompt) for prompt in PROMPTS),
     )
     (args.model / "README.md").write_text(card)
-    print(
-        f"{nats:.4f} nats a token, {nats * tokens_in_all / bytes_in_all / math.log(2):.4f} bits a"
-        " byte"
-    )
+    print(f"{nats:.4f} nats a token, {bits:.4f} bits a byte")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,10 @@ def _is_argument(parameter: click.Parameter) -> bool:
 
 
 def _option(option: click.Option) -> str:
-    """A row of the table. Written out here and not by click, whose own wording changes with its version."""
+    """A row of the table.
+
+    It is written here and not by click, whose own wording changes with its version.
+    """
     words = (option.help or "").replace("|", "\\|")
     kind = option.type.name.split()[0].upper()
     if isinstance(option.type, click.Choice):
@@ -90,7 +93,8 @@ def _option(option: click.Option) -> str:
     if isinstance(option.type, click.IntRange):
         words += f" At least {option.type.min}."
     if option.show_default:
-        words += f" Default: {option.show_default if isinstance(option.show_default, str) else f'`{option.default}`'}."
+        named = isinstance(option.show_default, str)
+        words += f" Default: {option.show_default if named else f'`{option.default}`'}."
     return f"| `{', '.join(option.opts)}{'' if option.is_flag else f' {kind}'}` | {words} |"
 
 

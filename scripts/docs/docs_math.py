@@ -1,4 +1,7 @@
-"""A hook of mkdocs: formulas become MathML while the pages are built, so that no script has to be fetched to show them."""
+"""A hook of mkdocs: formulas become MathML while the pages are built.
+
+So no script has to be fetched to show them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ def _letters(mathml: str) -> str:
     """
 
     def written(found: re.Match[str]) -> str:
-        return f"<{found[1]}>{''.join(_letter(letter, found[2].upper()) for letter in unescape(found[3]))}</{found[1]}>"
+        letters = (_letter(letter, found[2].upper()) for letter in unescape(found[3]))
+        return f"<{found[1]}>{''.join(letters)}</{found[1]}>"
 
     return VARIANT.sub(written, mathml)
 

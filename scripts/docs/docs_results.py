@@ -1,4 +1,6 @@
-"""A hook of mkdocs: the reports of results/ become pages of the site, and links between them and docs/ stay good.
+"""A hook of mkdocs: the reports of results/ become pages of the site.
+
+Links between them and docs/ stay valid.
 
 Reports and rows live in results/, outside of the folder of the documentation. In the site that
 folder is inside it: so `../results/` of a page of docs/ loses one step up, and `../docs/` of a

@@ -1,377 +1,39 @@
 """Draw how a text fills in during a fit.
 
-Docs/images/filling-in.svg, and a narrow one for telephones, from a real run.
+It writes docs/images/filling-in.svg, and a narrow one for telephones.
 
     python scripts/docs/draw_filling_in.py
 
-One text is fitted with the paper's layout, e and m. The vectors of every step are kept; those of a
-few steps, spread evenly on a logarithmic scale, are decoded and drawn, a row for each. A run that
-does not end exact draws nothing and exits with status 1.
+One text is fitted with the paper's layout, e and m. The vectors of every step are recorded; those
+of a few steps, spread evenly on a logarithmic scale, are decoded and drawn, a row for each. A run
+that does not end exact draws nothing and exits with status 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
-from html import escape
 from pathlib import Path
-from typing import NamedTuple
 
-from torch import Tensor
-
-import prototokens as pt
-from prototokens import samples
+from prototokens import FrozenLM, samples
+from prototokens.explorer.filling_in import NARROW, WIDE, draw, moments
 
 OUT = Path(__file__).parents[2] / "docs" / "images" / "filling-in.svg"
-EDGE = 28  # margin on every side
-FONT, LETTER = 15.5, 9.4  # size of a token's letters, and the width each of them gets
-PAD, LINE, CHIP = 4, 32, 25  # beside a token's letters; from line to line; a chip's height
-GAP_IN_WORD, GAP = 3, 7  # between chips: inside a word, and where the token begins with a space
-LEAST_LETTERS = 3  # room that a token gets at least, since wrong ones stand in its place too
-MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace"
-SANS = "-apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', Helvetica, Arial, sans-serif"
-INK, MUTED, FAINT = "#1f2328", "#656d76", "#d8dee4"
-E_FILL, M_FILL, MODEL_FILL = "#5b3fd6", "#d9730d", "#24303f"
-SIDE = 34  # of the box of a vector, or of a token that comes out
-ARROW = f'stroke="{MUTED}" stroke-width="1.8" fill="none" marker-end="url(#tip)"'
-# (chip, letters): of a wrong token, of a right one, and of a right one in the last row.
-WRONG, RIGHT, LAST = ("#f3f5f7", "#6e7781"), ("#dcf5e3", "#0b6b2c"), ("#1a7f37", "#ffffff")
-
-
-class Sheet(NamedTuple):
-    """What a picture is drawn on.
-
-    Attributes:
-        width: of the picture; `left`: where the tokens begin; `edge`: the margin.
-        most: moments that are drawn, at most.
-    """
-
-    width: int
-    left: int
-    edge: int
-    most: int
-
-    @property
-    def narrow(self) -> bool:
-        """Whether what is written beside the tokens stands above them."""
-        return self.left == self.edge
-
-
-WIDE, NARROW = Sheet(760, 122, EDGE, 99), Sheet(400, 16, 16, 5)
-
-
-class Moment(NamedTuple):
-    """A step of the fit, and the ids that its vectors decode to."""
-
-    step: int
-    ids: list[int]
-
-
-def moments(lm: pt.FrozenLM, text: str, seed: int, count: int) -> tuple[pt.Solution, list[Moment]]:
-    """Fit a text; returns its solution, and what the vectors decoded to at `count` steps, the first and the last among them.
-
-    Raises:
-        SystemExit: the fit did not become exact, or its last vectors do not decode to the text.
-    """
-    seen: list[Tensor] = []
-
-    def keep(now: pt.Progress) -> None:
-        vectors = now.vectors_of(0)
-        assert vectors is not None
-        seen.append(vectors)
-
-    solution = pt.fit(lm, text, layout="paper", seed=seed, progress=keep)
-    if not solution.exact:
-        raise SystemExit(
-            f"no picture: {solution.correct} of {solution.length} tokens were right after"
-            f" {len(seen) - 1} steps;"
-            " try another --seed, or a shorter --text"
-        )
-    steps = spread(solution.steps, count)
-    decoded = pt.decode_ids(lm, [replace(solution, protos=seen[step]) for step in steps]).ids
-    if decoded[-1] != list(solution.ids):
-        raise SystemExit(
-            "no picture: the last vectors do not decode to the text, though the fit called them"
-            " exact"
-        )
-    return solution, [Moment(step, ids) for step, ids in zip(steps, decoded, strict=True)]
-
-
-def spread(last: int, count: int) -> list[int]:
-    """Zero, `last`, and steps between them whose logarithms are evenly spaced.
-
-    Fewer where there are not so many steps.
-    """
-    first = max(1.0, last / 20)
-    ratios = [rank / (count - 2) for rank in range(count - 1)]
-    return sorted(
-        {0, last, *(min(last, round(first * (last / first) ** ratio)) for ratio in ratios if last)}
-    )
-
-
-def shown(token: str) -> str:
-    """A token's letters, without the space it begins with.
-
-    What has no letter of its own gets a sign.
-    """
-    token = token[1:] if token.startswith(" ") and len(token) > 1 else token
-    signs = {"\n": "↵", "\t": "⇥", " ": "␣"}
-    return (
-        "".join(
-            signs.get(letter, letter if letter.isprintable() and letter != "\ufffd" else "·")
-            for letter in token
-        )
-        or "·"
-    )
-
-
-def cut(token: str, letters: int) -> str:
-    """At most so many letters; a longer token ends in an ellipsis."""
-    return token if len(token) <= letters else token[: letters - 1] + "…"
-
-
-def places(target: Sequence[str], sheet: Sheet) -> list[tuple[float, int, int]]:
-    """For each token of the target: left edge of its chip, line, and room in letters.
-
-    The same in every row of the picture.
-    """
-    found, x, line = [], 0.0, 0
-    for token in target:
-        letters = max(LEAST_LETTERS, len(shown(token)))
-        width = letters * LETTER + 2 * PAD
-        x += 0.0 if x == 0 else GAP if token.startswith((" ", "\n")) else GAP_IN_WORD
-        if x and sheet.left + x + width > sheet.width - sheet.edge:
-            x, line = 0.0, line + 1
-        found.append((sheet.left + x, line, letters))
-        x += width
-    return found
-
-
-def write(
-    x: float,
-    y: float,
-    text: str,
-    size: float,
-    fill: str = INK,
-    *,
-    font: str = SANS,
-    style: str = "",
-) -> str:
-    """A text element; `style` holds further attributes."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-family="{font}" font-size="{size}" fill="{fill}" {style}>{escape(text)}</text>'
-
-
-def box(
-    x: float, y: float, width: float, height: float, fill: str, radius: float = 6, extra: str = ""
-) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius}" fill="{fill}" {extra}/>'
-
-
-def fixed_width(width: float) -> str:
-    """Attributes of a centred text that is so wide in whatever font."""
-    return f'text-anchor="middle" textLength="{width:.1f}" lengthAdjust="spacingAndGlyphs"'
-
-
-def chip(x: float, y: float, letters: int, token: str, colours: tuple[str, str]) -> str:
-    """A token on its background."""
-    text, width = cut(token, letters), letters * LETTER + 2 * PAD
-    letters_in = write(
-        x + width / 2,
-        y + 17.5,
-        text,
-        FONT,
-        colours[1],
-        font=MONO,
-        style=fixed_width(len(text) * LETTER),
-    )
-    return box(x, y, width, CHIP, colours[0], 4) + letters_in
-
-
-def row_of_boxes(x: float, y: float, names: Sequence[str], gap: float) -> list[str]:
-    """Vectors e and m, or tokens t, one beside the other."""
-    parts = []
-    for name in names:
-        width = 22 if name == "…" else SIDE
-        fill = {"e": E_FILL, "m": M_FILL, "t": RIGHT[0]}.get(name)
-        if fill:
-            outline = f'stroke="{RIGHT[1]}" stroke-opacity="0.35"' if name == "t" else ""
-            parts.append(box(x, y, SIDE, SIDE, fill, 6, outline))
-        ink = MUTED if name == "…" else RIGHT[1] if name == "t" else "#ffffff"
-        parts.append(
-            write(
-                x + width / 2, y + 23, name, 17, ink, style='text-anchor="middle" font-weight="600"'
-            )
-        )
-        x += width + gap
-    return parts
-
-
-def narrow_head(tokens: int, sheet: Sheet) -> list[str]:
-    """The method from top to bottom."""
-    middle = sheet.width / 2
-    return [
-        write(sheet.edge, 32, "in: e and m, which the fit moves", 14.5, MUTED),
-        *row_of_boxes(middle - 109, 44, ("e", "m", "m", "m", "…", "m"), 5),
-        f'<path d="M{middle} 84 V99" {ARROW}/>',
-        box(sheet.edge + 40, 104, sheet.width - 2 * sheet.edge - 80, 46, MODEL_FILL, 10),
-        write(
-            middle, 133, "frozen language model, one pass", 16.5, "#ffffff", style=fixed_width(260)
-        ),
-        f'<path d="M{middle} 154 V169" {ARROW}/>',
-        *row_of_boxes(middle - 89, 174, ("t", "t", "t", "…", "t"), 5),
-        write(
-            sheet.width - sheet.edge, 196, f"{tokens} out", 14.5, MUTED, style='text-anchor="end"'
-        ),
-    ]
-
-
-def wide_head(tokens: int, sheet: Sheet) -> list[str]:
-    """The method: [e, m, m, ..., m] into the frozen model, the tokens out of it, and what the fit moves."""
-    top, model, out = 54, 296, 560
-    middle, behind = top + SIDE / 2, EDGE + 5 * SIDE + 22 + 6 * 5
-    parts = [
-        write(EDGE, 36, "in: two trained vectors, e and m", 14.5, MUTED),
-        *row_of_boxes(EDGE, top, ("e", "m", "m", "m", "…", "m"), 5),
-        f'<path d="M{behind + 5:.0f} {middle} H{model - 9}" {ARROW}/>',
-        box(model, top - 14, 216, SIDE + 28, MODEL_FILL, 10),
-        write(
-            model + 108,
-            middle - 3,
-            "frozen language model",
-            16.5,
-            "#ffffff",
-            style=fixed_width(184),
-        ),
-        write(model + 108, middle + 17, "one forward pass", 14, "#c3ccd6", style=fixed_width(114)),
-        f'<path d="M{model + 221} {middle} H{out - 9}" {ARROW}/>',
-        write(
-            sheet.width - EDGE,
-            36,
-            f"out: all {tokens} tokens",
-            14.5,
-            MUTED,
-            style='text-anchor="end"',
-        ),
-        *row_of_boxes(out, top, ("t", "t", "t", "…", "t"), 3),
-    ]
-    below = top + SIDE
-    right, left = (out + sheet.width - EDGE) / 2, EDGE + SIDE + 2.5
-    parts += [
-        f'<path d="M{right} {below + 8} V{below + 24} Q{right} {below + 34} {right - 10}'
-        f" {below + 34} H{left + 10}"
-        f' Q{left} {below + 34} {left} {below + 24} V{below + 9}" {ARROW} stroke-dasharray="5 4"/>',
-        box(270, below + 22, 268, 24, "#ffffff"),
-        write(
-            404,
-            below + 39,
-            "the fit moves e and m, nothing else",
-            14.5,
-            INK,
-            style=fixed_width(244),
-        ),
-    ]
-    return parts
-
-
-def draw(
-    model: str, target: list[str], rows: list[tuple[int, list[str], list[bool]]], sheet: Sheet
-) -> str:
-    """The whole picture as SVG.
-
-    Args:
-        model: its name, for the caption.
-        target: the tokens of the text.
-        rows: for each moment its step, the decoded tokens, and which of them are right.
-    """
-    if len(rows) > sheet.most:
-        kept = {
-            math.ceil(number * (len(rows) - 1) / (sheet.most - 1)) for number in range(sheet.most)
-        }
-        rows = [row for number, row in enumerate(rows) if number in kept]
-    spots, edge = places(target, sheet), sheet.edge
-    above = 28 if sheet.narrow else 0
-    height_of_row = (1 + max(line for _, line, _ in spots)) * LINE + 16 + above
-    parts, y = (
-        (narrow_head(len(target), sheet), 234.0)
-        if sheet.narrow
-        else (wide_head(len(target), sheet), 166.0)
-    )
-    for number, (step, tokens, right) in enumerate(rows):
-        last = number == len(rows) - 1
-        parts.append(
-            f'<path d="M{edge} {y - 8:.1f} H{sheet.width - edge}" stroke="{FAINT}"'
-            ' stroke-width="1"/>'
-        )
-        parts.append(write(edge, y + 18, f"step {step:,}", 15.5, style='font-weight="600"'))
-        counted = f"{sum(right)} of {len(target)}"
-        # Beside the step's number there is room for one line of tokens only: then the count goes
-        # without saying.
-        ink = RIGHT[1] if last else MUTED
-        if sheet.narrow:
-            parts.append(
-                write(sheet.width - edge, y + 18, counted, 14.5, ink, style='text-anchor="end"')
-            )
-        elif height_of_row > LINE + 16:
-            parts.append(write(edge, y + 18 + LINE, counted, 14.5, ink))
-        for (x, line, letters), token, good in zip(spots, tokens, right, strict=True):
-            colours = WRONG if not good else LAST if last else RIGHT
-            parts.append(chip(x, y + above + line * LINE, letters, shown(token), colours))
-        y += height_of_row
-    caption = (
-        "A real run"
-        if sheet.narrow
-        else f"A real run on the model “{model}”: {rows[-1][0]:,} steps"
-    )
-    caption += "; green tokens are right."
-    parts.append(write(edge, y + 10, caption, 13 if sheet.narrow else 14, MUTED))
-    width, height = sheet.width, math.ceil(y + 10 + EDGE * 0.8)
-    described = (
-        f"Decoded text at {len(rows)} steps of a fit; at the last one it is: {''.join(target)}"
-    )
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
-            f' width="{width}" role="img">',
-            "<title>A text fills in while two input vectors of a frozen language model are"
-            " fitted</title>",
-            f"<desc>{escape(described)}</desc>",
-            '<defs><marker id="tip" viewBox="0 0 8 8" refX="6.5" refY="4" markerWidth="7"'
-            ' markerHeight="7" orient="auto">'
-            f'<path d="M0.5 0.5 L7 4 L0.5 7.5" fill="none" stroke="{MUTED}"'
-            ' stroke-width="1.3"/></marker></defs>',
-            box(0.5, 0.5, width - 1, height - 1, "#ffffff", 14, f'stroke="{FAINT}"'),
-            *parts,
-            "</svg>\n",
-        ]
-    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--model", default="builtin", help="'builtin', a folder, or a hub id (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--text",
-        default=samples.short(),
-        help="what to fit (default: the first sentence of the sample story)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the start (default: %(default)s)")
-    parser.add_argument(
-        "--rows", type=int, default=7, help="moments to draw, at most (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=OUT, help="where it goes, and the narrow one beside it"
-    )
+    parser.add_argument("--model", default="builtin", help="'builtin', a folder, or a hub id")
+    parser.add_argument("--text", default=samples.short(), help="what to fit")
+    parser.add_argument("--seed", type=int, default=0, help="of the initial vectors")
+    parser.add_argument("--rows", type=int, default=7, help="moments to draw, at most")
+    parser.add_argument("--out", type=Path, default=OUT, help="the narrow one goes beside it")
     args = parser.parse_args()
     if args.rows < 3:
         parser.error(f"--rows {args.rows}: at least 3 are needed")
-    lm = pt.FrozenLM.from_pretrained(args.model)
+    lm = FrozenLM.from_pretrained(args.model)
     solution, seen = moments(lm, args.text, args.seed, args.rows)
     target = [lm.decode([token]) for token in solution.ids]
     rows = []
@@ -379,8 +41,8 @@ def main() -> None:
         right = [got == wanted for got, wanted in zip(ids, solution.ids, strict=True)]
         rows.append((step, [lm.decode([token]) for token in ids], right))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for sheet, place in ((WIDE, args.out), (NARROW, args.out.with_stem(args.out.stem + "-narrow"))):
-        place.write_text(draw(Path(lm.name).name, target, rows, sheet), encoding="utf-8")
+    for sheet, path in ((WIDE, args.out), (NARROW, args.out.with_stem(args.out.stem + "-narrow"))):
+        path.write_text(draw(Path(lm.name).name, target, rows, sheet), encoding="utf-8")
     sys.stderr.write(
         f"{args.out}: {len(target)} tokens, steps"
         f" {', '.join(str(moment.step) for moment in seen)}\n"

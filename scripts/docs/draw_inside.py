@@ -22,7 +22,7 @@ def main() -> int:
     lm = pt.FrozenLM.from_pretrained("builtin")
     solution = pt.fit(lm, TEXT)
     if not solution.exact:
-        sys.exit("the sentence was not held exactly: nothing is drawn")
+        sys.exit("the sentence was not reproduced exactly: nothing is drawn")
     pictures.trace(look(lm, solution), lambda token: lm.decode([token])).savefig(
         OUT, metadata={"Software": None}
     )

@@ -5,22 +5,17 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, overload
-
-from jaxtyping import Float32
-from torch import Tensor
 
 from prototokens.engine.certify import Certificate, certify
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.matrix import Tried
 from prototokens.errors import NotExactError
-from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.patches import apply_edits, apply_patches
 from prototokens.ptok.source import as_bytes, as_text
-from prototokens.solution import Solution
+from prototokens.solution import Chunk, Solution
 
 
 class DecodedText(NamedTuple):
@@ -67,7 +62,7 @@ def decode_text(lm: FrozenLM, encoded: EncodedText, any_model: bool = False) -> 
     except ValueError:  # the vectors gave a shorter text than the edits are for
         matches = False
     seconds = time.perf_counter() - began
-    matches = matches and hashlib.sha256(content).hexdigest() == encoded.header["text"]["sha256"]
+    matches = matches and hashlib.sha256(content).hexdigest() == encoded.header.text.sha256
     return DecodedText(content, len(flat), passes, seconds, matches)
 
 
@@ -86,13 +81,6 @@ class Verified(NamedTuple):
     def passed(self) -> bool:
         """Whether all is right."""
         return self.matches and self.certificate.passed
-
-
-@dataclass(frozen=True)
-class _Row:
-    protos: Float32[Tensor, "vectors d_model"]
-    layout: Layout
-    ids: tuple[int, ...]
 
 
 def verify_text(
@@ -114,9 +102,9 @@ def verify_text(
     chunks = encoded.chunks()
     ids = decode_ids(lm, chunks).ids
     rows = [
-        _Row(chunk.protos, chunk.layout, tuple(row)) for chunk, row in zip(chunks, ids, strict=True)
+        Chunk.of(chunk.protos, chunk.layout, row) for chunk, row in zip(chunks, ids, strict=True)
     ]
-    patched = [sorted(encoded.extras.patches.get(number, ())) for number in encoded.held()]
+    patched = [sorted(encoded.extras.patches.get(number, ())) for number in encoded.in_vectors()]
     return Verified(matches, certify(lm, rows, level, patched, progress)[0])
 
 

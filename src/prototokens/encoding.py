@@ -21,12 +21,13 @@ from prototokens.errors import UsageError
 from prototokens.fitting import prefix_of
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.planning.chunks import MOST_HALVINGS, ChunkPlan
+from prototokens.planning.chunks import MAX_HALVINGS, ChunkPlan
+from prototokens.ptok.assemble import Precision, Record
 from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.repair import repair
 from prototokens.ptok.sizes import sizes_of
 from prototokens.ptok.source import Source, read_source
-from prototokens.ptok.spans import Solved, Span, halves, left_by, spans_of
+from prototokens.ptok.spans import Solved, Span, halves, left_by
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
@@ -110,9 +111,9 @@ def encode(
         )
     if share == "e":
         _check_first_tokens(plan, source.ids)
-    tries = 1 if share or inexact != "halve" else MOST_HALVINGS + 1
+    tries = 1 if share or inexact != "halve" else MAX_HALVINGS + 1
     work = _Work(lm, source.ids, plan.layout, recipe, seed, share, start, rows, progress, said)
-    solutions, row_steps = _solve(work, plan.lengths, {} if kept is None or share else kept, tries)
+    solutions, row_steps = _solve(work, plan.spans(), {} if kept is None or share else kept, tries)
     chosen = quantise(lm, solutions, bits, recipe, share=share, rows=rows, progress=progress)
     repaired = repair(
         lm, [one.solution for one in chosen], certify, source.edits, patches=inexact != "keep"
@@ -123,16 +124,19 @@ def encode(
         [one.solution for one in chosen],
         recipe=recipe,
         share={None: None, "e": 0, "m": 1}[share],
-        row_steps=row_steps + sum(one.row_steps for one in chosen),
-        certificate=repaired.certificate,
         extras=repaired.extras,
-        bits=None if all(one.bits == 32 for one in chosen) else [one.bits for one in chosen],
-        grids=[one.grid for one in chosen],
-        least=repaired.least,
-        sizes=sizes_of(lm, source),
+        precision=None
+        if all(one.bits == 32 for one in chosen)
+        else Precision([one.bits for one in chosen], [one.grid for one in chosen]),
+        record=Record(
+            row_steps=row_steps + sum(one.row_steps for one in chosen),
+            certificate=repaired.certificate,
+            least_margin=repaired.least,
+            sizes=sizes_of(lm, source),
+        ),
     )
     # What decodes, not what was fitted, settles whether it is exact.
-    return replace(encoded, header={**encoded.header, "exact": decode_text(lm, encoded).matches})
+    return replace(encoded, header=replace(encoded.header, exact=decode_text(lm, encoded).matches))
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ class _Work:
     said: Callable[[str], None] | None
 
 
-def _solve(work: _Work, lengths: list[int], kept: Solved, tries: int) -> tuple[list[Solution], int]:
+def _solve(work: _Work, cut: list[Span], kept: Solved, tries: int) -> tuple[list[Solution], int]:
     """Fit the chunks, and the halves of those that fail, so many times in all.
 
     `kept` gets each that is exact.
@@ -160,7 +164,7 @@ def _solve(work: _Work, lengths: list[int], kept: Solved, tries: int) -> tuple[l
         The solutions in the order of the text, exact or not, and the row-steps they took, those of
         `kept` among them.
     """
-    spans = [part for span in spans_of(lengths) for part in left_by(span, kept)]
+    spans = [part for span in cut for part in left_by(span, kept)]
     failed: Solved = {}
     row_steps = sum(kept[span].row_steps for span in spans if span in kept)
     for attempt in range(tries):
@@ -223,7 +227,7 @@ def certified_recipe(lm: FrozenLM, recipe: str | Recipe, level: str) -> Recipe:
 
 def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:
     """Refuse what cannot be: under causal attention, an e that all chunks share gives each of them the same output."""
-    starts = [span.start for span in spans_of(plan.lengths)]
+    starts = [span.start for span in plan.spans()]
     if int(plan.layout.scored(1)[0]) == 0 and len({ids[start] for start in starts}) > 1:
         raise UsageError(
             f"with layout {plan.layout.name!r} the first token of a chunk is read from e alone, so"

@@ -48,6 +48,9 @@ class Recipe:
         stall: steps without a gain in the loss after which an attempt with fewer than three in four
             tokens right is given up for another random start, within the same budget of steps; 0:
             never.
+        full_head_every: steps between two in which a row is scored against the whole vocabulary,
+            where that is large; in the others only candidate tokens count (`engine.candidates`).
+            1: always.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
     """
@@ -71,6 +74,7 @@ class Recipe:
     token_weight_max: float = 30.0
     token_weight_decay: float = 0.9
     stall: int = 100
+    full_head_every: int = 4
     steps: int = 2000
     restarts: int = 0
 
@@ -92,6 +96,7 @@ class Recipe:
             and math.isfinite(self.token_weight_max),
             "token_weight_decay must lie between 0 and 1": 0 <= self.token_weight_decay <= 1,
             "stall must not be negative": self.stall >= 0,
+            "full_head_every must be at least 1": self.full_head_every >= 1,
             "steps must not be negative": self.steps >= 0,
             "restarts must not be negative": self.restarts >= 0,
             "betas must lie in [0, 1)": all(0 <= beta < 1 for beta in self.betas),
@@ -142,6 +147,7 @@ BEFORE = {
     "slow_below": 0.0,
     "token_weight_growth": 0.0,
     "stall": 0,
+    "full_head_every": 1,
     "start_scale": 1.0,
 }
 
@@ -167,6 +173,7 @@ NAMED = {
         slow_below=0.0,
         token_weight_growth=0.0,
         stall=0,
+        full_head_every=1,
         steps=5000,
     ),
     "fast": Recipe(),

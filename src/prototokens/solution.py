@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxtyping import Float32
 from torch import Tensor
 
 from prototokens.layout import Layout
+
+
+class Chunk(NamedTuple):
+    """Vectors, and what decoding needs of the text that they stand for.
+
+    Attributes:
+        protos: the vectors, e first.
+        layout: the arrangement they are meant for.
+        length: tokens of the text.
+        ids: of the text, where they are known; else empty.
+    """
+
+    protos: Float32[Tensor, "vectors d_model"]
+    layout: Layout
+    length: int
+    ids: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(protos: Tensor, layout: Layout, ids: Sequence[int]) -> Chunk:
+        """A chunk of a text that is known."""
+        return Chunk(protos, layout, len(ids), tuple(ids))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class Watched:
 
 @pytest.mark.parametrize(("count", "length"), [(1, 3), (9, 3), (40, 5)])
 def test_no_shape_is_new_to_the_fits_that_are_timed(tiny_llama, monkeypatch, count, length):
-    monkeypatch.setattr("prototokens.engine.memory.GAINFUL", {"cpu": 256})
+    monkeypatch.setattr("prototokens.engine.memory.USEFUL_POSITIONS", {"cpu": 256})
     targets = [[(3 * row + place) % 40 for place in range(length)] for row in range(count)]
     watched = Watched(tiny_llama._body)
     monkeypatch.setattr(tiny_llama, "_compiled", watched)

@@ -17,7 +17,7 @@ IDS = [8, 1, 4, 6, 12, 2]
 
 def start_of(lm, recipe, ids, seed):
     (group,) = groups_of(lm, [ids], OneStep(pt.Layout.named("paper")), seed, None)
-    return Starts(lm, recipe, 2).draw(group.rows[0], 0)
+    return Starts(lm, recipe, 2).draw(group.rows[0], group)
 
 
 # Rounding grows with every step, most where the steps are whitened. The second root of the matrices
@@ -46,7 +46,7 @@ def test_a_serial_fit_goes_the_engines_way(request, family, name, steps, toleran
 def test_beyond_the_width_of_the_matrices_the_steps_are_adamws(tiny_llama, monkeypatch, width):
     from prototokens.engine import optimizer
 
-    monkeypatch.setattr(optimizer, "WIDEST", width)
+    monkeypatch.setattr(optimizer, "MAX_WIDTH", width)
     recipe = pt.Recipe.named("fast", steps=8, margin=1e3)
     seen = []
     pt.fit(

@@ -16,7 +16,7 @@ from prototokens.cli import main
 from prototokens.cli.reading import MAX_HEAD
 from prototokens.errors import FileError
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.patches import MOST_UNPACKED
+from prototokens.ptok.patches import MAX_UNPACKED
 
 ODD_TEXTS = {
     "one token": "a",
@@ -175,7 +175,7 @@ class TestEndlessText:
             "standard input holds more than",
             "10 tokens (--max-tok",
         )
-        assert source.taken < MOST_UNPACKED + (1 << 16)
+        assert source.taken < MAX_UNPACKED + (1 << 16)
 
     def test_a_file_of_six_gigabytes(self, encode, target, tmp_path):
         with open(tmp_path / "large.txt", "wb") as file:

@@ -24,7 +24,7 @@ def test_it_is_served_to_this_machine_alone(run, served, tmp_path):
     assert ran.status == 0
     assert set(ran.json) == set(KEYS["explore"])
     settings, host, bound = served[0]
-    assert (host, settings.models, settings.results, settings.most_upload) == (
+    assert (host, settings.models, settings.results, settings.max_upload) == (
         "127.0.0.1",
         ("builtin",),
         (tmp_path,),

@@ -80,12 +80,12 @@ def test_json_of_encode_has_its_keys_and_true_figures(encode, folder, tmp_path):
     assert (found["output"], found["model"]) == (str(path), str(folder))
     assert (found["exact"], found["accuracy"], found["tokens"]) == (True, 1.0, len(TEXT))
     assert found["bytes"] == path.stat().st_size
-    assert found["chunks"] == len(file.header["chunks"])
+    assert found["chunks"] == len(file.header.chunks)
     assert found["floats"] == file.vectors.numel() == 32 * found["vectors"]
-    assert found["layout"] == file.header["layout"] == "keyed:5"
+    assert found["layout"] == file.header.layout == "keyed:5"
     assert found["row_steps"] >= found["chunks"]
     assert found["steps_median"] > 0
-    assert found["min_margin"] > file.header["certificate"]["threshold"] > 0
+    assert found["min_margin"] > file.header.certificate.threshold > 0
     assert found["certified"] == "standard"
     assert 0 < found["seconds"] < 600
 
@@ -106,7 +106,7 @@ def test_inspect_shows_the_header_without_a_model(encode, run, tmp_path, monkeyp
     encode("--text", TEXT, "-o", path, "--seed", 7)
     monkeypatch.setattr(common, "load_model", None)
     shown = run("inspect", path, "--json")
-    header = EncodedText.load(path).header
+    header = EncodedText.load(path).header.as_json()
     assert shown.status == 0
     assert set(shown.json) == set(KEYS["inspect"])
     assert {key: value for key, value in shown.json.items() if key in header} == header

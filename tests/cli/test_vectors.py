@@ -115,7 +115,7 @@ def test_a_context_stands_before_the_vectors(encode, decode, tmp_path):
     assert made.status == 0, made.err
     assert made.json["prefix"] == len("Before.")
     file = EncodedText.load(path)
-    assert (file.header["format"], len(file.layout.prefix)) == (3, len("Before."))
+    assert (file.header.format, len(file.layout.prefix)) == (3, len("Before."))
     assert decode(path).out == TEXT.encode()
     both = encode(
         "--text", TEXT, "-o", tmp_path / "y.ptok", "--context", context, "--prefix", "bos"

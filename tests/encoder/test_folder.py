@@ -130,7 +130,7 @@ def test_an_older_folder_without_rates_takes_the_recipes(folder):
 
 def test_a_config_that_does_not_say_what_for_is_refused(folder):
     rewrite(folder, lambda config: config["model"].pop("fingerprint"))
-    with pytest.raises(FileError, match="trained for"):
+    with pytest.raises(FileError, match=r"lacks 'model\.fingerprint'"):
         Encoder.load(folder)
 
 

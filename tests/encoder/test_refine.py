@@ -177,7 +177,7 @@ def test_with_a_margin_refining_goes_on_until_it_is_there(tiny_llama, taught):
     )
     assert there_or_no_worse.all()
     (start,) = begin(tiny_llama, texts[:1], encoder.layout, encoder, margin=between).starts
-    assert start.spent == int(more[0])
+    assert start.row_steps == int(more[0])
 
 
 def test_looks_count_as_row_steps(tiny_llama, taught):
@@ -186,13 +186,13 @@ def test_looks_count_as_row_steps(tiny_llama, taught):
     assert all(0 < count <= BEYOND * SHAPE.refinements for count in looks)
     assert [solution.row_steps for solution in raw(tiny_llama, encoder, texts)] == looks
     starts = begin(tiny_llama, texts, encoder.layout, encoder).starts
-    assert [start.spent for start in starts] == looks
+    assert [start.row_steps for start in starts] == looks
     counted = pt.fit(tiny_llama, texts, layout=encoder.layout, start=starts)
     free = pt.fit(
         tiny_llama,
         texts,
         layout=encoder.layout,
-        start=[start._replace(spent=0) for start in starts],
+        start=[start._replace(row_steps=0) for start in starts],
     )
     assert [one.row_steps for one in counted] == [
         one.row_steps + count for one, count in zip(free, looks, strict=True)
@@ -200,7 +200,10 @@ def test_looks_count_as_row_steps(tiny_llama, taught):
     assert all(one.exact for one in counted)
     with pytest.raises(UsageError, match="from zero"):
         pt.fit(
-            tiny_llama, texts[:1], layout=encoder.layout, start=[Start(starts[0].protos, spent=-1)]
+            tiny_llama,
+            texts[:1],
+            layout=encoder.layout,
+            start=[Start(starts[0].protos, row_steps=-1)],
         )
 
 

@@ -135,12 +135,14 @@ def test_a_rate_is_chosen_among_those_that_lose_no_text(untrained, tiny_llama):
 def test_fits_go_on_from_an_encoder_at_the_rate_that_was_found(at_hand, tiny_llama):
     at_hand.config["rates"] = [{"length": 2, "rate": 0.5}, {"length": 4, "rate": 0.1}]
     assert [at_hand.rate(length) for length in (1, 2, 3, 4, 5)] == [0.5, 0.5, 0.1, 0.1, 1.0]
-    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3]], TILED, at_hand).starts] == [
+    assert [
+        start.lr_scale for start in begin(tiny_llama, [[1, 2], [3]], TILED, at_hand).starts
+    ] == [
         0.5,
         0.5,
     ]
     at_hand.save(shipped_module.SHIPPED / "one")
-    assert [start.rate for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], TILED).starts] == [
+    assert [start.lr_scale for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], TILED).starts] == [
         0.5,
         0.1,
     ]
@@ -265,8 +267,8 @@ class TestEncode:
         told = []
         encoded = pt.encode(tiny_llama, self.TEXT, start="encoder", said=told.append)
         assert encoded.exact
-        assert encoded.header["layout"] == "tiled:2"
-        assert max(encoded.header["chunks"]) <= 6
+        assert encoded.header.layout == "tiled:2"
+        assert max(encoded.header.chunks) <= 6
         assert pt.decode(tiny_llama, encoded) == self.TEXT
         assert len(told) == 1
         assert str(shipped_module.SHIPPED) in told[0]
@@ -275,11 +277,9 @@ class TestEncode:
         encoded = pt.encode(
             tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe.named("fast", steps=0)
         )
-        assert set(encoded.header["steps"]) == {0}
-        assert encoded.header["chunks"] == [6, 6, 4]
-        assert (
-            encoded.header["patched"] + sum(len(ids) for ids in encoded.extras.stored.values()) > 0
-        )
+        assert set(encoded.header.steps) == {0}
+        assert encoded.header.chunks == (6, 6, 4)
+        assert encoded.header.patched + sum(len(ids) for ids in encoded.extras.stored.values()) > 0
         assert pt.decode(tiny_llama, encoded) == self.TEXT
         rough = pt.encode(
             tiny_llama,
@@ -290,18 +290,17 @@ class TestEncode:
         )
         assert not rough.exact
         vectors = torch.cat(
-            at_hand.vectors(tiny_llama, _cut(tiny_llama.encode(self.TEXT), rough.header["chunks"]))
+            at_hand.vectors(tiny_llama, _cut(tiny_llama.encode(self.TEXT), rough.header.chunks))
         )
         torch.testing.assert_close(rough.vectors, vectors)
 
     def test_without_a_step_auto_is_the_encoder(self, at_hand, tiny_llama):
         told, recipe = [], pt.Recipe.named("fast", steps=0)
         encoded = pt.encode(tiny_llama, self.TEXT, recipe=recipe, said=told.append)
-        assert (encoded.header["layout"], encoded.header["chunks"]) == ("tiled:2", [6, 6, 4])
+        assert (encoded.header.layout, encoded.header.chunks) == ("tiled:2", (6, 6, 4))
         assert "starts from" in told[0]
         assert (
-            pt.encode(tiny_llama, self.TEXT, layout="paper", recipe=recipe).header["layout"]
-            == "paper"
+            pt.encode(tiny_llama, self.TEXT, layout="paper", recipe=recipe).header.layout == "paper"
         )
         assert without_steps(tiny_llama, "auto", "auto", None, "fast") == "auto"
         assert without_steps(tiny_llama, "auto", "auto", 2, recipe) == "auto"

@@ -13,8 +13,9 @@ from transformers import PhiConfig, PhiForCausalLM
 import prototokens as pt
 from prototokens.engine import batch as batch_module
 from prototokens.engine import fit as fit_module
-from prototokens.engine.batch import MAX_STALLS, MOST_BREAKS, RETRY_RATE, Batch
+from prototokens.engine.batch import Batch
 from prototokens.engine.head import argmax, score
+from prototokens.engine.scheduler import MAX_DIVERGENCES, MAX_STALLS, RETRY_LR_SCALE, Scheduler
 from prototokens.lm.frozen_lm import FrozenLM
 
 RECIPE = pt.Recipe.named("fast", steps=12, margin=1e3)  # never solved: all steps are taken
@@ -95,30 +96,30 @@ class Breaks:
                 gradient=scores.gradient.masked_fill(wrong[:, None], math.nan),
             )
 
-        begin = Batch._begin
+        begin = Scheduler._begin
 
-        def noted(batch, groups):
-            members = begin(batch, groups)
+        def noted(scheduler, groups):
+            state = begin(scheduler, groups)
             self.rates += [
-                (group.rows[0].ids, rate / batch.lr / batch.recipe.start_scale)
-                for group, rate in zip(groups, members.state.rate.tolist(), strict=True)
+                (group.rows[0].ids, lr / scheduler.lr / scheduler.recipe.start_scale)
+                for group, lr in zip(groups, state.of_groups.lr.tolist(), strict=True)
             ]
-            return members
+            return state
 
         monkeypatch.setattr(batch_module, "score", broken)
-        monkeypatch.setattr(Batch, "_begin", noted)
+        monkeypatch.setattr(Scheduler, "_begin", noted)
 
 
-@pytest.mark.parametrize("look_every", [1, 5])
+@pytest.mark.parametrize("check_every", [1, 5])
 def test_a_loss_that_breaks_in_the_middle_starts_its_row_again_at_a_lower_rate(
-    tiny_llama, monkeypatch, look_every
+    tiny_llama, monkeypatch, check_every
 ):
     undisturbed = pt.fit(tiny_llama, TARGETS, recipe=RECIPE)
-    monkeypatch.setattr(fit_module, "LOOK_EVERY", {"cpu": look_every})
+    monkeypatch.setattr(fit_module, "CHECK_EVERY", {"cpu": check_every})
     breaks = Breaks(monkeypatch, 11, steps={6})  # 11 stands in the second target alone
     solutions = pt.fit(tiny_llama, TARGETS, recipe=RECIPE)
     assert [rate for ids, rate in breaks.rates if ids == (11, 3, 3)] == pytest.approx(
-        [1.0, RETRY_RATE]
+        [1.0, RETRY_LR_SCALE]
     )
     assert solutions[1].failure is None
     assert solutions[1].restarts in (0, 1)  # the attempt that was the better one
@@ -140,8 +141,10 @@ def test_a_loss_that_breaks_again_and_again_is_reported(tiny_llama, monkeypatch)
     breaks = Breaks(monkeypatch, 11, steps=range(4, 1000))
     solutions = pt.fit(tiny_llama, TARGETS, recipe=RECIPE)
     rates = [rate for ids, rate in breaks.rates if ids == (11, 3, 3)]
-    assert rates == pytest.approx([RETRY_RATE**attempt for attempt in range(MOST_BREAKS + 1)])
-    assert solutions[1].failure == f"the loss was not finite in {MOST_BREAKS + 1} attempts"
+    assert rates == pytest.approx(
+        [RETRY_LR_SCALE**attempt for attempt in range(MAX_DIVERGENCES + 1)]
+    )
+    assert solutions[1].failure == f"the loss was not finite in {MAX_DIVERGENCES + 1} attempts"
     assert solutions[1].protos.isfinite().all()
     assert solutions[1].margin > -math.inf  # of the steps before it broke
     for place in (0, 2):
@@ -186,9 +189,9 @@ def test_a_row_that_never_solves_ends_with_its_budget_and_holds_nobody_up(tiny_l
 
 
 def test_a_row_that_stalls_starts_again_within_its_budget(tiny_llama, monkeypatch):
-    begun, begin = [], Batch._begin
+    begun, begin = [], Scheduler._begin
     monkeypatch.setattr(
-        Batch, "_begin", lambda batch, groups: begun.extend(groups) or begin(batch, groups)
+        Scheduler, "_begin", lambda self, groups: begun.extend(groups) or begin(self, groups)
     )
     hopeless = torch.randint(0, 256, (60,), generator=torch.Generator().manual_seed(0)).tolist()
     recipe = pt.Recipe.named("fast", steps=150, stall=20)

@@ -15,6 +15,7 @@ from prototokens.engine.inputs import OneStep
 from prototokens.engine.memory import bytes_per_position, free_bytes, is_out_of_memory
 from prototokens.engine.optimizer import bytes_per_vector
 from prototokens.engine.rows import groups_of
+from prototokens.engine.scheduler import Scheduler
 from prototokens.errors import DeviceMemoryError
 
 TARGETS = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9], [3, 2], [3, 8, 4], [7] * 20, [1]]
@@ -29,7 +30,7 @@ def fails_above(monkeypatch, most_rows):
         seen.append(len(self))
         if len(self) > most_rows:
             raise RuntimeError(FAILURE)
-        step(self)
+        return step(self)
 
     monkeypatch.setattr(Batch, "step", limited)
     return seen
@@ -62,7 +63,7 @@ def test_what_is_set_aside_goes_on_with_its_own_state(tiny_llama, monkeypatch):
         calls.append(len(self))
         if len(calls) > 10 and len(self) > 2:
             raise RuntimeError(FAILURE)
-        step(self)
+        return step(self)
 
     monkeypatch.setattr(Batch, "step", shrinking)
     for one, other in zip(pt.fit(tiny_llama, TARGETS, recipe=recipe), expected, strict=True):
@@ -128,7 +129,8 @@ def test_matrices_are_counted_into_what_a_row_costs(tiny_llama, monkeypatch):
     for recipe in (plain, whitened):
         waiting = deque(groups_of(tiny_llama, [[7] * 20], method, 0, None))
         row = 20 * activations + 5 * bytes_per_vector(recipe, width)
-        assert Batch(tiny_llama, recipe, method, waiting, None).room == int(2_000_000 * 20 / row)
+        expected = int(2_000_000 * 20 / row)
+        assert Scheduler(tiny_llama, recipe, method, waiting, None).max_positions == expected
 
 
 def test_where_not_even_a_trial_fits_one_row_is_tried(tiny_llama, monkeypatch):
@@ -138,7 +140,7 @@ def test_where_not_even_a_trial_fits_one_row_is_tried(tiny_llama, monkeypatch):
         raise RuntimeError(FAILURE)
 
     monkeypatch.setattr(memory, "bytes_per_position", too_large)
-    assert memory.room(tiny_llama, 20) == 20
+    assert memory.max_positions(tiny_llama, 20) == 20
     solutions = pt.fit(tiny_llama, TARGETS, recipe=pt.Recipe.named("fast", steps=2))
     assert [one.row_steps for one in solutions] == [3] * len(TARGETS)
 
@@ -166,13 +168,14 @@ def scarce_in(monkeypatch, *failing, methods=("step", "_enter")):
     """Memory that runs out at these operations of all that a batch's methods do."""
     scarce = Scarce(*failing)
     for name in methods:
-        real = getattr(Batch, name)
+        owner = Batch if hasattr(Batch, name) else Scheduler
+        real = getattr(owner, name)
 
         def within(self, *arguments, real=real):
             with scarce:
                 return real(self, *arguments)
 
-        monkeypatch.setattr(Batch, name, within)
+        monkeypatch.setattr(owner, name, within)
     return scarce
 
 
@@ -272,9 +275,10 @@ def test_scarce_memory_makes_a_small_batch(tiny_llama, monkeypatch):
     waiting = deque(
         sorted(groups_of(tiny_llama, TARGETS, method, 0, None), key=lambda group: -group.positions)
     )
-    batch = Batch(tiny_llama, pt.Recipe.named("fast"), method, waiting, None)
-    assert 20 <= batch.room <= 40
-    assert batch.fill()
+    scheduler = Scheduler(tiny_llama, pt.Recipe.named("fast"), method, waiting, None)
+    assert 20 <= scheduler.max_positions <= 40
+    assert scheduler.fill()
+    batch = scheduler.batch
     assert len(batch) * max(group.positions for group in batch.groups) <= 40
 
 
@@ -289,7 +293,7 @@ def test_rows_of_one_token_and_of_the_whole_context_share_a_batch(tiny_gpt2):
     torch.testing.assert_close(together[1].protos, alone.protos, rtol=1e-3, atol=1e-3)
 
 
-def test_a_look_every_few_steps_finds_what_a_look_every_step_finds(tiny_llama, monkeypatch):
+def test_checking_every_few_steps_finds_the_same_solutions(tiny_llama, monkeypatch):
     """On a GPU the host looks every tenth step.
 
     Steps, vectors and outcome of a row are the same, only its row-steps grow.
@@ -298,7 +302,7 @@ def test_a_look_every_few_steps_finds_what_a_look_every_step_finds(tiny_llama, m
 
     recipe = pt.Recipe.named("fast", steps=200, whiten=False)  # rounding grows least
     each = pt.fit(tiny_llama, TARGETS, recipe=recipe)
-    monkeypatch.setattr(fit_module, "LOOK_EVERY", {"cpu": 7})
+    monkeypatch.setattr(fit_module, "CHECK_EVERY", {"cpu": 7})
     every = pt.fit(tiny_llama, TARGETS, recipe=recipe)
     for one, other in zip(every, each, strict=True):
         assert one.exact == other.exact

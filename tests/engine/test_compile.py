@@ -11,9 +11,9 @@ import torch
 from torch._dynamo.utils import counters
 
 import prototokens as pt
-from prototokens.engine.batch import BUCKET, Batch
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.rows import groups_of
+from prototokens.engine.scheduler import BUCKET, Scheduler
 
 # The tracer looks at a gradient that is not there, and hides the warning: unless warnings are
 # errors.
@@ -104,32 +104,33 @@ def test_padding_stays_within_room_and_context(compiled):
     lm = compiled[0]
     method = OneStep(pt.Layout.named("paper"))
     waiting = deque(groups_of(lm, [[7] * lm.max_context, *[[5] * 17] * 40], method, 0, None))
-    batch = Batch(lm, pt.Recipe.named("fast"), method, waiting, None)
-    assert batch.fill()
-    assert batch.arranged is not None
+    scheduler = Scheduler(lm, pt.Recipe.named("fast"), method, waiting, None)
+    assert scheduler.fill()
+    batch, most = scheduler.batch, scheduler.max_positions
     assert batch.arranged.spread.shape[1] == lm.max_context
-    assert len(batch) * lm.max_context <= batch.height * lm.max_context <= batch.room
-    batch.leave([False] + [True] * (len(batch) - 1))
-    batch.fill()
+    assert len(batch) * lm.max_context <= batch.height * lm.max_context <= most
+    scheduler.leave([False] + [True] * (len(batch) - 1))
+    scheduler.fill()
+    batch = scheduler.batch
     assert batch.arranged.spread.shape[1] == 2 * BUCKET
-    assert len(batch) == batch.height == batch.room // (2 * BUCKET)
+    assert len(batch) == batch.height == most // (2 * BUCKET)
 
 
 def test_where_memory_ran_out_no_more_empty_rows_are_added_than_it_holds(compiled):
     lm = compiled[0]
     method = OneStep(pt.Layout.named("paper"))
-    batch = Batch(
+    scheduler = Scheduler(
         lm,
         pt.Recipe.named("fast"),
         method,
         deque(groups_of(lm, [[5] * 3] * 12, method, 0, None)),
         None,
     )
-    batch.fill()
-    assert (len(batch), batch.height) == (12, 12)
+    scheduler.fill()
+    assert (len(scheduler.batch), scheduler.batch.height) == (12, 12)
     for expected in (6, 3, 2, 1):
-        batch.back_off()
-        assert len(batch) == batch.height == expected
+        scheduler.preempt()
+        assert len(scheduler.batch) == scheduler.batch.height == expected
 
 
 def test_compiling_twice_is_compiling_once(compiled):

@@ -177,8 +177,8 @@ def test_a_row_whose_loss_is_not_finite_is_given_up_and_its_neighbours_do_not_no
     monkeypatch.setattr(
         Starts,
         "draw",
-        lambda self, row, restart: (
-            draw(self, row, restart) * (math.nan if row.ids == tuple(IDS[1]) else 1.0)
+        lambda self, row, group: (
+            draw(self, row, group) * (math.nan if row.ids == tuple(IDS[1]) else 1.0)
         ),
     )
     disturbed = pt.fit(tiny_llama, IDS[:3], recipe=recipe)
@@ -197,7 +197,7 @@ def test_one_bad_start_is_mended_by_a_restart(tiny_llama, monkeypatch):
     monkeypatch.setattr(
         Starts,
         "draw",
-        lambda self, row, restart: draw(self, row, restart) * (math.nan if restart == 0 else 1.0),
+        lambda self, row, group: draw(self, row, group) * (math.nan if group.attempt == 0 else 1.0),
     )
     solution = pt.fit(tiny_llama, [[4, 2]], recipe=pt.Recipe.named("fast", steps=400))[0]
     assert solution.exact

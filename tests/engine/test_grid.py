@@ -88,7 +88,7 @@ def test_a_start_goes_at_its_own_rate_whatever_its_company(tiny_llama, solved):
     recipe = pt.Recipe.named("fast", steps=1, margin=1e6)
     seen = []
     slow, quick = (
-        Start(one.protos, rate=rate) for one, rate in zip(solutions, (0.1, 1.0), strict=True)
+        Start(one.protos, lr_scale=rate) for one, rate in zip(solutions, (0.1, 1.0), strict=True)
     )
     pt.fit(
         tiny_llama,
@@ -107,12 +107,12 @@ def test_a_start_goes_at_its_own_rate_whatever_its_company(tiny_llama, solved):
 
 def test_starts_that_do_not_fit_are_refused(tiny_llama, solved):
     targets, solutions = solved
-    with pytest.raises(UsageError, match="share of the recipe's, above zero, not 0"):
+    with pytest.raises(UsageError, match="factor on the recipe's rate, above zero, not 0"):
         pt.fit(
             tiny_llama,
             targets,
             layout="tiled:2",
-            start=[Start(solutions[0].protos, rate=0.0), None],
+            start=[Start(solutions[0].protos, lr_scale=0.0), None],
         )
     with pytest.raises(UsageError, match="1 starts for 2 targets"):
         pt.fit(tiny_llama, targets, start=[None])

@@ -4,27 +4,18 @@ import pytest
 import torch
 
 from prototokens.engine import optimizer
-from prototokens.engine.optimizer import _power, move, side, whitens
-from prototokens.engine.state import Groups, Vectors
+from prototokens.engine.optimizer import _power, move, preconditions, side
+from prototokens.engine.state import GroupState, VectorState
 from prototokens.recipe import Recipe
 
 
 def states(count, width, rate=0.1):
-    flat, whole = torch.zeros(count, width), torch.arange(count)
-    matrices = torch.zeros(count, width, width)
-    vectors = Vectors(
-        torch.ones(count, width),
-        flat,
-        flat.clone(),
-        flat.clone(),
-        whole,
-        flat[:, 0],
-        flat[:, 0],
-        matrices,
-        matrices.clone(),
+    whole = torch.arange(count)
+    vectors = VectorState.begin(
+        torch.ones(count, width), torch.arange(count), torch.zeros(2, count), width
     )
     flag = torch.zeros(count, dtype=torch.bool)
-    return vectors, Groups.begun(torch.full((count,), rate), flag, whole, whole)
+    return vectors, GroupState.begin(torch.full((count,), rate), flag, whole, whole)
 
 
 def gradients(steps, count, width):
@@ -68,7 +59,7 @@ def test_whitened_steps_are_those_of_the_definition(monkeypatch):
             * step
             / step.square().mean(1, keepdim=True).sqrt()
         )
-        torch.testing.assert_close(vectors.now.double(), where, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(vectors.value.double(), where, rtol=1e-3, atol=1e-3)
 
 
 def test_the_rate_of_a_given_start_does_not_fall_with_the_loss():
@@ -76,9 +67,9 @@ def test_the_rate_of_a_given_start_does_not_fall_with_the_loss():
     moved = []
     for steady in (False, True):
         vectors, state = states(1, 5)
-        state.steady = torch.tensor([steady])
+        state.warm_started = torch.tensor([steady])
         move(recipe, vectors, state, [0], slope, torch.ones(1))
-        moved.append(1 - vectors.now)
+        moved.append(1 - vectors.value)
     torch.testing.assert_close(moved[1], 2 * moved[0])
 
 
@@ -93,8 +84,8 @@ def test_each_vector_goes_by_its_own_age():
         for place, shift in enumerate((0, 7)):
             move(recipe, *alone[place], [age + shift], slope[place : place + 1], torch.ones(1))
     for place in range(2):
-        torch.testing.assert_close(together.now[place], alone[place][0].now[0])
-    assert not torch.equal(together.whitener[0], together.whitener[1])
+        torch.testing.assert_close(together.value[place], alone[place][0].value[0])
+    assert not torch.equal(together.preconditioner[0], together.preconditioner[1])
 
 
 def test_a_matrix_that_is_not_finite_spoils_no_other():
@@ -114,5 +105,5 @@ def test_a_matrix_that_is_not_finite_spoils_no_other():
 )
 def test_matrices_are_kept_only_where_they_are_used(whiten, width, expected):
     recipe = Recipe(whiten=whiten)
-    assert whitens(recipe, width) is expected
+    assert preconditions(recipe, width) is expected
     assert side(recipe, width) == (width if expected else 0)

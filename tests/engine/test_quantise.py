@@ -36,7 +36,7 @@ def test_the_text_comes_back_from_few_bits(tiny_llama, path, bits):
     assert pt.decode(tiny_llama, loaded) == TEXT
     assert torch.equal(loaded.vectors, encoded.vectors)
     assert loaded.to_bytes() == path.read_bytes()
-    widths = loaded.header["bits"]
+    widths = loaded.header.bits
     assert len(widths) == len(loaded.vectors)
     assert all(width in WIDTHS for width in widths)
     if bits != "auto":
@@ -78,7 +78,7 @@ def test_a_shared_vector_has_one_grid(tiny_llama, path):
     encoded.save(path)
     loaded = EncodedText.load(path)
     assert pt.decode(tiny_llama, loaded) == "abcdef"
-    assert len(set(loaded.header["bits"])) == 1
+    assert len(set(loaded.header.bits)) == 1
 
 
 def test_what_is_not_exact_is_left_alone(tiny_llama, solutions):
@@ -102,14 +102,16 @@ def test_no_such_number_of_bits(tiny_llama, solutions, bits):
 def test_a_scale_that_is_not_finite_is_refused(tiny_llama, path):
     encoded = pt.encode(tiny_llama, TEXT, chunk_length=6, bits=8)
     tensors = {
-        "codes": pack_codes(encoded.vectors, encoded.scale, encoded.header["bits"]),
+        "codes": pack_codes(encoded.vectors, encoded.scale, encoded.header.bits),
         "scale": encoded.scale.clone().fill_(float("nan")),
         "slots": encoded.slots.int(),
     }
     path.write_bytes(
         save(
             tensors,
-            metadata=write_header({**encoded.header, "tensors_sha256": tensors_hash(tensors)}),
+            metadata=write_header(
+                {**encoded.header.as_json(), "tensors_sha256": tensors_hash(tensors)}
+            ),
         )
     )
     with pytest.raises(FileError, match="not finite"):

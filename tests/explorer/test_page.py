@@ -22,10 +22,11 @@ from prototokens.explorer.work import (
     from_shelf,
     put_on_shelf,
     read,
+    show_errors_in,
     tokens_of,
-    told,
 )
-from prototokens.ptok.encoded import Chunk, EncodedText
+from prototokens.ptok.encoded import EncodedText
+from prototokens.solution import Chunk
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'prototokens[explorer]'")
 
@@ -366,19 +367,19 @@ def test_errors_are_sentences(caplog):
 
         return handler
 
-    @told("said")
+    @show_errors_in("said")
     def well():
         return {"out": 1}
 
     assert well() == {"said": "", "out": 1}
-    refused = told("said")(fails(ModelError("'x' cannot be <b>loaded</b>")))()
+    refused = show_errors_in("said")(fails(ModelError("'x' cannot be <b>loaded</b>")))()
     assert "&lt;b&gt;loaded" in refused["said"]
-    broken = told("said")(fails(ZeroDivisionError("secret detail")))()
+    broken = show_errors_in("said")(fails(ZeroDivisionError("secret detail")))()
     assert "secret" not in broken["said"]
     assert "went wrong in the program" in broken["said"]
     assert "secret detail" in caplog.text
 
-    @told("said")
+    @show_errors_in("said")
     def many():
         yield {"out": 1}
         raise UsageError("no more")
@@ -399,7 +400,7 @@ def test_only_the_models_of_the_page_are_loaded(tiny_folder):
         desk.check_text("x" * 2001)
 
 
-def test_a_visitors_file_is_his_own_and_goes_with_him():
+def test_a_visitors_file_is_their_own_and_goes_with_them():
     desk = Desk(Settings())
     one, other = desk.file_of("../../etc"), desk.file_of("b")
     assert one.parent.parent == other.parent.parent
@@ -432,7 +433,7 @@ def test_tokens_from_patches_are_told_from_those_of_vectors(tiny_llama):
     )
     tokens = all_tokens(tiny_llama, encoded, tiny_llama.encode(text))
     assert "".join(token.text for token in tokens) == text
-    assert sum(token.patched for token in tokens) == encoded.set_right > 0
+    assert sum(token.patched for token in tokens) == encoded.repaired_tokens > 0
     assert all(token.patched or token.right for token in tokens)
     assert "from a patch" in show.text(tokens)
     stored = next(iter(encoded.extras.stored), None)
@@ -519,7 +520,7 @@ def encoder(tiny_folder, blocks):
 
     from prototokens.explorer import encode
 
-    desk = Desk(Settings(models=(str(tiny_folder),), dtype="float32", most_characters=100))
+    desk = Desk(Settings(models=(str(tiny_folder),), dtype="float32", max_characters=100))
     encode.tab(desk, gr.State([]))
     handlers = {each.name: each.fn for each in blocks.fns.values()}
     visitor = gr.Request(session_hash="a visitor")
@@ -534,9 +535,8 @@ def encoder(tiny_folder, blocks):
             recipe.get("steps", 200),
             [],
             pressed,
-            visitor,
         )
-        for update in handlers["run"](*values):
+        for update in handlers["run"](visitor, *values):
             yield {component.elem_id: value for component, value in update.items()}
 
     return desk, press, lambda pressed: handlers["halt"](pressed, visitor)
@@ -613,9 +613,9 @@ def test_points_on_a_plane_keep_their_distances():
     torch.testing.assert_close(torch.cdist(flat, flat), torch.cdist(points, points))
 
 
-def test_the_slope_of_the_curve_is_the_slope_of_the_loss(tiny_llama):
+def test_the_gradient_of_the_curve_is_that_of_the_loss(tiny_llama):
     """Against autograd through the whole model's own logits."""
-    from prototokens.explorer.space import _slope
+    from prototokens.explorer.space import _gradient
 
     solution = pt.fit(tiny_llama, "Call me.", recipe=pt.Recipe.named("fast", steps=3))
     points = torch.stack([solution.protos, solution.protos + 0.1])
@@ -627,7 +627,9 @@ def test_the_slope_of_the_curve_is_the_slope_of_the_loss(tiny_llama):
     )
     (expected,) = torch.autograd.grad(loss, leaves)
     # The engine's loss is in nats of the tempered logits, and its gradient the one of their sum.
-    torch.testing.assert_close(_slope(tiny_llama, solution)(points), expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        _gradient(tiny_llama, solution)(points), expected, atol=1e-4, rtol=1e-3
+    )
 
 
 def test_a_race_of_a_chunk(tiny_llama):

@@ -76,7 +76,7 @@ def forged(encoded, tensors=None, whole=None, **changes):
         changes: values of the header; None takes a key out.
     """
     tensors = tensors or {"vectors": encoded.vectors, "slots": encoded.slots.to(torch.int32)}
-    header = {**encoded.header, "tensors_sha256": tensors_hash(tensors), **changes}
+    header = {**encoded.header.as_json(), "tensors_sha256": tensors_hash(tensors), **changes}
     header = {key: value for key, value in header.items() if value is not None}
     return save(tensors, metadata=write_header(header if whole is None else whole))
 
@@ -220,7 +220,9 @@ class TestHeader:
 
     @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000])
     def test_holds_impossible_numbers(self, encoded, refused, number):
-        text = json.dumps({**encoded.header, "accuracy": "HERE"}).replace('"HERE"', number)
+        text = json.dumps({**encoded.header.as_json(), "accuracy": "HERE"}).replace(
+            '"HERE"', number
+        )
         metadata = {**write_header({}), "prototokens": text}
         assert refused(
             save({"vectors": encoded.vectors}, metadata=metadata), "its header cannot be read"
@@ -228,20 +230,24 @@ class TestHeader:
 
     @pytest.mark.parametrize("key", READ_LATER)
     def test_lacks_a_key(self, encoded, refused, key):
-        header = {name: value for name, value in encoded.header.items() if name != key}
-        assert refused(forged(encoded, whole=header), "lacks what decoding needs")
-        if isinstance(encoded.header[key], dict):
-            for wrong in ([], "text", 5, {}):
-                assert refused(forged(encoded, **{key: wrong}), "lacks what decoding needs")
+        values = encoded.header.as_json()
+        header = {name: value for name, value in values.items() if name != key}
+        assert refused(forged(encoded, whole=header), f"its header lacks '{key}', ")
+        if isinstance(values[key], dict):
+            for wrong, found in (([], "a list of 0"), ("text", '"text"'), (5, "5")):
+                words = f"its header has {found} as '{key}', and not an object"
+                assert refused(forged(encoded, **{key: wrong}), words)
+            assert refused(forged(encoded, **{key: {}}), f"its header lacks '{key}.")
 
     def test_without_format(self, encoded, refused):
-        header = {name: value for name, value in encoded.header.items() if name != "format"}
+        values = encoded.header.as_json()
+        header = {name: value for name, value in values.items() if name != "format"}
         assert refused(forged(encoded, whole=header), "its header cannot be read")
 
     @pytest.mark.parametrize("wrong", ["1", 1.0, True, [1], {"a": 1}, 0, -1, "", None, 1e300])
     @pytest.mark.parametrize("key", ["format", "d_model", "tokens", "bytes", "characters"])
     def test_counts_of_another_kind(self, encoded, refused, key, wrong):
-        header = json.loads(json.dumps(encoded.header))
+        header = json.loads(json.dumps(encoded.header.as_json()))
         place = next(one for one in (header["text"], header["model"], header) if key in one)
         place[key] = wrong
         assert refused(forged(encoded, whole=header), "damaged")
@@ -273,7 +279,7 @@ class TestHeader:
         "wrong", [5, True, ["paper"], {"a": 1}, "", "papers", "tiled:0", "tiled:9999", "tiled:x"]
     )
     def test_layout_that_is_none(self, encoded, refused, wrong):
-        assert refused(forged(encoded, layout=wrong), "lacks what decoding needs")
+        assert refused(forged(encoded, layout=wrong), "as 'layout', and not")
 
     @pytest.mark.parametrize("wrong", [5, [], {}, True, None])
     def test_words_of_another_kind(self, encoded, refused, wrong):
@@ -284,12 +290,12 @@ class TestHeader:
             "versions": ["torch"],
         }
         for room, key in ((room, key) for room, keys in words.items() for key in keys):
-            assert refused(
-                forged(encoded, **{room: {**encoded.header[room], key: wrong}}),
-                "lacks what decoding needs",
-            )
-        assert refused(forged(encoded, exact="yes"), "lacks what decoding needs")
-        assert refused(forged(encoded, accuracy="all"), "lacks what decoding needs")
+            values = encoded.header.as_json()[room]
+            assert refused(forged(encoded, **{room: {**values, key: wrong}}), f"'{room}.{key}'")
+        words = """has "yes" as 'exact', and not true or false"""
+        assert refused(forged(encoded, exact="yes"), words)
+        words = """has "all" as 'accuracy', and not a number"""
+        assert refused(forged(encoded, accuracy="all"), words)
 
     @pytest.mark.parametrize(
         "wrong",
@@ -305,7 +311,7 @@ class TestHeader:
         ],
     )
     def test_certificates_of_another_kind(self, encoded, refused, wrong):
-        assert refused(forged(encoded, certificate=wrong), "lacks what decoding needs")
+        assert refused(forged(encoded, certificate=wrong), "'certificate")
 
     def test_a_file_without_a_certificate_is_read(self, encoded, tiny_llama, path):
         path.write_bytes(forged(encoded, certificate=None))
@@ -317,13 +323,17 @@ class TestHeader:
     @pytest.mark.parametrize("length", [(1 << 20) + 1, 1 << 62, 10**300])
     def test_absurd_chunk_lengths(self, encoded, refused, length):
         chunks = [4, 4, 4, length]
-        text = {**encoded.header["text"], "tokens": sum(chunks)}
-        assert refused(forged(encoded, chunks=chunks, text=text), "lacks what decoding needs")
+        text = {**encoded.header.as_json()["text"], "tokens": sum(chunks)}
+        assert refused(forged(encoded, chunks=chunks, text=text), "as 'chunks[3]', and not")
 
     def test_chunks_longer_than_the_context(self, encoded, tiny_llama, path):
         chunks = [4, 4, 4, 1 << 20]
         path.write_bytes(
-            forged(encoded, chunks=chunks, text={**encoded.header["text"], "tokens": sum(chunks)})
+            forged(
+                encoded,
+                chunks=chunks,
+                text={**encoded.header.as_json()["text"], "tokens": sum(chunks)},
+            )
         )
         with pytest.raises(
             FileError,
@@ -358,7 +368,7 @@ class TestRepeatedKeys:
     def test_in_the_formats_own_header(self, encoded, refused, repeated):
         key = repeated.split('"')[1]
         tensors = {"vectors": encoded.vectors, "slots": encoded.slots.to(torch.int32)}
-        text = write_header({**encoded.header, "tensors_sha256": tensors_hash(tensors)})[
+        text = write_header({**encoded.header.as_json(), "tensors_sha256": tensors_hash(tensors)})[
             "prototokens"
         ]
         for changed in ("{" + repeated + text[1:], text[:-1] + "," + repeated[:-1] + "}"):
@@ -431,7 +441,7 @@ class TestOtherModels:
             match=r"x\.ptok was made for the model 'tiny-llama' .*, and 'tiny-gpt_neox' has",
         ) as refusal:
             pt.decode(tiny_neox, EncodedText.load(path))
-        assert encoded.header["model"]["fingerprint"][:12] in str(refusal.value)
+        assert encoded.header.model.fingerprint[:12] in str(refusal.value)
         assert tiny_neox.fingerprint[:12] in str(refusal.value)
         assert "name the model they were made for" in str(refusal.value)
 
@@ -474,12 +484,14 @@ class TestOtherModels:
     @pytest.mark.parametrize("wrong", [5, "text", {}, ["a"], [None], [0.0] * 2000])
     def test_responses_of_another_kind(self, encoded, refused, wrong):
         assert refused(
-            forged(encoded, model={**encoded.header["model"], "response": wrong}),
-            "lacks what decoding needs",
+            forged(encoded, model={**encoded.header.as_json()["model"], "response": wrong}),
+            "'model.response",
         )
 
     def test_a_file_without_a_response_is_read(self, encoded, tiny_llama, path):
-        model = {key: value for key, value in encoded.header["model"].items() if key != "response"}
+        model = {
+            key: value for key, value in encoded.header.model.as_json().items() if key != "response"
+        }
         path.write_bytes(forged(encoded, model=model))
         assert pt.decode(tiny_llama, EncodedText.load(path)) == TEXT
 
@@ -494,7 +506,9 @@ class TestOtherModels:
 
     def test_other_width_under_the_same_name(self, encoded, tiny_llama, path):
         tensors = {"vectors": torch.zeros(20, 48), "slots": encoded.slots.to(torch.int32)}
-        path.write_bytes(forged(encoded, tensors, model={**encoded.header["model"], "d_model": 48}))
+        path.write_bytes(
+            forged(encoded, tensors, model={**encoded.header.as_json()["model"], "d_model": 48})
+        )
         with pytest.raises(FileError, match=r"x\.ptok is damaged: it holds vectors of width 48"):
             pt.decode(tiny_llama, EncodedText.load(path))
 
@@ -521,5 +535,5 @@ def test_a_fit_without_a_finite_margin_can_still_be_saved(encoded, tiny_llama, p
     broken = replace(solution, correct=0, margin=-float("inf"), failure="the loss was not finite")
     pt.EncodedText.of(tiny_llama, "ab", [broken], recipe=pt.Recipe()).save(path)
     loaded = EncodedText.load(path)
-    assert loaded.header["min_margin"] is None
+    assert loaded.header.min_margin is None
     assert not loaded.exact

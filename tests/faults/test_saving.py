@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,8 +32,9 @@ def test_a_file_comes_back_as_it_was(encoded, tiny_llama, path):
     back = EncodedText.load(path)
     assert torch.equal(back.vectors, encoded.vectors)
     assert torch.equal(back.slots, encoded.slots)
-    assert back.header.pop("tensors_sha256")
-    assert back.header == json.loads(json.dumps(encoded.header))
+    assert back.header.tensors_sha256
+    header = replace(back.header, tensors_sha256=None).as_json()
+    assert header == json.loads(json.dumps(encoded.header.as_json()))
     assert back.path == path
     assert pt.decode(tiny_llama, back) == TEXT
     assert {back.to_bytes() for _ in range(20)} == {

@@ -27,7 +27,7 @@ def carried_out(name, lm, config, folder, drawn=True):
     """
     experiment = experiments.named(name)
     jobs = experiment.jobs(config)
-    records = Records(folder, said=lambda line: None)
+    records = Records(folder, log=lambda line: None)
     rows = sweep(jobs, records, Local(lm))
     made = experiment.report(rows)
     written = made.save(folder / "report")

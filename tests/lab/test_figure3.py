@@ -9,7 +9,7 @@ from prototokens.engine.inputs import Cramming
 from prototokens.fitting import fit
 from prototokens.lab.experiments import figure3
 from prototokens.lab.job import Fit
-from prototokens.lab.kept import Kept
+from prototokens.lab.kept import SolutionStore
 from prototokens.recipe import Recipe
 
 
@@ -67,7 +67,7 @@ def test_greedy_decoding_is_real(tiny_llama, tmp_path):
     assert row["held"] > 0
     text = next(job.text for job in jobs if job.layout == "memory:2")
     fit = Fit.one(text.ids[: row["held"]], layout="memory:2", recipe=config.recipe)
-    (solution,) = Kept(tmp_path).load(fit, config.model)
+    (solution,) = SolutionStore(tmp_path).load(fit, config.model)
     (ids,) = generate_from(tiny_llama, [solution])
     right = (torch.tensor(ids) == torch.tensor(solution.ids)).double().mean()
     assert row["greedy_accuracy"] == pytest.approx(float(right))

@@ -6,7 +6,7 @@ import pytest
 from experiment_runs import carried_out, cells, settings
 
 from prototokens.lab.experiments import figure5
-from prototokens.lab.kept import Kept
+from prototokens.lab.kept import SolutionStore
 
 
 def cosine(one, other):
@@ -24,7 +24,7 @@ def test_pairs_of_each_kind(tiny_llama, tmp_path):
     fits = figure5.wanted(job)
     assert len(fits) == 3 * (3 + 3)
     assert [fit.seed for fit in fits[:6]] == [0, 0, 0, 0, 1, 2]
-    solutions = [Kept(tmp_path).load(fit, config.model)[0] for fit in fits[:6]]
+    solutions = [SolutionStore(tmp_path).load(fit, config.model)[0] for fit in fits[:6]]
     first_row = next(row for row in rows if row["context"] == 0 and not row["shared"])
     if all(solution.exact for solution in solutions):
         assert len(first_row["same_context"]) == 6
@@ -48,7 +48,7 @@ def test_one_m_for_all_texts_and_seeds(tiny_llama, tmp_path):
     (_, job), rows, _ = carried_out("figure5", tiny_llama, config, tmp_path)
     (wish,) = figure5.wanted(job)
     assert (wish.share, wish.seeds) == ("m", (0, 0, 0, 0, 1, 2) * 2)
-    solutions = Kept(tmp_path).load(wish, config.model)
+    solutions = SolutionStore(tmp_path).load(wish, config.model)
     assert len(solutions) == 12
     assert all((one.protos[1] == solutions[0].protos[1]).all() for one in solutions)
     assert len({tuple(one.protos[0].tolist()) for one in solutions[3:6]}) == 3

@@ -27,14 +27,14 @@ def between(tiny_llama):
     return Between(tiny_llama, [65, 66, 67], solutions[0], recipe), solutions
 
 
-def test_slope_and_margins_against_autograd(tiny_llama, between):
+def test_gradients_and_margins_against_autograd(tiny_llama, between):
     place, solutions = between
     points = torch.stack([one.protos for one in solutions]).requires_grad_()
     inputs = torch.stack([points[:, 0], points[:, 1], points[:, 1]], 1)
     logits = tiny_llama.model(inputs_embeds=inputs).logits.double() / place.recipe.temperature
     target = torch.tensor([65, 66, 67]).repeat(len(points))
     functional.cross_entropy(logits.flatten(0, 1), target, reduction="sum").backward()
-    torch.testing.assert_close(place.slope(points.detach()), points.grad, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(place.gradient(points.detach()), points.grad, atol=1e-4, rtol=1e-3)
     plain = logits * place.recipe.temperature
     true = plain.gather(2, target.view(len(points), 3, 1))
     others = plain.scatter(2, target.view(len(points), 3, 1), -torch.inf).amax(2, keepdim=True)
@@ -46,7 +46,7 @@ def test_slope_and_margins_against_autograd(tiny_llama, between):
     )
     # In parts of one row each, the same.
     place.side_by_side = 1
-    torch.testing.assert_close(place.slope(points.detach()), points.grad, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(place.gradient(points.detach()), points.grad, atol=1e-4, rtol=1e-3)
 
 
 def test_ends_of_every_way_are_the_solutions(between):

@@ -5,7 +5,7 @@ from experiment_runs import carried_out, cells, settings
 
 from prototokens.lab.experiments import probe
 from prototokens.lab.job import Fit
-from prototokens.lab.kept import Kept
+from prototokens.lab.kept import SolutionStore
 from prototokens.measure import quality
 
 
@@ -21,7 +21,9 @@ def test_end_to_end(tiny_llama, tiny_embedder, tmp_path):
     # One row by hand: greedy generation from e and m, pass by pass, and its likeness to what the
     # vectors hold.
     text = jobs[0].texts[0]
-    (solution,) = Kept(tmp_path).load(Fit.one(text.ids[:4], recipe=config.recipe), config.model)
+    (solution,) = SolutionStore(tmp_path).load(
+        Fit.one(text.ids[:4], recipe=config.recipe), config.model
+    )
     sequence, written = solution.protos.clone(), []
     for _ in range(4):
         logits = tiny_llama.model(inputs_embeds=sequence[None]).logits[0, -1]

@@ -9,7 +9,7 @@ from experiment_runs import carried_out, cells, settings
 from prototokens.engine.decode import decode_ids
 from prototokens.lab.experiments import quality as experiment
 from prototokens.lab.job import Fit
-from prototokens.lab.kept import Kept
+from prototokens.lab.kept import SolutionStore
 from prototokens.measure import quality
 
 
@@ -25,7 +25,7 @@ def test_a_row_is_of_what_was_decoded(tiny_llama, made):
     assert len(rows) == 2 * 2 * 3  # texts, lengths, budgets
     for job, row in ((job, row) for job in jobs for row in rows if row["key"] == job.key):
         fit = Fit.one(job.text.ids, recipe=job.recipe)
-        (solution,) = Kept(folder).load(fit, job.model)
+        (solution,) = SolutionStore(folder).load(fit, job.model)
         (ids,) = decode_ids(tiny_llama, [solution]).ids
         reference, text = tiny_llama.decode(job.text.ids), tiny_llama.decode(ids)
         assert row["cer"] == quality.character_error_rate(reference, text)

@@ -18,7 +18,7 @@ from prototokens.fitting import fit
 from prototokens.lab import drive as driving
 from prototokens.lab import experiments, models
 from prototokens.lab.job import Fit, Job
-from prototokens.lab.kept import Kept
+from prototokens.lab.kept import SolutionStore
 from prototokens.lab.passages import Passage
 from prototokens.lab.records import Records
 from prototokens.lab.sweep import Local, sweep
@@ -165,7 +165,7 @@ def test_a_key_changes_with_all_that_determines_a_row(tiny_llama):
 
 
 def test_solutions_are_kept_to_the_bit_and_a_damaged_file_is_found_again(tiny_llama, tmp_path):
-    kept, model = Kept(tmp_path), models.facts(tiny_llama)
+    kept, model = SolutionStore(tmp_path), models.facts(tiny_llama)
     wish = Fit(((1, 2, 3), (4, 5)), "paper", Recipe.named("fast", steps=2), 0, "m")
     fitted = tuple(
         fit(tiny_llama, list(wish.targets), layout="paper", recipe=wish.recipe, share="m")

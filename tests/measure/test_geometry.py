@@ -71,13 +71,13 @@ def test_a_trained_curve_goes_round_where_the_line_does_not():
     A curve need not.
     """
 
-    def slope(at):
+    def gradient(at):
         radius = at.norm(dim=1, keepdim=True).clamp(min=1e-6)
         return 2 * (radius - 1) * at / radius
 
     start = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     end = torch.tensor([[-0.8, 0.6], [0.6, -0.8]])
-    control = geometry.fit_control(start, end, slope, steps=800, lr=0.05)
+    control = geometry.fit_control(start, end, gradient, steps=800, lr=0.05)
     worst = {"line": 0.0, "curve": 0.0}
     for t in np.linspace(0, 1, 41):
         at_line, at_curve = (
@@ -91,7 +91,8 @@ def test_a_trained_curve_goes_round_where_the_line_does_not():
     assert bool((geometry.length_ratio(start, control, end) > 1.1).all())
     # A curve is the same in whatever company.
     torch.testing.assert_close(
-        geometry.fit_control(start[:1], end[:1], slope, steps=0, lr=1.0), (start[:1] + end[:1]) / 2
+        geometry.fit_control(start[:1], end[:1], gradient, steps=0, lr=1.0),
+        (start[:1] + end[:1]) / 2,
     )
 
 
@@ -101,11 +102,11 @@ def test_the_step_of_the_control_point_is_the_derivative_along_the_curve(draws):
     start, end, target = points(3, 2, 4, seed=4), points(3, 2, 4, seed=5), points(3, 2, 4, seed=6)
     seen = []
 
-    def slope(at):
+    def gradient(at):
         seen.append(at.view(3, draws, 2, 4))
         return 2 * (at.view(3, draws, 2, 4) - target[:, None]).view(at.shape)
 
-    moved = geometry.fit_control(start, end, slope, steps=1, lr=0.01, draws=draws, seed=7)
+    moved = geometry.fit_control(start, end, gradient, steps=1, lr=0.01, draws=draws, seed=7)
     drawn = torch.rand(3, draws, generator=torch.Generator().manual_seed(7))
     control = ((start + end) / 2).requires_grad_()
     loss = 0.0

@@ -8,7 +8,7 @@ import torch
 import prototokens as pt
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.measure import inside
-from prototokens.ptok.encoded import Chunk
+from prototokens.solution import Chunk
 
 NAMES = ["llama", "neox", "gpt2", "opt", "gemma2", "gemma3"]
 

@@ -28,14 +28,18 @@ def test_h_lm_is_the_sum_of_surprisals_of_the_prefix(tiny_llama):
 
 def test_held_is_the_longest_prefix_above_the_threshold():
     nats = torch.arange(200, dtype=torch.float32)
-    found = metrics.held({4: 4, 90: 90, 128: 127, 181: 179}, nats)
+    found = metrics.longest_prefix({4: 4, 90: 90, 128: 127, 181: 179}, nats)
     assert found == (128, 127, sum(range(128)))  # 127 of 128 is 0.992, 179 of 181 is 0.989
-    assert metrics.held({4: 3}, nats) == (0, 0, 0.0)
-    assert metrics.held({100: 99}, nats).length == 100  # exactly 0.99 counts
+    assert metrics.longest_prefix({4: 3}, nats) == (0, 0, 0.0)
+    assert metrics.longest_prefix({100: 99}, nats).length == 100  # exactly 0.99 counts
 
 
 def test_capacity_takes_the_best_text_for_tokens_and_the_mean_for_nats():
-    texts = [metrics.Held(32, 32, 100.0), metrics.Held(45, 45, 80.0), metrics.Held(0, 0, 0.0)]
+    texts = [
+        metrics.LongestPrefix(32, 32, 100.0),
+        metrics.LongestPrefix(45, 45, 80.0),
+        metrics.LongestPrefix(0, 0, 0.0),
+    ]
     found = metrics.capacity(texts)
     assert (found.c_tokens, found.texts, found.misses) == (45, 3, 1)
     assert found.h_lm == pytest.approx(60)

@@ -11,10 +11,10 @@ from prototokens.errors import TextError, UsageError
 from prototokens.layout import Layout
 from prototokens.planning.chunks import (
     LOADS,
-    LONGEST,
+    MAX_LENGTH,
     VECTORS,
     ChunkPlan,
-    Outlook,
+    CostForecast,
     _cut,
     clock,
     plan_chunks,
@@ -122,7 +122,7 @@ def test_a_plan_for_a_model(tiny_llama, count, options):
     ids = ids_of(tiny_llama, count)
     plan = plan_chunks(tiny_llama, ids, **options)
     assert sum(plan.lengths) == count
-    assert max(plan.lengths) <= min(LONGEST, tiny_llama.longest_target(plan.layout))
+    assert max(plan.lengths) <= min(MAX_LENGTH, tiny_llama.longest_target(plan.layout))
     information = (tiny_llama.surprisal(ids).double() / math.log(2)).tolist()
     assert plan.bits == pytest.approx(sum(information))
     most = max(LOADS) * plan.layout.vectors * tiny_llama.d_model
@@ -309,16 +309,17 @@ def test_a_plan_in_words():
     assert told == "2 chunks of 3-5 tokens, 5 vectors each, layout tiled:4 (2.0 bits a token)"
 
 
-def test_an_outlook_in_words():
-    outlook = Outlook(
+def test_a_cost_forecast_in_words():
+    forecast = CostForecast(
         exact=0.987, steps=106.4, chunks=9.0, row_steps=1234.0, position_steps=9999.0, measured=True
     )
     assert (
-        outlook.describe() == "forecast: 106 steps a chunk, 99% of the chunks exact as they are cut"
+        forecast.describe()
+        == "forecast: 106 steps a chunk, 99% of the chunks exact as they are cut"
     )
-    assert outlook.describe(10.0).endswith(", 2:03 at the pace of this machine")
+    assert forecast.describe(10.0).endswith(", 2:03 at the pace of this machine")
     assert (
-        outlook._replace(measured=False)
+        forecast._replace(measured=False)
         .describe()
         .startswith("forecast from other models: 106 steps")
     )

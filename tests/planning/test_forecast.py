@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import prototokens as pt
 from prototokens.cli import common
+from prototokens.lab import forecasting
 from prototokens.layout import mixed, tiled
 from prototokens.planning.forecast import Curve, Forecaster, _stored, features
 from prototokens.planning.throughput import STEPS, measured_pace
@@ -197,9 +198,9 @@ def made_rows(count, seed=0, offsets=(("a", 0.3), ("b", -0.3)), recipe="fast", b
 
 
 def test_known_coefficients_are_found_again_also_where_many_rows_ran_out_of_steps():
-    rows = fit_forecast.tensors(made_rows(6000, budget=90))
+    rows = forecasting.tensors(made_rows(6000, budget=90))
     assert 0.3 < float(rows.exact.double().mean()) < 0.8
-    found = fit_forecast.solve(rows)
+    found = forecasting.solve(rows)
     assert dict(zip(rows.found, found.weights.tolist(), strict=True)) == pytest.approx(
         WEIGHTS, abs=0.12
     )
@@ -219,30 +220,30 @@ def test_rank_correlation_against_a_plain_one():
         ]
 
     expected = np.corrcoef(rank(a), rank(b))[0, 1]
-    assert fit_forecast.spearman(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected)
-    assert fit_forecast.spearman(torch.ones(5), torch.arange(5)) is None
-    assert fit_forecast.spearman(
+    assert forecasting.spearman(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected)
+    assert forecasting.spearman(torch.ones(5), torch.arange(5)) is None
+    assert forecasting.spearman(
         torch.tensor([1.0, 2.0, 3.0]), torch.tensor([5.0, math.inf, math.inf])
     ) == pytest.approx(0.866, abs=1e-3)
 
 
 def test_held_out_rows_are_judged_by_the_others_and_chance_is_seen_to_be_chance():
     rows = made_rows(400)
-    good = fit_forecast.held_out(fit_forecast.tensors(rows))
+    good = forecasting.held_out(forecasting.tensors(rows))
     assert good["rank_correlation"] > 0.9
     draw = np.random.default_rng(1)
     for row in rows:  # what happened has nothing to do with the row any more
         row["steps"], row["exact"] = int(draw.integers(1, 1000)), True
-    bad = fit_forecast.held_out(fit_forecast.tensors(rows))
+    bad = forecasting.held_out(forecasting.tensors(rows))
     assert abs(bad["rank_correlation"]) < 0.2
     assert bad["log_likelihood"] < good["log_likelihood"]
-    assert set(fit_forecast.unseen_models(fit_forecast.tensors(rows))) == {"a (a)", "b (b)"}
+    assert set(forecasting.unseen_models(forecasting.tensors(rows))) == {"a (a)", "b (b)"}
 
 
 def test_a_passage_is_on_one_side_only():
-    rows = fit_forecast.tensors(made_rows(200, offsets=(("a", 0.0),)))
+    rows = forecasting.tensors(made_rows(200, offsets=(("a", 0.0),)))
     assert rows.fold.view(-1, 2).diff(dim=1).abs().sum() == 0
-    assert len(rows.fold.unique()) == fit_forecast.FOLDS
+    assert len(rows.fold.unique()) == forecasting.FOLDS
 
 
 def test_the_script_writes_what_the_package_reads(tmp_path, monkeypatch, capsys):

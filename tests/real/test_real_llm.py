@@ -43,7 +43,7 @@ def test_two_passages_of_16_tokens_in_two_vectors_are_exact(smollm2):
 def test_a_paragraph_is_encoded_decoded_from_its_file_and_verified(smollm2, tmp_path):
     pt.encode(smollm2, PARAGRAPH).save(tmp_path / "paragraph.ptok")
     encoded = EncodedText.load(tmp_path / "paragraph.ptok")
-    assert encoded.header["model"]["name"] == "smollm2.gguf"
-    assert encoded.header["exact"]
+    assert encoded.header.model.name == "smollm2.gguf"
+    assert encoded.header.exact
     assert pt.decode(smollm2, encoded) == PARAGRAPH
     assert verify_text(smollm2, encoded, level="standard").passed

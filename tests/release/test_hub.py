@@ -172,13 +172,13 @@ def test_results_to_the_hub_and_back(there, tmp_path):
 
 
 def test_a_card_names_the_model_and_is_honest(encoded, tiny_llama, monkeypatch, tmp_path, capsys):
-    other = dataclasses.replace(
-        encoded, header={**encoded.header, "model": {**encoded.header["model"], "name": "owner/lm"}}
-    )
+    model = dataclasses.replace(encoded.header.model, name="owner/lm")
+    header = dataclasses.replace(encoded.header, model=model)
+    other = dataclasses.replace(encoded, header=header)
     card = hub.card(other, "me/ishmael")
     assert 'base_model: "owner/lm"' in card
     assert "no compressor" in card
-    assert f"SHA-256 `{encoded.header['text']['sha256']}`" in card
+    assert f"SHA-256 `{encoded.header.text.sha256}`" in card
     assert "base_model" not in hub.card(encoded)
     # The card's own code, with the tiny model in the built-in's place.
     encoded.save_pretrained(tmp_path)
@@ -190,15 +190,8 @@ def test_a_card_names_the_model_and_is_honest(encoded, tiny_llama, monkeypatch, 
 
 def test_a_header_cannot_write_the_card(encoded):
     nasty = 'x"\n---\n# <script>`'
-    header = {
-        **encoded.header,
-        "model": {
-            **encoded.header["model"],
-            "name": nasty,
-            "revision": nasty,
-            "fingerprint": nasty,
-        },
-    }
+    model = dataclasses.replace(encoded.header.model, name=nasty, revision=nasty, fingerprint=nasty)
+    header = dataclasses.replace(encoded.header, model=model)
     card = hub.card(dataclasses.replace(encoded, header=header))
     assert "<script>" not in card
     assert card.count("\n---\n") == 1

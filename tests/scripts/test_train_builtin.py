@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "builtin"))
 
-import data as builtin_data
 import train as train_builtin
+
+from prototokens.training import corpus
 
 # 24 steps of 2 windows of 16; the rate falls over the last 6; checkpoints after every step.
 SETTINGS = [
@@ -81,7 +82,7 @@ def undisturbed(texts, tmp_path_factory):
 def test_a_killed_run_ends_where_an_undisturbed_one_does(
     moment, monkeypatch, texts, undisturbed, tmp_path
 ):
-    windows, seen = builtin_data.Windows.batch, []
+    windows, seen = corpus.Windows.batch, []
 
     def killed(self, first, rows):
         seen.append(first)
@@ -89,10 +90,10 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(
             raise KeyboardInterrupt
         return windows(self, first, rows)
 
-    monkeypatch.setattr(builtin_data.Windows, "batch", killed)
+    monkeypatch.setattr(corpus.Windows, "batch", killed)
     with pytest.raises(KeyboardInterrupt):
         train(monkeypatch, texts, tmp_path)
-    monkeypatch.setattr(builtin_data.Windows, "batch", windows)
+    monkeypatch.setattr(corpus.Windows, "batch", windows)
     train(monkeypatch, texts, tmp_path)
     ours, theirs = weights(tmp_path), weights(undisturbed)
     assert ours.keys() == theirs.keys()

@@ -58,7 +58,7 @@ def test_every_layout_holds_a_text(tiny_llama, layout):
         tiny_llama, "Call", layout=layout, chunk_length=2, recipe=pt.Recipe(steps=200)
     )
     assert encoded.exact
-    assert encoded.header["layout"] == layout
+    assert encoded.header.layout == layout
     assert pt.decode(tiny_llama, encoded) == "Call"
 
 
@@ -79,8 +79,8 @@ def test_a_chunk_that_fails_is_halved(tiny_llama, fits):
     fits.spoil = lambda solution: wrong(solution) if solution.ids == ids[:8] else solution
     encoded = pt.encode(tiny_llama, TEXT, chunk_length=8)
     assert fits == [[ids[:8], ids[8:16], ids[16:]], [ids[:4], ids[4:8]]]
-    assert encoded.header["chunks"] == [4, 4, 8, 5]
-    assert encoded.header["seeds"] == [1, 1, 0, 0]  # a failed start is not tried again
+    assert encoded.header.chunks == (4, 4, 8, 5)
+    assert encoded.header.seeds == (1, 1, 0, 0)  # a failed start is not tried again
     assert encoded.exact
     assert pt.decode(tiny_llama, encoded) == TEXT
 
@@ -90,11 +90,11 @@ def test_a_token_that_fails_is_tried_again_and_then_given_up(tiny_llama, fits):
     encoded = pt.encode(
         tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0), inexact="halve"
     )
-    assert len(fits) == encoding.MOST_HALVINGS + 1
-    assert [len(targets) for targets in fits] == [2] + [3] * encoding.MOST_HALVINGS
-    assert encoded.header["chunks"] == [1, 1, 1]
-    assert encoded.header["row_steps"] == 2 + 3 * encoding.MOST_HALVINGS
-    assert encoded.header["stored"] == [0, 1, 2]  # what vectors do not hold stands in the file
+    assert len(fits) == encoding.MAX_HALVINGS + 1
+    assert [len(targets) for targets in fits] == [2] + [3] * encoding.MAX_HALVINGS
+    assert encoded.header.chunks == (1, 1, 1)
+    assert encoded.header.row_steps == 2 + 3 * encoding.MAX_HALVINGS
+    assert encoded.header.stored == (0, 1, 2)  # what vectors do not hold stands in the file
     assert pt.decode(tiny_llama, encoded) == "abc"
 
 
@@ -121,7 +121,7 @@ def test_a_fit_that_is_wrongly_called_exact_is_found_by_decoding(tiny_llama, fit
     fits.spoil = lie
     encoded = pt.encode(tiny_llama, TEXT, chunk_length=8)
     assert spoilt
-    assert encoded.header["chunks"] == [4, 4, 8, 5]
+    assert encoded.header.chunks == (4, 4, 8, 5)
     assert pt.decode(tiny_llama, encoded) == TEXT
 
 
@@ -138,7 +138,7 @@ def test_accuracy_is_that_of_the_decoded_text(tiny_llama, fits):
     )
     ids = [token for chunk in pt.decode_ids(tiny_llama, encoded.chunks()).ids for token in chunk]
     right = [a == b for a, b in zip(ids, tiny_llama.encode("abcd"), strict=True)]
-    assert encoded.header["accuracy"] == sum(right) / 4 < 1
+    assert encoded.header.accuracy == sum(right) / 4 < 1
     assert not encoded.exact
     assert len(fits) == 1  # chunks that share a vector are not halved
 
@@ -169,9 +169,9 @@ def test_what_was_solved_is_not_fitted_again(tiny_llama, fits):
     vectors = kept[Span(0, 8)].protos
     encoded = pt.encode(tiny_llama, TEXT, chunk_length=8, kept=kept)
     assert fits == [[ids[8:12], ids[16:]]]
-    assert encoded.header["chunks"] == [8, 4, 4, 5]
+    assert encoded.header.chunks == (8, 4, 4, 5)
     assert torch.equal(encoded.vectors[:5], vectors)
-    assert encoded.header["row_steps"] == sum(solution.row_steps for solution in kept.values())
+    assert encoded.header.row_steps == sum(solution.row_steps for solution in kept.values())
     assert pt.decode(tiny_llama, encoded) == TEXT
     assert set(kept) == {Span(0, 8), Span(8, 12), Span(12, 16), Span(16, 21)}
 

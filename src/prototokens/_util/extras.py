@@ -1,4 +1,4 @@
-"""Optional parts of the package: which there are, which of them are installed, and a sentence where one is missing."""
+"""Optional parts of the package, and a sentence where one is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing of files, so that a kill leaves the old file or the new one."""
+"""Atomic writes: a kill leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_NAME = (
 
 
 def write_atomically(path: Path, content: bytes, like: Path | None = None) -> None:
-    """Write beside, flush to the disk, rename.
+    """Write a temporary file in the same folder, flush it to disk, rename it.
 
     A file that is replaced keeps its permissions. A new one may be read by nobody who may not read
     `like`.
@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: bytes, like: Path | None = None) -> No
         like: the file that the content was made from.
 
     Raises:
-        FileError: the place cannot be written; what was there stays.
+        FileError: the path cannot be written; what was there stays.
     """
     beside = None
     try:
@@ -66,6 +66,9 @@ def permissions(path: Path) -> int | None:
 
 
 def beside_name(place: Path) -> Path:
-    """A name that nobody has in the same folder, no longer than the file system allows, however long the file's own is."""
+    """A name that no file in the same folder has.
+
+    It is no longer than the file system allows, however long the file's own is.
+    """
     start = os.fsdecode(os.fsencode(place.name)[:MAX_NAME])
     return place.with_name(f".{start}.{secrets.token_hex(4)}")

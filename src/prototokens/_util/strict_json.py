@@ -1,4 +1,4 @@
-"""JSON from files and requests that anybody may have written.
+"""JSON from untrusted files and requests.
 
 An object names each of its keys once.
 

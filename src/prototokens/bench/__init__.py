@@ -1,1 +1,4 @@
-"""Side by side: the published way of fitting and this engine, on the same machine, model and texts, in one run."""
+"""The published way of fitting beside this engine.
+
+Both run on the same machine, model and texts, in one run.
+"""

@@ -20,11 +20,11 @@ import torch
 
 from prototokens.bench.peak import PeakMemory
 from prototokens.bench.serial import fit_serial
-from prototokens.engine.batch import compiled_heights, compiled_width
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.inputs import OneStep
-from prototokens.engine.memory import room
+from prototokens.engine.memory import max_positions
 from prototokens.engine.rows import Starts, groups_of
+from prototokens.engine.scheduler import compiled_heights, compiled_width
 from prototokens.fitting import fit
 from prototokens.layout import Layout
 from prototokens.lm.devices import matrix_product_rate, wait
@@ -37,7 +37,7 @@ SERIAL_PAPER = "serial, paper"  # the published way, which the others are compar
 
 
 class Outcome(NamedTuple):
-    """Passages that were ended, how many of them became exact, and the forward and backward passes they took, per row."""
+    """Passages that were ended, how many became exact, and their row-steps per row."""
 
     tried: int
     solved: int
@@ -46,12 +46,12 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Tally:
-    """What one way has done so far.
+    """The progress of one way.
 
     Attributes:
         tried: passages ended; `solved`: those of them that became exact; `row_steps`: forward and
             backward passes, per row.
-        seconds: wall clock of this way alone; `memory`: most bytes that the process held meanwhile,
+        seconds: wall clock of this way alone; `memory`: most bytes that the process used meanwhile,
             0 where that is unknown.
     """
 
@@ -68,7 +68,7 @@ class Tally:
         self.row_steps += outcome.row_steps
 
     def figures(self, length: int, flops: float, peak: float) -> dict[str, Any]:
-        """For the report: rates, and the share of the machine's measured matrix-product rate that the fits reached."""
+        """For the report: rates, and shares of the measured rate of matrix products."""
         seconds = max(self.seconds, 1e-9)
         rate = self.row_steps / seconds
         return {
@@ -86,7 +86,7 @@ def compare(
     targets: list[list[int]],
     steps: int,
     seconds: float,
-    said: Callable[[Tally], None] | None = None,
+    on_progress: Callable[[Tally], None] | None = None,
 ) -> dict[str, Any]:
     """Run the ways until each has ended all passages or spent its seconds.
 
@@ -119,7 +119,7 @@ def compare(
         },
         len(targets),
         seconds,
-        said,
+        on_progress,
     )
     peak, flops = matrix_product_rate(lm.device, lm.dtype), lm.flops_per_position()
     return {
@@ -147,7 +147,7 @@ def meet_shapes(lm: FrozenLM, targets: list[list[int]]) -> float:
     A full batch, a quarter of it, and so on down to one row, as the engine lays them out.
     """
     began, width = time.perf_counter(), compiled_width(lm, len(targets[0]))
-    for rows in compiled_heights(max(1, min(len(targets), room(lm, width) // width))):
+    for rows in compiled_heights(max(1, min(len(targets), max_positions(lm, width) // width))):
         fit(lm, targets[:rows], recipe=Recipe.named("fast", steps=1))
     return time.perf_counter() - began
 
@@ -157,7 +157,7 @@ def _in_turn(
     at_once: dict[str, Iterator[Outcome]],
     passages: int,
     seconds: float,
-    said: Callable[[Tally], None] | None,
+    on_progress: Callable[[Tally], None] | None,
 ) -> list[Tally]:
     """One passage of each way after another, so that a machine that slows down slows them all.
 
@@ -180,8 +180,8 @@ def _in_turn(
                 del running[name]
                 continue
             tally.add(outcome)
-            if said:
-                said(tally)
+            if on_progress:
+                on_progress(tally)
     return list(tallies.values())
 
 
@@ -205,13 +205,13 @@ def _beside_the_published(ways: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _serial(
     lm: FrozenLM, targets: list[list[int]], recipe: Recipe, seconds: float
 ) -> Iterator[Outcome]:
-    """One passage at a time, each from the start that the engine gives it."""
+    """Fit one passage at a time, from the initial vectors that the engine gives it."""
     starts, spent = Starts(lm, recipe, 2), 0.0
     seeds = list(range(len(targets)))
     for group in groups_of(lm, targets, OneStep(Layout.named("paper")), seeds, None):
         began = time.perf_counter()
         (row,) = group.rows
-        result = fit_serial(lm, list(row.ids), recipe, starts.draw(row, 0))
+        result = fit_serial(lm, list(row.ids), recipe, starts.draw(row, group))
         spent += time.perf_counter() - began
         yield Outcome(1, int(result.exact), result.steps + 1)
         if spent > seconds:
@@ -221,7 +221,7 @@ def _serial(
 def _engine(
     lm: FrozenLM, targets: list[list[int]], recipe: Recipe, layout: str = "paper"
 ) -> Iterator[Outcome]:
-    """All passages side by side; yields once."""
+    """Fit all passages in one batch; yields once."""
     solutions = fit(lm, targets, layout=layout, recipe=recipe, seed=list(range(len(targets))))
     exact, row_steps = (
         (solution.exact for solution in solutions),
@@ -231,7 +231,10 @@ def _engine(
 
 
 def decoding_rates(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> dict[str, float]:
-    """Tokens a second: one-step for one row and for all, and greedy generation with a cache for one row; medians of five."""
+    """Tokens a second, as medians of five.
+
+    In one step for one row and for all rows, and by greedy generation with a cache for one row.
+    """
     length = len(targets[0])
     # Speed does not depend on what the vectors hold, so unfitted ones serve.
     rows = fit(lm, targets, recipe=Recipe.named(recipe, steps=0))

@@ -1,4 +1,7 @@
-"""The most memory that the frozen head takes beside weights and hidden states, each way in a fresh process."""
+"""The peak memory of the frozen head, each way in a fresh process.
+
+Weights and hidden states are not counted.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ MEASURED = ("chunked", "fused")
 
 
 class Work(NamedTuple):
-    """What the head is given: `rows` of `tokens` positions, `d_model` wide, for so many logits each."""
+    """The input of the head: `rows` of `tokens` positions of width `d_model`.
+
+    Each position has `vocabulary` logits.
+    """
 
     vocabulary: int = 128_256
     d_model: int = 2048

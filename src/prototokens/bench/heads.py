@@ -1,4 +1,4 @@
-"""The frozen head beside two other ways to the same numbers.
+"""The frozen head beside two other ways to compute the same numbers.
 
 Whole logits through autograd, and PyTorch's fused function.
 """
@@ -19,26 +19,26 @@ from prototokens.lm.devices import wait
 from prototokens.lm.frozen_lm import FrozenLM, Head
 
 
-class Slope(NamedTuple):
-    """The loss of each position, or their sum, and its gradient with respect to the hidden states."""
+class HeadOutput(NamedTuple):
+    """The loss of each position or their sum, and its gradient at the hidden states."""
 
     loss: Tensor
     gradient: Tensor
 
 
-def chunked(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
+def chunked(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> HeadOutput:
     """Ours; it gives argmax and margins as well."""
     scores = score(lm, hidden, targets, temperature)
     assert scores.gradient is not None
-    return Slope(scores.loss, scores.gradient)
+    return HeadOutput(scores.loss, scores.gradient)
 
 
-def plain(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
+def plain(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> HeadOutput:
     """The whole `[positions, vocabulary]` and autograd; loss and gradient alone."""
     return _through_autograd(lm.head, hidden, targets, temperature)
 
 
-def fused(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
+def fused(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> HeadOutput:
     """`torch.nn.functional.linear_cross_entropy`; the sum of the loss, and the gradient.
 
     It knows no soft cap.
@@ -54,11 +54,11 @@ def fused(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> 
         reduction="sum",
     )
     (gradient,) = torch.autograd.grad(loss, leaf)
-    return Slope(loss.detach(), gradient)
+    return HeadOutput(loss.detach(), gradient)
 
 
-def in_float64(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
-    """What all of them should come to.
+def in_float64(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float) -> HeadOutput:
+    """The reference: the head as it is defined, in float64.
 
     The head as it is defined, bias, scale and soft cap among it, in float64.
     """
@@ -68,16 +68,18 @@ def in_float64(lm: FrozenLM, hidden: Tensor, targets: Tensor, temperature: float
     return _through_autograd(exact, hidden.double(), targets, temperature)
 
 
-def _through_autograd(head: Head, hidden: Tensor, targets: Tensor, temperature: float) -> Slope:
+def _through_autograd(
+    head: Head, hidden: Tensor, targets: Tensor, temperature: float
+) -> HeadOutput:
     leaf = hidden.detach().requires_grad_()
     logits = head(leaf)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     loss = functional.cross_entropy(logits / temperature, targets, reduction="none")
     (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-    return Slope(loss.detach(), gradient)
+    return HeadOutput(loss.detach(), gradient)
 
 
-WAYS: dict[str, Callable[[FrozenLM, Tensor, Tensor, float], Slope]] = {
+WAYS: dict[str, Callable[[FrozenLM, Tensor, Tensor, float], HeadOutput]] = {
     "chunked": chunked,
     "plain": plain,
     "fused": fused,
@@ -92,7 +94,9 @@ def ways_of(lm: FrozenLM) -> list[str]:
 def compare_heads(
     lm: FrozenLM, positions: int, temperature: float = 0.5, tries: int = 5
 ) -> list[dict[str, Any]]:
-    """Time, memory and error of each way, for hidden states of random direction and of the size that a final norm gives.
+    """Time, memory and error of each way.
+
+    Hidden states have random directions, and the size that a final norm gives.
 
     Returns:
         For each way: `way`, `milliseconds` (median), `peak_bytes` (beside weights, hidden states

@@ -15,7 +15,7 @@ from prototokens.lm.frozen_lm import FrozenLM
 
 
 class Shape(NamedTuple):
-    """What decides a model's cost."""
+    """The dimensions that determine a model's cost."""
 
     family: str
     d_model: int
@@ -28,7 +28,10 @@ class Shape(NamedTuple):
 
 
 def llama(d_model: int) -> Shape:
-    """A small Llama of this width: heads of 64, feed-forward 2.5 times as wide, the built-in's depth and vocabulary."""
+    """A small Llama of this width, with the depth and vocabulary of the built-in model.
+
+    Its heads have 64 numbers, its feed-forward layers are 2.5 times as wide.
+    """
     return Shape("llama", d_model, 6, d_model // 64, d_model // 64, 5 * d_model // 2, 4096, True)
 
 

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work takes, as the operating system or the GPU's allocator counts it."""
+"""The peak memory of a piece of work, by the operating system or the GPU's allocator."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from prototokens.lm.devices import wait
 
 
 class PeakMemory:
-    """The most memory held within a block.
+    """The peak memory within a block.
 
     On a GPU by PyTorch's allocator, else resident in this process, whose high-water mark Linux
     resets when asked to. What an allocator kept from earlier work and gives out again is no new
     memory and is not seen: where that matters, measure in a fresh process.
 
     Attributes:
-        peak: the most bytes held within the block; None where it cannot be known.
-        extra: how much that is above what was held at its beginning; None where it cannot be known.
+        peak: the most bytes used within the block; None where it cannot be known.
+        extra: how much that is above what was used at its beginning; None where it cannot be known.
     """
 
     def __init__(self, device: torch.device):

@@ -17,13 +17,19 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from prototokens.engine.optimizer import FIRST_FLOOR, FLOOR, REFRESH, SLOWEST, whitens
+from prototokens.engine.optimizer import (
+    DAMPING,
+    FIRST_DAMPING,
+    MIN_LR_SHARE,
+    REFRESH,
+    preconditions,
+)
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 
 
 class SerialResult(NamedTuple):
-    """What a serial fit came to.
+    """The result of a serial fit.
 
     Attributes:
         exact: whether every token was right, by the recipe's margin.
@@ -56,7 +62,7 @@ def fit_serial(
     lr = recipe.lr * scale * recipe.start_scale
     optimiser = (
         Whitened(protos, recipe)
-        if whitens(recipe, lm.d_model)
+        if preconditions(recipe, lm.d_model)
         else torch.optim.AdamW([protos], betas=recipe.betas, weight_decay=recipe.weight_decay)
     )
     target = torch.tensor(ids, device=lm.device)
@@ -75,7 +81,7 @@ def fit_serial(
         rate = lr * _schedule(recipe, step)
         nats = losses.mean().item()
         if recipe.slow_below > 0:
-            rate *= min(1.0, max(SLOWEST, nats / recipe.slow_below))
+            rate *= min(1.0, max(MIN_LR_SHARE, nats / recipe.slow_below))
         optimiser.param_groups[0]["lr"] = rate
         optimiser.zero_grad()
         loss.backward()
@@ -96,7 +102,10 @@ def _weights(
     logits: Float[Tensor, "tokens vocab"],
     target: Int64[Tensor, "tokens"],
 ) -> Float[Tensor, "tokens"]:
-    """The weight of each token: it grows while the token's margin is too small, and falls back to 1 once it is not."""
+    """The weight of each token.
+
+    It grows while the token's margin is too small, and falls back to 1 once it is not.
+    """
     if recipe.token_weight_growth == 0:
         return weight
     others = logits.scatter(1, target[:, None], -torch.inf).amax(1)
@@ -108,7 +117,10 @@ def _weights(
 def _right(
     logits: Float[Tensor, "tokens vocab"], target: Int64[Tensor, "tokens"], margin: float
 ) -> bool:
-    """Whether every token is the likeliest, and leads the next one by more than the margin where one is asked for."""
+    """Whether every token is the likeliest.
+
+    Where a margin is asked for, it also leads the next one by more than that.
+    """
     if (logits.argmax(-1) == target).float().mean().item() < 1.0:
         return False
     if margin == 0:
@@ -142,7 +154,7 @@ class Whitened(torch.optim.Optimizer):
         for number, slope in enumerate(protos.grad):
             self.outer[number] = slow * self.outer[number] + (1 - slow) * torch.outer(slope, slope)
             if self.taken % REFRESH == 0:
-                floor = max(FLOOR, FIRST_FLOOR * 0.1 ** (self.taken // REFRESH))
+                floor = max(DAMPING, FIRST_DAMPING * 0.1 ** (self.taken // REFRESH))
                 values, axes = torch.linalg.eigh(self.outer[number])
                 values = values.clamp_min(0)
                 values = values + floor * values.mean() + torch.finfo(values.dtype).tiny

@@ -1,4 +1,4 @@
-"""What a step costs as the work grows.
+"""The time of a step by length, by number of rows and by width of the model.
 
 By length, by rows side by side, and by the model's width.
 """
@@ -16,6 +16,7 @@ import torch
 from prototokens.engine.batch import Batch
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.rows import groups_of
+from prototokens.engine.scheduler import Scheduler
 from prototokens.layout import Layout
 from prototokens.lm.devices import matrix_product_rate
 from prototokens.lm.frozen_lm import FrozenLM
@@ -28,7 +29,9 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 def step_costs(
     models: Sequence[FrozenLM], lengths: Sequence[int], rows: Sequence[int | None], steps: int = 10
 ) -> Iterator[dict[str, Any]]:
-    """Time whole fit steps (forward, head, backward, optimiser) for each model, length and number of rows.
+    """Time whole fit steps for each model, length and number of rows.
+
+    A step is the forward pass, the head, the backward pass and the optimizer.
 
     Args:
         rows: side by side; None: as many as the engine takes by itself.
@@ -63,11 +66,12 @@ def _batch(lm: FrozenLM, length: int, rows: int | None) -> Batch:
     generator = torch.Generator().manual_seed(0)
     method, recipe = OneStep(Layout.named("paper")), replace(Recipe.named("fast"), margin=1e9)
     ids = torch.randint(0, lm.vocab_size, (rows or 4096, length), generator=generator).tolist()
-    batch = Batch(lm, recipe, method, deque(groups_of(lm, ids, method, 0, None)), rows)
+    waiting = deque(groups_of(lm, ids, method, 0, None))
+    scheduler = Scheduler(lm, recipe, method, waiting, rows)
     if rows is not None:
-        batch.room = rows * length
-    batch.fill()
-    return batch
+        scheduler.max_positions = rows * length
+    scheduler.fill()
+    return scheduler.batch
 
 
 def _median_step(batch: Batch, steps: int) -> float:
@@ -75,10 +79,10 @@ def _median_step(batch: Batch, steps: int) -> float:
     each = 10 if batch.lm.device.type == "cuda" else 1
     times = []
     for _ in range(steps + 2):
-        batch.over()
+        batch.ended()
         began = time.perf_counter()
         for _ in range(each):
             batch.step()
-        batch.over()
+        batch.ended()
         times.append((time.perf_counter() - began) / each)
     return sorted(times[2:])[steps // 2]

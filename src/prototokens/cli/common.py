@@ -110,15 +110,15 @@ def load_model_of(
         FileError: it was made with another model than the built-in one, and none is named, or the
             wrong one.
     """
-    made_for = encoded.header["model"]
-    if model is None and made_for["name"] != "builtin":
-        raise FileError(f"{file} was made for the model {made_for['name']!r}: name it with --model")
+    made_for = encoded.header.model
+    if model is None and made_for.name != "builtin":
+        raise FileError(f"{file} was made for the model {made_for.name!r}: name it with --model")
     name = model or "builtin"
-    if dtype == "auto" and made_for["dtype"] in DTYPES:
-        dtype = made_for["dtype"]
+    if dtype == "auto" and made_for.dtype in DTYPES:
+        dtype = made_for.dtype
     lm = load_model(
         name,
-        revision or (made_for["revision"] if name == made_for["name"] else None),
+        revision or (made_for.revision if name == made_for.name else None),
         device,
         dtype,
     )

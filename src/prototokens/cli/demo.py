@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from prototokens.engine.progress import Progress
     from prototokens.lm.frozen_lm import FrozenLM
-    from prototokens.ptok.encoded import Chunk
+    from prototokens.solution import Chunk
 
 FRAME_EVERY = 0.15  # seconds between pictures on a terminal
 LINE_EVERY = 0.5  # seconds between lines where the output is no terminal
@@ -77,7 +77,7 @@ def _sentence(lm: FrozenLM, seed: int, path: Path, console: Console) -> bool:
     from prototokens import samples
     from prototokens.encoding import encode
     from prototokens.layout import Layout
-    from prototokens.ptok.encoded import Chunk
+    from prototokens.solution import Chunk
 
     text = samples.short()
     layout = Layout.named("keyed:2").with_prefix(lm.prefix_ids())
@@ -144,7 +144,7 @@ def _story(lm: FrozenLM, seed: int, path: Path, console: Console, quiet: bool) -
     with common.fit_progress(quiet) as progress:
         encoded = encode(lm, text, plan=plan, seed=seed, progress=progress)
     size = encoded.save(path)
-    steps = sorted(encoded.header["steps"])
+    steps = sorted(encoded.header.steps)
     console.print(f"   {steps[len(steps) // 2]} steps (median), a file of {size:,} bytes")
     return _read_back(lm, path, text, console)
 

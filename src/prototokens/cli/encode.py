@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -331,7 +331,7 @@ def _source(lm: FrozenLM, given: Given, most: int, quiet: bool) -> Source:
     Raises:
         TextError: more tokens than allowed, or not one.
     """
-    from prototokens.ptok.patches import MOST_UNPACKED
+    from prototokens.ptok.patches import MAX_UNPACKED
     from prototokens.ptok.source import read_source
 
     head = given.head[: CHARACTERS_A_TOKEN * most]
@@ -339,7 +339,7 @@ def _source(lm: FrozenLM, given: Given, most: int, quiet: bool) -> Source:
         _check_count(len(lm.encode(head.decode("utf-8", "ignore"))), most, len(head), given)
     # What so many tokens can stand for at the most, and what a file may hold of bytes that no token
     # stands for.
-    limit = most * lm.longest_token + MOST_UNPACKED
+    limit = most * lm.longest_token + MAX_UNPACKED
     content = given.read(limit)
     if content is None:
         raise TextError(
@@ -417,24 +417,26 @@ def _encode(
     return {
         "output": str(output),
         "model": lm.name,
-        "layout": header["layout"],
-        "prefix": len(header.get("prefix", [])),
-        "tokens": header["text"]["tokens"],
-        "chunks": len(header["chunks"]),
+        "layout": header.layout,
+        "prefix": len(header.prefix),
+        "tokens": header.text.tokens,
+        "chunks": len(header.chunks),
         "vectors": encoded.vectors.shape[0],
         "floats": encoded.vectors.numel(),
         "bytes": output.stat().st_size,
         "bits": encoded.bits / encoded.vectors.numel() if encoded.vectors.numel() else 32.0,
-        "patched": header.get("patched", 0),
-        "stored": sum(header["chunks"][number] for number in header.get("stored", [])),
-        "edited": header.get("edited", 0),
+        "patched": header.patched,
+        "stored": sum(header.chunks[number] for number in header.stored),
+        "edited": header.edited,
         "exact": encoded.exact and decoded.matches,
-        "accuracy": header["accuracy"],
-        "steps_median": _median(header["steps"]),
-        "row_steps": header["row_steps"],
+        "accuracy": header.accuracy,
+        "steps_median": _median(header.steps),
+        "row_steps": header.row_steps,
         "seconds": round(seconds, 3),
-        "min_margin": header["min_margin"],
-        "certified": header["certificate"]["level"] if encoded.certified else "none",
+        "min_margin": header.min_margin,
+        "certified": header.certificate.level
+        if header.certificate and encoded.certified
+        else "none",
         "forecast_exact": None if told is None else round(told.exact, 4),
         "forecast_steps": None if told is None else round(told.steps, 1),
         "forecast_row_steps": None if told is None else round(told.row_steps, 1),
@@ -540,7 +542,7 @@ def _tokens(kept: Solved) -> int:
     return sum(span.end - span.start for span in kept)
 
 
-def _median(values: list[int]) -> float:
+def _median(values: Sequence[int]) -> float:
     from statistics import median
 
     return float(median(values))

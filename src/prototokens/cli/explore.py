@@ -96,8 +96,8 @@ def explore(
         device=device,
         dtype=dtype,
         results=results,
-        most_characters=max_characters,
-        most_upload=max_upload << 20,
+        max_characters=max_characters,
+        max_upload=max_upload << 20,
     )
     bound = page.listen(host, port)
     port = bound.getsockname()[1]

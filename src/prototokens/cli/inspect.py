@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from prototokens.cli import common
+
+if TYPE_CHECKING:
+    from prototokens.ptok.header import Header
+    from prototokens.ptok.records import CertificateRecord
 
 # Of a file that has no such things, and of earlier versions.
 ABSENT = {
@@ -33,8 +37,8 @@ def inspect(file: Path, as_json: bool, quiet: bool, debug: bool) -> int:
     from prototokens.ptok.encoded import EncodedText
 
     encoded = EncodedText.load(file)
-    header, tokens = encoded.header, encoded.header["text"]["tokens"]
-    characters = header["text"]["characters"]
+    header, tokens = encoded.header, encoded.header.text.tokens
+    characters = header.text.characters
     size = file.stat().st_size
     figures = {
         "vectors": encoded.vectors.shape[0],
@@ -44,34 +48,33 @@ def inspect(file: Path, as_json: bool, quiet: bool, debug: bool) -> int:
         "patch_bytes": encoded.patch_bytes,
         "bits_per_character": (encoded.bits + 8 * encoded.patch_bytes) / characters,
         "beside_bits_per_character": {
-            name: 8 * count / characters for name, count in header.get("sizes", {}).items()
+            name: 8 * count / characters for name, count in header.sizes.items()
         },
         "file_bytes": size,
         "file_bits_per_character": 8 * size / characters,
     }
     if as_json:
-        common.print_json({**ABSENT, **header, **figures})
+        common.print_json({**ABSENT, **header.as_json(), **figures})
     else:
         _show(file, header, figures)
     return 0
 
 
-def _show(file: Path, header: dict[str, Any], figures: dict[str, Any]) -> None:
-    model, text, lengths = header["model"], header["text"], header["chunks"]
-    made_with = header["versions"]
-    margin = "" if header["min_margin"] is None else f", least margin {header['min_margin']:.3f}"
-    revision = f" @ {model['revision']}" if model["revision"] else ""
+def _show(file: Path, header: Header, figures: dict[str, Any]) -> None:
+    model, text, lengths = header.model, header.text, header.chunks
+    made_with = header.versions
+    margin = "" if header.min_margin is None else f", least margin {header.min_margin:.3f}"
+    revision = f" @ {model.revision}" if model.revision else ""
     lines = {
-        "file": f"{file}, {figures['file_bytes']:,} bytes, format {header['format']}",
-        "model": f"{model['name']}{revision}, fingerprint {model['fingerprint'][:16]},"
-        f" {model['dtype']},"
-        f" d_model {model['d_model']}",
-        "text": f"{text['characters']:,} characters, {text['bytes']:,} bytes, {text['tokens']:,}"
-        " tokens",
-        "sha-256": text["sha256"],
+        "file": f"{file}, {figures['file_bytes']:,} bytes, format {header.format}",
+        "model": f"{model.name}{revision}, fingerprint {model.fingerprint[:16]},"
+        f" {model.dtype},"
+        f" d_model {model.d_model}",
+        "text": f"{text.characters:,} characters, {text.bytes:,} bytes, {text.tokens:,} tokens",
+        "sha-256": text.sha256,
         "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout"
-        f" {header['layout']}"
-        + (f" behind {len(header['prefix'])} tokens of prefix" if header.get("prefix") else ""),
+        f" {header.layout}"
+        + (f" behind {len(header.prefix)} tokens of prefix" if header.prefix else ""),
         "vectors": f"{figures['vectors']}, {figures['floats']:,} numbers:"
         f" {figures['floats_per_token']:.2f} numbers and"
         f" {figures['bits_per_token']:.0f} bits a token",
@@ -79,9 +82,9 @@ def _show(file: Path, header: dict[str, Any], figures: dict[str, Any]) -> None:
         f" {figures['file_bits_per_character']:.1f} in the file",
         "beside": _beside(figures["beside_bits_per_character"]),
         "helped": _helped(header, figures),
-        "exact": f"{'yes' if header['exact'] else 'no'}, accuracy {header['accuracy']:.4f}{margin}",
-        "certified": _certificate(header.get("certificate", {})),
-        "made": f"recipe {header['recipe']['name']}, {header['row_steps']:,} row-steps,"
+        "exact": f"{'yes' if header.exact else 'no'}, accuracy {header.accuracy:.4f}{margin}",
+        "certified": _certificate(header.certificate),
+        "made": f"recipe {header.recipe['name']}, {header.row_steps:,} row-steps,"
         f" by prototokens {made_with['prototokens']}, torch {made_with['torch']}",
     }
     for name, value in lines.items():
@@ -105,34 +108,33 @@ def _beside(sizes: dict[str, float]) -> str:
     )
 
 
-def _helped(header: dict[str, Any], figures: dict[str, Any]) -> str:
+def _helped(header: Header, figures: dict[str, Any]) -> str:
     """What came out of patches, not of vectors."""
-    patched, stored, edited = (
-        header.get(name, ABSENT[name]) for name in ("patched", "stored", "edited")
-    )
-    told = [f"{patched:,} tokens patched"] * bool(patched)
-    told += [
-        f"{len(stored):,} chunks stored as their {sum(header['chunks'][one] for one in stored):,}"
+    stored = header.stored
+    parts = [f"{header.patched:,} tokens patched"] * bool(header.patched)
+    parts += [
+        f"{len(stored):,} chunks stored as their {sum(header.chunks[one] for one in stored):,}"
         " tokens"
     ] * bool(stored)
-    told += [f"{edited:,} bytes edited"] * bool(edited)
+    parts += [f"{header.edited:,} bytes edited"] * bool(header.edited)
     return (
-        f"{', '.join(told)}: {figures['patch_bytes']:,} bytes"
-        if told
+        f"{', '.join(parts)}: {figures['patch_bytes']:,} bytes"
+        if parts
         else "by nothing: all of it comes out of the vectors"
     )
 
 
-def _certificate(certificate: dict[str, Any]) -> str:
+def _certificate(certificate: CertificateRecord | None) -> str:
     """What was tried, in a line."""
-    tried = certificate.get("tried", [])
-    if not tried:
+    if certificate is None or not certificate.tried:
         return "no"
-    wrong = sum(one["wrong"] > 0 for one in tried)
-    radius, shift = certificate.get("noise_radius"), certificate.get("shift")
-    told = [f"{len(tried)} ways of decoding tried, {wrong or 'none'} of them wrong"]
+    radius, shift = certificate.noise_radius, certificate.shift
+    parts = [
+        f"{len(certificate.tried)} ways of decoding tried, {certificate.wrong or 'none'} of them"
+        " wrong"
+    ]
     if shift is not None:
-        told.append(f"margins moved by up to {shift:.3f} where that was measured")
+        parts.append(f"margins moved by up to {shift:.3f} where that was measured")
     if radius is not None:
-        told.append(f"noise of {radius:.1%} of the vectors' size withstood")
-    return f"{certificate.get('level')}: {', '.join(told)}"
+        parts.append(f"noise of {radius:.1%} of the vectors' size withstood")
+    return f"{certificate.level}: {', '.join(parts)}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from prototokens._util.json_fields import Fields, an_object, count, list_of, string
 from prototokens._util.settings import require
 from prototokens.layout import Layout
 
@@ -78,3 +80,45 @@ class Shape:
     def vectors(self) -> int:
         """Vectors of a text."""
         return Layout.named(self.layout).vectors
+
+
+@dataclass(frozen=True)
+class EncoderManifest:
+    """What the `config.json` of an encoder's folder must have, whatever else it records.
+
+    Attributes:
+        format: version of the folder's form.
+        model: the model that the encoder was trained for: `name`, `fingerprint`, `tokenizer`.
+        shape: values of a `Shape`.
+        weights_sha256: hash of the file of the weights.
+        held_out: accuracy on texts that it was not trained on.
+        proof: measurements of whether it saves time, by length.
+    """
+
+    format: int
+    model: dict[str, Any]
+    shape: dict[str, Any]
+    weights_sha256: str
+    held_out: dict[str, Any]
+    proof: tuple[dict[str, Any], ...]
+
+    @staticmethod
+    def parse(values: Any) -> EncoderManifest:
+        """Read a JSON object from untrusted input.
+
+        Raises:
+            MismatchError: a key is missing, or of another kind; the message says which.
+        """
+        fields = Fields(values)
+        manifest = EncoderManifest(
+            format=fields.take("format", count()),
+            model=fields.take("model", an_object),
+            shape=fields.take("shape", an_object),
+            weights_sha256=fields.take("weights_sha256", string),
+            held_out=fields.take("held_out", an_object),
+            proof=fields.take("proof", list_of(an_object)),
+        )
+        model = Fields(manifest.model, "model")
+        for name in ("name", "fingerprint", "tokenizer"):
+            model.take(name, string)
+        return manifest

@@ -26,9 +26,10 @@ from torch import Tensor
 
 from prototokens._util import strict_json
 from prototokens._util.files import write_atomically
+from prototokens._util.json_fields import MismatchError
 from prototokens._util.settings import as_json, from_json
 from prototokens._util.versions import versions
-from prototokens.encoder.config import Shape
+from prototokens.encoder.config import EncoderManifest, Shape
 from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.network import Network
 from prototokens.encoder.refine import Encoded, encode
@@ -44,14 +45,6 @@ AT_A_TIME = 4096  # tokens of one pass
 BEYOND = 4
 NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that no step will mend
 MOST_NUMBERS = 1 << 31  # of a network that a file may ask for
-KEYS = {
-    "format": int,
-    "model": dict,
-    "shape": dict,
-    "weights_sha256": str,
-    "held_out": dict,
-    "proof": list,
-}
 
 
 def next_longer(rows: Iterable[dict[str, Any]], length: int) -> dict[str, Any] | None:
@@ -327,18 +320,10 @@ def _config(folder: Path) -> dict[str, Any]:
         _tells(row, "rate") and row["rate"] > 0 for row in rates
     ):
         raise FileError(f"{place} is damaged: its rates are not shares of a recipe's")
-    wrong = [
-        name
-        for name, kind in KEYS.items()
-        if not isinstance(config, dict) or not isinstance(config.get(name), kind)
-    ]
-    if wrong or not all(
-        isinstance(config["model"].get(name), str) for name in ("name", "fingerprint", "tokenizer")
-    ):
-        raise FileError(
-            f"{place} is damaged, or of no encoder: it lacks"
-            f" {', '.join(wrong) or 'what it was trained for'}"
-        )
+    try:
+        EncoderManifest.parse(config)
+    except MismatchError as error:
+        raise FileError(f"{place} is damaged, or of no encoder: it {error}") from error
     measured = config["held_out"].get("rows", [])
     if not isinstance(measured, list) or not all(
         _tells(row, "accuracy") and row["accuracy"] <= 1 for row in measured

@@ -12,7 +12,7 @@ from prototokens.encoder.shipped import chosen, shipped
 from prototokens.encoder.starts import proved
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.planning.chunks import ChunkPlan, Outlook, plan_chunks, price
+from prototokens.planning.chunks import ChunkPlan, CostForecast, plan_chunks, price
 from prototokens.recipe import Recipe
 
 
@@ -63,7 +63,7 @@ def plan_from(
         return plan
     # The forecast is of random starts; without a step there is nothing to forecast.
     return plan._replace(
-        forecast=_outlook(encoder, plan.lengths) if Recipe.named(recipe).steps else None
+        forecast=_forecast(encoder, plan.lengths) if Recipe.named(recipe).steps else None
     )
 
 
@@ -74,9 +74,9 @@ def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder) -> ChunkPlan:
         lengths = chunk_lengths(
             encoder, sum(plan.lengths), min(row["length"], encoder.shape.max_length)
         )
-        outlook = _outlook(encoder, lengths)
-        if outlook is not None and all(proved(encoder, length) for length in set(lengths)):
-            plans.append(ChunkPlan(encoder.layout, lengths, plan.bits, outlook))
+        forecast = _forecast(encoder, lengths)
+        if forecast is not None and all(proved(encoder, length) for length in set(lengths)):
+            plans.append(ChunkPlan(encoder.layout, lengths, plan.bits, forecast))
     return min(
         plans,
         key=lambda one: (
@@ -85,7 +85,7 @@ def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder) -> ChunkPlan:
     )
 
 
-def _outlook(encoder: Encoder, lengths: Sequence[int]) -> Outlook | None:
+def _forecast(encoder: Encoder, lengths: Sequence[int]) -> CostForecast | None:
     """What fits of chunks from an encoder's vectors are expected to cost, by its proof.
 
     None where it has none for them.
@@ -96,7 +96,7 @@ def _outlook(encoder: Encoder, lengths: Sequence[int]) -> Outlook | None:
         return None
     exact = [row["encoder"]["exact"] / row["texts"] for row in found]
     each = [row["encoder"]["row_steps"] / row["texts"] for row in found]
-    return Outlook(
+    return CostForecast(
         exact=sum(exact) / len(exact),
         steps=statistics.median(row["encoder"]["steps_median"] for row in found),
         chunks=float(len(found)),

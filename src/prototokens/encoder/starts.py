@@ -57,7 +57,7 @@ def starts_of(
         FileError, TextError: as `Encoder.vectors`.
     """
     return [
-        Start(protos, rate=encoder.rate(len(ids)), spent=looks)
+        Start(protos, lr_scale=encoder.rate(len(ids)), row_steps=looks)
         for (protos, looks), ids in zip(
             encoder.encodings(lm, texts, margin=margin), texts, strict=True
         )

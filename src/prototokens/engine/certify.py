@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float32
 from torch import Tensor
 
 from prototokens.engine.decode import decode_ids
@@ -32,6 +31,7 @@ from prototokens.engine.worst_direction import worst_direction_radius
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.solution import Chunk
 
 LEVELS = ("none", "standard", "strict")
 # Margins of fitted vectors move further than those of vectors at random. Of 500 certified fits in
@@ -101,20 +101,6 @@ class Certificate:
 
 
 UNCERTIFIED = Certificate("none", None, None, None, None, (), ())
-
-
-@dataclass(frozen=True)
-class _Probe:
-    protos: Float32[Tensor, "vectors d_model"]
-    layout: Layout
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Unlabelled:
-    protos: Float32[Tensor, "vectors d_model"]
-    layout: Layout
-    length: int
 
 
 _MEASURED: dict[tuple[str, str, str, str], Threshold] = {}
@@ -250,16 +236,14 @@ def _withstands(
     lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor], noise: list[Tensor], share: float
 ) -> bool:
     moved = [
-        _Probe(
-            row.protos + share * row.protos.square().mean().sqrt() * one, row.layout, tuple(row.ids)
-        )
+        Chunk.of(row.protos + share * row.protos.square().mean().sqrt() * one, row.layout, row.ids)
         for row, one in zip(rows, noise, strict=True)
     ]
     found = margins(lm, moved)
     return all(bool((margin[mask] > 0).all()) for margin, mask in zip(found, free, strict=True))
 
 
-def _probes(lm: FrozenLM) -> list[_Probe]:
+def _probes(lm: FrozenLM) -> list[Chunk]:
     """Vectors at random on the scale of the embeddings, with the ids that they happen to give."""
     layout, generator = Layout.named(PROBE_LAYOUT), torch.Generator().manual_seed(0)
     mean, std, _ = lm.embedding_scale
@@ -269,8 +253,8 @@ def _probes(lm: FrozenLM) -> list[_Probe]:
         mean + scale * std * torch.randn(layout.vectors, lm.d_model, generator=generator)
         for scale in scales
     ]
-    ids = decode_ids(lm, [_Unlabelled(protos, layout, length) for protos in drawn]).ids
-    return [_Probe(protos, layout, tuple(row)) for protos, row in zip(drawn, ids, strict=True)]
+    ids = decode_ids(lm, [Chunk(protos, layout, length) for protos in drawn]).ids
+    return [Chunk.of(protos, layout, row) for protos, row in zip(drawn, ids, strict=True)]
 
 
 def _unpatched(rows: Sequence[Row], patched: Sequence[Sequence[int]] | None) -> list[Tensor]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from prototokens.engine.forward import Held, scored_hidden, stacked
+from prototokens.engine.forward import HasVectors, scored_hidden, stacked
 from prototokens.engine.head import argmax
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import UsageError
@@ -31,7 +31,7 @@ class Decoded(NamedTuple):
 
 
 @torch.no_grad()
-def decode_ids(lm: FrozenLM, rows: Sequence[Held], positions: int = POSITIONS) -> Decoded:
+def decode_ids(lm: FrozenLM, rows: Sequence[HasVectors], positions: int = POSITIONS) -> Decoded:
     """The argmax ids of each row, in order.
 
     Rows of unequal length and layout share a pass by right padding.
@@ -62,10 +62,10 @@ def decode_ids(lm: FrozenLM, rows: Sequence[Held], positions: int = POSITIONS) -
 
 
 @torch.no_grad()
-def generate_from(lm: FrozenLM, solutions: Sequence[Held]) -> list[list[int]]:
+def generate_from(lm: FrozenLM, solutions: Sequence[HasVectors]) -> list[list[int]]:
     """The ids that memory vectors generate greedily, one pass a token, with a cache.
 
-    Decoding of the counterpart.
+    Decoding of the autoregressive baseline.
 
     Args:
         solutions: of a fit with `Cramming`, all with the same number of vectors; as many ids are
@@ -95,9 +95,9 @@ def generate_from(lm: FrozenLM, solutions: Sequence[Held]) -> list[list[int]]:
     return [row[: solution.length] for row, solution in zip(ids, solutions, strict=True)]
 
 
-def _passes(rows: Sequence[Held], positions: int) -> Iterator[list[Held]]:
+def _passes(rows: Sequence[HasVectors], positions: int) -> Iterator[list[HasVectors]]:
     """The rows in order, as many to a pass as fit and stand behind the same prefix."""
-    part: list[Held] = []
+    part: list[HasVectors] = []
     widest = 0
     for row in rows:
         own = len(row.layout.prefix) + row.layout.positions(row.length)

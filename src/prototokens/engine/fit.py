@@ -1,4 +1,4 @@
-"""The fit: move the vectors of many rows, and nothing else, until the frozen model emits their targets."""
+"""The fit: train the vectors of many rows until the frozen model emits their targets."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from prototokens.engine.batch import Batch
+from prototokens.engine.batch import Batch, StepResult
 from prototokens.engine.inputs import Method
 from prototokens.engine.memory import is_out_of_memory
 from prototokens.engine.progress import Progress
 from prototokens.engine.rows import Start, groups_of
+from prototokens.engine.scheduler import Scheduler
 from prototokens.errors import UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
-# Steps between two looks of the host at what is solved: on a GPU a look waits for all the work in
-# hand.
-LOOK_EVERY = {"cuda": 10}
+# Steps between two checks of what is solved: on a GPU a check waits for all running work.
+CHECK_EVERY = {"cuda": 10}
 
 
 def fit(
@@ -54,68 +54,67 @@ def fit(
     if rows is not None and rows < 1:
         raise UsageError(f"rows must be at least 1, not {rows}")
     groups = groups_of(lm, targets, method, seed, share, starts)
-    # Longest first: rows of like length run together, and no long one is left to run alone at the
-    # end.
+    # Longest first: rows of similar length run together, and no long row runs alone at the end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
     total = sum(len(group.rows) for group in groups)
     solutions: dict[int, Solution] = {}
     solved = row_steps = 0
     began = time.monotonic()
-    batch = Batch(lm, recipe, method, waiting, rows)
-    steps_between_looks = LOOK_EVERY.get(lm.device.type, 1)
+    scheduler = Scheduler(lm, recipe, method, waiting, rows)
+    steps_between_checks = CHECK_EVERY.get(lm.device.type, 1)
 
-    while batch.fill():
-        taken, ran_out = _steps(batch, steps_between_looks)
+    while scheduler.fill():
+        batch = scheduler.batch
+        taken, result = _steps(batch, steps_between_checks)
         row_steps += taken * len(batch)
-        if ran_out:
-            batch.back_off()
+        if result is None:
+            scheduler.preempt()
             continue
         if progress:
-            accuracy, loss, seconds = (
-                batch.accuracy.item(),
-                batch.loss.item(),
-                time.monotonic() - began,
-            )
             progress(
                 Progress(
                     len(solutions),
                     solved,
                     total,
-                    accuracy,
-                    loss,
+                    result.accuracy.item(),
+                    result.loss.item(),
                     row_steps,
-                    seconds,
+                    time.monotonic() - began,
                     batch.vectors_of,
                 )
             )
-        over = batch.over()
-        for number in (number for number, ends in enumerate(over) if ends):
-            if not batch.end_attempt(number):
+        ended = batch.ended()
+        for index in (index for index, ends in enumerate(ended) if ends):
+            if not scheduler.end_attempt(index):
                 continue
-            group = batch.groups[number]
+            group = batch.groups[index]
             solved += len(group.rows) * group.solved
             for row, solution in zip(group.rows, group.best, strict=True):
                 solutions[row.order] = solution
                 if finished:
                     finished(row.order, solution)
-        if any(over):
-            batch.leave([not ends for ends in over])
+        if any(ended):
+            scheduler.leave([not ends for ends in ended])
 
     assert len(solutions) == total
     return [solutions[order] for order in range(total)]
 
 
-def _steps(batch: Batch, count: int) -> tuple[int, bool]:
-    """Take steps; returns how many were taken, and whether memory ran out in the next one.
+def _steps(batch: Batch, count: int) -> tuple[int, StepResult | None]:
+    """Take steps.
 
-    The error is not kept: by its frames it would hold all that the step had made, and there is less
+    The error is not kept: its frames would keep all tensors of the step alive, and there is less
     memory than that.
+
+    Returns:
+        How many steps were taken, and the result of the last one; None if memory ran out in it.
     """
+    result = None
     for taken in range(count):
         try:
-            batch.step()
+            result = batch.step()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return taken, True
-    return count, False
+            return taken, None
+    return count, result

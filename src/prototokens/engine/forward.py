@@ -1,6 +1,6 @@
-"""From vectors to the hidden states that the head reads.
+"""Run vectors through the frozen model: inputs, hidden states, and those at scored positions.
 
-The one place where inputs are made and run through the model.
+No other module makes inputs from vectors.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def scored_hidden(
 
 
 @runtime_checkable
-class Held(Protocol):
-    """Vectors and how they stand: a `Solution` has them, and so has a chunk of a file."""
+class HasVectors(Protocol):
+    """Vectors and their layout: a `Solution`, or a chunk of a file."""
 
     @property
     def protos(self) -> Float[Tensor, "vectors d_model"]: ...
@@ -59,21 +59,21 @@ class Held(Protocol):
     def length(self) -> int: ...
 
 
-def inputs_of(lm: FrozenLM, held: Held) -> Float[Tensor, "positions d_model"]:
-    """The input vectors of one row as the model sees them, its prefix among them, in the model's dtype.
+def inputs_of(lm: FrozenLM, row: HasVectors) -> Float[Tensor, "positions d_model"]:
+    """The input vectors of one row with its prefix, in the model's dtype.
 
-    The first `len(held.layout.prefix)` positions are the prefix.
+    The first `len(row.layout.prefix)` positions are the prefix.
     """
-    arranged = arrange(lm, [OneStep(held.layout).plan(range(held.length))], len(held.protos))
-    inputs = arranged.inputs(held.protos[None].to(lm.device, torch.float32))[0]
-    before = lm.embed(torch.tensor(arranged.prefix, dtype=torch.int64, device=lm.device))
-    return torch.cat([before.to(lm.dtype), inputs.to(lm.dtype)])
+    arranged = arrange(lm, [OneStep(row.layout).plan(range(row.length))], len(row.protos))
+    inputs = arranged.inputs(row.protos[None].to(lm.device, torch.float32))[0]
+    prefix = lm.embed(torch.tensor(arranged.prefix, dtype=torch.int64, device=lm.device))
+    return torch.cat([prefix.to(lm.dtype), inputs.to(lm.dtype)])
 
 
 def stacked(
     protos: list[Float[Tensor, "_ d_model"]], device: torch.device
 ) -> Float[Tensor, "rows vectors d_model"]:
-    """The vectors of rows of different layouts in one tensor, zeros behind the fewer ones."""
+    """The vectors of rows of different layouts in one tensor, padded with zeros."""
     most = max(len(one) for one in protos)
     padded = [torch.nn.functional.pad(one, (0, 0, 0, most - len(one))) for one in protos]
     return torch.stack(padded).to(device, torch.float32)

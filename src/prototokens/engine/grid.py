@@ -1,8 +1,9 @@
-"""Vectors on a grid: 2^bits levels at odd multiples of one scale a vector, so that a number of it takes `bits` bits in a file.
+"""Vectors on a grid: 2^bits levels at odd multiples of one scale for each vector.
 
-The levels are -(2^b - 1), ..., -3, -1, 1, 3, ..., 2^b - 1: all 2^b of them serve, down to one bit.
-A fit on a grid keeps a vector that is free, scores the nearest one on the grid, and moves the free
-one by the gradient at that place (the straight-through estimator, Bengio et al., arXiv 1308.3432).
+A number on the grid takes `bits` bits in a file. The levels are -(2^b - 1), ..., -3, -1, 1, 3, ...,
+2^b - 1: all 2^b of them serve, down to one bit. A fit on a grid trains a free vector, scores the
+nearest vector on the grid, and moves the free one by the gradient at that point (the
+straight-through estimator, Bengio et al., arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 GRID_BITS = range(1, 9)  # bits of a number on a grid
-WIDTHS = (*GRID_BITS, 16, 32)  # of a number in a file; 16 and 32 are floats as they are
-# Shares of the largest number that are tried as the outermost level: few bits serve better where
-# the outermost are cut off.
+WIDTHS = (*GRID_BITS, 16, 32)  # of a number in a file; 16 and 32 are floating-point numbers
+# Shares of the largest number that are tried as the outermost level: with few bits the
+# error is smaller where the largest numbers are clipped.
 CUTS = tuple(0.2 + 0.02 * step for step in range(41))
 
 
@@ -59,14 +60,14 @@ def on_grid(
     scale: Float32[Tensor, "vectors"],
     levels: Float32[Tensor, "vectors"],
 ) -> Float32[Tensor, "vectors d_model"]:
-    """The nearest vectors on the grid; those with scale 0 as they are."""
+    """The nearest vectors on the grid; those with scale 0 are returned unchanged."""
     return torch.where(
         scale[:, None] > 0, values_of(levels_of(protos, scale, levels), scale, levels), protos
     )
 
 
 def nearest_grid(protos: Float32[Tensor, "vectors d_model"], bits: int) -> Grid:
-    """For each vector, the scale with the least squared distance between it and the grid, among `CUTS`."""
+    """For each vector, the grid with the least squared distance to it, among `CUTS`."""
     levels = torch.full((protos.shape[0],), float(2**bits))
     largest = protos.abs().amax(1).clamp_min(1e-12)
     scales = torch.stack([cut * largest / (2**bits - 1) for cut in CUTS])

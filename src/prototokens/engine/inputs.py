@@ -1,7 +1,7 @@
 """How a row's vectors become the model's inputs, and which positions are scored.
 
-A way of joining vectors and model is a `Method`: two small functions of a layout-like description.
-The fit knows nothing else of it, so a new method is a new class here. Rows of unequal length share
+A `Method` says where the vectors of a row stand and which outputs are scored; the fit needs nothing
+else, so a new method is a new class here. Rows of unequal length share
 a batch by right padding alone: under a causal mask, positions behind a row's end cannot touch it.
 """
 
@@ -20,7 +20,7 @@ from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 
 GIVEN = -1  # in a plan's index: here stands a token of the text, not a vector
-MOST_MEMORY = 1024
+MAX_MEMORY = 1024
 
 
 class Plan(NamedTuple):
@@ -85,9 +85,10 @@ class OneStep:
 
 
 class Cramming:
-    """The autoregressive counterpart: K memory vectors, then the text itself, each output scored against the next token.
+    """The autoregressive baseline: K memory vectors and then the text, with teacher forcing.
 
-    Teacher-forced: the text is fed in, all but its last token. Decoding is ordinary greedy
+    Each output is scored against the next token; all tokens of the text but the last are
+    fed in. Decoding is ordinary greedy
     generation from the vectors (`engine.decode.generate_from`). Source: Kuratov et al., arXiv
     2502.13063, section 3. Keys would change nothing here: each memory vector stands at one position
     only, where a fixed sign pattern is a change of variables, and the scored positions differ by
@@ -99,8 +100,8 @@ class Cramming:
     """
 
     def __init__(self, vectors: int = 1, prefix: Sequence[int] = ()):
-        if not 1 <= vectors <= MOST_MEMORY:
-            raise UsageError(f"from 1 to {MOST_MEMORY} memory vectors can be used, not {vectors}")
+        if not 1 <= vectors <= MAX_MEMORY:
+            raise UsageError(f"from 1 to {MAX_MEMORY} memory vectors can be used, not {vectors}")
         self.vectors = vectors
         self.layout = Layout(
             f"memory:{vectors}",
@@ -128,7 +129,7 @@ class Arranged(NamedTuple):
     Attributes:
         spread: one-hot over a row's vectors for each position; zero where the text stands.
         fixed: the input vectors where the text stands, zero elsewhere; None where no row has any.
-        read: for each scored token of all rows, in order, its place in the flattened
+        read: for each scored token of all rows, in order, its index in the flattened
             `[rows * positions]`.
         row_of: the row of each scored token.
         keys: what the vector at each position is multiplied by, for all rows alike or for each;
@@ -146,7 +147,10 @@ class Arranged(NamedTuple):
     def inputs(
         self, protos: Float[Tensor, "rows vectors d_model"]
     ) -> Float[Tensor, "rows positions d_model"]:
-        """The model's inputs. A product with a one-hot matrix is an exact gather, and its gradient a plain product."""
+        """The model's inputs.
+
+        A product with a one-hot matrix is an exact gather, and its gradient a plain product.
+        """
         placed = self.spread @ protos
         if self.keys is not None:
             placed = placed * self.keys
@@ -154,9 +158,7 @@ class Arranged(NamedTuple):
 
 
 def repeat_last(values: Tensor, length: int) -> Tensor:
-    """The values, and then the last of them again and again, up to `length`.
-
-    Padding by what the row holds already.
+    """The values padded to `length` by copies of the last one.
 
     Nothing reads the positions behind a row's end. Zeros there would still be inputs that no model
     was trained on: a norm without an epsilon (Gemma 3n) makes NaN of them, in the loss's gradient
@@ -170,7 +172,8 @@ def arrange(
 ) -> Arranged:
     """Pad the plans of a batch, which share a prefix, to one shape.
 
-    `width` positions, or as many as the longest has.
+    Args:
+        width: positions of each row; None: as many as the longest has.
     """
     prefix = plans[0].prefix
     assert all(plan.prefix == prefix for plan in plans)
@@ -181,12 +184,12 @@ def arrange(
         fixed = torch.zeros(len(plans), longest, lm.d_model, device=lm.device)
     for row, plan in enumerate(plans):
         index = repeat_last(plan.index, longest)
-        places = (index != GIVEN).nonzero()[:, 0]
-        spread[row, places, index[places]] = 1.0
+        positions = (index != GIVEN).nonzero()[:, 0]
+        spread[row, positions, index[positions]] = 1.0
         if fixed is not None and len(plan.given):
-            places = (index == GIVEN).nonzero()[:, 0]
-            given = repeat_last(plan.given, len(places))
-            fixed[row, places.to(lm.device)] = lm.embed(given.to(lm.device)).float()
+            positions = (index == GIVEN).nonzero()[:, 0]
+            given = repeat_last(plan.given, len(positions))
+            fixed[row, positions.to(lm.device)] = lm.embed(given.to(lm.device)).float()
     read = torch.cat([plan.scored + row * longest for row, plan in enumerate(plans)])
     row_of = torch.cat([torch.full_like(plan.scored, row) for row, plan in enumerate(plans)])
     keys = _keys(plans, longest, lm.d_model)
@@ -199,7 +202,7 @@ def arrange(
 def _keys(
     plans: Sequence[Plan], width: int, d_model: int
 ) -> Float[Tensor, "positions d_model"] | Float[Tensor, "rows positions d_model"] | None:
-    """The keys of a batch: one table where every row is keyed, a table a row where only some are."""
+    """The keys of a batch: one table if every row is keyed, else one for each row."""
     keyed = [plan.keyed for plan in plans]
     if not any(keyed):
         return None

@@ -1,10 +1,8 @@
-"""How many input positions may stand side by side.
+"""How many input positions may run side by side: what the processor gains from, and what fits.
 
-What the processor gains from, and what memory holds.
-
-What a position costs is measured, not guessed: one forward pass is run, and everything it keeps for
-the backward pass is counted. Where memory runs out all the same, the batch gives back half of its
-rows and goes on (`Batch.back_off`).
+The memory of a position is measured: one forward pass is run, and everything that it keeps for the
+backward pass is counted. Where memory runs out all the same, half of the rows are preempted
+(`Scheduler.preempt`).
 """
 
 from __future__ import annotations
@@ -18,32 +16,31 @@ from prototokens.lm.frozen_lm import FrozenLM
 
 # Input positions of one pass beyond which nothing is gained: matrix products are as fast as they
 # get (measured: dev/LOG.md).
-GAINFUL = {"cpu": 1024, "cuda": 1 << 16}
-SHARE = (
-    0.5  # of the free memory that rows may take: the rest is for what is not kept, and for others
-)
+USEFUL_POSITIONS = {"cpu": 1024, "cuda": 1 << 16}
+# Share of the free memory that rows may take: the rest is for temporary tensors, and for others.
+SHARE = 0.5
 
 
-def room(lm: FrozenLM, width: int, row_bytes: int = 0) -> int:
-    """Input positions of one pass, padding included, for rows of this width.
+def max_positions(lm: FrozenLM, width: int, row_bytes: int = 0) -> int:
+    """Most input positions of one pass, padding included, for rows of this width.
 
-    Where not even one can be tried, those of one.
+    Where memory does not hold the trial of a single row, it is the width of one.
 
     Args:
-        row_bytes: what a row keeps between the passes.
+        row_bytes: state of a row between the passes, in bytes.
     """
-    gainful = GAINFUL.get(lm.device.type, GAINFUL["cpu"])
+    useful = USEFUL_POSITIONS.get(lm.device.type, USEFUL_POSITIONS["cpu"])
     try:
         each = bytes_per_position(lm, width) + row_bytes / width
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         return width
-    return max(width, min(gainful, int(SHARE * free_bytes(lm.device) / each)))
+    return max(width, min(useful, int(SHARE * free_bytes(lm.device) / each)))
 
 
 def bytes_per_position(lm: FrozenLM, width: int) -> float:
-    """What a forward pass of one row keeps for its backward pass, in bytes, divided by the row's positions."""
+    """Bytes that a forward pass of one row keeps for its backward pass, for each position."""
     kept: dict[int, Tensor] = {}
     weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
 
@@ -78,7 +75,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is PyTorch's way of saying that memory ran out (on a CPU it is a plain RuntimeError)."""
+    """Whether an error means that memory ran out (PyTorch raises a RuntimeError on a CPU)."""
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -1,9 +1,10 @@
-"""Vectors of few bits: rounded to a grid, and moved along it until they are exact again.
+"""Quantisation: vectors are rounded to a grid, and moved along it until they are exact again.
 
-The capacity of vectors in bits is what this finds: how few bits a number of them may have while the
-text still comes out. A chunk's solution is rounded to the nearest grid of a width (`engine.grid`);
-where that breaks it, a short fit from there, scored on the grid at every step, mends it. Rounded
-and scored are the same numbers, so what is exact here is exact in the file.
+This measures the capacity of vectors in bits: how few bits a number may have while the text is
+still reproduced exactly. A chunk's solution is rounded to the nearest grid of a width
+(`engine.grid`); where tokens are wrong then, a short fit from there, scored on the grid at every
+step, repairs them. The rounded numbers are the ones that are scored, so what is exact here is exact
+in the file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
 POLISH_STEPS = 300
-POLISH_RATE = 0.3  # factor on the recipe's learning rate: the way is short
+POLISH_LR_SCALE = 0.3  # factor on the recipe's learning rate: the vectors are nearly right
 
 
 class Quantised(NamedTuple):
@@ -68,7 +69,7 @@ def quantise(
     rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> list[Quantised]:
-    """Round each solution's vectors to the fewest bits, from `bits` upward, in which it stays exact.
+    """Round each solution to the fewest bits, from `bits` upward, in which it stays exact.
 
     Args:
         bits: of a number; `auto` looks for the fewest by halving the range from 1 to 8.
@@ -143,7 +144,7 @@ def rounded(
 ) -> list[Quantised]:
     """Each solution in so many bits, exact or not.
 
-    Rounded, and moved along its grid for at most `recipe.steps` steps.
+    Rounded, and moved on its grid for at most `recipe.steps` steps.
 
     Args:
         widths: bits of each solution's numbers, among `WIDTHS`; with 16 and 32 nothing is moved.
@@ -180,8 +181,8 @@ def rounded(
 
 
 def polish_recipe(recipe: Recipe) -> Recipe:
-    """How rounded vectors are mended: with the margin of a recipe, in few and short steps."""
-    return replace(recipe, steps=POLISH_STEPS, restarts=0, lr=POLISH_RATE * recipe.lr)
+    """The recipe that repairs rounded vectors: its margin, in few and short steps."""
+    return replace(recipe, steps=POLISH_STEPS, restarts=0, lr=POLISH_LR_SCALE * recipe.lr)
 
 
 def _start(protos: Float32[Tensor, "vectors d_model"], bits: int) -> Start:

@@ -1,4 +1,4 @@
-"""What waits to be fitted: targets laid out, grouped where they share a vector, and the random starts they get."""
+"""Rows to be fitted: targets, grouped where they share a vector, and their random starts."""
 
 from __future__ import annotations
 
@@ -21,123 +21,143 @@ from prototokens.solution import Solution
 
 
 class Start(NamedTuple):
-    """Vectors that a fit begins from.
+    """Vectors that a fit begins from (a warm start).
 
     Attributes:
+        protos: the vectors.
         grid: what they are scored on, if not as they are.
-        rate: of the attempt that begins there, as a share of the recipe's: from nearly right
-            vectors smaller steps get there sooner.
-        spent: row-steps that it took to get there: they count as the fit's.
+        lr_scale: factor on the recipe's learning rate in the attempt that begins there: from nearly
+            right vectors smaller steps need fewer of them.
+        row_steps: row-steps that it took to find them; they count as the fit's.
     """
 
     protos: Float32[Tensor, "vectors d_model"]
     grid: Grid | None = None
-    rate: float = 1.0
-    spent: int = 0
+    lr_scale: float = 1.0
+    row_steps: int = 0
 
 
 @dataclass
 class Row:
-    """One target with one seed: its place in the caller's list, its ids, where its vectors go, and a start, if one is given."""
+    """One target with one seed.
+
+    Attributes:
+        order: its index in the caller's list.
+        ids: the target.
+        plan: where its vectors stand in the input, and what is scored.
+        seed: of its random starts.
+        start: vectors that its first attempt begins from, if they are given.
+        candidates: tokens that it is scored against between two steps with the whole vocabulary
+            (`engine.candidates`), in ascending order; None before the first step, or where that is
+            not done.
+    """
 
     order: int
     ids: tuple[int, ...]
     plan: Plan
     seed: int
     start: Start | None = None
+    candidates: Tensor | None = None
 
 
 @dataclass
 class Group:
-    """Rows that enter and leave together.
+    """Rows that enter and leave a batch together: one row, or all rows that share a vector.
 
-    `shared` is the number of the vector that they share, if any.
+    Attributes:
+        rows: its rows.
+        shared: the index of the vector that they share, if any.
+        restarts, divergences, stalls: attempts that ended with their budget, with a loss that was
+            not finite, and for lack of a gain.
+        stalled_steps: steps that stalled attempts took; they come out of the budget of the next.
+        row_steps: of earlier attempts, and of the search for warm starts.
+        step: optimizer steps of the current attempt, as the host counts them.
+        solved: whether the last attempt was.
+        vectors: for each row, the indices of its vectors within the group.
+        distinct: how many vectors the group has.
+        best: the best solution of all attempts so far, for each row.
     """
 
     rows: list[Row]
     shared: int | None = None
     restarts: int = 0
-    breaks: int = 0
-    stalls: int = 0  # attempts given up for lack of a gain, and the steps that they took
+    divergences: int = 0
+    stalls: int = 0
     stalled_steps: int = 0
-    spent: int = 0  # row-steps of earlier attempts, and those that its starts took
-    solved: bool = False  # in the last attempt
-    slots: list[list[int]] = field(
-        default_factory=list
-    )  # for each row, its vectors' numbers within the group
-    age: int = 0  # steps of this attempt, on the host
-    distinct: int = 0  # its own vectors
-    best: list[Solution] = field(default_factory=list)  # of all attempts so far, one for each row
+    row_steps: int = 0
+    step: int = 0
+    solved: bool = False
+    vectors: list[list[int]] = field(default_factory=list)
+    distinct: int = 0
+    best: list[Solution] = field(default_factory=list)
 
-    def place(self, vectors: int) -> int:
-        """Number the group's distinct vectors, the shared one once; returns how many there are."""
-        self.slots, count = [], 0
-        for place in range(len(self.rows)):
-            slots = []
-            for vector in range(vectors):
-                if vector == self.shared and place > 0:
-                    slots.append(self.slots[0][vector])
+    def index_vectors(self, count: int) -> int:
+        """Give every vector of the rows an index, a shared one once; returns how many there are."""
+        self.vectors, self.distinct = [], 0
+        for row in range(len(self.rows)):
+            indices = []
+            for vector in range(count):
+                if vector == self.shared and row > 0:
+                    indices.append(self.vectors[0][vector])
                 else:
-                    slots.append(count)
-                    count += 1
-            self.slots.append(slots)
-        self.distinct = count
-        return count
+                    indices.append(self.distinct)
+                    self.distinct += 1
+            self.vectors.append(indices)
+        return self.distinct
 
     @property
     def positions(self) -> int:
-        """Width of the group's widest row."""
+        """Input positions of the group's longest row."""
         return max(len(row.plan.index) for row in self.rows)
 
     @property
     def attempt(self) -> int:
-        """Attempts before the one at hand, from other starts."""
-        return self.restarts + self.breaks + self.stalls
+        """How many attempts came before the current one."""
+        return self.restarts + self.divergences + self.stalls
 
     @property
-    def rate(self) -> float:
-        """Share of the recipe's rate at which the next attempt goes.
-
-        The least that a start asks for, if it begins there.
-        """
-        return min(
-            (row.start.rate for row in self.rows if self.steady and row.start is not None),
-            default=1.0,
-        )
-
-    @property
-    def steady(self) -> bool:
-        """Whether the next attempt begins at vectors that were given.
-
-        Its loss is low from the first step on.
-        """
+    def warm_started(self) -> bool:
+        """Whether the next attempt begins at vectors that were given: its loss is low at once."""
         return self.attempt == 0 and any(row.start is not None for row in self.rows)
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor on the learning rate that the warm starts ask for, the least of them; else 1."""
+        starts = [row.start for row in self.rows if row.start is not None]
+        return min((start.lr_scale for start in starts), default=1.0) if self.warm_started else 1.0
 
 
 class Starts:
-    """Random starts on the scale a recipe asks for.
+    """Random starts on the scale that a recipe asks for.
 
-    A start is a function of (seed, restart, target), so neither the company nor the order of the
-    rows changes it. A start that was given serves for the first attempt.
+    A start is a function of the seed, the attempt and the target, so neither the company nor the
+    order of the rows changes it.
     """
 
     def __init__(self, lm: FrozenLM, recipe: Recipe, vectors: int):
-        self.vectors = vectors
-        self.mean, std, self.rms = lm.embedding_scale
-        self.std = recipe.start_scale * std
+        self.vectors, self.recipe = vectors, recipe
+        self.mean, self.std, self.rms = lm.embedding_scale
         if recipe.start == "normal":
             self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
 
-    def draw(self, row: Row, restart: int) -> Tensor:
-        """`[vectors, d_model]`, float32."""
-        if row.start is not None and restart == 0:
+    def scale(self, group: Group) -> float:
+        """Factor on the deviation of a group's random start, and on the rate from there.
+
+        Every other attempt after a stall begins at the embeddings' own scale, whose smaller steps
+        suit targets near the limit of what the vectors can store; the others at the recipe's.
+        """
+        return 1.0 if group.stalls % 2 else self.recipe.start_scale
+
+    def draw(self, row: Row, group: Group) -> Float32[Tensor, "vectors d_model"]:
+        """Where the next attempt of a row begins: at the vectors that were given, or at random."""
+        if row.start is not None and group.attempt == 0:
             return row.start.protos
         digest = hashlib.blake2b(
-            repr((row.seed, restart, row.ids)).encode(), digest_size=7
+            repr((row.seed, group.attempt, row.ids)).encode(), digest_size=7
         ).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         noise = torch.randn(self.vectors, len(self.mean), generator=generator)
-        return self.mean + self.std * noise
+        return self.mean + self.scale(group) * self.std * noise
 
 
 def groups_of(
@@ -185,13 +205,17 @@ def groups_of(
         made.append(Row(order, ids, method.plan(ids), its_seed, start))
     if share and made:
         return [
-            Group(made, shared=0 if share == "e" else 1, spent=max(_spent(row) for row in made))
+            Group(
+                made,
+                shared=0 if share == "e" else 1,
+                row_steps=max(_row_steps_before(row) for row in made),
+            )
         ]
-    return [Group([row], spent=_spent(row)) for row in made]
+    return [Group([row], row_steps=_row_steps_before(row)) for row in made]
 
 
-def _spent(row: Row) -> int:
-    return 0 if row.start is None else row.start.spent
+def _row_steps_before(row: Row) -> int:
+    return 0 if row.start is None else row.start.row_steps
 
 
 def _checked(
@@ -207,10 +231,11 @@ def _checked(
             raise UsageError(
                 f"a start of shape {tuple(start.protos.shape)} was given, and {shape} is needed"
             )
-        if start is not None and not 0 < start.rate < math.inf:
+        if start is not None and not 0 < start.lr_scale < math.inf:
             raise UsageError(
-                f"a start's rate is a share of the recipe's, above zero, not {start.rate}"
+                f"lr_scale of a start is a factor on the recipe's rate, above zero, not"
+                f" {start.lr_scale}"
             )
-        if start is not None and start.spent < 0:
-            raise UsageError(f"a start's row-steps are counted from zero, not {start.spent}")
+        if start is not None and start.row_steps < 0:
+            raise UsageError(f"row_steps of a start are counted from zero, not {start.row_steps}")
     return starts

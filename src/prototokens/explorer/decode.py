@@ -1,4 +1,7 @@
-"""The tab Decode: a file becomes its text, token by token with its margin, and a race of one pass against many."""
+"""The tab Decode: a file becomes its text, token by token with its margin.
+
+Also a race of one forward pass against many.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,22 @@ from prototokens.engine.decode import decode_ids, generate_from
 from prototokens.engine.inputs import Cramming
 from prototokens.errors import FileError, UsageError
 from prototokens.explorer import show
-from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, from_shelf, put_on_shelf, told
+from prototokens.explorer.work import (
+    LINE,
+    Desk,
+    ShelvedText,
+    all_tokens,
+    from_shelf,
+    put_on_shelf,
+    show_errors_in,
+)
 from prototokens.fitting import fit
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.encoded import Chunk, EncodedText
+from prototokens.ptok.encoded import EncodedText
 from prototokens.recipe import Recipe
+from prototokens.solution import Chunk
 
-RACE_TOKENS = 128  # of the longest chunk that is raced: its counterpart has to be fitted first
+RACE_TOKENS = 128  # of the longest chunk that is raced: the autoregressive baseline is fitted first
 RACE_STEPS = 1000
 RACE_LASTS = 6000.0  # milliseconds of the slower lane, as shown
 TRIES = 3  # measurements of each lane; the quickest counts
@@ -27,37 +39,68 @@ TRIES = 3  # measurements of each lane; the quickest counts
 
 def tab(desk: Desk, shelf: gr.State) -> None:
     """Build it."""
-    settings = desk.settings
-    with gr.Row():
-        with gr.Column():
-            file = gr.File(
-                label="A .ptok file",
-                file_types=[".ptok"],
-                type="filepath",
-                elem_id="decode-file",
-                height=150,
-            )
-        with gr.Column():
-            model = gr.Dropdown(
-                list(settings.models), value=settings.models[0], label="The model it was made with"
-            )
-            gr.HTML(
-                show.note(
-                    f"up to {settings.most_upload / 2**20:.0f} MiB; it is checked before anything"
-                    " is decoded"
-                )
-            )
-    said = gr.HTML(elem_id="decode-said")
-    text = gr.HTML(elem_id="decode-text", min_height=30)
-    start = gr.Button("Race: one pass against many", visible=False, elem_id="decode-race-go")
-    track = gr.HTML(elem_id="decode-race", min_height=30)
-    opened = gr.State(None)
+    DecodeTab(desk, shelf).connect()
 
-    @told(said)
-    def decode(path: str | None, model: str, kept: list[Kept]) -> dict[Any, Any]:
+
+class DecodeTab:
+    """The elements of the tab, and what its file and its button do."""
+
+    def __init__(self, desk: Desk, shelf: gr.State) -> None:
+        self.desk, self.shelf = desk, shelf
+        settings = desk.settings
+        with gr.Row():
+            with gr.Column():
+                self.file = gr.File(
+                    label="A .ptok file",
+                    file_types=[".ptok"],
+                    type="filepath",
+                    elem_id="decode-file",
+                    height=150,
+                )
+            with gr.Column():
+                self.model = gr.Dropdown(
+                    list(settings.models),
+                    value=settings.models[0],
+                    label="The model it was made with",
+                )
+                gr.HTML(
+                    show.note(
+                        f"up to {settings.max_upload / 2**20:.0f} MiB; it is checked before"
+                        " anything is decoded"
+                    )
+                )
+        self.message = gr.HTML(elem_id="decode-said")
+        self.text = gr.HTML(elem_id="decode-text", min_height=30)
+        self.start = gr.Button(
+            "Race: one pass against many", visible=False, elem_id="decode-race-go"
+        )
+        self.track = gr.HTML(elem_id="decode-race", min_height=30)
+        self.opened = gr.State(None)
+
+    def connect(self) -> None:
+        """Let the file and the button call the handlers."""
+        change = {"concurrency_limit": 1, "concurrency_id": LINE, "api_visibility": "private"}
+        show_errors = show_errors_in(self.message)
+        self.file.change(
+            show_errors(self.decode),
+            [self.file, self.model, self.shelf],
+            [self.message, self.text, self.track, self.start, self.shelf, self.opened],
+            show_progress_on=self.text,
+            **change,
+        )
+        self.start.click(
+            show_errors(self.race),
+            [self.shelf, self.opened],
+            [self.message, self.track],
+            show_progress_on=self.track,
+            **change,
+        )
+
+    def decode(self, path: str | None, model: str, kept: list[ShelvedText]) -> dict[Any, Any]:
+        """Decode a file that was sent up."""
         if path is None:
-            return {text: "", track: "", start: gr.Button(visible=False)}
-        encoded, lm = _load(path), desk.model(model)
+            return {self.text: "", self.track: "", self.start: gr.Button(visible=False)}
+        encoded, lm = _load(path), self.desk.model(model)
         decoded = decode_text(lm, encoded)
         tokens = all_tokens(lm, encoded)
         margins = [token.margin for token in tokens if token.margin is not None]
@@ -66,52 +109,41 @@ def tab(desk: Desk, shelf: gr.State) -> None:
             if decoded.matches
             else "NOT the text that was encoded"
         )
-        passes = show.passes(decoded.forward_passes)
         figures = {
             "tokens": f"{decoded.tokens:,}",
-            "chunks": str(len(encoded.header["chunks"])),
+            "chunks": str(len(encoded.header.chunks)),
             "vectors": str(len(encoded.vectors)),
             "layout": encoded.layout.name,
             "ms": f"{decoded.seconds * 1000:.0f}",
             "least margin": f"{min(margins):.2f}" if margins else "-",
-            "tokens from patches": f"{encoded.set_right:,}",
+            "tokens from patches": f"{encoded.repaired_tokens:,}",
         }
         shelved = put_on_shelf(kept, lm, encoded, decoded.text)
+        words = f"{verdict}; {show.passes(decoded.forward_passes)}"
         return {
-            text: show.judged(f"{verdict}; {passes}", decoded.matches)
+            self.text: show.judged(words, decoded.matches)
             + show.facts(figures)
             + show.text(tokens, by_margin=True)
             + (show.legend() if margins else ""),
-            track: "",
-            start: gr.Button(visible=True),
-            shelf: shelved,
-            opened: shelved[0].title,
+            self.track: "",
+            self.start: gr.Button(visible=True),
+            self.shelf: shelved,
+            self.opened: shelved[0].title,
         }
 
-    @told(said)
-    def race(kept: list[Kept], title: str | None) -> dict[Any, Any]:
+    def race(self, kept: list[ShelvedText], title: str | None) -> dict[Any, Any]:
+        """Decode the first chunk in one pass and, from memory vectors, token by token."""
         chosen = from_shelf(kept, title)
-        lm = desk.model(chosen.model)
-        if not chosen.encoded.held():
-            raise UsageError("no chunk of this text is held by vectors: there is nothing to race")
-        chunk = chosen.encoded.chunk(chosen.encoded.held()[0] + 1)
+        lm = self.desk.model(chosen.model)
+        if not chosen.encoded.in_vectors():
+            raise UsageError("no chunk of this text is stored in vectors: there is nothing to race")
+        chunk = chosen.encoded.chunk(chosen.encoded.in_vectors()[0] + 1)
         if chunk.length > RACE_TOKENS:
             raise UsageError(
-                f"the first chunk has {chunk.length} tokens, and the counterpart is fitted for"
-                f" {RACE_TOKENS} at most:"
-                " encode the text with more chunks"
+                f"the first chunk has {chunk.length} tokens, and the autoregressive baseline is"
+                f" fitted for {RACE_TOKENS} at most: encode the text with more chunks"
             )
-        return {track: _race(lm, chunk)}
-
-    change = {"concurrency_limit": 1, "concurrency_id": LINE, "api_visibility": "private"}
-    file.change(
-        decode,
-        [file, model, shelf],
-        [said, text, track, start, shelf, opened],
-        show_progress_on=text,
-        **change,
-    )
-    start.click(race, [shelf, opened], [said, track], show_progress_on=track, **change)
+        return {self.track: _race(lm, chunk)}
 
 
 def _load(path: str) -> EncodedText:
@@ -127,7 +159,7 @@ def _load(path: str) -> EncodedText:
 
 
 def _race(lm: FrozenLM, chunk: Chunk) -> str:
-    """Fit the counterpart of a chunk's text, decode both, and show both at their measured pace."""
+    """Fit the autoregressive baseline to a chunk's text, and time both."""
     target = decode_ids(lm, [chunk]).ids[0]
     method = Cramming(len(chunk.protos))
     (other,) = fit(lm, [target], method=method, recipe=Recipe.named("fast", steps=RACE_STEPS))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -14,18 +14,28 @@ from prototokens.decoding import decode_text
 from prototokens.encoding import encode
 from prototokens.engine.progress import Progress
 from prototokens.explorer import pictures, show
-from prototokens.explorer.work import LINE, Desk, Kept, all_tokens, put_on_shelf, read, told
+from prototokens.explorer.work import (
+    LINE,
+    Desk,
+    Settings,
+    ShelvedText,
+    all_tokens,
+    put_on_shelf,
+    read,
+    show_errors_in,
+)
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import ChunkPlan, plan_chunks
-from prototokens.ptok.encoded import Chunk, EncodedText
+from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.source import read_source
-from prototokens.ptok.spans import Solved, spans_of
+from prototokens.ptok.spans import Solved
 from prototokens.recipe import Recipe
 from prototokens.samples import short
+from prototokens.solution import Chunk
 
 LAYOUTS = ["auto", "keyed:1", "keyed:2", "keyed:5", "paper", "free", "mixed:4", "tiled:4"]
 EVERY = 0.25  # seconds from picture to picture
-MOST_SHOWN = 24  # chunks whose text is decoded for each picture
+MAX_SHOWN = 24  # chunks whose text is decoded for each picture
 # The time of the click goes with it: a request may wait in the line, and a Stop overtakes it.
 PRESSED = "(...given) => [...given.slice(0, -1), performance.now()]"
 
@@ -48,7 +58,7 @@ class LiveFit:
         stop: Event,
     ):
         self.lm, self.text, self.ids, self.plan, self.stop = lm, text, ids, plan, stop
-        self.spans = spans_of(plan.lengths)
+        self.spans = plan.spans()
         self.solved: Solved = {}
         self.frames: Queue[str] = Queue(maxsize=1)
         self.curves: tuple[list[float], list[float]] = ([], [])
@@ -121,7 +131,7 @@ class LiveFit:
         first_attempt = now.total == len(self.spans)
         for order, span in enumerate(self.spans):
             ids = self.ids[span.start : span.end]
-            protos = now.vectors_of(order) if first_attempt and decoded < MOST_SHOWN else None
+            protos = now.vectors_of(order) if first_attempt and decoded < MAX_SHOWN else None
             if protos is not None:
                 decoded += 1
                 got = read(self.lm, Chunk(protos, self.plan.layout, len(ids)), ids)
@@ -137,10 +147,44 @@ class LiveFit:
         return tokens, least
 
 
+class Request(NamedTuple):
+    """What a visitor has set when they press Encode; in the order of `EncodeTab.inputs`."""
+
+    text: str
+    model: str
+    layout: str
+    recipe: str
+    seed: float
+    steps: float
+    kept: list[ShelvedText]
+    pressed: float
+
+
 def tab(desk: Desk, shelf: gr.State) -> None:
     """Build it."""
-    settings = desk.settings
-    with gr.Row():
+    EncodeTab(desk, shelf).connect()
+
+
+class EncodeTab:
+    """The elements of the tab, and what its two buttons do."""
+
+    def __init__(self, desk: Desk, shelf: gr.State) -> None:
+        self.desk, self.shelf = desk, shelf
+        with gr.Row():
+            self.inputs = [*self._fields(desk.settings)]
+        with gr.Row():
+            self.go = gr.Button("Encode", variant="primary", elem_id="encode-go")
+            self.halted = gr.Button("Stop", elem_id="encode-stop")
+        self.message = gr.HTML(elem_id="encode-said")
+        self.live = gr.HTML(elem_id="encode-live", min_height=40)
+        self.download = gr.DownloadButton(
+            "Download the .ptok", visible=False, elem_id="encode-download"
+        )
+        self.pressed = gr.Number(visible=False)
+        self.inputs += [shelf, self.pressed]
+
+    def _fields(self, settings: Settings) -> list[Any]:
+        """The fields of a request that a visitor sees, in its order."""
         with gr.Column(scale=3):
             text = gr.Textbox(
                 short(),
@@ -148,7 +192,7 @@ def tab(desk: Desk, shelf: gr.State) -> None:
                 lines=5,
                 max_lines=14,
                 elem_id="encode-text",
-                info=f"up to {settings.most_characters:,} characters",
+                info=f"up to {settings.max_characters:,} characters",
             )
         with gr.Column(scale=2):
             model = gr.Dropdown(
@@ -169,108 +213,98 @@ def tab(desk: Desk, shelf: gr.State) -> None:
             with gr.Row():
                 seed = gr.Number(0, label="Seed", precision=0, min_width=100)
                 steps = gr.Slider(100, 5000, 2000, step=100, label="Most steps", min_width=160)
-    with gr.Row():
-        go = gr.Button("Encode", variant="primary", elem_id="encode-go")
-        stop = gr.Button("Stop", elem_id="encode-stop")
-    said = gr.HTML(elem_id="encode-said")
-    live = gr.HTML(elem_id="encode-live", min_height=40)
-    download = gr.DownloadButton("Download the .ptok", visible=False, elem_id="encode-download")
+        return [text, model, layout, recipe, seed, steps]
 
-    pressed = gr.Number(visible=False)
+    def connect(self) -> None:
+        """Let the buttons call the handlers."""
+        self.go.click(
+            show_errors_in(self.message, self.live)(self.run),
+            self.inputs,
+            [self.message, self.live, self.download, self.shelf],
+            show_progress_on=self.live,
+            js=PRESSED,
+            concurrency_limit=1,
+            concurrency_id=LINE,
+            api_visibility="private",
+        )
+        self.halted.click(
+            self.halt,
+            self.pressed,
+            self.message,
+            js=PRESSED,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
-    @told(said, live)
-    def run(
-        text: str,
-        model: str,
-        layout: str,
-        recipe: str,
-        seed: float,
-        steps: float,
-        kept: list[Kept],
-        pressed: float,
-        request: gr.Request,
-    ) -> Iterator[dict[Any, Any]]:
-        visitor = str(request.session_hash)
-        stopping = desk.begin(visitor, pressed)
+    def run(self, request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
+        """Encode the text, and show it while it is fitted.
+
+        Args:
+            request: which visitor it is.
+            values: the fields of a `Request`.
+        """
+        given, visitor = Request(*values), str(request.session_hash)
+        stopping = self.desk.begin(visitor, given.pressed)
         # What was offered before is not of this text, be it refused or not.
         yield {
-            live: show.note("loading the model, reading the text"),
-            download: gr.DownloadButton(visible=False),
+            self.live: show.note("loading the model, reading the text"),
+            self.download: gr.DownloadButton(visible=False),
         }
-        desk.check_text(text)
-        lm = None if stopping.is_set() else desk.model(model)
+        self.desk.check_text(given.text)
+        lm = None if stopping.is_set() else self.desk.model(given.model)
         if lm is None or stopping.is_set():
-            yield {live: show.judged("stopped before it began", False)}
+            yield {self.live: show.judged("stopped before it began", False)}
             return
-        ids = read_source(lm, text).ids
-        plan = plan_chunks(lm, ids, layout)
-        fit = LiveFit(
-            lm, text, ids, plan, Recipe.named(recipe, steps=int(steps)), int(seed), stopping
-        )
+        ids = read_source(lm, given.text).ids
+        plan = plan_chunks(lm, ids, given.layout)
+        recipe = Recipe.named(given.recipe, steps=int(given.steps))
+        fit = LiveFit(lm, given.text, ids, plan, recipe, int(given.seed), stopping)
         frame = ""
         for frame in fit.watch():
-            yield {live: show.note(plan.describe()) + frame}
+            yield {self.live: show.note(plan.describe()) + frame}
         if isinstance(fit.outcome, Stopped):
-            yield {live: show.judged("stopped: this is how far it got", False) + frame}
+            yield {self.live: show.judged("stopped: this is how far it got", False) + frame}
             return
         if isinstance(fit.outcome, Exception):
             raise fit.outcome
         assert fit.outcome is not None
-        path = desk.file_of(visitor)
+        path = self.desk.file_of(visitor)
         yield {
-            live: _outcome(lm, fit.outcome, ids, fit.outcome.save(path), fit.drawn()),
-            download: gr.DownloadButton(value=str(path), visible=True),
-            shelf: put_on_shelf(kept, lm, fit.outcome, text),
+            self.live: _outcome(lm, fit.outcome, ids, fit.outcome.save(path), fit.drawn()),
+            self.download: gr.DownloadButton(value=str(path), visible=True),
+            self.shelf: put_on_shelf(given.kept, lm, fit.outcome, given.text),
         }
 
-    def halt(pressed: float, request: gr.Request) -> str:
-        desk.stop(str(request.session_hash), pressed)
+    def halt(self, pressed: float, request: gr.Request) -> str:
+        """Stop what the visitor fits, or keep it from beginning."""
+        self.desk.stop(str(request.session_hash), pressed)
         return show.note(
             "Stop is noted: what runs ends at its next step, and what waits will not begin."
         )
 
-    go.click(
-        run,
-        [text, model, layout, recipe, seed, steps, shelf, pressed],
-        [said, live, download, shelf],
-        show_progress_on=live,
-        js=PRESSED,
-        concurrency_limit=1,
-        concurrency_id=LINE,
-        api_visibility="private",
-    )
-    stop.click(
-        halt,
-        pressed,
-        said,
-        js=PRESSED,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-
 
 def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curves: str) -> str:
-    """What a fit gave: exact or not, decoded from the vectors.
+    """The outcome of a fit, decoded from the vectors.
 
     Its numbers, tokens and curves, the first chunk's vectors.
     """
     decoded, header = decode_text(lm, encoded), encoded.header
     verdict = (
-        "exact"
-        if decoded.matches
-        else f"NOT exact: {header['accuracy']:.1%} of the tokens are right"
+        "exact" if decoded.matches else f"NOT exact: {header.accuracy:.1%} of the tokens are right"
     )
     verdict += (
-        f", with {encoded.set_right:,} of the tokens from patches" if encoded.set_right else ""
+        f", with {encoded.repaired_tokens:,} of the tokens from patches"
+        if encoded.repaired_tokens
+        else ""
     )
     passes = show.passes(decoded.forward_passes)
     figures = {
         "tokens": f"{decoded.tokens:,}",
         "vectors": str(len(encoded.vectors)),
         "numbers a token": f"{encoded.vectors.numel() / decoded.tokens:.1f}",
-        "steps, the most": str(max(header["steps"])),
-        "least margin": "-" if header["min_margin"] is None else f"{header['min_margin']:.2f}",
+        "steps, the most": str(max(header.steps)),
+        "least margin": "-" if header.min_margin is None else f"{header.min_margin:.2f}",
         "bytes of the file": f"{size:,}",
     }
     shown = (
@@ -282,9 +316,9 @@ def _outcome(lm: FrozenLM, encoded: EncodedText, ids: list[int], size: int, curv
         + show.text(all_tokens(lm, encoded, ids))
         + curves
     )
-    if not encoded.held():
-        return shown + show.note("no chunk is held by vectors: there are none to draw")
-    first = encoded.chunk(encoded.held()[0] + 1).protos
+    if not encoded.in_vectors():
+        return shown + show.note("no chunk is stored in vectors: there are none to draw")
+    first = encoded.chunk(encoded.in_vectors()[0] + 1).protos
     names = [pictures.name_of(number, len(first)) for number in range(len(first))]
     return shown + show.picture(
         pictures.vectors(first, names), "the vectors of the first chunk as coloured cells"

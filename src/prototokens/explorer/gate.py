@@ -1,6 +1,6 @@
-"""What stands before Gradio: the page's own rules on what is asked of it and what its answers let a browser do.
+"""What stands before Gradio: the page's own rules for requests and answers.
 
-Gradio takes a file's place on the server's disk, or an address to fetch, from whoever writes to it,
+Gradio takes a file's path on the server's disk, or an address to fetch, from whoever writes to it,
 and checks neither where it is mounted in another application. Here both are refused before it sees
 them.
 """
@@ -30,23 +30,25 @@ POLICY = (
 # The route for files of Gradio takes an address too, and redirects to it or fetches it, as its
 # version has it.
 ELSEWHERE = re.compile(r"/(file|proxy)[=/]\s*[a-z][a-z0-9+.-]+:", re.IGNORECASE)
-MOST_ASKED = 4 << 20  # bytes of a request that is no upload, where texts are not let be longer
-MOST_DRAINED = (
+MAX_REQUEST = 4 << 20  # bytes of a request that is no upload, where texts are not let be longer
+MAX_DRAINED = (
     64 << 20
 )  # bytes that are read of a request that is refused: a browser hears an answer only once it has sent
 
 
 class Gate:
-    """Refuses requests that name files which were not sent up, and tells browsers to fetch nothing from elsewhere.
+    """Refuses requests that name files which were not uploaded.
+
+    It also tells browsers to fetch nothing from elsewhere.
 
     Args:
-        most_characters: of a text. A request holds two texts at most, of up to six bytes a
+        max_characters: of a text. A request holds two texts at most, of up to six bytes a
             character as JSON.
     """
 
-    def __init__(self, inner: ASGIApp, most_characters: int = 0):
-        self.inner, self.most_characters = inner, most_characters
-        self.most_asked = MOST_ASKED + 12 * most_characters
+    def __init__(self, inner: ASGIApp, max_characters: int = 0):
+        self.inner, self.max_characters = inner, max_characters
+        self.max_request = MAX_REQUEST + 12 * max_characters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
@@ -63,11 +65,11 @@ class Gate:
         if scope["type"] != "http" or scope["method"] != "POST" or _is_upload(scope):
             await self.inner(scope, receive, sent)
             return
-        body = await _body(receive, self.most_asked)
+        body = await _body(receive, self.max_request)
         if body is None:
             await _refusal(
                 413,
-                f"the text is far longer than the {self.most_characters:,} characters that this"
+                f"the text is far longer than the {self.max_characters:,} characters that this"
                 " page takes",
             )(scope, receive, sent)
             return
@@ -105,7 +107,7 @@ async def _body(receive: Receive, most: int) -> bytes | None:
         if seen <= most:
             body += part
         if (
-            seen > most + MOST_DRAINED
+            seen > most + MAX_DRAINED
             or message["type"] != "http.request"
             or not message.get("more_body")
         ):
@@ -149,7 +151,7 @@ def _names_uploads_alone(body: bytes, own: set[str]) -> bool:
 
 
 def _is_upload_or_none(path: Any, url: Any, own: set[str]) -> bool:
-    """Whether a file, as a request describes it, was sent up, and its address is where this page serves it."""
+    """Whether a file was uploaded, and its address is where this page serves it."""
     if isinstance(path, str) and not _is_in_uploads(path):
         return False
     if not url:

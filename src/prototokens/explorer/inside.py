@@ -1,4 +1,7 @@
-"""The tab Inside: attention to e and the m's, what each depth decodes to, and what is left without e."""
+"""The tab Inside: attention to e and the m's, and what each depth decodes to.
+
+Also what is left without e.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from prototokens.explorer import pictures, show
-from prototokens.explorer.work import LINE, Desk, Kept, chunk_of, from_shelf, told
+from prototokens.explorer.work import LINE, Desk, ShelvedText, chunk_of, from_shelf, show_errors_in
 from prototokens.measure.inside import Inside, look
 
 ALL = "all, the mean of their heads"
@@ -21,7 +24,7 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
         )
         number = gr.Number(1, label="Chunk", precision=0, minimum=1, scale=1, min_width=90)
         go = gr.Button("Look inside", variant="primary", elem_id="inside-go", scale=1)
-    said = gr.HTML(elem_id="inside-said")
+    message = gr.HTML(elem_id="inside-said")
     seen = gr.State(None)
     whole = gr.HTML(elem_id="inside-whole", min_height=30)
     with gr.Row(visible=False) as choice:
@@ -29,8 +32,8 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
         layer = gr.Dropdown([ALL], value=ALL, label="Layers", elem_id="inside-layer")
     closer = gr.HTML(elem_id="inside-closer")
 
-    @told(said)
-    def run(kept: list[Kept], title: str | None, number: float | None) -> dict[Any, Any]:
+    @show_errors_in(message)
+    def run(kept: list[ShelvedText], title: str | None, number: float | None) -> dict[Any, Any]:
         text = from_shelf(kept, title)
         lm = desk.model(text.model)
         inside = look(lm, chunk_of(text.encoded, number))
@@ -51,7 +54,7 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
             closer: _closer(inside, read, "e", ALL),
         }
 
-    @told(said)
+    @show_errors_in(message)
     def change(
         seen: tuple[Inside, dict[int, str]] | None, vector: str, layer: str
     ) -> dict[Any, Any]:
@@ -62,9 +65,9 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
         "concurrency_id": LINE,
         "api_visibility": "private",
     }
-    outputs = [said, seen, choice, whole, vector, layer, closer]
+    outputs = [message, seen, choice, whole, vector, layer, closer]
     go.click(run, [shelf, chosen, number], outputs, show_progress_on=whole, **line)
-    gr.on([vector.input, layer.input], change, [seen, vector, layer], [said, closer], **line)
+    gr.on([vector.input, layer.input], change, [seen, vector, layer], [message, closer], **line)
     return chosen
 
 

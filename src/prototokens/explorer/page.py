@@ -16,11 +16,11 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from prototokens.errors import UsageError
 from prototokens.explorer import decode, encode, inside, results, show, space
 from prototokens.explorer.gate import Gate
-from prototokens.explorer.work import Desk, Kept, Settings
+from prototokens.explorer.work import Desk, Settings, ShelvedText
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FORGET = 3600  # seconds after which a visitor's files and shelf are dropped
-WAITING = 20  # visitors in the queue; a further one is told that it is full
+WAITING = 20  # visitors in the queue; a further one gets the message that it is full
 INTRODUCTION = """\
 # prototokens
 A text becomes a few trained vectors, and a frozen language model gives it back in one forward pass.
@@ -46,7 +46,7 @@ def build(settings: Settings) -> gr.Blocks:
         with gr.Tab("Results", id="results"):
             results.tab(desk)
 
-        def titles(kept: list[Kept]) -> Any:
+        def titles(kept: list[ShelvedText]) -> Any:
             names = [each.title for each in kept]
             return gr.Dropdown(names, value=names[0] if names else None)
 
@@ -73,7 +73,7 @@ def app(settings: Settings, host: str) -> FastAPI:
     )
     served = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    served.add_middleware(Gate, most_characters=settings.most_characters)
+    served.add_middleware(Gate, max_characters=settings.max_characters)
     if host in LOOPBACK:
         # A page elsewhere whose name is made to point here is not this page.
         served.add_middleware(
@@ -85,7 +85,7 @@ def app(settings: Settings, host: str) -> FastAPI:
         path="",
         footer_links=[],
         show_error=False,
-        max_file_size=settings.most_upload,
+        max_file_size=settings.max_upload,
         allowed_paths=[],
         ssr_mode=False,
         enable_monitoring=False,
@@ -97,7 +97,7 @@ def app(settings: Settings, host: str) -> FastAPI:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket of the page's own, listened at before anything is built.
+    """Bind the page's socket, before anything is built.
 
     Raises:
         UsageError: the address cannot be had.

@@ -1,4 +1,6 @@
-"""Figures of vectors and of what happens between them and the text, for the page and for `prototokens trace`.
+"""Figures of vectors and of what happens between them and the text.
+
+They are for the page and for `prototokens trace`.
 
 Matplotlib's figures without its global state: nothing is shown, and many can be drawn at a time.
 """
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_LABELS = 64  # tokens written under a figure; beyond, nothing is
-MOST_WORDS = 32  # tokens in a row whose cells are written into
+MAX_LABELS = 64  # tokens written under a figure; beyond, nothing is
+MAX_WORDS = 32  # tokens in a row whose cells are written into
 NEAR = 13.0  # points between a place on a map and the middle of its label
 INK, FAINT = "#1f2328", "#6e7781"
 RIGHT = "#1a7f37"
@@ -34,7 +36,7 @@ def trace(inside: Inside, read: Callable[[int], str]) -> Figure:
         read: the text of a token.
     """
     depths, count = inside.lens.ids.shape
-    wide = min(max(9.0, 1.5 + (0.62 if count <= MOST_WORDS else 0.3) * count), 28.0)
+    wide = min(max(9.0, 1.5 + (0.62 if count <= MAX_WORDS else 0.3) * count), 28.0)
     figure = _figure(wide, 3.6 + 0.62 * depths)
     grid = figure.add_gridspec(3, 2, height_ratios=[1.3, 0.34 * depths, 0.34 * depths])
     attention_by_head(figure.add_subplot(grid[0, 0]), inside, 0)
@@ -77,7 +79,10 @@ def vectors(protos: Float[Tensor, "vectors d_model"], names: list[str]) -> Figur
 
 
 def attention_by_head(axes: Axes, inside: Inside, vector: int) -> None:
-    """A cell a head: its attention to a vector, the mean over the positions that have something else to look at."""
+    """A cell for each head: its attention to a vector.
+
+    It is the mean over the positions that have something else to attend to.
+    """
     shares = inside.attention[..., min(vector, inside.attention.shape[-1] - 1)][:, :, 1:]
     mean = (
         shares.mean(-1)
@@ -119,7 +124,7 @@ def lens(axes: Axes, inside: Inside, read: Callable[[int], str]) -> None:
     nats, rank, ids = inside.lens.nats, inside.lens.rank, inside.lens.ids
     most = max(1.0, float(nats.max()))
     _heat(axes, nats, "magma_r", (0, most), "nats")
-    words = ids.shape[1] <= MOST_WORDS
+    words = ids.shape[1] <= MAX_WORDS
     for depth, position in (
         (depth, position) for depth in range(len(ids)) for position in range(ids.shape[1])
     ):
@@ -154,7 +159,10 @@ def lens(axes: Axes, inside: Inside, read: Callable[[int], str]) -> None:
 
 
 def knocked_out(axes: Axes, inside: Inside, read: Callable[[int], str]) -> None:
-    """E hidden from a block on: the final token's lead, blue where it is kept and red where it is lost."""
+    """E hidden from a block on: the lead of the final token.
+
+    Blue where the token stays right, red where it is lost.
+    """
     margin = inside.knockout.margin
     reach = max(1.0, float(margin.abs().max()))
     _heat(axes, margin, "RdBu", (-reach, reach), "logits")
@@ -214,7 +222,7 @@ def _bar(axes: Axes, image: Any, unit: str) -> None:
 
 def _token_axis(axes: Axes, tokens: list[str]) -> None:
     """Tokens under a figure, as far as they can be told apart."""
-    if len(tokens) > MOST_LABELS:
+    if len(tokens) > MAX_LABELS:
         axes.set_xlabel("position", **_LABEL)
         return
     labels = [_drawable(shown(token)) for token in tokens]
@@ -289,10 +297,12 @@ def plane(points: Float[Tensor, "count 2"], names: list[str]) -> Figure:
 
 
 def _apart(at: Tensor) -> list[tuple[float, float]]:
-    """How far from each of the places a label stands, so that it is free of the places and of the labels before it.
+    """How far from its point each label stands.
+
+    A label is free of all points and of the labels before it.
 
     Args:
-        at: [count, 2], in points; so what is given. A label is at most 16 wide and 10 high, a place
+        at: [count, 2], in points; so what is given. A label is at most 16 wide and 10 high, a position
             8 in both.
     """
     taken: list[tuple[Tensor, float, float]] = [(place, 12.0, 9.0) for place in at]

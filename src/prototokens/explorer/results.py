@@ -1,4 +1,6 @@
-"""The tab Results: the rows of the folders that the page was given, as tables that sort, and the plots of their reports.
+"""The tab Results: rows as tables that sort, and the plots of their reports.
+
+They come from the folders that the page was given.
 
 Reading only, and nothing but files that were found inside those folders: a name that comes from a
 browser is looked up among them and never opened as it is.
@@ -17,14 +19,14 @@ import gradio as gr
 
 from prototokens.errors import FileError, UsageError
 from prototokens.explorer import show
-from prototokens.explorer.work import Desk, told
+from prototokens.explorer.work import Desk, show_errors_in
 
 TABLES, PICTURES, REPORTS = (".jsonl", ".csv"), (".png",), (".md",)
-MOST_BYTES = 16 << 20
-MOST_ROWS = 5000
-MOST_PICTURES = 12
-MOST_LETTERS = 20  # of a cell; a touch shows the whole
-# What a row is told by, in this order: it stands before the rest.
+MAX_BYTES = 16 << 20
+MAX_ROWS = 5000
+MAX_PICTURES = 12
+MAX_LETTERS = 20  # of a cell; a touch shows the whole
+# What identifies a row, in this order: it stands before the rest.
 FIRST = (
     "what",
     "variant",
@@ -83,7 +85,7 @@ def tab(desk: Desk) -> None:
     with gr.Row():
         chosen = gr.Dropdown(tables, value=None, label="Rows", elem_id="results-file", scale=3)
         refresh = gr.Button("Look for new files", elem_id="results-refresh", scale=1)
-    said = gr.HTML(elem_id="results-said")
+    message = gr.HTML(elem_id="results-said")
     about = gr.HTML(elem_id="results-about")
     rows = gr.Dataframe(
         interactive=False,
@@ -92,12 +94,12 @@ def tab(desk: Desk) -> None:
         show_search="filter",
         wrap=False,
         visible=False,
-        max_chars=MOST_LETTERS,
+        max_chars=MAX_LETTERS,
     )
     report = gr.Markdown(elem_id="results-report")
     plots = gr.HTML(elem_id="results-plots")
 
-    @told(said)
+    @show_errors_in(message)
     def open_file(name: str | None) -> dict[Any, Any]:
         if not name:
             return {rows: gr.Dataframe(visible=False), about: "", report: "", plots: ""}
@@ -118,7 +120,9 @@ def tab(desk: Desk) -> None:
     def again() -> dict[str, Any]:
         return gr.Dropdown(_names(folders, TABLES))  # pyright: ignore[reportReturnType]
 
-    chosen.change(open_file, chosen, [said, rows, about, report, plots], api_visibility="private")
+    chosen.change(
+        open_file, chosen, [message, rows, about, report, plots], api_visibility="private"
+    )
     refresh.click(again, None, chosen, api_visibility="private")
 
 
@@ -162,17 +166,17 @@ def _read(path: Path) -> tuple[list[str], list[list[Any]], int]:
     Raises:
         FileError: too large, unreadable, or no such rows.
     """
-    if path.stat().st_size > MOST_BYTES:
+    if path.stat().st_size > MAX_BYTES:
         raise FileError(
             f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB, and tables of at most"
-            f" {MOST_BYTES >> 20} are read"
+            f" {MAX_BYTES >> 20} are read"
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
             lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
             heads, cells = (lines[0], lines[1:]) if lines else ([], [])
-            return heads, [[_number(cell) for cell in row] for row in cells[:MOST_ROWS]], len(cells)
+            return heads, [[_number(cell) for cell in row] for row in cells[:MAX_ROWS]], len(cells)
         rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("a line is no object")
@@ -183,11 +187,14 @@ def _read(path: Path) -> tuple[list[str], list[list[Any]], int]:
         ) from error
     rows = [_flat(row) for row in rows]
     heads = list(dict.fromkeys(key for row in rows for key in row))
-    return heads, [[row.get(head, "") for head in heads] for row in rows[:MOST_ROWS]], len(rows)
+    return heads, [[row.get(head, "") for head in heads] for row in rows[:MAX_ROWS]], len(rows)
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with one value a cell: an object's members get cells of their own, a list stays as JSON, null leaves it empty."""
+    """A row with one value a cell.
+
+    An object's members get cells of their own, a list stays as JSON, null leaves it empty.
+    """
     flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, dict):
@@ -241,7 +248,7 @@ def _widths(table: Table) -> list[str | int]:
     letters = [len(head) + 3 for head in table.heads]
     for row in table.cells[:100]:
         letters = [
-            max(most, min(MOST_LETTERS + 3, len(str(cell))))
+            max(most, min(MAX_LETTERS + 3, len(str(cell))))
             for most, cell in zip(letters, row, strict=True)
         ]
     return [f"{9 * most + 20}px" for most in letters]
@@ -266,15 +273,15 @@ def _shortened(value: str) -> str:
 
 def _about(name: str, table: Table) -> str:
     """What stands above a table: its size, how it is sorted, and what all its rows have alike."""
-    shown = f", the first {MOST_ROWS:,} of them shown" if table.total > MOST_ROWS else ""
-    told = show.note(
+    shown = f", the first {MAX_ROWS:,} of them shown" if table.total > MAX_ROWS else ""
+    note = show.note(
         f"{name}: {table.total:,} rows{shown}. The three dots in a column's head sort and filter by"
         " it;"
         " a touch shows the whole of a cell that was cut."
     )
     if not table.alike:
-        return told
-    return told + show.note(
+        return note
+    return note + show.note(
         "All rows alike: " + "; ".join(f"{head} {value}" for head, value in table.alike.items())
     )
 
@@ -303,7 +310,7 @@ def _beside(folders: tuple[Path, ...], path: Path, suffixes: tuple[str, ...]) ->
 def _report(folders: tuple[Path, ...], path: Path) -> str:
     """The reports of the rows, their pictures left out: they are shown below.
 
-    They are those in the rows' folder and below it, each with its place where there are several;
+    They are those in the rows' folder and below it, each with its path where there are several;
     where there is none, those of the nearest folder above that has one.
     """
     every = [
@@ -311,7 +318,7 @@ def _report(folders: tuple[Path, ...], path: Path) -> str:
         for found in _files(folders, REPORTS).values()
         if found.name in ("report.md", "README.md")
     ]
-    every = [found for found in every if found.stat().st_size <= MOST_BYTES]
+    every = [found for found in every if found.stat().st_size <= MAX_BYTES]
     reports = [found for found in every if found.is_relative_to(path.parent)]
     for above in path.parent.parents:
         reports = reports or [found for found in every if found.parent == above]
@@ -333,12 +340,12 @@ def _words(report: Path) -> str:
 
 def _plots(folders: tuple[Path, ...], path: Path) -> str:
     """The pictures beside the rows; where there are more than are shown, that is said."""
-    found = [each for each in _beside(folders, path, PICTURES) if each.stat().st_size <= MOST_BYTES]
+    found = [each for each in _beside(folders, path, PICTURES) if each.stat().st_size <= MAX_BYTES]
     left = (
-        f"{MOST_PICTURES} of {len(found)} pictures are shown." if len(found) > MOST_PICTURES else ""
+        f"{MAX_PICTURES} of {len(found)} pictures are shown." if len(found) > MAX_PICTURES else ""
     )
     shown = "".join(
         show.note(each.name) + show.image(each.read_bytes(), each.stem)
-        for each in found[:MOST_PICTURES]
+        for each in found[:MAX_PICTURES]
     )
     return (show.note(left) if left else "") + shown

@@ -96,7 +96,7 @@ class Token(NamedTuple):
 
 
 def problem(sentence: str) -> str:
-    """What a visitor is told, in a frame."""
+    """A message to a visitor, in a frame."""
     return f'<div class="pt-problem" role="alert">{escape(sentence)}</div>'
 
 
@@ -149,7 +149,7 @@ def _colour(margin: float) -> str:
 
 
 def passes(count: int) -> str:
-    """So many passes through a model, in words."""
+    """A number of forward passes, in words."""
     return f"{count} forward pass{'es' * (count != 1)}"
 
 

@@ -17,17 +17,16 @@ from prototokens.engine.head import score
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import TextError, UsageError
 from prototokens.explorer import pictures, show
-from prototokens.explorer.work import LINE, Desk, tokens_of, told
+from prototokens.explorer.work import LINE, Desk, show_errors_in, tokens_of
 from prototokens.fitting import fit
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import geometry
-from prototokens.ptok.encoded import Chunk
 from prototokens.ptok.source import read_source
 from prototokens.recipe import Recipe
-from prototokens.solution import Solution
+from prototokens.solution import Chunk, Solution
 
 SEEDS = 3  # solutions of each text
-MOST_TOKENS = 48  # of a text here: two vectors have to hold it
+MAX_TOKENS = 48  # of a text here: two vectors have to hold it
 CURVE_STEPS = 300
 CURVE_RATE = 0.1  # Adam's, in units of the root mean square of the two solutions
 FIRST = "The lamp had been burning since dusk."
@@ -52,98 +51,137 @@ class Found(NamedTuple):
 
 def tab(desk: Desk) -> None:
     """Build it."""
-    settings = desk.settings
-    with gr.Row():
-        first = gr.Textbox(FIRST, label="Text A", lines=2, elem_id="space-first")
-        second = gr.Textbox(SECOND, label="Text B", lines=2, elem_id="space-second")
-    with gr.Row():
-        model = gr.Dropdown(list(settings.models), value=settings.models[0], label="Model")
-        go = gr.Button(f"Find {SEEDS} solutions of each", variant="primary", elem_id="space-go")
-    said = gr.HTML(elem_id="space-said")
-    found = gr.State(None)
-    overview = gr.HTML(elem_id="space-overview", min_height=30)
-    with gr.Column(visible=False) as tools:
+    SpaceTab(desk).connect()
+
+
+class SpaceTab:
+    """The elements of the tab, and what its button, sliders and lists do."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        models = desk.settings.models
         with gr.Row():
-            way = gr.Radio(
+            self.first = gr.Textbox(FIRST, label="Text A", lines=2, elem_id="space-first")
+            self.second = gr.Textbox(SECOND, label="Text B", lines=2, elem_id="space-second")
+        with gr.Row():
+            self.model = gr.Dropdown(list(models), value=models[0], label="Model")
+            self.go = gr.Button(
+                f"Find {SEEDS} solutions of each", variant="primary", elem_id="space-go"
+            )
+        self.message = gr.HTML(elem_id="space-said")
+        self.found = gr.State(None)
+        self.overview = gr.HTML(elem_id="space-overview", min_height=30)
+        with gr.Column(visible=False) as self.tools:
+            self._tools()
+
+    def _tools(self) -> None:
+        """What can be tried on solutions that were found."""
+        with gr.Row():
+            self.path = gr.Radio(
                 ["straight line", "Bezier curve"],
                 value="straight line",
                 label="Way from A1 to A2",
                 elem_id="space-way",
             )
-            place = gr.Slider(0, 1, 0, step=0.02, label="Place on the way", elem_id="space-place")
-        between = gr.HTML(elem_id="space-between")
-        noise = gr.Slider(
+            self.position = gr.Slider(
+                0, 1, 0, step=0.02, label="Place on the way", elem_id="space-place"
+            )
+        self.between = gr.HTML(elem_id="space-between")
+        self.noise = gr.Slider(
             0, 1, 0, step=0.02, label="Noise on A1, in units of its own size", elem_id="space-noise"
         )
-        noisy = gr.HTML(elem_id="space-noisy")
+        self.noisy = gr.HTML(elem_id="space-noisy")
         names = [f"{letter}{number}" for letter in "AB" for number in range(1, SEEDS + 1)]
         with gr.Row():
-            its_e = gr.Dropdown(names, value="A1", label="e of", elem_id="space-e")
-            its_m = gr.Dropdown(names, value="B1", label="m of", elem_id="space-m")
-        mixed = gr.HTML(elem_id="space-mixed")
+            self.e_of = gr.Dropdown(names, value="A1", label="e of", elem_id="space-e")
+            self.m_of = gr.Dropdown(names, value="B1", label="m of", elem_id="space-m")
+        self.mixed = gr.HTML(elem_id="space-mixed")
 
-    @told(said)
-    def run(first: str, second: str, model: str) -> dict[Any, Any]:
-        desk.check_text(first + second)
-        lm = desk.model(model)
-        known = _find(lm, model, first, second)
+    def connect(self) -> None:
+        """Let the elements call the handlers."""
+        line: dict[str, Any] = {
+            "concurrency_limit": 1,
+            "concurrency_id": LINE,
+            "api_visibility": "private",
+        }
+        moving = {**line, "trigger_mode": "always_last", "show_progress": "minimal"}
+        show_errors = show_errors_in(self.message)
+        self.go.click(
+            show_errors(self.run),
+            [self.first, self.second, self.model],
+            [
+                self.message,
+                self.found,
+                self.overview,
+                self.tools,
+                self.position,
+                self.noise,
+                self.between,
+                self.noisy,
+                self.mixed,
+            ],
+            show_progress_on=self.overview,
+            **line,
+        )
+        gr.on(
+            [self.position.input, self.path.input],
+            show_errors(self.walk),
+            [self.found, self.path, self.position],
+            [self.message, self.between],
+            show_progress_on=self.between,
+            **moving,
+        )
+        self.noise.input(
+            show_errors(self.shake),
+            [self.found, self.noise],
+            [self.message, self.noisy],
+            show_progress_on=self.noisy,
+            **moving,
+        )
+        gr.on(
+            [self.e_of.input, self.m_of.input],
+            show_errors(self.swap),
+            [self.found, self.e_of, self.m_of],
+            [self.message, self.mixed],
+            show_progress_on=self.mixed,
+            **moving,
+        )
+
+    def run(self, first: str, second: str, model: str) -> dict[Any, Any]:
+        """Find solutions of both texts."""
+        self.desk.check_text(first + second)
+        known = _find(self.desk.model(model), model, first, second)
         return {
-            found: known,
-            overview: _overview(known),
-            tools: gr.Column(visible=True),
-            place: 0,
-            noise: 0,
-            between: _walked(desk, known, "straight line", 0),
-            noisy: _shaken(desk, known, 0),
-            mixed: _swapped(desk, known, "A1", "B1"),
+            self.found: known,
+            self.overview: _overview(known),
+            self.tools: gr.Column(visible=True),
+            self.position: 0,
+            self.noise: 0,
+            self.between: _walked(self.desk, known, "straight line", 0),
+            self.noisy: _shaken(self.desk, known, 0),
+            self.mixed: _swapped(self.desk, known, "A1", "B1"),
         }
 
-    @told(said)
-    def walk(known: Found | None, way: str, place: float) -> dict[Any, Any]:
-        return {between: _walked(desk, _there(known), way, place)}
+    def walk(self, known: Found | None, path: str, position: float) -> dict[Any, Any]:
+        """Decode a point between A1 and A2."""
+        return {self.between: _walked(self.desk, _there(known), path, position)}
 
-    @told(said)
-    def shake(known: Found | None, amount: float) -> dict[Any, Any]:
-        return {noisy: _shaken(desk, _there(known), amount)}
+    def shake(self, known: Found | None, amount: float) -> dict[Any, Any]:
+        """Decode A1 with noise on it."""
+        return {self.noisy: _shaken(self.desk, _there(known), amount)}
 
-    @told(said)
-    def swap(known: Found | None, its_e: str, its_m: str) -> dict[Any, Any]:
-        return {mixed: _swapped(desk, _there(known), its_e, its_m)}
-
-    line: dict[str, Any] = {
-        "concurrency_limit": 1,
-        "concurrency_id": LINE,
-        "api_visibility": "private",
-    }
-    moving = {**line, "trigger_mode": "always_last", "show_progress": "minimal"}
-    outputs = [said, found, overview, tools, place, noise, between, noisy, mixed]
-    go.click(run, [first, second, model], outputs, show_progress_on=overview, **line)
-    gr.on(
-        [place.input, way.input],
-        walk,
-        [found, way, place],
-        [said, between],
-        show_progress_on=between,
-        **moving,
-    )
-    noise.input(shake, [found, noise], [said, noisy], show_progress_on=noisy, **moving)
-    gr.on(
-        [its_e.input, its_m.input],
-        swap,
-        [found, its_e, its_m],
-        [said, mixed],
-        show_progress_on=mixed,
-        **moving,
-    )
+    def swap(self, known: Found | None, e_of: str, m_of: str) -> dict[Any, Any]:
+        """Decode the e of one solution with the m of another."""
+        return {self.mixed: _swapped(self.desk, _there(known), e_of, m_of)}
 
 
-def _walked(desk: Desk, known: Found, way: str, place: float) -> str:
-    """What the point at `place` of the way from A1 to A2 decodes to."""
+def _walked(desk: Desk, known: Found, path: str, position: float) -> str:
+    """What the point at `position` of the path from A1 to A2 decodes to."""
     one, two = (solution.protos for solution in known.solutions[:2])
-    if way == "straight line":
-        protos = geometry.line(one, two, place)
+    if path == "straight line":
+        protos = geometry.line(one, two, position)
     else:
-        protos = geometry.bezier(one[None], known.control[None], two[None], place)[0]
+        protos = geometry.bezier(one[None], known.control[None], two[None], position)[0]
     return _against(desk.model(known.model), protos, known.solutions[0])
 
 
@@ -158,12 +196,12 @@ def _shaken(desk: Desk, known: Found, amount: float) -> str:
     return _against(desk.model(known.model), solution.protos + amount * noise, solution)
 
 
-def _swapped(desk: Desk, known: Found, its_e: str, its_m: str) -> str:
+def _swapped(desk: Desk, known: Found, e_of: str, m_of: str) -> str:
     """What e of one solution with m of another decodes to."""
-    e, m = (known.solutions[known.names.index(name)] for name in (its_e, its_m))
+    e, m = (known.solutions[known.names.index(name)] for name in (e_of, m_of))
     protos = torch.cat([e.protos[:1], m.protos[1:]])
     return _against(desk.model(known.model), protos, e) + show.note(
-        f"coloured by the text of {its_e}"
+        f"coloured by the text of {e_of}"
     )
 
 
@@ -182,10 +220,10 @@ def _find(lm: FrozenLM, model: str, first: str, second: str) -> Found:
     targets = []
     for name, text in (("A", first), ("B", second)):
         ids = read_source(lm, text).ids
-        if len(ids) > MOST_TOKENS:
+        if len(ids) > MAX_TOKENS:
             raise TextError(
                 f"text {name} has {len(ids)} tokens, and two vectors are asked to hold"
-                f" {MOST_TOKENS} here: shorten it"
+                f" {MAX_TOKENS} here: shorten it"
             )
         targets += [ids] * SEEDS
     solutions = fit(lm, targets, seed=[*range(SEEDS), *range(SEEDS)])
@@ -198,18 +236,18 @@ def _find(lm: FrozenLM, model: str, first: str, second: str) -> Found:
     one, two = solutions[0].protos, solutions[1].protos
     rate = CURVE_RATE * float(torch.stack([one, two]).square().mean().sqrt())
     control = geometry.fit_control(
-        one[None], two[None], _slope(lm, solutions[0]), steps=CURVE_STEPS, lr=rate
+        one[None], two[None], _gradient(lm, solutions[0]), steps=CURVE_STEPS, lr=rate
     )[0]
     return Found(model, solutions, names, control)
 
 
-def _slope(lm: FrozenLM, solution: Solution) -> Callable[[Tensor], Tensor]:
-    """Points in the space of vectors -> the slope of the loss of the solution's text at each."""
+def _gradient(lm: FrozenLM, solution: Solution) -> Callable[[Tensor], Tensor]:
+    """Points in the space of vectors -> the gradient of the loss of the solution's text at each."""
     plan = OneStep(solution.layout).plan(solution.ids)
     target = torch.tensor(solution.ids, device=lm.device)
     temperature = Recipe().temperature
 
-    def slope(points: Tensor) -> Tensor:
+    def gradient_at(points: Tensor) -> Tensor:
         leaves = points.to(lm.device).requires_grad_()
         with torch.enable_grad():
             arranged = arrange(lm, [plan] * len(points), len(solution.protos))
@@ -218,7 +256,7 @@ def _slope(lm: FrozenLM, solution: Solution) -> Callable[[Tensor], Tensor]:
             (gradient,) = torch.autograd.grad(hidden, leaves, scores.gradient)
         return gradient.to(points.device, points.dtype)
 
-    return slope
+    return gradient_at
 
 
 def _against(lm: FrozenLM, protos: Tensor, solution: Solution) -> str:
@@ -255,7 +293,8 @@ def _overview(known: Found) -> str:
     )
     ratio = float(geometry.length_ratio(one, control, two)[0])
     exact = sum(solution.exact for solution in known.solutions)
-    words = f"{exact} of {len(known.names)} exact; steps: {steps}; the curve from A1 to A2 is {ratio:.2f} times as long as the line"
+    words = f"{exact} of {len(known.names)} exact; steps: {steps}; the curve from A1 to A2 is"
+    words += f" {ratio:.2f} times as long as the line"
     return (
         show.note(words)
         + "".join(parts)

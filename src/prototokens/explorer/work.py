@@ -1,4 +1,7 @@
-"""What the tabs share: the limits, the loaded models, the shelf of encoded texts, and errors told as sentences on the page."""
+"""What the tabs share.
+
+The limits, the loaded models, the shelf of encoded texts, and errors as sentences.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,14 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from prototokens.engine.forward import Held, scored_hidden
+from prototokens.engine.forward import HasVectors, scored_hidden
 from prototokens.engine.head import argmax, score
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import PrototokensError, UsageError
 from prototokens.explorer import show
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.encoded import Chunk, EncodedText
+from prototokens.ptok.encoded import EncodedText
+from prototokens.solution import Chunk
 
 # All that computes with a model waits in one line: a fit has the processor to itself, and hooks see
 # no stranger's pass.
@@ -36,15 +40,15 @@ SHELF = 8  # encoded texts that a visitor keeps at hand
 
 @dataclass(frozen=True)
 class Settings:
-    """What whoever starts the page allows.
+    """Settings of the page, given at its start.
 
     Attributes:
         models: what can be chosen: "builtin", folders, hub ids. Nothing else is ever loaded.
         revision: of a hub model; only where one model is named.
         device: as `FrozenLM.from_pretrained` takes it; so `dtype`.
         results: the folders whose rows can be read. No other file can.
-        most_characters: of a text.
-        most_upload: bytes of a file that is sent up.
+        max_characters: of a text.
+        max_upload: bytes of a file that is sent up.
     """
 
     models: tuple[str, ...] = ("builtin",)
@@ -52,11 +56,11 @@ class Settings:
     device: str | None = None
     dtype: str = "auto"
     results: tuple[Path, ...] = ()
-    most_characters: int = 2000
-    most_upload: int = 8 << 20
+    max_characters: int = 2000
+    max_upload: int = 8 << 20
 
 
-class Kept(NamedTuple):
+class ShelvedText(NamedTuple):
     """A text on the shelf.
 
     Attributes:
@@ -85,11 +89,13 @@ class Read(NamedTuple):
 
 @dataclass
 class Desk:
-    """One for a page: its settings, the models that are loaded, which visitors asked to stop, and the files they made.
+    """The state of a page.
+
+    Its settings, the models that are loaded, which visitors asked to stop, and their files.
 
     Attributes:
-        stops: what a visitor's running fit looks at.
-        stopped: when each visitor last pressed Stop, by his own browser's clock.
+        stops: the event that a visitor's running fit watches.
+        stopped: when each visitor last pressed Stop, by their own browser's clock.
     """
 
     settings: Settings
@@ -126,12 +132,12 @@ class Desk:
         return folder / "text.ptok"
 
     def begin(self, visitor: str, pressed: float) -> Event:
-        """What a visitor's fit has to look at.
+        """The event that a visitor's fit has to watch.
 
-        Already set where he pressed Stop after Encode, while it waited in the line.
+        Already set where they pressed Stop after Encode, while it waited in the line.
 
         Args:
-            pressed: when he pressed Encode; here as in `stop`, milliseconds by his browser's clock.
+            pressed: when they pressed Encode; here as in `stop`, milliseconds by their browser's clock.
         """
         stopping = self.stops[visitor] = Event()  # first this, so that a Stop from now on sets it
         if self.stopped.get(visitor, -math.inf) >= pressed:
@@ -139,13 +145,13 @@ class Desk:
         return stopping
 
     def stop(self, visitor: str, pressed: float = math.inf) -> None:
-        """Stop what a visitor is fitting, and what he asked for before and still waits in the line."""
+        """Stop what a visitor is fitting, and what still waits in the line for them."""
         self.stopped[visitor] = pressed
         if visitor in self.stops:
             self.stops[visitor].set()
 
     def forget(self, visitor: str) -> None:
-        """Stop what a visitor who has left is fitting, and delete his file."""
+        """Stop what a visitor who has left is fitting, and delete their file."""
         self.stop(visitor)
         self.stops.pop(visitor, None)
         self.stopped.pop(visitor, None)
@@ -157,7 +163,7 @@ class Desk:
         Raises:
             UsageError: so many characters.
         """
-        most = self.settings.most_characters
+        most = self.settings.max_characters
         if len(text) > most:
             raise UsageError(
                 f"the text has {len(text):,} characters, and this page takes {most:,}: shorten it,"
@@ -165,8 +171,8 @@ class Desk:
             )
 
 
-def told(said: Any, *emptied: Any) -> Callable[[Callable], Callable]:
-    """Let a handler's errors appear in `said`, as sentences; it is emptied where all is well.
+def show_errors_in(message: Any, *emptied: Any) -> Callable[[Callable], Callable]:
+    """Let a handler's errors appear in `message`, as sentences; it is emptied where all is well.
 
     The handler gives a dictionary from components to values, or several, one after another.
 
@@ -183,18 +189,18 @@ def told(said: Any, *emptied: Any) -> Callable[[Callable], Callable]:
             def many(*values: Any) -> Any:
                 try:
                     for update in handler(*values):
-                        yield {said: "", **update}
+                        yield {message: "", **update}
                 except Exception as error:
-                    yield {said: _sentence(error), **dict.fromkeys(emptied, "")}
+                    yield {message: _sentence(error), **dict.fromkeys(emptied, "")}
 
             return many
 
         @wraps(handler)
         def once(*values: Any) -> Any:
             try:
-                return {said: "", **handler(*values)}
+                return {message: "", **handler(*values)}
             except Exception as error:
-                return {said: _sentence(error), **dict.fromkeys(emptied, "")}
+                return {message: _sentence(error), **dict.fromkeys(emptied, "")}
 
         return once
 
@@ -216,24 +222,24 @@ def _sentence(error: Exception) -> str:
 
 
 @torch.no_grad()
-def read(lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = None) -> Read:
+def read(lm: FrozenLM, chunk: HasVectors, ids: tuple[int, ...] | list[int] | None = None) -> Read:
     """What a row decodes to, with margins.
 
     Args:
         ids: the target, where it is known.
     """
-    arranged = arrange(lm, [OneStep(held.layout).plan(range(held.length))], len(held.protos))
-    hidden = scored_hidden(lm, arranged, held.protos[None].to(lm.device, torch.float32), lm.hidden)
+    arranged = arrange(lm, [OneStep(chunk.layout).plan(range(chunk.length))], len(chunk.protos))
+    hidden = scored_hidden(lm, arranged, chunk.protos[None].to(lm.device, torch.float32), lm.hidden)
     decoded = argmax(lm, hidden)
     target = decoded if ids is None else torch.tensor(list(ids), device=lm.device)
     return Read(decoded.cpu(), score(lm, hidden, target, gradient=False).margin.cpu())
 
 
 def tokens_of(
-    lm: FrozenLM, held: Held, ids: tuple[int, ...] | list[int] | None = None
+    lm: FrozenLM, chunk: HasVectors, ids: tuple[int, ...] | list[int] | None = None
 ) -> list[show.Token]:
     """A row's tokens as the page shows them; right or wrong only where the target is known."""
-    got = read(lm, held, ids)
+    got = read(lm, chunk, ids)
     return [
         show.Token(lm.decode([token]), margin, None if ids is None else token == ids[place])
         for place, (token, margin) in enumerate(
@@ -245,13 +251,13 @@ def tokens_of(
 def all_tokens(
     lm: FrozenLM, encoded: EncodedText, ids: list[int] | None = None
 ) -> list[show.Token]:
-    """The tokens of a whole text: from vectors, from patches, and of chunks that are stored as they are.
+    """The tokens of a whole text, from vectors, from patches and from stored chunks.
 
     Args:
         ids: of the text, where they are known.
     """
     tokens: list[show.Token] = []
-    for number, length in enumerate(encoded.header["chunks"]):
+    for number, length in enumerate(encoded.header.chunks):
         own = None if ids is None else ids[len(tokens) : len(tokens) + length]
         stored, patch = encoded.extras.stored.get(number), encoded.extras.patches.get(number, {})
         if stored is not None:
@@ -264,7 +270,9 @@ def all_tokens(
     return tokens
 
 
-def put_on_shelf(shelf: list[Kept], lm: FrozenLM, encoded: EncodedText, text: str) -> list[Kept]:
+def put_on_shelf(
+    shelf: list[ShelvedText], lm: FrozenLM, encoded: EncodedText, text: str
+) -> list[ShelvedText]:
     """The shelf with one more, newest first."""
     title = " ".join(text.split())[:48] or "(blank)"
     names = {kept.title for kept in shelf}
@@ -273,10 +281,12 @@ def put_on_shelf(shelf: list[Kept], lm: FrozenLM, encoded: EncodedText, text: st
         for count in range(1, SHELF + 2)
         if (title if count == 1 else f"{title} ({count})") not in names
     )
-    return [Kept(title if number == 1 else f"{title} ({number})", lm.name, encoded), *shelf][:SHELF]
+    return [ShelvedText(title if number == 1 else f"{title} ({number})", lm.name, encoded), *shelf][
+        :SHELF
+    ]
 
 
-def from_shelf(shelf: list[Kept], title: str | None) -> Kept:
+def from_shelf(shelf: list[ShelvedText], title: str | None) -> ShelvedText:
     """The text of that title.
 
     Raises:

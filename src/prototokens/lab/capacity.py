@@ -1,10 +1,10 @@
-"""How long a prefix vectors can hold.
+"""How long a prefix vectors can reproduce.
 
-The climb up a grid of lengths, and what is said of where it ended.
+The climb up a grid of lengths, and what is recorded of where it ended.
 
 The paper's protocol: of each text, the longest prefix on the grid that is reconstructed with at
 least 0.99 of its tokens right. The climb goes up from the shortest and ends at the first length at
-which no text is held any more, so no length beyond the horizon costs its whole budget twice.
+which no text is reproduced any more, so no length beyond the horizon costs its whole budget twice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def jobs_of(
 
     Args:
         layouts: ways to hold a text; all climb the lengths that the context has room for in each.
-        models: and what a job is told of each; by default that of `config` alone.
+        models: and the values of their jobs; by default that of `config` alone.
         shared: also, where the layout `paper` is among them, one job in it for all texts together,
             which share an m.
         values: for every job. `lengths` are added, and with `shared` whether m is.
@@ -53,39 +53,19 @@ def jobs_of(
     if not lengths:
         return []
     found = texts.passages(config.count(3, 50), max(lengths))
-    plain = Job(
-        experiment,
-        config.model,
-        recipe=config.recipe,
-        seed=config.seed,
-        values={"lengths": lengths, **values},
-    )
+    common = {"lengths": lengths, **values}
+    plain = Job(experiment, config.model, recipe=config.recipe, seed=config.seed, values=common)
 
-    def job(model: ModelFacts, some: Sequence[Passage], layout: str, told: dict) -> Job:
+    def job(model: ModelFacts, some: Sequence[Passage], layout: str, extra: dict) -> Job:
         work = sum(texts.costs.climb(text.ids, lengths, layout, config.recipe) for text in some)
-        name = replace(
-            plain,
-            experiment="climb",
-            model=model,
-            texts=tuple(some),
-            layout=layout,
-            values={"lengths": lengths},
-        )
-        values = {**plain.values, **told}
-        return replace(
-            plain,
-            model=model,
-            texts=tuple(some),
-            layout=layout,
-            values=values,
-            work=work,
-            same=name.key,
-        )
+        bare = replace(plain, model=model, texts=tuple(some), layout=layout)
+        same = replace(bare, experiment="climb", values={"lengths": lengths}).key
+        return replace(bare, values={**common, **extra}, work=work, same=same)
 
-    told = {"shared": False} if shared else {}
+    apart = {"shared": False} if shared else {}
     made = [
-        job(model, [text], layout, {**told, **its})
-        for model, its in models or ((config.model, {}),)
+        job(model, [text], layout, {**apart, **extra})
+        for model, extra in models or ((config.model, {}),)
         for layout in layouts
         for text in found
     ]
@@ -121,8 +101,8 @@ def climb(
     return tried
 
 
-def held(tried: Tried) -> Solution | None:
-    """The longest that was held."""
+def longest_reproduced(tried: Tried) -> Solution | None:
+    """The longest prefix that was reproduced."""
     return max(
         (one for one in tried if one.accuracy >= metrics.THRESHOLD),
         key=lambda one: one.length,
@@ -138,17 +118,17 @@ def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
             in.
 
     Returns:
-        held: tokens of the longest prefix held, 0 where none was; correct: how many of them are
+        held: tokens of the longest prefix reproduced, 0 where none was; correct: how many of them are
             right; horizon: tokens of the
-        longest held exactly; nats: information of the longest held under the model; exact, steps,
+        longest reproduced exactly; nats: information of the longest reproduced under the model; exact, steps,
         margin, accuracy: of its solution; bits_per_float; bound: tokens that so many numbers could
         tell apart at the precision that the model reads them in (`metrics.bound`); share_of_bound;
         tried: length, accuracy and steps of every fit; ended: whether the climb ended at a length
-        that was not held, and not for want of text or grid. With memory vectors also greedy_exact
+        that was not reproduced, and not for want of text or grid. With memory vectors also greedy_exact
         and greedy_accuracy, of real decoding token by token.
     """
     surprisal = lm.surprisal(list(text.ids)).cpu()
-    found = metrics.held({one.length: one.correct for one in tried}, surprisal)
+    found = metrics.longest_prefix({one.length: one.correct for one in tried}, surprisal)
     bits = 8 * lm.dtype.itemsize
     row = {
         "text": text.id,
@@ -165,7 +145,7 @@ def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
         "tried": [[one.length, one.accuracy, one.steps] for one in tried],
         "row_steps": sum(one.row_steps for one in tried),
     }
-    if best := held(tried):
+    if best := longest_reproduced(tried):
         row |= {
             name: value
             for name, value in outcome(best).items()
@@ -178,12 +158,12 @@ def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
 def summary(rows: Sequence[Row]) -> metrics.Capacity:
     """Capacity over the rows of one source, by the paper's definition."""
     return metrics.capacity(
-        [metrics.Held(row["held"], row["correct"], row["nats"]) for row in rows]
+        [metrics.LongestPrefix(row["held"], row["correct"], row["nats"]) for row in rows]
     )
 
 
 def lower_bounds(rows: Sequence[Row]) -> str:
-    """What a reader must know of climbs that ran out of lengths, and of those that held nothing."""
+    """What a reader must know of climbs that ran out of lengths, and of those that reproduced nothing."""
     none, open_ended = sum(not row["held"] for row in rows), sum(not row["ended"] for row in rows)
     return (
         f"{none} of {len(rows)} climbs held no prefix at all, and count with 0 nats; {open_ended}"

@@ -25,16 +25,16 @@ from prototokens.errors import PrototokensError, UsageError
 from prototokens.lab import provenance
 from prototokens.lab.drive import Done, drive
 from prototokens.lab.job import Fit, Fitted, Job, ModelFacts, Row
-from prototokens.lab.kept import Kept
+from prototokens.lab.kept import SolutionStore
 from prototokens.lab.sweep import Queue, load_checked
 
 TRIES = 3  # times that a job may be on an actor that dies
 HANDFULS = 4  # parts that each actor's share of the jobs is handed out in
-MOST_AT_ONCE = 64  # jobs of one handful
+MAX_AT_ONCE = 64  # jobs of one handful
 
 
 class Cluster:
-    """A runner: actors on a cluster that is there, or on one that is started here and ends with this process."""
+    """A runner: actors on a cluster that is there, or on one that ends with this process."""
 
     def __init__(self, address: str | None = None, actors: int | None = None, device: str = "cpu"):
         """`address` as ray.init takes it.
@@ -48,7 +48,7 @@ class Cluster:
         self.address, self.count, self.cuda = address, actors, device.startswith("cuda")
 
     def work(
-        self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None
+        self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None
     ) -> Iterator[tuple[Done, Row]]:
         own = not self.ray.is_initialized()
         if own:
@@ -84,11 +84,11 @@ class Cluster:
         Raises:
             UsageError: the cluster has no device for any.
         """
-        held = self.ray.cluster_resources()
-        count = self.count or int(held.get("GPU" if self.cuda else "CPU", 0))
+        resources = self.ray.cluster_resources()
+        count = self.count or int(resources.get("GPU" if self.cuda else "CPU", 0))
         if count < 1:
             raise UsageError(
-                f"the cluster has no {'GPU' if self.cuda else 'core'} to run on: {held}"
+                f"the cluster has no {'GPU' if self.cuda else 'core'} to run on: {resources}"
             )
         return count
 
@@ -105,13 +105,13 @@ class _Hand(NamedTuple):
 class _Crew:
     """The actors of one model."""
 
-    def __init__(self, cluster: Cluster, model: ModelFacts, kept: Kept):
+    def __init__(self, cluster: Cluster, model: ModelFacts, kept: SolutionStore):
         self.ray, self.cluster, self.model = cluster.ray, cluster, model
         self.shelf = self._shelf(kept.folder)
         self.size = cluster.actors()
         self.deaths: Counter[str] = Counter()
         self.again: list[Job] = []
-        self.gone = 0  # actors that died before they held the model
+        self.gone = 0  # actors that died before they had loaded the model
 
     def work(self, queue: Queue) -> Iterator[tuple[Done, Row]]:
         starting = {
@@ -164,11 +164,14 @@ class _Crew:
                 self.ray.kill(actor)
 
     def _handful(self, queue: Queue) -> list[Job]:
-        """The next jobs for one actor: a part of its share, so that the last ones do not wait for one actor alone."""
+        """The next jobs for one actor: a part of its share.
+
+        So the last jobs do not wait for one actor alone.
+        """
         if self.again:
-            jobs, self.again = self.again[:MOST_AT_ONCE], self.again[MOST_AT_ONCE:]
+            jobs, self.again = self.again[:MAX_AT_ONCE], self.again[MAX_AT_ONCE:]
             return jobs
-        size = max(1, min(MOST_AT_ONCE, len(queue.waiting) // (HANDFULS * self.size)))
+        size = max(1, min(MAX_AT_ONCE, len(queue.waiting) // (HANDFULS * self.size)))
         jobs = []
         while len(jobs) < size and (job := queue.take(self.model)):
             jobs.append(job)
@@ -256,7 +259,7 @@ class _Shelf:
     """Solutions on the driver's disk, for actors that may be on other machines."""
 
     def __init__(self, folder: str):
-        self.kept = Kept(Path(folder))
+        self.kept = SolutionStore(Path(folder))
 
     def load(self, fit: Fit, model: ModelFacts) -> bytes | None:
         path = self.kept.path(fit.key(model))

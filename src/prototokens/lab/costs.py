@@ -30,7 +30,10 @@ class Costs:
     def climb(
         self, ids: tuple[int, ...], lengths: Sequence[int], layout: str, recipe: Recipe
     ) -> float:
-        """Position-steps of fits of growing length, up to the first that more likely fails than not."""
+        """Position-steps of fits of growing length.
+
+        They end with the first that more likely fails than not.
+        """
         total = 0.0
         for length in lengths:
             if length > len(ids):
@@ -49,5 +52,5 @@ class Costs:
             self._bits[ids] = self.lm.surprisal(list(ids)).double().cpu() / math.log(2)
         bits = self._bits[ids][:length].sum()[None]
         tokens = torch.tensor([float(length)], dtype=torch.float64)
-        told = Forecaster.of(self.lm, recipe).rows(bits, tokens, method_of(layout).layout)
-        return float(told.row_steps[0]), float(told.exact[0])
+        forecast = Forecaster.of(self.lm, recipe).rows(bits, tokens, method_of(layout).layout)
+        return float(forecast.row_steps[0]), float(forecast.exact[0])

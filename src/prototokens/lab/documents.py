@@ -27,7 +27,9 @@ class Document(NamedTuple):
 
 
 def documents(source: str) -> Iterator[Document]:
-    """The documents of `sample`, `file:PATH[:COLUMN]` or `hub:ID[@REVISION]:COLUMN[:SPLIT]`, read as they are needed.
+    """The documents of a source, read as they are needed.
+
+    A source is `sample`, `file:PATH[:COLUMN]` or `hub:ID[@REVISION]:COLUMN[:SPLIT]`.
 
     Raises:
         UsageError: a source that says too little.

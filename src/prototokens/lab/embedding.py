@@ -1,4 +1,7 @@
-"""Sentence embeddings: a model of the sentence-transformers library, by name or folder (extra `[metrics]`)."""
+"""Sentence embeddings by a model of the sentence-transformers library.
+
+The model is named, or is a folder (extra `[metrics]`).
+"""
 
 from __future__ import annotations
 

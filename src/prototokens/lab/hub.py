@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ def push_results(
     message: str = "Rows and reports",
     endpoint: str | None = None,
 ) -> str:
-    """Put a folder of results (rows, reports, tables, figures; not the solutions) into a data set of the hub.
+    """Put a folder of results into a data set of the hub.
+
+    Rows, reports, tables and figures go there, solutions do not.
 
     A card is made where the folder has no README.md of its own.
 
@@ -78,7 +80,10 @@ def pull_results(
 
 
 def results_card(folder: Path, repository: str) -> str:
-    """What is in a folder of results: its rows by file, and the models and experiments that they name."""
+    """What is in a folder of results.
+
+    Its rows by file, and the models and experiments that they name.
+    """
     lines, models, experiments = [], set(), set()
     for path in _results(folder):
         if path.suffix != ".jsonl":
@@ -103,7 +108,7 @@ Rows of experiments, one JSON object a line, each with what is needed to make it
 |---|---|
 {table}
 
-Models: {", ".join(sorted(models)) or "not named"}. Experiments: {", ".join(sorted(experiments)) or "not named"}.
+Models: {_listed(models)}. Experiments: {_listed(experiments)}.
 
 ```python
 from prototokens.lab.hub import pull_results
@@ -113,8 +118,12 @@ print(pull_results({repository!r}))
 """
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "not named"
+
+
 def _results(folder: Path) -> Iterator[Path]:
-    """The files of a folder that belong to its results, without links and without what is hidden."""
+    """The files of a folder that belong to its results, without links and hidden ones."""
     suffixes = {pattern[1:] for pattern in RESULTS}
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)

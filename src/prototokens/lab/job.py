@@ -1,4 +1,6 @@
-"""What an experiment is made of: passages, fits, jobs and rows, and the settings that jobs are made from.
+"""What an experiment is made of: passages, fits, jobs and rows.
+
+Also the settings that jobs are made from.
 
 An experiment is a module of `lab.experiments` with four names:
 
@@ -75,11 +77,11 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Fit:
-    """What is fitted together: one target, or all targets that share a vector.
+    """A fit: one target, or all targets that share a vector.
 
     Attributes:
         targets: token ids.
-        layout: a layout's name, or `memory:K`: the autoregressive counterpart with K memory
+        layout: a layout's name, or `memory:K`: the autoregressive baseline with K memory
             vectors.
         share: "e" or "m" where all targets share that vector.
         seeds: one for each target, where they are not all `seed`.
@@ -121,7 +123,9 @@ Run = Generator[list[Fit], list[Fitted], list[Row]]
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of an experiment: plain values, and a key that is the hash of everything that determines its rows.
+    """One piece of an experiment: plain values, and a key.
+
+    The key is the hash of everything that determines the job's rows.
 
     Attributes:
         experiment: the experiment's name.
@@ -168,7 +172,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Config:
-    """What `jobs` is given: the model, the texts, the scale and how to fit.
+    """The input of `jobs`: the model, the texts, the scale and how to fit.
 
     Attributes:
         model: facts of `--model`.
@@ -216,7 +220,7 @@ class Config:
         return list(range(self.seed, self.seed + count))
 
     def lengths(self, grid: Sequence[int], layout: str = "paper") -> list[int]:
-        """Those lengths of a grid, or of the user's in its place, that the model's context has room for."""
+        """The lengths of a grid, or of the user's, that the model's context has room for."""
         from prototokens.lab.methods import (
             positions,
         )  # PyTorch with it, which the list of experiments does without

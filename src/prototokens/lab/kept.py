@@ -10,17 +10,15 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from prototokens.errors import FileError
 from prototokens.lab.job import Fit, Fitted, ModelFacts
 from prototokens.lab.methods import method_of
-from prototokens.solution import Solution
-
-FIELDS = ("correct", "margin", "steps", "row_steps", "restarts", "seed", "failure")
+from prototokens.ptok.solutions import pack_solutions, unpack_solutions
 
 
-class Kept:
+class SolutionStore:
     """The solutions beside a folder's rows."""
 
     def __init__(self, folder: Path):
@@ -34,12 +32,12 @@ class Kept:
         """Write the solutions of a fit; whole or not at all.
 
         Raises:
-            FileError: the place cannot be written.
+            FileError: the path cannot be written.
         """
         self.save_packed(fit.key(model), packed(fit, fitted))
 
     def save_packed(self, key: str, data: bytes) -> None:
-        """The same, of a file's content that is made already."""
+        """Write the content of a file that has been packed already."""
         path = self.path(key)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -67,27 +65,16 @@ class Kept:
 
 def packed(fit: Fit, fitted: Fitted) -> bytes:
     """A fit's solutions as the content of a file."""
-    tensors = {str(number): solution.protos.contiguous() for number, solution in enumerate(fitted)}
-    said = [{name: getattr(solution, name) for name in FIELDS} for solution in fitted]
-    # The header of a safetensors file holds text alone, under names; the solutions' numbers are one
-    # of them.
     prefix = json.dumps(list(fitted[0].layout.prefix) if fitted else [])
-    return save(
-        tensors, metadata={"solutions": json.dumps(said), "layout": fit.layout, "prefix": prefix}
-    )
+    return pack_solutions(fitted, layout=fit.layout, prefix=prefix)
 
 
 def unpacked(fit: Fit, data: bytes) -> Fitted | None:
-    """The way back; None where the content is damaged."""
+    """The inverse of `packed`; None where the content is damaged."""
     try:
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + size])["__metadata__"]
-        said, prefix = json.loads(metadata["solutions"]), json.loads(metadata["prefix"])
-        tensors = load(data)
-        layout = method_of(fit.layout, tuple(prefix)).layout
-        return tuple(
-            Solution(protos=tensors[str(number)], layout=layout, ids=ids, **values)
-            for number, (ids, values) in enumerate(zip(fit.targets, said, strict=True))
-        )
+        layout = method_of(fit.layout, tuple(json.loads(metadata["prefix"]))).layout
+        return unpack_solutions(load(data), metadata, layout, fit.targets)
     except (SafetensorError, ValueError, KeyError, TypeError):
         return None

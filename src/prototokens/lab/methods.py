@@ -1,6 +1,6 @@
 """The two methods that experiments compare, by name.
 
-A layout's in one step, and the autoregressive counterpart.
+A layout's in one step, and the autoregressive baseline.
 """
 
 from __future__ import annotations

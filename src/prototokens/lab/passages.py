@@ -20,7 +20,7 @@ def content_hash(value: Any) -> str:
 
 
 def without_folders(source: str) -> str:
-    """What `--texts` said, for rows that are published.
+    """The value of `--texts`, for rows that are published.
 
     A file's own name, and nothing of where it lies on this machine.
     """
@@ -77,10 +77,10 @@ class Passage:
     """A stretch of text that begins at a sentence, as ids of one model.
 
     Attributes:
-        id: source and place, the same whenever the source is read again.
-        ids: the tokens to be held.
+        id: source and position, the same whenever the source is read again.
+        ids: the tokens to be reproduced.
         context: the tokens before them, where the source has any; empty otherwise.
-        source: what `--texts` said, `without_folders`.
+        source: the value of `--texts`, `without_folders`.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What jobs will cost, before any is started.
+"""The cost of jobs, before any is started.
 
 The position-steps they name, and the machine's speed now.
 """
@@ -29,7 +29,7 @@ def total_work(jobs: Iterable[Job]) -> float:
 
 
 class Rate(NamedTuple):
-    """How fast fits go here and now.
+    """The measured speed of fits on this machine.
 
     Attributes:
         position_steps: a second, with full batches.

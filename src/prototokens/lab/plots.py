@@ -2,8 +2,6 @@
 
 What is drawn comes from rows and is summarised before it gets here.
 
-Colours are Okabe and Ito's (2008), told apart by people of any colour vision; beside its colour
-every series has a marker, a dash or a hatch of its own, so that a figure survives a grey printer.
 Figures are made without matplotlib's global state, and `lab.report` writes each as PNG and as SVG.
 """
 
@@ -13,35 +11,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from prototokens._util.extras import need
+from prototokens.lab.drawing import (
+    COLOURS,
+    FAINT,
+    INK,
+    LETTERS,
+    MARKERS,
+    MUTED,
+    Series,
+    columns_of,
+    draw_bars,
+    draw_densities,
+    draw_lines,
+    draw_scatter,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6e7781", "#1f2328")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = (
-    "-",
-    (0, (5, 2)),
-    (0, (1.2, 1.6)),
-    (0, (5, 2, 1.2, 2)),
-    (0, (9, 3)),
-    (0, (3, 1.5)),
-    "-",
-    (0, (2, 2)),
-)
-HATCHES = ("", "///", "...", "\\\\\\", "xxx", "+++", "ooo", "---")
-INK, MUTED, FAINT = "#1f2328", "#5b646d", "#d8dee4"
 SIZE = (6.4, 4.2)  # inches: a column of text, at which the letters below are read without zooming
 NARROW = {
     1: 1.0,
     2: 0.78,
 }  # width of a panel among so many side by side, as a share of a figure of its own
 BARS = 24  # bars that a figure of usual width has room for
-LETTERS = 62  # of a legend's line under a figure of full width
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -73,35 +68,33 @@ STYLE: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Series:
-    """What one line, one cloud of points or one run of bars shows.
-
-    Attributes:
-        name: in the legend; "" leaves it out.
-        x: places; for `bars`, the names of the groups are given apart, and this stays empty.
-        y: values.
-        low, high: ends of the interval about each value, drawn as a band or as whiskers; both or
-            neither.
-    """
-
-    name: str
-    y: Sequence[float]
-    x: Sequence[float] = ()
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+__all__ = [
+    "COLOURS",
+    "MARKERS",
+    "Panel",
+    "Series",
+    "bars",
+    "densities",
+    "draw_bars",
+    "draw_densities",
+    "draw_lines",
+    "draw_scatter",
+    "lines",
+    "panels",
+    "scatter",
+]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A pair of axes with words: title, what is on each axis and in which unit, and how it is scaled.
+    """A pair of axes: its title, what is on each axis and in which unit, and its scales.
 
     Attributes:
         log_x, log_y: a logarithmic axis; base 2 along x, where lengths double, unless both are, and
             10 along y.
         log_x_from: a logarithmic x axis of base 10 that has room for zero: from zero to this value
             it is straight.
-        x_ticks: places that get a number, where the usual ones do not say enough; `x_names`: words
+        x_ticks: positions that get a number, where the usual ones do not say enough; `x_names`: words
             in the numbers' place.
         y_range: lowest and highest value, where they are known beforehand.
     """
@@ -182,163 +175,6 @@ def panels(each: Sequence[tuple[Panel, Callable[[Axes], None]]], columns: int = 
     return _styled(make)
 
 
-def draw_lines(axes: Axes, series: Sequence[Series], markers: bool = True) -> None:
-    """Draw lines with bands into axes."""
-    for number, one in enumerate(series):
-        look: dict[str, Any] = {"color": _of(COLOURS, number), "linestyle": _of(DASHES, number)}
-        if markers:
-            look |= {
-                "marker": _of(MARKERS, number),
-                "markeredgecolor": "white",
-                "markeredgewidth": 0.7,
-            }
-        axes.plot(one.x, one.y, label=one.name or None, zorder=3, **look)
-        if one.low is not None and one.high is not None:
-            axes.fill_between(
-                one.x,
-                one.low,
-                one.high,
-                color=_of(COLOURS, number),
-                alpha=0.16,
-                linewidth=0,
-                zorder=2,
-            )
-    _legend(axes, series)
-
-
-def draw_scatter(
-    axes: Axes, series: Sequence[Series], rays: Sequence[float] = (), log: bool = False
-) -> None:
-    """Draw points, and lines through the origin as far as the furthest point.
-
-    `log`: for logarithmic axes.
-    """
-    for number, one in enumerate(series):
-        look: dict[str, Any] = {
-            "color": _of(COLOURS, number),
-            "marker": _of(MARKERS, number),
-            "zorder": 3,
-        }
-        if one.low is not None and one.high is not None:
-            away = [np.subtract(one.y, one.low), np.subtract(one.high, one.y)]
-            axes.errorbar(
-                one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1
-            )
-        # Each a little smaller than the one below it, so that points on one place show all of them.
-        size = max(20.0, 70 * 0.8**number)
-        axes.scatter(
-            one.x,
-            one.y,
-            s=size,
-            edgecolors="white",
-            linewidths=0.6,
-            label=one.name or None,
-            alpha=0.9,
-            **look,
-        )
-    every_x = [place for one in series for place in one.x] or [1.0]
-    end = max(every_x) * 1.05
-    least = min([place for place in every_x if place > 0] or [end]) / 3 if log else 0.0
-    for slope in rays:
-        axes.plot(
-            [least, end],
-            [slope * least, slope * end],
-            color=MUTED,
-            linewidth=1,
-            linestyle=(0, (4, 3)),
-            zorder=1,
-        )
-        text = (
-            "y = x"
-            if slope == 1
-            else f"y = {slope:,.3g} x"
-            if slope > 1
-            else f"y = x / {1 / slope:.3g}"
-        )
-        axes.annotate(
-            text,
-            (end, slope * end),
-            fontsize=8,
-            color=MUTED,
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-        )
-    _legend(axes, series)
-
-
-def draw_bars(axes: Axes, groups: Sequence[str], series: Sequence[Series]) -> None:
-    """Draw groups of bars into axes."""
-    width = 0.8 / max(1, len(series))
-    places = np.arange(len(groups))
-    for number, one in enumerate(series):
-        shift = (number - (len(series) - 1) / 2) * width
-        look = {
-            "color": _of(COLOURS, number),
-            "hatch": _of(HATCHES, number),
-            "edgecolor": "white",
-            "linewidth": 0.6,
-        }
-        axes.bar(places + shift, one.y, width * 0.94, label=one.name or None, zorder=3, **look)
-        if one.low is not None and one.high is not None:
-            away = [np.subtract(one.y, one.low), np.subtract(one.high, one.y)]
-            axes.errorbar(
-                places + shift,
-                one.y,
-                yerr=away,
-                fmt="none",
-                ecolor=INK,
-                elinewidth=1,
-                capsize=2.5,
-                zorder=4,
-            )
-    axes.set_xticks(places, list(groups))
-    axes.grid(False, axis="x")
-    _legend(axes, series)
-
-
-def draw_densities(axes: Axes, samples: Mapping[str, Sequence[float]], bins: int = 40) -> None:
-    """Draw densities of samples into axes, on one grid.
-
-    Where a sample has a single value, a line stands for it.
-    """
-    everything = np.concatenate(
-        [np.zeros(0), *(np.asarray(values, dtype=np.float64) for values in samples.values())]
-    )
-    low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
-    room = 0.08 * (high - low) or 0.05
-    grid = np.linspace(low - room, high + room, 8 * bins)
-    for number, (name, values) in enumerate(samples.items()):
-        colour, sample = _of(COLOURS, number), np.asarray(values, dtype=np.float64)
-        label = f"{name} (n = {len(sample)})"
-        if len(sample) > 1 and sample.std() > 0:
-            density = _smoothed(sample, grid)
-            axes.plot(
-                grid, density, color=colour, linestyle=_of(DASHES, number), label=label, zorder=3
-            )
-            axes.fill_between(grid, density, color=colour, alpha=0.13, linewidth=0, zorder=2)
-        else:
-            axes.plot([], [], color=colour, linestyle=_of(DASHES, number), label=label)
-        if len(sample):
-            axes.axvline(
-                float(np.median(sample)), ymax=0.045, color=colour, linewidth=2.4, zorder=4
-            )
-    axes.set_yticks([])
-    axes.set_ylim(bottom=0)
-    _legend(axes, [Series(name, []) for name in samples])
-
-
-def _smoothed(sample: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """A Gaussian kernel density, its width by Silverman's rule (1986, equation 3.31)."""
-    quarter, three = np.percentile(sample, [25, 75])
-    scale = min(sample.std(ddof=1), (three - quarter) / 1.34) or sample.std(ddof=1)
-    width = 0.9 * scale * len(sample) ** -0.2
-    density = np.zeros_like(grid)
-    for part in np.array_split(sample, -(-len(sample) // 1000)):
-        density += np.exp(-0.5 * ((grid[:, None] - part[None, :]) / width) ** 2).sum(1)
-    return density / (len(sample) * width * np.sqrt(2 * np.pi))
-
-
 def _one(panel: Panel, draw: Callable[[Axes], None], wider: float = 1.0) -> Figure:
     def make() -> Figure:
         figure = _figure(SIZE[0] * wider, SIZE[1])
@@ -404,34 +240,19 @@ def _amount(value: float, _: float | None = None) -> str:
     return f"{value:.3g}"
 
 
-def _legend(axes: Axes, series: Sequence[Series]) -> None:
-    """Names under the axes, where nothing that is drawn can lie behind them."""
-    if any(one.name for one in series):
-        names = axes.get_legend_handles_labels()[1]
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.16),
-            ncols=_columns(names, LETTERS),
-            borderaxespad=0.6,
-        )
-
-
 def _one_legend(figure: Figure) -> None:
     """One legend under all panels, where they show the same series."""
     shown = [axes for axes in figure.axes if axes.get_legend()]
-    told = [axes.get_legend_handles_labels() for axes in shown]
-    if shown and len(shown) == len(figure.axes) and all(names == told[0][1] for _, names in told):
+    legends = [axes.get_legend_handles_labels() for axes in shown]
+    if (
+        shown
+        and len(shown) == len(figure.axes)
+        and all(names == legends[0][1] for _, names in legends)
+    ):
         for legend in [axes.get_legend() for axes in shown]:
             if legend:
                 legend.remove()
         letters = round(LETTERS * figure.get_figwidth() / SIZE[0])
-        figure.legend(*told[0], loc="outside lower center", ncols=_columns(told[0][1], letters))
-
-
-def _columns(names: Sequence[str], letters: int) -> int:
-    """How many names fit side by side."""
-    return max(1, min(len(names), letters // (max(len(name) for name in names) + 6)))
-
-
-def _of(cycle: Sequence[Any], number: int) -> Any:
-    return cycle[number % len(cycle)]
+        figure.legend(
+            *legends[0], loc="outside lower center", ncols=columns_of(legends[0][1], letters)
+        )

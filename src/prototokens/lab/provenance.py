@@ -18,7 +18,7 @@ GIT_SECONDS = 10
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What a time depends on. No names: rows are published."""
+    """The machine, as far as times depend on it; no host names, since rows are published."""
     found = {
         "system": platform.system(),
         "processor": _processor(),
@@ -78,5 +78,5 @@ def _processor() -> str:
 
 
 def stamp(device: torch.device) -> dict[str, Any]:
-    """All of it, for a row."""
+    """Machine, versions and source revision, for a row."""
     return {"machine": machine(device), "versions": versions(), "git": git()}

@@ -33,7 +33,7 @@ class Accuracy(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """The longest prefix held, in tokens (best text), and its information in nats.
+    """The longest prefix reproduced, in tokens (best text), and its information in nats.
 
     Mean and standard deviation over texts.
     """
@@ -147,7 +147,7 @@ SECONDS = {
 # teacher forcing.
 CRAMMED = dict(zip(MODELS, (80, 96, 160, 512, 1024, 1568), strict=True))
 
-# Decoding throughput against the autoregressive counterpart, on average.
+# Decoding throughput against the autoregressive baseline, on average.
 DECODING_RATIO = 279
 
 
@@ -173,7 +173,7 @@ def kind_of(source: str) -> str:
 
     The source itself where the paper has none like it.
 
-    Files and data sets are told by their names: `pg19` or `pg-19` is in that of books,
+    Files and data sets are recognized by their names: `pg19` or `pg-19` is in that of books,
     `fan-fiction`, `fan_fiction` or `fanfiction` in that of fan fiction.
     """
     name = re.sub("[^a-z0-9]", "", source.partition(":")[2].lower())

@@ -1,11 +1,13 @@
-"""Rows on disk: one folder, append-only JSON lines, safe against kills, torn lines and other processes.
+"""Rows on disk: one folder of append-only JSON lines.
+
+They are safe against kills, torn lines and other processes.
 
     FOLDER/rows.jsonl rows, each with the key of its job; `part` of `parts` where a job gave several
     FOLDER/solutions/ab/abcd....safetensors solutions, one file a fit, named by the fit's key
     (`lab.kept`) FOLDER/claims empty; processes lock bytes of it to say which jobs they are at
 
 All rows of a job go out in one write, under a lock, at the end of the file. A process that is
-killed in the middle of it leaves a torn line: it is skipped, said, and closed off by whoever writes
+killed in the middle of it leaves a torn line: it is skipped, reported, and closed off by whoever writes
 next, and the job, of which rows are missing, is run again. Locks are the operating system's, so
 those of a killed process are free at once.
 """
@@ -70,13 +72,13 @@ def describe(job: Job) -> Row:
 class Records:
     """The rows of a folder. Several processes may have one open."""
 
-    def __init__(self, folder: Path, said: Callable[[str], None] | None = None):
-        """Open a folder, made if it is not there; `said` is told of torn lines.
+    def __init__(self, folder: Path, log: Callable[[str], None] | None = None):
+        """Open a folder, made if it is not there; `log` is called with a sentence about torn lines.
 
         Raises:
             FileError: the folder cannot be made or its rows cannot be read.
         """
-        self.folder, self._said = folder, said or (lambda line: None)
+        self.folder, self._log = folder, log or (lambda line: None)
         self._read_to, self._line = 0, 0
         self._rows: dict[tuple[str, int], Row] = {}
         self._parts: dict[str, int] = {}
@@ -92,7 +94,7 @@ class Records:
         self.refresh()
 
     def close(self) -> None:
-        """Give up what was claimed."""
+        """Release all claims."""
         if self._claims is not None:
             os.close(self._claims)
 
@@ -102,7 +104,10 @@ class Records:
         return self.folder / ROWS
 
     def rows(self, experiment: str | None = None, keys: set[str] | None = None) -> list[Row]:
-        """Rows of whole jobs in the order of their keys and parts, so that the order of the work does not show."""
+        """Rows of whole jobs, sorted by their keys and parts.
+
+        So the order of the work does not show.
+        """
         whole = ((key, part) for key, part in sorted(self._rows) if self.done(key))
         found = [self._rows[place] for place in whole if keys is None or place[0] in keys]
         return [row for row in found if experiment is None or row["experiment"] == experiment]
@@ -112,7 +117,7 @@ class Records:
         return all((key, part) in self._rows for part in range(self._parts.get(key, 1)))
 
     def claim(self, job: Job) -> bool:
-        """Take a job; False where it is done, or another process is at it."""
+        """Claim a job; False where it is done, or another process works on it."""
         if not self._lock(job.key, fcntl.LOCK_EX | fcntl.LOCK_NB):
             return False
         self._claimed.add(job.key)
@@ -123,7 +128,7 @@ class Records:
         return True
 
     def release(self, job: Job) -> None:
-        """Give a job back."""
+        """Release a claimed job."""
         if job.key in self._claimed:
             self._claimed.discard(job.key)
             self._lock(job.key, fcntl.LOCK_UN)
@@ -132,7 +137,7 @@ class Records:
         """Write the rows of a job, those of its parts that are not there yet.
 
         Args:
-            rows: what the experiment measured; what they say goes before what is said of the job.
+            rows: what the experiment measured; their values go before those of the job.
             stamp: machine, versions, git.
 
         Raises:
@@ -181,7 +186,7 @@ class Records:
             self._take(tail)
 
     def _take(self, line: bytes) -> None:
-        """A line as a row; what is no row is said, once."""
+        """A line as a row; what is no row is reported, once."""
         if not line.strip():
             return
         try:
@@ -190,7 +195,7 @@ class Records:
         except (ValueError, KeyError, TypeError):
             if self._line not in self._torn:
                 self._torn.add(self._line)
-                self._said(
+                self._log(
                     f"{self.path}, line {self._line + 1}, is torn (a run was killed as it wrote"
                     " it): skipped"
                 )

@@ -155,7 +155,10 @@ def spread(values: Sequence[float]) -> str:
 
 
 def share(successes: int, trials: int) -> str:
-    """A share as reports print it: its count, and its exact 95% interval in per cent (Clopper and Pearson 1934)."""
+    """A share as reports print it: its count, and its exact 95% interval in per cent.
+
+    The interval is that of Clopper and Pearson (1934).
+    """
     return f"{successes} of {trials} {percent_interval(successes, trials)}" if trials else "0 of 0"
 
 
@@ -166,7 +169,7 @@ def percent_interval(successes: int, trials: int) -> str:
 
 
 def size_notes(count: int, of: str = "texts") -> list[str]:
-    """What a report of few texts (or contexts) must say: that its verdicts are open.
+    """The note that a report of few texts (or contexts) needs: its verdicts are open.
 
     Nothing where there are enough.
     """
@@ -187,7 +190,7 @@ def most_of_a_source(rows: Sequence[dict[str, Any]]) -> int:
 
 
 def layouts_of(rows: Sequence[Mapping[str, Any]], own: Sequence[str]) -> list[str]:
-    """The layouts that rows have: those that are the experiment's own in its order, then the user's."""
+    """The layouts that rows have, the experiment's own in its order before the user's."""
     found = dict.fromkeys(row["layout"] for row in rows)
     return [layout for layout in own if layout in found] + [
         layout for layout in found if layout not in own

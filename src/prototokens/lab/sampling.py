@@ -15,7 +15,10 @@ from prototokens.lm.frozen_lm import FrozenLM
 
 
 class Gumbel:
-    """Adds Gumbel noise, from a stream of chance for each row, so that the greedy choice is a sample (Gumbel 1954)."""
+    """Adds Gumbel noise, so that the greedy choice is a sample (Gumbel 1954).
+
+    Each row has its own random stream.
+    """
 
     def __init__(self, streams: list[torch.Generator], banned: list[int]):
         self.streams, self.banned = streams, banned

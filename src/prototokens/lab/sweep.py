@@ -1,4 +1,7 @@
-"""Jobs to rows: what is done is skipped, what another process is at is left to it, and every row is on disk when it is known.
+"""Jobs to rows.
+
+Finished jobs are skipped, jobs that another process works on are left to it, and every row is on
+disk as soon as it is known.
 
 A runner decides where jobs are worked on: `Local` in this process; `lab.cluster.Cluster` on a Ray
 cluster.
@@ -16,7 +19,7 @@ from prototokens.errors import ModelError
 from prototokens.lab import models, provenance
 from prototokens.lab.drive import Done, drive, width
 from prototokens.lab.job import Job, ModelFacts, Row
-from prototokens.lab.kept import Kept
+from prototokens.lab.kept import SolutionStore
 from prototokens.lab.records import Records
 from prototokens.lm.frozen_lm import FrozenLM
 
@@ -25,7 +28,7 @@ WAIT = 1.0  # seconds between two looks at what another process has done
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """What a sweep tells while it runs.
+    """The progress of a sweep.
 
     Attributes:
         done: jobs that are done, those of earlier runs among them; `total`: all of them.
@@ -73,10 +76,10 @@ class Queue:
 
 @runtime_checkable
 class Runner(Protocol):
-    """Where jobs are worked on."""
+    """A runner: it works on jobs."""
 
     def work(
-        self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None
+        self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None
     ) -> Iterator[tuple[Done, Row]]:
         """Work on all that the queue gives.
 
@@ -96,7 +99,7 @@ class Local:
         self.lm, self.most = lm, most
 
     def work(
-        self, queue: Queue, kept: Kept, progress: Callable[[Progress], None] | None
+        self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None
     ) -> Iterator[tuple[Done, Row]]:
         for model in queue.models():
             lm = self._model(model)
@@ -157,7 +160,7 @@ def sweep(
                 )
             )
 
-    kept = Kept(records.folder)
+    kept = SolutionStore(records.folder)
     while todo:
         queue = Queue(todo, records)
         for done, stamp in runner.work(queue, kept, tell):

@@ -51,13 +51,16 @@ SENTENCE = re.compile("(?:(?<=[.!?])[\"'\u201d\u2019]?\\s+|\\n\\s*\\n)(?=[\"'\u2
 FIRST_PAGES = 2000  # characters at the head of a long text that are left out: titles and contents
 # characters a token at first, when enough text for so many tokens is cut out; doubled until it is
 # enough
-LONGEST_TOKEN = 16
+MAX_TOKEN_LENGTH = 16
 GENERATED_POSITIONS = 1 << 14  # most tokens of one sampling pass
 
 
 @runtime_checkable
 class Origin(Protocol):
-    """What a source is to the rest: passages, one after the other, without end or until it has no more."""
+    """A source of texts: passages, one after the other.
+
+    A source has no end, or ends where it has no more.
+    """
 
     def passages(self, tokens: int, context: int) -> Iterator[Passage]: ...
 
@@ -88,7 +91,9 @@ class Texts:
         return [self, *(Texts(self.lm, [source], self.seed) for source in self.sources[1:])]
 
     def passages(self, count: int, tokens: int, context: int = 0) -> list[Passage]:
-        """So many passages of so many tokens, `context` tokens of what comes before each kept beside it.
+        """So many passages of so many tokens.
+
+        With `context`, the tokens that come before each are kept beside it.
 
         Raises:
             TextError: the source does not hold that many.
@@ -110,7 +115,9 @@ class Texts:
     def continuations(
         self, contexts: int, each: int, tokens: int, context: int = 128
     ) -> list[list[Passage]]:
-        """For each of so many contexts of `context` tokens, `each` continuations of `tokens` tokens, sampled from the model.
+        """Continuations that are sampled from the model, `each` of every context.
+
+        Contexts have `context` tokens, continuations `tokens`.
 
         The contexts are passages of the source; where that is `generated:SOURCE`, of SOURCE.
         """
@@ -227,7 +234,7 @@ def _enough(lm: FrozenLM, tokens: int, cut) -> list[int]:
 
     Some tokens more than needed, as the last may be cut off.
     """
-    width = LONGEST_TOKEN * (tokens + 16)
+    width = MAX_TOKEN_LENGTH * (tokens + 16)
     while True:
         stretch = cut(width)
         ids = lm.encode(stretch)
@@ -275,8 +282,8 @@ class RandomWords:
                 ids = self.lm.encode(" ".join(words))[
                     :-8
                 ]  # the last word's ids may change with what follows
-            held, before = tuple(ids[context : context + tokens]), tuple(ids[:context])
-            yield Passage(f"{self.name}#{number}", held, before, without_folders(self.source))
+            target, before = tuple(ids[context : context + tokens]), tuple(ids[:context])
+            yield Passage(f"{self.name}#{number}", target, before, without_folders(self.source))
             number += 1
 
 

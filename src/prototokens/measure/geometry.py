@@ -1,9 +1,9 @@
 """The shape of the set of solutions.
 
-Distances, straight lines, quadratic Bezier curves, and the noise that a solution bears.
+Distances, straight lines, quadratic Bezier curves, and the noise that a solution withstands.
 
 Points are tensors of any shape, several side by side along the first dimension; whether a point is
-a solution, and which way it would have to move to become one, is told by functions that are given.
+a solution, and which way it would have to move to become one, is computed by functions that are given.
 So no model is seen here.
 """
 
@@ -23,7 +23,7 @@ NODES = 64
 
 
 class Noise(NamedTuple):
-    """How much noise each centre bears.
+    """How much noise each centre withstands.
 
     Attributes:
         radius: for each centre and direction, the largest distance at which the point was still a
@@ -67,7 +67,7 @@ def bezier(
     """The point at `t` of each quadratic Bezier curve: (1-t)^2 start + 2t(1-t) control + t^2 end.
 
     Args:
-        t: one place for all curves, or one for each.
+        t: one position for all curves, or one for each.
     """
     place = torch.as_tensor(t, dtype=start.dtype, device=start.device)
     place = place.reshape(-1, *[1] * (start.dim() - 1)) if place.dim() else place
@@ -108,25 +108,27 @@ def length_ratio(
 def fit_control(
     start: Float[Tensor, "pairs *shape"],
     end: Float[Tensor, "pairs *shape"],
-    slope: Callable[[Float[Tensor, "points *shape"]], Float[Tensor, "points *shape"]],
+    gradient: Callable[[Float[Tensor, "points *shape"]], Float[Tensor, "points *shape"]],
     *,
     steps: int,
     lr: float,
     draws: int = 1,
     seed: int = 0,
 ) -> Float[Tensor, "pairs *shape"]:
-    """Train the control point of a quadratic Bezier curve between each two points, so that the loss is low all along it.
+    """Train the control point of a quadratic Bezier curve between each two points.
+
+    The loss becomes low all along the curve.
 
     Each step draws places t ~ U(0, 1) on every curve and moves its control point, by Adam, against
-    the mean slope of the loss there (Garipov et al., arXiv 1802.10026; in arXiv 2505.21189, section
+    the mean gradient of the loss there (Garipov et al., arXiv 1802.10026; in arXiv 2505.21189, section
     5, for these vectors). The rate falls to zero along half a cosine. Curves do not touch each
     other: Adam works on each number by itself.
 
     Args:
-        slope: points -> slope of each point's own loss with respect to it; a curve's points follow
+        gradient: points -> gradient of each point's own loss with respect to it; a curve's points follow
             each other.
         lr: Adam's rate at the beginning.
-        draws: places on each curve in a step, one in each of so many equal parts of it.
+        draws: positions on each curve in a step, one in each of so many equal parts of it.
 
     Returns:
         The control points; the middle of the straight line, where `steps` is 0.
@@ -142,9 +144,9 @@ def fit_control(
             start
         )
         first, bent, last = (point.repeat_interleave(draws, 0) for point in (start, control, end))
-        told = slope(bezier(first, bent, last, t.flatten())).view(len(start), draws, *shape)
+        gradients = gradient(bezier(first, bent, last, t.flatten())).view(len(start), draws, *shape)
         # By the chain rule: the point moves 2t(1-t) times as far as the control point does.
-        control.grad = (told * (2 * t * (1 - t)).view(len(start), draws, *ones)).mean(1)
+        control.grad = (gradients * (2 * t * (1 - t)).view(len(start), draws, *ones)).mean(1)
         adam.step()
         falling.step()
     return control.detach()

@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from prototokens.engine.forward import Held, inputs_of
+from prototokens.engine.forward import HasVectors, inputs_of
 from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 
 # Attention keeps a number for each pair of positions, in each head of each layer; beyond this it is
 # no picture any more.
-LONGEST = 512
+MAX_POSITIONS = 512
 
 
 class Lens(NamedTuple):
@@ -46,7 +46,7 @@ class Lens(NamedTuple):
 
 
 class Knockout(NamedTuple):
-    """What is left where no position may attend to a vector's positions from a block on.
+    """Results where no position may attend to a vector's positions from a block on.
 
     Attributes:
         ids: entry k: the decoded tokens where the first k blocks see the vector and the others do
@@ -60,7 +60,7 @@ class Knockout(NamedTuple):
 
 
 class Inside(NamedTuple):
-    """All that is looked at, of one row.
+    """All measurements of one row.
 
     Attributes:
         ids: the tokens that are read, by the untouched model.
@@ -75,39 +75,43 @@ class Inside(NamedTuple):
     knockout: Knockout
 
 
-def look(lm: FrozenLM, held: Held) -> Inside:
+def look(lm: FrozenLM, chunk: HasVectors) -> Inside:
     """Attention, logit lens and knocked-out e of one row.
 
     Raises:
         ModelError: the model cannot be looked into.
-        TextError: more than `LONGEST` positions.
+        TextError: more than `MAX_POSITIONS` positions.
     """
-    shares, lens = attention(lm, held).cpu(), logit_lens(lm, held)
-    return Inside(lens.ids[-1], shares, lens, knockout(lm, held, ids=lens.ids[-1]))
+    shares, lens = attention(lm, chunk).cpu(), logit_lens(lm, chunk)
+    return Inside(lens.ids[-1], shares, lens, knockout(lm, chunk, ids=lens.ids[-1]))
 
 
 @torch.no_grad()
-def attention(lm: FrozenLM, held: Held) -> Float[Tensor, "layers heads positions vectors"]:
-    """The share of each position's attention that goes to e, and to each m, in every head of every layer.
+def attention(lm: FrozenLM, chunk: HasVectors) -> Float[Tensor, "layers heads positions vectors"]:
+    """The share of each position's attention that goes to e and to each m.
+
+    It is given for every head of every layer.
 
     A vector that stands at many positions gets what they get together. For each layer, head and
     position they add up to 1: nothing but the vectors is there to be looked at.
 
     Raises:
         ModelError: a model without attention weights (Mamba), or whose blocks cannot be found.
-        TextError: more than `LONGEST` positions.
+        TextError: more than `MAX_POSITIONS` positions.
     """
-    inputs, index = _inputs(lm, held)
+    inputs, index = _inputs(lm, chunk)
     weights = attention_weights(lm, inputs)
-    share = (index[:, None] == torch.arange(held.protos.shape[0], device=index.device)).to(weights)
-    return (weights @ share)[:, :, len(held.layout.prefix) :]
+    share = (index[:, None] == torch.arange(chunk.protos.shape[0], device=index.device)).to(weights)
+    return (weights @ share)[:, :, len(chunk.layout.prefix) :]
 
 
 @torch.no_grad()
 def attention_weights(
     lm: FrozenLM, inputs: Float[Tensor, "positions d_model"]
 ) -> Float[Tensor, "layers heads positions positions"]:
-    """The attention of each position to each, in float32, as the model's plain implementation gives it.
+    """The attention of each position to each, in float32.
+
+    It is what the model's plain implementation gives.
 
     Raises:
         ModelError: the model has no attention weights to give.
@@ -133,7 +137,9 @@ def attention_weights(
 def hidden_states(
     lm: FrozenLM, inputs: Float[Tensor, "positions d_model"]
 ) -> Float[Tensor, "depths positions width"]:
-    """What enters the first block, and what each block gives, before anything that follows the last.
+    """The input of the first block, and the output of each block.
+
+    Nothing that follows the last block is applied.
 
     Raises:
         ModelError: the blocks cannot be found.
@@ -155,7 +161,7 @@ def hidden_states(
 def read_out(
     lm: FrozenLM, states: Float[Tensor, "depths positions width"]
 ) -> Float[Tensor, "depths positions hidden"]:
-    """States from between the blocks as the head would read them.
+    """Hidden states between blocks as the head would read them.
 
     Through all that the model does after its last block.
 
@@ -175,7 +181,9 @@ def read_out(
 
 
 @torch.no_grad()
-def logit_lens(lm: FrozenLM, held: Held, ids: Int64[Tensor, " tokens"] | None = None) -> Lens:
+def logit_lens(
+    lm: FrozenLM, chunk: HasVectors, ids: Int64[Tensor, " tokens"] | None = None
+) -> Lens:
     """What the hidden states of each depth would decode to, were it the last.
 
     Args:
@@ -184,10 +192,10 @@ def logit_lens(lm: FrozenLM, held: Held, ids: Int64[Tensor, " tokens"] | None = 
 
     Raises:
         ModelError: the blocks cannot be found.
-        TextError: more than `LONGEST` positions.
+        TextError: more than `MAX_POSITIONS` positions.
     """
-    inputs, _ = _inputs(lm, held)
-    scored = _scored(lm, held)
+    inputs, _ = _inputs(lm, chunk)
+    scored = _scored(lm, chunk)
     states = read_out(lm, hidden_states(lm, inputs))[:, scored]
     made = [
         lm.logits(depth).float() for depth in states
@@ -201,7 +209,10 @@ def logit_lens(lm: FrozenLM, held: Held, ids: Int64[Tensor, " tokens"] | None = 
 
 
 def appears(lens: Lens) -> Int64[Tensor, " tokens"]:
-    """The depth from which on a position decodes right, the number of depths where it never does."""
+    """The depth from which on a position decodes right.
+
+    It is the number of depths where a position never does.
+    """
     wrong = (lens.rank > 0).int()
     depths = lens.rank.shape[0]
     last_wrong = depths - 1 - wrong.flip(0).argmax(0)
@@ -210,9 +221,9 @@ def appears(lens: Lens) -> Int64[Tensor, " tokens"]:
 
 @torch.no_grad()
 def knockout(
-    lm: FrozenLM, held: Held, vector: int = 0, ids: Int64[Tensor, " tokens"] | None = None
+    lm: FrozenLM, chunk: HasVectors, vector: int = 0, ids: Int64[Tensor, " tokens"] | None = None
 ) -> Knockout:
-    """Cut the other positions' sight of a vector, from each block on in turn.
+    """Mask a vector for the other positions, from each block on in turn.
 
     Where a block does not see it, no position attends to the positions where the vector stands, but
     each of these still attends to itself; what earlier blocks have carried over is left. All cases
@@ -225,16 +236,16 @@ def knockout(
     Raises:
         ModelError: the blocks or their masks cannot be found.
         UsageError: there is no such vector.
-        TextError: more than `LONGEST` positions.
+        TextError: more than `MAX_POSITIONS` positions.
     """
-    last = held.protos.shape[0] - 1
+    last = chunk.protos.shape[0] - 1
     if not 0 <= vector <= last:
         raise UsageError(
-            f"there is no vector {vector} to knock out: layout {held.layout.name} has 0 to {last}"
+            f"there is no vector {vector} to knock out: layout {chunk.layout.name} has 0 to {last}"
         )
-    inputs, index = _inputs(lm, held)
+    inputs, index = _inputs(lm, chunk)
     hidden = _with_hidden_keys(lm, inputs, index == vector)
-    scored = _scored(lm, held)
+    scored = _scored(lm, chunk)
     made = [lm.logits(row[scored]).float() for row in hidden]
     target = made[-1].argmax(-1) if ids is None else ids.to(lm.device)
     return Knockout(
@@ -266,25 +277,28 @@ def blocks(lm: FrozenLM) -> list[nn.Module]:
     )
 
 
-def _inputs(lm: FrozenLM, held: Held) -> tuple[Tensor, Tensor]:
-    """The input vectors `[positions, d_model]` and the number of the vector at each position, -1 in the prefix."""
-    if held.protos.shape[1] != lm.d_model:
+def _inputs(lm: FrozenLM, chunk: HasVectors) -> tuple[Tensor, Tensor]:
+    """The input vectors `[positions, d_model]`, and the vector at each position.
+
+    Vectors are numbered; the number is -1 in the prefix.
+    """
+    if chunk.protos.shape[1] != lm.d_model:
         raise UsageError(
-            f"vectors of width {held.protos.shape[1]} given, and {lm.name} takes {lm.d_model}"
+            f"vectors of width {chunk.protos.shape[1]} given, and {lm.name} takes {lm.d_model}"
         )
-    prefix = torch.full((len(held.layout.prefix),), -1)
-    index = torch.cat([prefix, held.layout.index(held.length)])
-    if len(index) > LONGEST:
+    prefix = torch.full((len(chunk.layout.prefix),), -1)
+    index = torch.cat([prefix, chunk.layout.index(chunk.length)])
+    if len(index) > MAX_POSITIONS:
         raise TextError(
-            f"{len(index)} positions to look into, and at most {LONGEST} are drawn: choose a"
+            f"{len(index)} positions to look into, and at most {MAX_POSITIONS} are drawn: choose a"
             " shorter chunk"
         )
-    return inputs_of(lm, held), index.to(lm.device)
+    return inputs_of(lm, chunk), index.to(lm.device)
 
 
-def _scored(lm: FrozenLM, held: Held) -> Int64[Tensor, " tokens"]:
+def _scored(lm: FrozenLM, chunk: HasVectors) -> Int64[Tensor, " tokens"]:
     """The scored positions of a row whose prefix is fed."""
-    return len(held.layout.prefix) + held.layout.scored(held.length).to(lm.device)
+    return len(chunk.layout.prefix) + chunk.layout.scored(chunk.length).to(lm.device)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""How much vectors hold: tokens, nats, bits a trained number, and how sure a mean over texts is.
+"""Capacity metrics: tokens, nats, bits for each trained number, confidence intervals.
 
 Sums are made in float64: a thousand surprisals in float32 lose the digits that differences between
-models are told by.
+models are described by.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 
 K = TypeVar("K", bound=Hashable)
 
-# Lengths on which the paper looks for the longest prefix that is held, about a factor of the root
+# Lengths on which the paper searches for the longest prefix that is reproduced, about a factor of the root
 # of two apart.
 GRID = (4, 5, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448)
-# A prefix counts as held from this accuracy on.
+# A prefix counts as reproduced from this accuracy on.
 THRESHOLD = 0.99
 RESAMPLES = 2000
 
 
-class Held(NamedTuple):
-    """The longest prefix of one text that is held.
+class LongestPrefix(NamedTuple):
+    """The longest prefix of one text that is reproduced.
 
     Attributes:
-        length: its tokens; 0 where none was held.
+        length: its tokens; 0 where none was reproduced.
         correct: how many of them are right.
         nats: H_LM of the prefix.
     """
@@ -39,13 +39,13 @@ class Held(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """What one model holds of one source (arXiv 2505.21189, section 4).
+    """The capacity of one model on one source (arXiv 2505.21189, section 4).
 
     Attributes:
-        c_tokens: right tokens of the longest held prefix, the best over texts.
-        h_lm: nats of each text's longest held prefix, the mean over texts; `h_lm_std`: their
+        c_tokens: right tokens of the longest reproduced prefix, the best over texts.
+        h_lm: nats of each text's longest reproduced prefix, the mean over texts; `h_lm_std`: their
             standard deviation.
-        texts: how many there were; `misses`: those of which not even the shortest prefix was held,
+        texts: how many there were; `misses`: those of which not even the shortest prefix was reproduced,
             counted with 0 nats.
     """
 
@@ -65,7 +65,9 @@ class Interval(NamedTuple):
 
 
 def h_lm(nats: Float[Tensor, " tokens"], length: int | None = None) -> float:
-    """H_LM of a text's prefix: the sum of -log P(t_i | t_<i) over its first `length` tokens, in nats.
+    """H_LM of a text's prefix of `length` tokens, in nats.
+
+    It is the sum of -log P(t_i | t_<i).
 
     Args:
         nats: surprisal of each token (`FrozenLM.surprisal`).
@@ -76,9 +78,9 @@ def h_lm(nats: Float[Tensor, " tokens"], length: int | None = None) -> float:
     return float(nats[:length].double().sum())
 
 
-def held(
+def longest_prefix(
     correct: Mapping[int, int], nats: Float[Tensor, " tokens"], threshold: float = THRESHOLD
-) -> Held:
+) -> LongestPrefix:
     """The longest prefix of a text of which at least a share `threshold` is right.
 
     Args:
@@ -87,12 +89,12 @@ def held(
     """
     good = [length for length, right in correct.items() if right >= threshold * length]
     if not good:
-        return Held(0, 0, 0.0)
-    return Held(max(good), correct[max(good)], h_lm(nats, max(good)))
+        return LongestPrefix(0, 0, 0.0)
+    return LongestPrefix(max(good), correct[max(good)], h_lm(nats, max(good)))
 
 
-def capacity(texts: Sequence[Held]) -> Capacity:
-    """Capacity from what was held of each text.
+def capacity(texts: Sequence[LongestPrefix]) -> Capacity:
+    """Capacity from what was reproduced of each text.
 
     Raises:
         ValueError: no texts.
@@ -115,7 +117,9 @@ def token_gain(
     without: Int64[Tensor, " tokens"],
     target: Int64[Tensor, " tokens"],
 ) -> int:
-    """Right tokens with the vectors, minus right tokens of the same model without them (arXiv 2502.13063, section 3).
+    """Right tokens with the vectors, minus right tokens without them.
+
+    Both are of the same model (arXiv 2502.13063, section 3).
 
     Args:
         decoded: argmax at each position, the vectors before it.
@@ -125,7 +129,7 @@ def token_gain(
 
 
 def information_gain(without: Float[Tensor, " tokens"], given: Float[Tensor, " tokens"]) -> float:
-    """H_LM of a text minus H_LM of it given the vectors, in nats: how much of it the vectors told.
+    """H_LM of a text minus H_LM of it given the vectors, in nats: how much of it the vectors carry.
 
     Args:
         without: surprisal of each token; `given`: with the vectors before the text.
@@ -134,7 +138,7 @@ def information_gain(without: Float[Tensor, " tokens"], given: Float[Tensor, " t
 
 
 def bits_per_float(nats: float, floats: float) -> float:
-    """Bits of H_LM held by each trained number.
+    """Bits of H_LM stored in each trained number.
 
     Of a vector that several texts share, each takes its part.
     """
@@ -144,7 +148,7 @@ def bits_per_float(nats: float, floats: float) -> float:
 
 
 def bound(floats: float, bits: int, vocab_size: int) -> float:
-    """Most tokens that so many numbers of so many bits can hold.
+    """Upper bound on the tokens that `floats` numbers of `bits` bits can store.
 
     N <= floats x bits / log2(vocabulary).
 
@@ -157,7 +161,7 @@ def bound(floats: float, bits: int, vocab_size: int) -> float:
 
 
 def share_of_bound(tokens: float, floats: float, bits: int, vocab_size: int) -> float:
-    """The share of `bound` that so many held tokens use."""
+    """The share of `bound` that so many reproduced tokens use."""
     return tokens / bound(floats, bits, vocab_size)
 
 
@@ -240,7 +244,10 @@ def _binomial_cdf(count: int, trials: int, share: float) -> float:
 
 
 def _crossing(above: Callable[[float], bool]) -> float:
-    """The share in (0, 1) from which `above` is true, by bisection to the last bit of a float64 but a few."""
+    """The share in (0, 1) from which `above` is true.
+
+    It is found by bisection to the last bit of a float64 but a few.
+    """
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -249,7 +256,7 @@ def _crossing(above: Callable[[float], bool]) -> float:
 
 
 def _members(groups: Sequence[K] | None, count: int) -> Mapping[K | int, np.ndarray]:
-    """The places of each group's values."""
+    """The indices of each group's values."""
     if groups is None:
         return {place: np.array([place]) for place in range(count)}
     if len(groups) != count:

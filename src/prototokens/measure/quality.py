@@ -77,7 +77,10 @@ def scores(reference: str, text: str) -> Scores:
 
 
 def character_error_rate(reference: str, text: str) -> float:
-    """Least number of characters inserted, deleted or replaced, divided by the characters of the reference."""
+    """The edit distance of two texts, divided by the characters of the reference.
+
+    Characters are inserted, deleted or replaced.
+    """
     if not reference:
         raise ValueError("an error rate needs a reference that is not empty")
     return need("rapidfuzz.distance", EXTRA, PURPOSE).Levenshtein.distance(reference, text) / len(

@@ -1,1 +1,1 @@
-"""What is decided before a fit: where a text is cut, and how many steps and seconds its chunks are expected to take."""
+"""What is decided before a fit: where a text is cut, and the cost forecast."""

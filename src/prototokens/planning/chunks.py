@@ -1,4 +1,4 @@
-"""Where a long text is cut, and into how many vectors each piece goes.
+"""Where a long text is cut, and how many vectors each chunk gets.
 
 What vectors can hold is counted in bits, not in tokens: two vectors hold near half a bit of the
 text's information (under the same model) per trained number, more of them, mixed, up to one, and
@@ -10,7 +10,6 @@ are bought as long as one per cent more of them saves more than `TRADE` per cent
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,11 +18,12 @@ from prototokens.errors import TextError, UsageError
 from prototokens.layout import MOST_REPEATED, Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.forecast import Forecaster
+from prototokens.ptok.spans import Span, spans_of
 from prototokens.recipe import Recipe
 
 DEFAULT_LAYOUT = "keyed:5"
 SHORT_LAYOUT = "keyed:2"  # for a text that two vectors hold with ease, and where two are asked for
-LONGEST = 256
+MAX_LENGTH = 256
 VECTORS = (
     1,
     2,
@@ -40,7 +40,7 @@ LOADS = tuple(round(0.04 * 1.2**power, 3) for power in range(14))
 TRADE = 1.5
 # A chunk that does not become exact is halved, and each half tried again: this often, which takes
 # any length below 256 to single tokens.
-MOST_HALVINGS = 8
+MAX_HALVINGS = 8
 NEGLIGIBLE = 1e-6  # halves of a chunk, expected, that are left out of a forecast
 TRIED = 1 << 14  # tokens of a long text that the trials look at
 WINDOW, WINDOWS = (
@@ -49,7 +49,7 @@ WINDOW, WINDOWS = (
 )  # tokens and number of the stretches that are read without what stands before them
 
 
-class Outlook(NamedTuple):
+class CostForecast(NamedTuple):
     """What a plan is expected to cost.
 
     Attributes:
@@ -74,7 +74,8 @@ class Outlook(NamedTuple):
     def describe(self, pace: float | None = None) -> str:
         """One line for people; with `pace`, in row-steps a second, how long it will take."""
         source = "" if self.measured else " from other models"
-        words = f"forecast{source}: {self.steps:,.0f} steps a chunk, {self.exact:.0%} of the chunks exact as they are cut"
+        words = f"forecast{source}: {self.steps:,.0f} steps a chunk, {self.exact:.0%} of the chunks"
+        words += " exact as they are cut"
         return (
             words
             if pace is None
@@ -83,7 +84,7 @@ class Outlook(NamedTuple):
 
 
 class ChunkPlan(NamedTuple):
-    """The choice: an arrangement, and where to cut.
+    """A plan: the layout of all chunks, and where the text is cut.
 
     Attributes:
         layout: of every chunk.
@@ -96,15 +97,22 @@ class ChunkPlan(NamedTuple):
     layout: Layout
     lengths: list[int]
     bits: float | None
-    forecast: Outlook | None = None
+    forecast: CostForecast | None = None
+
+    def spans(self) -> list[Span]:
+        """Where each chunk lies among the text's ids."""
+        return spans_of(self.lengths)
 
     def describe(self) -> str:
         """One line for people."""
         shortest, longest = min(self.lengths), max(self.lengths)
         span = f"{longest}" if shortest == longest else f"{shortest}-{longest}"
-        held = "" if self.bits is None else f" ({self.bits / sum(self.lengths):.1f} bits a token)"
+        information = (
+            "" if self.bits is None else f" ({self.bits / sum(self.lengths):.1f} bits a token)"
+        )
         count = f"{len(self.lengths)} chunk" + "s" * (len(self.lengths) > 1)
-        return f"{count} of {span} tokens, {self.layout.vectors} vectors each, layout {self.layout.name}{held}"
+        layout = f"{self.layout.vectors} vectors each, layout {self.layout.name}"
+        return f"{count} of {span} tokens, {layout}{information}"
 
 
 class _Text(NamedTuple):
@@ -170,21 +178,21 @@ def plan_chunks(
             ):
                 continue  # by default the two vectors are for what they hold whole
             tried.append(
-                (price(_outlook(expect, part, one, lengths), one.vectors * lm.d_model), one, load)
+                (price(_forecast(expect, part, one, lengths), one.vectors * lm.d_model), one, load)
             )
     _, best, load = min(tried, key=lambda trial: trial[0])
     lengths = _lengths(lm, text, best, load, length)
     return ChunkPlan(
-        best, lengths, math.fsum(text.information), _outlook(expect, text, best, lengths)
+        best, lengths, math.fsum(text.information), _forecast(expect, text, best, lengths)
     )
 
 
-def price(outlook: Outlook, floats: int) -> float:
-    """What is least in the plan that is chosen, of chunks of so many trained numbers.
+def price(forecast: CostForecast, floats: int) -> float:
+    """The price of a plan with chunks of `floats` trained numbers; the lowest is chosen.
 
     Its unit means nothing.
     """
-    return (outlook.chunks * floats) ** TRADE * outlook.position_steps
+    return (forecast.chunks * floats) ** TRADE * forecast.position_steps
 
 
 def clock(seconds: float) -> str:
@@ -198,7 +206,7 @@ def clock(seconds: float) -> str:
 
 
 def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None) -> list[Layout]:
-    """The arrangements to choose from."""
+    """The layouts to choose from."""
     if vectors is None:
         if layout != "auto":
             return [Layout.named(layout)]
@@ -224,7 +232,10 @@ def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None
 
 
 def _read(lm: FrozenLM, ids: list[int]) -> _Text:
-    """How much each token tells, given the text before it, and how much more the first ones of a stretch do without it."""
+    """The information of each token, given the text before it.
+
+    Also how much more the first tokens of a chunk have without that text.
+    """
     tokens = torch.tensor(ids, device=lm.device)
     information = (lm.surprisal(tokens).double().cpu() / math.log(2)).tolist()
     starts = range(WINDOW, len(ids) - WINDOW + 1)
@@ -246,45 +257,44 @@ def _lengths(
     # A text that fits as a whole has nothing before it that it would miss.
     alone = math.fsum(text.information) <= budget
     budget = budget if alone else max(budget - text.beginning, budget / 2)
-    return _cut(text.information, budget, min(LONGEST, lm.longest_target(layout)))
+    return _cut(text.information, budget, min(MAX_LENGTH, lm.longest_target(layout)))
 
 
-def _outlook(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]) -> Outlook:
-    """The forecasts of all chunks together, and of the halves of those that are not exact, and of theirs."""
+def _forecast(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int]) -> CostForecast:
+    """The cost forecast of all chunks together.
+
+    Chunks that are not exact are halved: the halves count too, and theirs.
+    """
     bits = torch.tensor(
-        [math.fsum(piece) for piece in _pieces(text.information, lengths)], dtype=torch.float64
+        [math.fsum(text.information[start:end]) for start, end in spans_of(lengths)],
+        dtype=torch.float64,
     )
     bits[1:] += text.beginning
     tokens = torch.tensor(lengths, dtype=torch.float64)
-    told = expect.rows(bits, tokens, layout)
-    exact, steps = float(told.exact.mean()), float(told.steps.median())
+    expected = expect.rows(bits, tokens, layout)
+    exact, steps = float(expected.exact.mean()), float(expected.steps.median())
     row_steps = position_steps = chunks = 0.0
     # How many pieces of each chunk there are at this level of halving, where every piece of it is
     # alike.
     pieces = torch.ones_like(bits)
-    for level in range(MOST_HALVINGS + 1):
-        row_steps += float((pieces * told.row_steps).sum())
-        position_steps += float((pieces * tokens * told.row_steps).sum())
-        chunks += float((pieces * told.exact).sum())
-        pieces = 2 * pieces * (1 - told.exact)
-        if float(pieces.max()) < NEGLIGIBLE or level == MOST_HALVINGS:
+    for level in range(MAX_HALVINGS + 1):
+        row_steps += float((pieces * expected.row_steps).sum())
+        position_steps += float((pieces * tokens * expected.row_steps).sum())
+        chunks += float((pieces * expected.exact).sum())
+        pieces = 2 * pieces * (1 - expected.exact)
+        if float(pieces.max()) < NEGLIGIBLE or level == MAX_HALVINGS:
             break
         bits, tokens = bits / 2, (tokens / 2).clamp(min=1)
-        told = expect.rows(bits, tokens, layout)
-    return Outlook(
+        expected = expect.rows(bits, tokens, layout)
+    return CostForecast(
         exact, steps, chunks + float(pieces.sum()), row_steps, position_steps, expect.measured
     )
 
 
-def _pieces(information: Sequence[float], lengths: list[int]) -> Iterator[Sequence[float]]:
-    start = 0
-    for length in lengths:
-        yield information[start : start + length]
-        start += length
-
-
 def _cut(information: list[float], budget: float, longest: int) -> list[int]:
-    """Lengths of balanced pieces, none above the budget (but a single token may be) nor above `longest`.
+    """Lengths of balanced pieces, none above the budget nor above `longest`.
+
+    A single token may be above the budget.
 
     After each piece, what is left is shared out anew: rounding never adds up, and no scrap is left
     for the end. The measure is information, or where the text is so predictable that `longest` asks
@@ -300,11 +310,11 @@ def _cut(information: list[float], budget: float, longest: int) -> list[int]:
             if by_bits > by_length
             else (math.inf, math.ceil(rest / by_length))
         )
-        length, held = 0, 0.0
+        length, used = 0, 0.0
         for bits in information[start : start + most]:
-            if length and (held + bits > budget or held + bits / 2 >= share):
+            if length and (used + bits > budget or used + bits / 2 >= share):
                 break
-            length, held = length + 1, held + bits
+            length, used = length + 1, used + bits
         lengths.append(length)
-        start, left = start + length, left - held
+        start, left = start + length, left - used
     return lengths

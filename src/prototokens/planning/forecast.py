@@ -1,9 +1,9 @@
-"""What a fit will cost, before a step of it is spent.
+"""Forecast the cost of a fit before it begins.
 
 Will a row be exact, and after how many steps?
 
 The steps of a row rise as a power of its tokens for each vector, less where a vector has other
-neighbours at each of its places, and the power rises with the bits for each trained number: the
+neighbours at each of its positions, and the power rises with the bits for each trained number: the
 text's information under the model, which one pass tells, over the numbers that are trained. Models
 of very different size hold half a bit a number at most in one vector repeated, and up to one bit
 where neighbours change. How steep the rise is was measured: `scripts/artefacts/fit_forecast.py`
@@ -54,7 +54,7 @@ class Forecast(NamedTuple):
 
 
 class Forecasts(NamedTuple):
-    """The same of many rows, each a tensor of one number a row."""
+    """Forecasts of many rows: tensors with one number for each row."""
 
     exact: Float64[Tensor, " rows"]
     steps: Float64[Tensor, " rows"]
@@ -64,7 +64,7 @@ class Forecasts(NamedTuple):
 def features(
     bits: Float64[Tensor, " rows"], tokens: Float64[Tensor, " rows"], layout: Layout, d_model: int
 ) -> dict[str, Float64[Tensor, " rows"]]:
-    """What the steps of a row are read from.
+    """The features that the forecast of a row's steps is computed from.
 
     Args:
         bits: of the row's text under the model.
@@ -93,7 +93,7 @@ def features(
 
 @dataclass(frozen=True)
 class Curve:
-    """How the steps of one recipe rise with what a row has to hold.
+    """How the steps of one recipe depend on the features of a row.
 
     Attributes:
         weights: of the features, in the log of the steps.
@@ -166,8 +166,8 @@ class Forecaster:
         """
         each = torch.as_tensor(bits, dtype=torch.float64).cpu()
         tokens = torch.tensor([float(len(each))], dtype=torch.float64)
-        told = self.rows(each.sum()[None], tokens, Layout.named(layout))
-        return Forecast(*(float(values) for values in told))
+        expected = self.rows(each.sum()[None], tokens, Layout.named(layout))
+        return Forecast(*(float(values) for values in expected))
 
     def rows(
         self, bits: Float64[Tensor, " rows"], tokens: Float64[Tensor, " rows"], layout: Layout

@@ -1,4 +1,7 @@
-"""How fast this machine fits: a few steps on a plan's own first chunks, so that a forecast of steps becomes one of time."""
+"""How fast this machine fits, by a few steps on a plan's own first chunks.
+
+So a forecast of steps becomes one of time.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,9 @@ def measured_pace(
         ids: of the text that is planned.
         rows: most rows side by side, as `fit` takes it.
     """
-    targets: list[list[int]] = []
-    start = positions = 0
-    for length in plan.lengths:
-        targets.append(ids[start : start + length])
-        start, positions = start + length, positions + length
-        if (
-            positions >= (POSITIONS if lm.device.type == "cpu" else POSITIONS_GPU)
-            or len(targets) == rows
-        ):
-            break
+    enough = POSITIONS if lm.device.type == "cpu" else POSITIONS_GPU
+    spans = plan.spans()[:rows]
+    targets = [ids[span.start : span.end] for span in spans if span.start < enough]
     seen: list[Progress] = []
     # No row may leave early: the margin is out of reach.
     trial = replace(recipe, steps=STEPS, restarts=0, margin=1e9)

@@ -1,1 +1,1 @@
-"""The `.ptok` file: what is in it, how it is written and read, and the sources that it is made from."""
+"""The `.ptok` file: its content, reading and writing, and the sources of a text."""

@@ -25,7 +25,10 @@ ROWS = 256  # positions whose probabilities exist at a time
 
 
 def coded_bytes(lm: FrozenLM, ids: list[int]) -> int:
-    """Bytes of a text's tokens, coded with the model's probability of each given those before it (`FrozenLM.surprisal`)."""
+    """Bytes of a text's tokens under arithmetic coding with the model's probabilities.
+
+    Each token has its probability given those before it (`FrozenLM.surprisal`).
+    """
     return len(write(_intervals(lm, ids)))
 
 
@@ -80,7 +83,7 @@ def read(coded: bytes, count: int, symbol_at: Callable[[int], tuple[int, int, in
 
     Args:
         count: how many.
-        symbol_at: for a place in 0 ... 2^PRECISION - 1, the symbol whose interval holds it, and
+        symbol_at: for a number in 0 ... 2^PRECISION - 1, the symbol whose interval holds it, and
             that interval; called once for each symbol, in order.
     """
     bits = (byte >> shift & 1 for byte in coded for shift in range(7, -1, -1))

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float32, Int64
@@ -20,16 +19,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from prototokens._util.files import write_atomically
-from prototokens._util.versions import versions
-from prototokens.engine.certify import UNCERTIFIED, Certificate
-from prototokens.engine.grid import GRID_BITS, Grid
+from prototokens.engine.grid import GRID_BITS
 from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.lm.locate import GGUF_SUFFIX
-from prototokens.lm.response import differ
-from prototokens.ptok.header import layout_of, make_header, read_header, write_header
+from prototokens.ptok.assemble import Precision, Record, assemble
+from prototokens.ptok.header import Header, read_header, write_header
 from prototokens.ptok.hub import HubMixin
+from prototokens.ptok.match import check_model
 from prototokens.ptok.patches import Extras, pack, unpack
 from prototokens.ptok.source import as_bytes
 from prototokens.ptok.tensors import (
@@ -42,38 +39,30 @@ from prototokens.ptok.tensors import (
     unpack_codes,
 )
 from prototokens.recipe import Recipe
-from prototokens.solution import Solution
+from prototokens.solution import Chunk, Solution
 
 SUFFIX = ".ptok"
 
 
-class Chunk(NamedTuple):
-    """One stretch of the text: what decoding needs of it."""
-
-    protos: Float32[Tensor, "vectors d_model"]
-    layout: Layout
-    length: int
-
-
 @dataclass(frozen=True)
 class EncodedText(HubMixin):
-    """A text held by vectors.
+    """A text stored in vectors.
 
     Attributes:
         vectors: the distinct vectors of all chunks, a shared one once.
         slots: for each chunk, the rows of `vectors` that are its proto-tokens, e first; -1 in a
             chunk that is stored as tokens.
-        header: what is recorded beside them; keys as in docs/file-format.md.
+        header: what is recorded beside them.
         extras: what makes the text whole where vectors alone do not: patches, stored chunks, edits
             of the bytes.
-        scale: of each vector's grid, where vectors take few bits (`header["bits"]`); None where all
+        scale: of each vector's grid, where vectors take few bits (`header.bits`); None where all
             are float32.
         path: the file it was loaded from, for messages; None where it was made here.
     """
 
     vectors: Float32[Tensor, "distinct d_model"]
     slots: Int64[Tensor, "chunks vectors"]
-    header: dict[str, Any]
+    header: Header
     extras: Extras = field(default_factory=Extras)
     scale: Float32[Tensor, "distinct"] | None = None
     path: Path | None = None
@@ -86,13 +75,9 @@ class EncodedText(HubMixin):
         *,
         recipe: Recipe,
         share: int | None = None,
-        row_steps: int | None = None,
-        certificate: Certificate = UNCERTIFIED,
         extras: Extras | None = None,
-        bits: Sequence[int] | None = None,
-        grids: Sequence[Grid | None] | None = None,
-        least: float | None = None,
-        sizes: dict[str, int] | None = None,
+        precision: Precision | None = None,
+        record: Record | None = None,
     ) -> EncodedText:
         """Put solved chunks together.
 
@@ -100,87 +85,72 @@ class EncodedText(HubMixin):
             text: the whole text, or its bytes; the ids of the solutions, one after another, decode
                 to it, but for edits.
             share: number of the vector that all chunks share, if any.
-            row_steps: forward and backward passes spent in all; by default those of the solutions
-                alone.
-            certificate: what was tried with them.
             extras: patches, stored chunks and edits that the text needs.
-            bits: of the numbers of each chunk's vectors (`storage.WIDTHS`); by default all are
-                float32.
-            grids: of the chunks whose vectors lie on one.
-            least: least margin of the positions that no patch sets; by default of all.
-            sizes: of the text in other forms, in bytes (`sizes.sizes_of`).
+            precision: of each chunk's vectors in the file; by default float32.
+            record: what else is recorded; by default that nothing was tried with the vectors.
         """
         if not solutions:
             raise UsageError("there are no chunks to put together")
-        extras = extras or Extras()
-        held = [number not in extras.stored for number in range(len(solutions))]
-        kept = [solution for solution, is_held in zip(solutions, held, strict=True) if is_held]
-        vectors, slots = _table(
-            [solution.protos for solution in kept], held, share, solutions[0].protos.shape
-        )
-        scale, widths = None, None
-        if bits is not None:
-            scale, widths = _grid_table(
-                bits, grids or [None] * len(solutions), held, slots, len(vectors)
-            )
-        header = make_header(
+        vectors, slots, scale, header = assemble(
             lm,
             as_bytes(text),
             solutions,
             recipe=recipe,
-            extras=extras,
-            certificate=certificate.as_dict(),
-            shared=None if share is None else ("e" if share == 0 else f"m_{share}"),
-            row_steps=row_steps,
-            bits=widths,
-            least=least,
-            sizes=sizes,
+            share=share,
+            extras=extras or Extras(),
+            precision=precision,
+            record=record or Record(),
         )
-        return EncodedText(vectors, slots, header, extras, scale)
+        return EncodedText(vectors, slots, header, extras or Extras(), scale)
 
     @property
     def layout(self) -> Layout:
-        return layout_of(self.header)
+        return self.header.arrangement
 
     @property
     def exact(self) -> bool:
-        """Whether the text was given back exactly when the file was made, by the vectors and, where there are any, patches."""
-        return self.header["exact"]
+        """Whether the text was reproduced exactly when the file was made.
+
+        By the vectors and, where there are any, patches.
+        """
+        return self.header.exact
 
     @property
     def certified(self) -> bool:
-        """Whether the margins were asked for and reached, and everything that the certificate tried came out right."""
-        certificate = self.header.get("certificate", {})
-        tried = certificate.get("tried", [])
-        if not tried or not self.exact or any(one["wrong"] for one in tried):
+        """Whether the margins that were asked for were reached.
+
+        Everything that the certificate tried came out right as well.
+        """
+        made = self.header.certificate
+        if made is None or not made.tried or not self.exact or made.wrong:
             return False
-        asked, shift, least = (
-            certificate.get(name) for name in ("threshold", "shift", "least_margin")
-        )
-        return None in (asked, shift, least) or least >= asked - shift
+        asked, shift, least = made.threshold, made.shift, made.least_margin
+        if asked is None or shift is None or least is None:
+            return True
+        return least >= asked - shift
 
     @property
     def bits(self) -> int:
         """Bits of all vectors in the file, the scales of their grids among them."""
-        widths, d_model = self.header.get("bits", [32] * len(self.vectors)), self.vectors.shape[1]
+        widths, d_model = self.header.bits or [32] * len(self.vectors), self.vectors.shape[1]
         return sum(width * d_model + 32 * (width in GRID_BITS) for width in widths)
 
     @property
-    def set_right(self) -> int:
+    def repaired_tokens(self) -> int:
         """Tokens that come out of patches and stored chunks, not of vectors."""
         return self.extras.patched + sum(map(len, self.extras.stored.values()))
 
     @property
     def patch_bytes(self) -> int:
         """Bytes of patches, stored chunks and edits in the file."""
-        return len(pack(self.extras, len(self.header["chunks"]))) if self.extras else 0
+        return len(pack(self.extras, len(self.header.chunks))) if self.extras else 0
 
     def chunks(self) -> list[Chunk]:
-        """The chunks that vectors hold, in order, ready to decode.
+        """The chunks that are stored in vectors, in order, ready to decode.
 
         Without those that are stored as tokens.
         """
-        return [self.chunk(number + 1) for number in self.held()]
+        return [self.chunk(number + 1) for number in self.in_vectors()]
 
     def chunk(self, number: int) -> Chunk:
         """A chunk by its number, from 1.
@@ -188,7 +158,7 @@ class EncodedText(HubMixin):
         Raises:
             UsageError: there is none of that number, or no vectors hold it.
         """
-        count = len(self.header["chunks"])
+        count = len(self.header.chunks)
         if not 1 <= number <= count:
             raise UsageError(
                 f"there is no chunk {number}: the chunks of this text are numbered from 1 to"
@@ -199,15 +169,16 @@ class EncodedText(HubMixin):
                 f"chunk {number} is stored as its tokens: there are no vectors to look at"
             )
         return Chunk(
-            self.vectors[self.slots[number - 1]], self.layout, self.header["chunks"][number - 1]
+            self.vectors[self.slots[number - 1]], self.layout, self.header.chunks[number - 1]
         )
 
-    def held(self) -> list[int]:
-        """The numbers of the chunks that vectors hold: all but those that are stored as tokens."""
+    def in_vectors(self) -> list[int]:
+        """The numbers of the chunks that are stored in vectors, counted from 0.
+
+        All other chunks are stored as tokens.
+        """
         return [
-            number
-            for number in range(len(self.header["chunks"]))
-            if number not in self.extras.stored
+            number for number in range(len(self.header.chunks)) if number not in self.extras.stored
         ]
 
     def check_model(self, lm: FrozenLM, any_model: bool = False) -> None:
@@ -220,68 +191,26 @@ class EncodedText(HubMixin):
         Raises:
             FileError: another model, or another tokenizer.
         """
-        made_for, this = self.header["model"], self.path or "the encoded text"
-        if not any_model and made_for["fingerprint"] != lm.fingerprint:
-            raise FileError(
-                f"{this} was made for the model {made_for['name']!r} (fingerprint"
-                f" {made_for['fingerprint'][:12]!r}), and"
-                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: vectors mean nothing to"
-                " other weights;"
-                f" {_advice(made_for['name'], lm)}"
-            )
-        if not any_model and self.header["tokenizer"] != lm.tokenizer_hash:
-            raise FileError(
-                f"{this} was made with another tokenizer than that of {lm.name!r} (hash"
-                f" {self.header['tokenizer'][:12]!r}"
-                f" against {lm.tokenizer_hash[:12]!r}): the ids would be read as other text"
-            )
-        if not any_model and made_for.get("response") and differ(made_for["response"], lm.response):
-            made_with, here = (
-                self.header["versions"].get("transformers"),
-                versions()["transformers"],
-            )
-            raise FileError(
-                f"{this} was made with the weights of {lm.name!r}, but the code of transformers"
-                f" {made_with!s:.20} took input"
-                f" vectors otherwise than that of transformers {here} here: decode it with that"
-                " version, or encode the text"
-                " again"
-            )
-        held = [self.header["chunks"][number] for number in self.held()]
-        longest, most = max(held, default=1), lm.longest_target(self.layout)
-        if made_for["d_model"] != lm.d_model or longest > most:
-            raise FileError(
-                f"{this} is damaged: it holds vectors of width {made_for['d_model']} and chunks of"
-                f" up to {longest} tokens, and"
-                f" {lm.name!r} takes width {lm.d_model} and at most {most} tokens"
-            )
-        if max(self.layout.prefix, default=0) >= lm.known_ids:
-            raise FileError(
-                f"{this} is damaged: its prefix has tokens that {lm.name!r} does not know"
-            )
-        if max(self.extras.tokens(), default=0) >= lm.vocab_size:
-            raise FileError(
-                f"{this} is damaged: it patches in tokens that {lm.name!r} does not have"
-            )
+        check_model(self, lm, any_model)
 
     def to_bytes(self) -> bytes:
         """The file's content."""
         tensors = {"slots": self.slots.to(torch.int32).contiguous()}
-        if self.scale is None:
+        if self.scale is None or self.header.bits is None:
             tensors["vectors"] = self.vectors.contiguous()
         else:
             tensors |= {
-                "codes": pack_codes(self.vectors, self.scale, self.header["bits"]),
+                "codes": pack_codes(self.vectors, self.scale, self.header.bits),
                 "scale": self.scale.contiguous(),
             }
         if self.extras:
-            packed = pack(self.extras, len(self.header["chunks"]))
+            packed = pack(self.extras, len(self.header.chunks))
             tensors["patches"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
-        header = {**self.header, "tensors_sha256": tensors_hash(tensors)}
+        header = replace(self.header, tensors_sha256=tensors_hash(tensors)).as_json()
         return in_order(save(tensors, metadata=write_header(header)))
 
     def save(self, path: str | os.PathLike[str], like: Path | None = None) -> int:
-        """Write the file beside its place and rename it there, so that a kill leaves the old file or the new one.
+        """Write the file atomically: a kill leaves the old file or the new one.
 
         Args:
             path: of the file.
@@ -291,7 +220,7 @@ class EncodedText(HubMixin):
             The size of the file, in bytes.
 
         Raises:
-            FileError: the place cannot be written.
+            FileError: the path cannot be written.
         """
         content = self.to_bytes()
         write_atomically(Path(path), content, like)
@@ -320,15 +249,13 @@ class EncodedText(HubMixin):
                 f"{path} is not a whole {SUFFIX} file ({_first_line(error)}): it is truncated,"
                 " altered or not one"
             ) from error
-        if header.get("tensors_sha256") != tensors_hash(tensors):
+        if header.tensors_sha256 != tensors_hash(tensors):
             raise FileError(f"{path} is damaged: its vectors are not the ones that were saved")
         scale = tensors.get("scale")
-        if scale is None:
+        if scale is None or header.bits is None:
             vectors = tensors["vectors"]
         else:
-            vectors = unpack_codes(
-                tensors["codes"], scale, header["bits"], header["model"]["d_model"]
-            )
+            vectors = unpack_codes(tensors["codes"], scale, header.bits, header.model.d_model)
         if not vectors.isfinite().all():
             raise FileError(
                 f"{path} holds numbers that are not finite: no text can be decoded from it"
@@ -340,72 +267,23 @@ class EncodedText(HubMixin):
         return cls(vectors, slots, header, extras, scale, path)
 
 
-def _table(
-    protos: list[Tensor], held: list[bool], share: int | None, shape: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """Distinct vectors of the chunks that are held, `shape` each, and, for every chunk, where they stand: -1 for the others."""
-    count, (width, d_model) = len(protos), shape
-    if share is None:
-        table, slots = (
-            torch.cat([torch.empty(0, d_model), *protos]),
-            torch.arange(count * width).view(count, width),
-        )
-    else:
-        own = [number for number in range(width) if number != share]
-        shared = [chunk[share : share + 1] for chunk in protos[:1]]
-        table = torch.cat([torch.empty(0, d_model), *shared, *(chunk[own] for chunk in protos)])
-        slots = torch.zeros(count, width, dtype=torch.int64)
-        slots[:, own] = 1 + torch.arange(count * len(own)).view(count, len(own))
-    everywhere = torch.full((len(held), width), -1)
-    everywhere[torch.tensor(held)] = slots
-    return table, everywhere
-
-
-def _grid_table(
-    bits: Sequence[int],
-    grids: Sequence[Grid | None],
-    held: list[bool],
-    slots: Tensor,
-    distinct: int,
-) -> tuple[Tensor, list[int]]:
-    """The scale of each distinct vector, 0 for those on no grid, and its number of bits."""
-    scale, widths = torch.zeros(distinct), [32] * distinct
-    for width, grid, is_held, places in zip(bits, grids, held, slots.tolist(), strict=True):
-        if is_held:
-            for vector, place in enumerate(places):
-                widths[place] = width
-                scale[place] = 0.0 if grid is None else grid.scale[vector]
-    return scale, widths
-
-
-def _extras(header: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Extras:
+def _extras(header: Header, tensors: dict[str, Tensor], path: Path) -> Extras:
     """Patches, stored chunks and edits of a file.
 
     Raises:
         FileError: they are damaged.
     """
-    stored = header.get("stored", [])
+    stored = header.stored
     if "patches" not in tensors:
         if stored:
             raise FileError(f"{path} is damaged: chunks are stored as tokens, and there are none")
         return Extras()
     try:
         return unpack(
-            tensors["patches"].numpy().tobytes(), header["chunks"], stored, header["text"]["bytes"]
+            tensors["patches"].numpy().tobytes(), header.chunks, stored, header.text.bytes
         )
     except ValueError as error:
         raise FileError(f"{path} is damaged: {error}") from error
-
-
-def _advice(made_for: str, lm: FrozenLM) -> str:
-    """What to do about a model of other weights than a file was made for."""
-    if made_for.lower().endswith(GGUF_SUFFIX) and lm.recorded_name.lower().endswith(GGUF_SUFFIX):
-        return "the quantisation of the two GGUF files may differ: name the very file that the vectors were made for"
-    return (
-        "that model has changed since"
-        if made_for == lm.recorded_name
-        else "name the model they were made for"
-    )
 
 
 def _no_file(path: Path) -> str:

@@ -1,4 +1,6 @@
-"""Encoded texts on the Hugging Face hub, and in folders of the same form, each with a generated card.
+"""Encoded texts on the Hugging Face hub, and in folders of the same form.
+
+Each has a generated card.
 
 A `.ptok` file goes into a model repository, since it belongs to its base model and to no other.
 What comes back from the hub is read with the same suspicion as any file. Folders of results are the
@@ -22,6 +24,7 @@ from prototokens._util.files import write_atomically
 from prototokens._version import __version__
 from prototokens.errors import FileError
 from prototokens.lm.checks import one_line
+from prototokens.ptok.header import Header
 
 Text = TypeVar("Text", bound="HubMixin")
 FILE = "text.ptok"
@@ -29,10 +32,10 @@ CARD = "README.md"
 
 
 class HubMixin:
-    """The methods by which an encoded text goes to the hub, or into a folder of the same form, and comes back."""
+    """Encoded texts to and from the hub, or a folder of the same form."""
 
     vectors: Tensor
-    header: dict[str, Any]
+    header: Header
 
     def to_bytes(self) -> bytes:
         """The file's content."""
@@ -154,32 +157,32 @@ def card(encoded: HubMixin, repository: str | None = None) -> str:
     Which model it needs, what is in it, how it is decoded.
     """
     header = encoded.header
-    model, text, lengths = header["model"], header["text"], header["chunks"]
-    tokens, numbers = text["tokens"], encoded.vectors.numel()
+    model, text, lengths = header.model, header.text, header.chunks
+    tokens, numbers = text.tokens, encoded.vectors.numel()
     meta: dict[str, Any] = {
         "library_name": "prototokens",
         "tags": ["prototokens", "one-step-generation"],
     }
-    if model["name"].count("/") == 1 and not Path(model["name"]).exists():
-        meta["base_model"] = model["name"]
+    if model.name.count("/") == 1 and not Path(model.name).exists():
+        meta["base_model"] = model.name
     where = repr(repository) if repository else '"FOLDER"'
-    load = f'pt.FrozenLM.from_pretrained("{plain(model["name"])}"'
-    load += f', revision="{plain(model["revision"])}")' if model["revision"] else ")"
-    margin = "-" if header["min_margin"] is None else f"{header['min_margin']:.3f}"
+    load = f'pt.FrozenLM.from_pretrained("{plain(model.name)}"'
+    load += f', revision="{plain(model.revision)}")' if model.revision else ")"
+    margin = "-" if header.min_margin is None else f"{header.min_margin:.3f}"
     lines = {
-        "model": f"{plain(model['name'])}, fingerprint `{plain(model['fingerprint'][:16])}`,"
-        f" computed in {model['dtype']}",
-        "text": f"{tokens:,} tokens, {text['characters']:,} characters, SHA-256"
-        f" `{plain(text['sha256'])}`",
-        "vectors": f"{len(encoded.vectors):,} of {model['d_model']} numbers, {numbers / tokens:.2f}"
+        "model": f"{plain(model.name)}, fingerprint `{plain(model.fingerprint[:16])}`,"
+        f" computed in {model.dtype}",
+        "text": f"{tokens:,} tokens, {text.characters:,} characters, SHA-256"
+        f" `{plain(text.sha256)}`",
+        "vectors": f"{len(encoded.vectors):,} of {model.d_model} numbers, {numbers / tokens:.2f}"
         " numbers a token",
         "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout"
-        f" `{header['layout']}`",
-        "exact": f"{'yes' if header['exact'] else 'no'}: {header['accuracy']:.2%} of the tokens"
+        f" `{header.layout}`",
+        "exact": f"{'yes' if header.exact else 'no'}: {header.accuracy:.2%} of the tokens"
         " right when it was made",
         "least margin": f"{margin} logits",
-        "made with": f"prototokens {plain(header['versions']['prototokens'])}, recipe"
-        f" `{plain(header['recipe']['name'])}`",
+        "made with": f"prototokens {plain(header.versions['prototokens'])}, recipe"
+        f" `{plain(header.recipe['name'])}`",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
     return f"""\
@@ -209,13 +212,13 @@ def front_matter(meta: dict[str, Any]) -> str:
 
 
 def plain(word: str) -> str:
-    """A word from a file for a card: no line ends, no markup, nothing that closes a string."""
+    """A string from an untrusted file for a card: no line ends, no markup, no quotes."""
     return "".join(letter if letter.isalnum() or letter in " ._-/:+@" else "?" for letter in word)
 
 
 @contextmanager
 def errors_in_words(repository: str) -> Iterator[None]:
-    """The hub's errors as sentences.
+    """Turn the hub's errors into `FileError` with a sentence.
 
     Raises:
         FileError: anything that the hub, or the way to it, has against it.

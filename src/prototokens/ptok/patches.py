@@ -1,4 +1,4 @@
-"""What makes a file lossless where vectors are not.
+"""Patches, stored chunks and edits: they make a file lossless where vectors are not.
 
 Patches, chunks stored as they are, and edits of the bytes.
 
@@ -22,14 +22,14 @@ from prototokens.errors import UsageError
 # A stretch of so many equal bytes ends an edit; it is looked for this far on either side.
 ANCHOR = 6
 REACH = 48
-WIDEST = 5  # bytes of a number: seven bits each
-MOST_UNPACKED = (
+MAX_NUMBER_BYTES = 5  # bytes of a number: seven bits each
+MAX_UNPACKED = (
     1 << 21
 )  # bytes, whatever a file says: of about a million tokens, and read in a second
 
 
 class Edit(NamedTuple):
-    """After `keep` bytes that stay, `drop` bytes go and `insert` comes."""
+    """An edit: after `keep` bytes that stay, `drop` bytes are removed and `insert` is added."""
 
     keep: int
     drop: int
@@ -38,7 +38,7 @@ class Edit(NamedTuple):
 
 @dataclass(frozen=True)
 class Extras:
-    """What a file holds beside vectors.
+    """What a file stores beside vectors.
 
     Attributes:
         patches: chunk -> position -> token.
@@ -67,7 +67,7 @@ class Extras:
 
 
 def apply_patches(decoded: Sequence[list[int]], extras: Extras) -> list[list[int]]:
-    """The ids of all chunks as they should be.
+    """The ids of all chunks, with patches and stored chunks applied.
 
     Args:
         decoded: of the chunks that vectors hold, in order: those that are stored are not among
@@ -99,7 +99,9 @@ def edits_size(edits: Sequence[Edit]) -> int:
 
 
 def pack(extras: Extras, chunks: int) -> bytes:
-    """All of it in one stretch of bytes; `chunks` is the number of chunks of the file.
+    """Patches, stored chunks and edits as packed bytes.
+
+    `chunks` is the number of chunks of the file.
 
     Raises:
         UsageError: more than a reader takes.
@@ -111,9 +113,9 @@ def pack(extras: Extras, chunks: int) -> bytes:
         else:
             raw += _patch_bytes(extras.patches.get(number, {}))
     raw += b"".join(map(_edit_bytes, extras.edits))
-    if len(raw) > MOST_UNPACKED:
+    if len(raw) > MAX_UNPACKED:
         raise UsageError(
-            f"what vectors do not hold takes {len(raw):,} bytes, more than the {MOST_UNPACKED:,}"
+            f"what vectors do not hold takes {len(raw):,} bytes, more than the {MAX_UNPACKED:,}"
             " that a file may have of it:"
             " encode the text in parts, or with more steps"
         )
@@ -122,7 +124,7 @@ def pack(extras: Extras, chunks: int) -> bytes:
 
 
 def unpack(packed: bytes, lengths: Sequence[int], stored: Sequence[int], text_bytes: int) -> Extras:
-    """The way back, with suspicion.
+    """The inverse of `pack`; the bytes are untrusted input.
 
     Args:
         lengths: of the file's chunks, in tokens.
@@ -134,8 +136,10 @@ def unpack(packed: bytes, lengths: Sequence[int], stored: Sequence[int], text_by
     """
     tokens = sum(lengths)
     most = min(
-        MOST_UNPACKED,
-        2 * WIDEST * tokens + WIDEST * len(lengths) + (3 * WIDEST + 1) * (text_bytes + 1),
+        MAX_UNPACKED,
+        2 * MAX_NUMBER_BYTES * tokens
+        + MAX_NUMBER_BYTES * len(lengths)
+        + (3 * MAX_NUMBER_BYTES + 1) * (text_bytes + 1),
     )
     unpacker = zlib.decompressobj(-15)
     try:
@@ -156,7 +160,7 @@ def unpack(packed: bytes, lengths: Sequence[int], stored: Sequence[int], text_by
 
 
 def _patch_bytes(patch: dict[int, int]) -> bytes:
-    """How many, then for each the distance from the last one and the token."""
+    """A chunk's patch as bytes: the number of tokens, then the distance and the token of each."""
     raw, last = bytearray(_number(len(patch))), -1
     for place in sorted(patch):
         raw += _number(place - last - 1) + _number(patch[place])
@@ -189,7 +193,7 @@ def _read_edits(reader: _Reader, text_bytes: int) -> Iterator[Edit]:
 
 
 def _number(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the high bit says that more follow."""
+    """A number as bytes of seven bits, the lowest first; the high bit says that more follow."""
     raw = bytearray()
     while value > 0x7F:
         raw.append(value & 0x7F | 0x80)
@@ -215,7 +219,7 @@ class _Reader:
             self.place += 1
             return byte
         value = 0
-        for shift in range(0, 7 * WIDEST, 7):
+        for shift in range(0, 7 * MAX_NUMBER_BYTES, 7):
             if self.done:
                 break
             byte = self.raw[self.place]

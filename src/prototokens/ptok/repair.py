@@ -1,4 +1,4 @@
-"""What vectors do not hold safely is set right in the file.
+"""Tokens that the vectors cannot reproduce safely are stored as patches.
 
 Patches, or a chunk's tokens as they are.
 """
@@ -39,9 +39,9 @@ def repair(
     *,
     patches: bool = True,
 ) -> Repaired:
-    """Find the positions that vectors do not hold, put them into patches, and certify the rest.
+    """Find the positions that vectors cannot reproduce, patch them, and certify the rest.
 
-    A position is not held where it decodes wrong, where its margin is more than one measured
+    A position is not reproduced where it decodes wrong, where its margin is more than one measured
     movement below the margin that the certificate asks for, or where it comes out wrong in one of
     the ways that the certificate tries.
 
@@ -63,25 +63,25 @@ def repair(
             for number, one in enumerate(solutions)
             if _is_stored(one, weak[number])
         }
-        held = [number for number in range(len(solutions)) if number not in stored]
+        in_vectors = [number for number in range(len(solutions)) if number not in stored]
         rows, places = (
-            [solutions[number] for number in held],
-            [sorted(weak[number]) for number in held],
+            [solutions[number] for number in in_vectors],
+            [sorted(weak[number]) for number in in_vectors],
         )
         certificate, failing = certify(lm, rows, level, places)
         if not any(failing):
             break
-        for number, more in zip(held, failing, strict=True):
+        for number, more in zip(in_vectors, failing, strict=True):
             weak[number] |= more
     kept = [
         value
-        for number, spots in zip(held, places, strict=True)
+        for number, spots in zip(in_vectors, places, strict=True)
         for place, value in enumerate(found[number].tolist())
         if place not in spots
     ]
     patch = {
         number: {place: solutions[number].ids[place] for place in spots}
-        for number, spots in zip(held, places, strict=True)
+        for number, spots in zip(in_vectors, places, strict=True)
         if spots
     }
     return Repaired(Extras(patch, stored, list(edits)), certificate, min(kept, default=None))
@@ -90,7 +90,7 @@ def repair(
 def _weak(
     lm: FrozenLM, solutions: Sequence[Solution], level: str, found: Sequence[Tensor]
 ) -> list[set[int]]:
-    """For each row, the positions that are wrong or too narrow as the model itself decodes them."""
+    """For each row, the positions that decode wrong or whose margin is too small."""
     asked = threshold(lm, level)
     floor = asked.margin - asked.shift
     decoded = decode_ids(lm, solutions).ids

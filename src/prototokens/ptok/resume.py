@@ -1,4 +1,4 @@
-"""What an interrupted encoding leaves behind.
+"""The file of an interrupted encoding.
 
 The spans that were solved, beside the output, for the next run to take up.
 """
@@ -11,20 +11,19 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save
 
 from prototokens._util import strict_json
 from prototokens._util.files import MAX_NAME, write_atomically
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.solutions import pack_solutions, unpack_solutions
 from prototokens.ptok.spans import Solved, Span
 from prototokens.ptok.tensors import read_contents, read_tensors
 from prototokens.recipe import Recipe
-from prototokens.solution import Solution
 
 
 def partial_path(output: Path) -> Path:
-    """Where the solved spans of an output are kept until it is whole."""
+    """The path of the file for solved spans until the output is complete."""
     start = os.fsdecode(os.fsencode(output.name)[:MAX_NAME])
     return output.with_name(f"{start}.partial")
 
@@ -32,7 +31,7 @@ def partial_path(output: Path) -> Path:
 def partial_key(
     lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int, start: str = "random"
 ) -> str:
-    """Hash of all that solved spans depend on.
+    """Hash of everything that solved spans depend on.
 
     Of another text, model or recipe they are worth nothing.
     """
@@ -51,22 +50,10 @@ def save_partial(path: Path, key: str, kept: Solved, like: Path | None = None) -
         like: the file of the text: who may not read that may not read this either.
 
     Raises:
-        FileError: the place cannot be written.
+        FileError: the path cannot be written.
     """
-    rows = [
-        {
-            "span": list(span),
-            "correct": solution.correct,
-            "margin": solution.margin,
-            "steps": solution.steps,
-            "row_steps": solution.row_steps,
-            "restarts": solution.restarts,
-            "seed": solution.seed,
-        }
-        for span, solution in kept.items()
-    ]
-    tensors = {str(number): solution.protos for number, solution in enumerate(kept.values())}
-    write_atomically(path, save(tensors, metadata={"key": key, "rows": json.dumps(rows)}), like)
+    spans = json.dumps([list(span) for span in kept])
+    write_atomically(path, pack_solutions([*kept.values()], key=key, spans=spans), like)
 
 
 def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Solved:
@@ -82,12 +69,10 @@ def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Solved
             if contents.metadata.get("key") != key:
                 return {}
             tensors = read_tensors(handle, contents)
-        kept: Solved = {}
-        for number, row in enumerate(strict_json.loads(contents.metadata["rows"])):
-            span = Span(*row.pop("span"))
-            stretch = tuple(ids[span.start : span.end])
-            kept[span] = Solution(protos=tensors[str(number)], layout=layout, ids=stretch, **row)
-        return kept
+        spans = [Span(*pair) for pair in strict_json.loads(contents.metadata["spans"])]
+        targets = [ids[span.start : span.end] for span in spans]
+        solutions = unpack_solutions(tensors, contents.metadata, layout, targets)
+        return dict(zip(spans, solutions, strict=True))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
         # A torn or foreign file: nothing is lost but time, and the new run writes its own.
         return {}

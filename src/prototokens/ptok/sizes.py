@@ -1,4 +1,7 @@
-"""How large a text is in other forms, so that nobody takes vectors for a way of making files small."""
+"""How large a text is in other forms.
+
+So nobody takes vectors for a way of making files small.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ XZ_LEVEL = 9
 
 
 def sizes_of(lm: FrozenLM, source: Source) -> dict[str, int]:
-    """The size of a text in bytes: as it is, and made small by programs that are for that.
+    """The size of a text in bytes: plain, compressed, and arithmetically coded.
 
     Returns:
         `plain`: the bytes themselves; `zstd` (level 19); `xz` (level 9); `arithmetic`: its tokens,

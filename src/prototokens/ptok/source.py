@@ -1,4 +1,4 @@
-"""What is to be encoded, whatever it is.
+"""The input of an encoding, of any kind.
 
 Bytes, as a text that a tokenizer takes, and the edits that lead back.
 
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from prototokens.errors import TextError
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.ptok.patches import MOST_UNPACKED, Edit, edits_between, edits_size
+from prototokens.ptok.patches import MAX_UNPACKED, Edit, edits_between, edits_size
 
 
 class Source(NamedTuple):
-    """Bytes, ready to be encoded.
+    """Input bytes as token ids and edits.
 
     Attributes:
         content: the bytes themselves; of a text, its UTF-8.
@@ -51,7 +51,7 @@ def as_text(content: bytes) -> str:
 
 
 def read_source(lm: FrozenLM, text: str | bytes) -> Source:
-    """Anything at all, as ids and edits.
+    """Read text or bytes of any kind as token ids and edits.
 
     Raises:
         TextError: nothing is given, the tokenizer gives no token for it, or too much of it would be
@@ -71,10 +71,10 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
         )
     back = as_bytes(lm.decode(ids))
     source = Source(content, readable, ids, [] if back == content else edits_between(back, content))
-    if edits_size(source.edits) > MOST_UNPACKED // 2:  # the rest is for what vectors will not hold
+    if edits_size(source.edits) > MAX_UNPACKED // 2:  # the rest is for what vectors will not hold
         raise TextError(
             f"{source.edited:,} of {len(content):,} bytes are no UTF-8 text, or are changed by this"
             " tokenizer: stored as they"
-            f" are, they would take more than {MOST_UNPACKED // 2:,} bytes; encode it in parts"
+            f" are, they would take more than {MAX_UNPACKED // 2:,} bytes; encode it in parts"
         )
     return source

@@ -23,9 +23,9 @@ from torch import Tensor
 from prototokens._util import strict_json
 from prototokens.engine.grid import GRID_BITS, levels_of, values_of
 from prototokens.errors import FileError, UsageError
-from prototokens.layout import Layout
+from prototokens.ptok.header import Header
 
-MOST_HEADER = (
+MAX_HEADER = (
     1 << 24
 )  # bytes: of a few million tokens; as Python's objects they take forty times that at most
 
@@ -104,7 +104,7 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
 
 
 class Declared(NamedTuple):
-    """What the header of a safetensors file says of one tensor.
+    """One tensor as the header of a safetensors file declares it.
 
     Its dtype, as safetensors calls it, and its shape.
     """
@@ -138,13 +138,13 @@ def read_contents(handle: BinaryIO) -> Contents:
     size = handle.seek(0, os.SEEK_END)
     handle.seek(0)
     stated = int.from_bytes(handle.read(8), "little")
-    if stated > MOST_HEADER and stated > size:
+    if stated > MAX_HEADER and stated > size:
         # Of a text that was renamed, the first letters read as a number would say nothing to
         # anybody.
         raise ValueError("it does not begin as such a file does, with the length of a header")
-    if stated > MOST_HEADER:
+    if stated > MAX_HEADER:
         raise ValueError(
-            f"its header is said to have {stated:,} bytes, and {MOST_HEADER:,} are the most"
+            f"its header is said to have {stated:,} bytes, and {MAX_HEADER:,} are the most"
         )
     raw = handle.read(stated)
     if len(raw) < stated or not stated:
@@ -182,22 +182,22 @@ def read_tensors(handle: BinaryIO, contents: Contents) -> dict[str, Tensor]:
     return load(handle.read(contents.size))
 
 
-def check_declared(declared: dict[str, Declared], header: dict[str, Any], path: Path) -> None:
-    """Names, kinds and shapes of the tensors, before any is read.
+def check_declared(declared: dict[str, Declared], header: Header, path: Path) -> None:
+    """Check names, dtypes and shapes of the tensors, before any is read.
 
     Raises:
         FileError: they are not what the header needs.
     """
-    d_model, bits = header["model"]["d_model"], header.get("bits")
+    d_model, bits = header.model.d_model, header.bits
     shapes: dict[str, tuple[str, list[int] | None]] = {
-        "slots": ("I32", [len(header["chunks"]), Layout.named(header["layout"]).vectors])
+        "slots": ("I32", [len(header.chunks), header.arrangement.vectors])
     }
     if bits is None:
         shapes["vectors"] = ("F32", None)
     else:
         shapes["codes"] = ("U8", [sum(row_bytes(width, d_model) for width in bits)])
         shapes["scale"] = ("F32", [len(bits)])
-    if "patches" in declared and header["format"] >= 2:
+    if "patches" in declared and header.format >= 2:
         shapes["patches"] = ("U8", None)
     if sorted(declared) != sorted(shapes):
         raise FileError(
@@ -215,7 +215,7 @@ def check_declared(declared: dict[str, Declared], header: dict[str, Any], path: 
                 f"{path} is damaged: its tensor {name!r} is of another kind than {words}"
             )
         if name == "vectors":
-            least = 0 if header.get("stored") else 1
+            least = 0 if header.stored else 1
             if len(shape) != 2 or shape[0] < least or shape[1] != d_model:
                 raise FileError(
                     f"{path} is damaged: its vectors have shape {_short(shape)}, not [any,"
@@ -234,7 +234,7 @@ def check_declared(declared: dict[str, Declared], header: dict[str, Any], path: 
 
 
 def _short(values: list[Any]) -> str:
-    """As the message of an error takes it: a file may name a million things."""
+    """A list in an error message, cut to a bounded length."""
     text = str(values)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -250,9 +250,9 @@ def in_order(content: bytes) -> bytes:
         json.loads(content[8:start]), sort_keys=True, separators=(",", ":")
     ).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
-    if len(header) > MOST_HEADER:
+    if len(header) > MAX_HEADER:
         raise UsageError(
-            f"the file's header takes {len(header):,} bytes, and {MOST_HEADER:,} are the most:"
+            f"the file's header takes {len(header):,} bytes, and {MAX_HEADER:,} are the most:"
             " encode in parts"
         )
     return len(header).to_bytes(8, "little") + header + content[start:]

@@ -52,7 +52,7 @@ def tune(
     recipe, part, tried = Recipe.named(recipe), [list(ids) for ids in texts], []
     encodings = encoder.encodings(lm, part, margin=recipe.margin)
     for rate in RATES:
-        starts = [Start(protos, rate=rate, spent=looks) for protos, looks in encodings]
+        starts = [Start(protos, lr_scale=rate, row_steps=looks) for protos, looks in encodings]
         solutions = fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
         exact, row_steps = (
             sum(one.exact for one in solutions),

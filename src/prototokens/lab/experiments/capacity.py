@@ -1,6 +1,8 @@
-"""A model's card: how much one text leaves in two vectors read in one step, and in one or two that are read token by token.
+"""A model's card: how much one text leaves in a few trained vectors.
 
-The protocol is table 3's (`lab.capacity`), with the autoregressive counterpart beside it on the
+Two vectors are read in one step, one or two are read token by token.
+
+The protocol is table 3's (`lab.capacity`), with the autoregressive baseline beside it on the
 same texts, and with what real greedy decoding from its vectors gives, not only what teacher forcing
 does.
 """
@@ -135,7 +137,7 @@ def report(rows: list[Row]) -> Report:
 def _figure(name: str, found: list[dict[str, Any]]):
     sources = list(dict.fromkeys(one["texts"] for one in found))
     tokens, nats = [], []
-    for layout in dict.fromkeys(one["way"] for one in found):
+    for layout in dict.fromkeys(str(one["way"]) for one in found):
         mine = {one["texts"]: one for one in found if one["way"] == layout}
         values = [mine.get(source) for source in sources]
         nats.append(

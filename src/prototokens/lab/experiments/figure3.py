@@ -1,11 +1,13 @@
-"""Figure 3: information held in one step against token by token, at the same number of trained vectors.
+"""Figure 3: information stored in vectors, in one step against token by token.
+
+Both have the same number of trained vectors.
 
 One vector: e with an m that all texts share, and one keyed vector, against one memory vector. Two:
 e and m of a text's own, in the paper's layout and keyed, against two memory vectors. The climbs are
-table 3's, on the same texts, so what was fitted for it is not fitted again. Of the memory vectors both are reported: accuracy under teacher forcing, by
-which the paper counts, and what real greedy decoding gives back; and what they add to the model
-without them, which knows something of the text itself when it is fed in: token gain and information
-gain.
+table 3's, on the same texts, so what was fitted for it is not fitted again. Of the memory vectors
+both are reported: accuracy under teacher forcing, by which the paper counts, and what real greedy
+decoding gives back; and what they add to the model without them, which knows something of the text
+itself when it is fed in: token gain and information gain.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
         vectors = 1 if shared else fits[0].protos.shape[0]
         way = "autoregressive" if job.layout.startswith(MEMORY) else "one-step"
         row = capacity.describe(lm, text, fits, floats)
-        best = capacity.held(fits)
+        best = capacity.longest_reproduced(fits)
         gained = gains(lm, best) if best and way == "autoregressive" else {}
         about = {"source": text.source, "vectors": vectors, "shared": shared, "way": way}
         made.append({**about, **row, **gained})
@@ -75,7 +77,10 @@ def run(job: Job, lm: FrozenLM) -> Run:
 
 @torch.no_grad()
 def gains(lm: FrozenLM, solution: Solution) -> Row:
-    """Token gain and information gain of memory vectors, the text fed in behind them and by itself."""
+    """Token gain and information gain of memory vectors.
+
+    The text is fed in behind the vectors, and by itself.
+    """
     ids, vectors = torch.tensor(solution.ids, device=lm.device), solution.protos.shape[0]
     arranged = arrange(lm, [Cramming(vectors, solution.layout.prefix).plan(solution.ids)], vectors)
     hidden = scored_hidden(lm, arranged, solution.protos[None].to(lm.device), lm.hidden)
@@ -195,7 +200,7 @@ def _line(source: str, layout: str, vectors: int, pairs: list[tuple[Row, Row]]) 
         lambda chosen: _ratio(one[chosen.astype(int)], other[chosen.astype(int)]),
     )
     tokens = [capacity.summary([pair[place] for pair in pairs]).c_tokens for place in (0, 1)]
-    told = [
+    columns = [
         [pair[1][name] for pair in pairs if name in pair[1]]
         for name in ("greedy_accuracy", "token_gain", "information_gain")
     ]
@@ -208,7 +213,7 @@ def _line(source: str, layout: str, vectors: int, pairs: list[tuple[Row, Row]]) 
         *means,
         *ratio,
         *tokens,
-        *(float(np.mean(some)) if some else None for some in told),
+        *(float(np.mean(some)) if some else None for some in columns),
     ]
 
 

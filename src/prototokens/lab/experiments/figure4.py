@@ -29,6 +29,22 @@ TITLE = "Decoding throughput: one-step against autoregressive"
 WAYS = {"paper": "one-step", "memory:1": "autoregressive"}
 REPEATS = 7
 RAYS = (1.0, 10.0, 100.0)
+COLUMNS = (
+    "texts",
+    "count",
+    "one-step tokens/s",
+    "low",
+    "high",
+    "autoregressive tokens/s",
+    "low",
+    "high",
+    "ratio, mean over texts",
+    "low",
+    "high",
+    "longest one-step",
+    "longest autoregressive",
+    "ratio of the longest",
+)
 
 
 def jobs(config: Config) -> list[Job]:
@@ -86,7 +102,7 @@ def _timed(
 
 
 def _wait(lm: FrozenLM) -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has finished."""
     if lm.device.type == "cuda":
         torch.cuda.synchronize(lm.device)
 
@@ -107,25 +123,8 @@ def report(rows: list[Row]) -> Report:
         ]
         if not pairs:
             continue
-        speeds = [[pair[place]["tokens_per_second"] for pair in pairs] for place in (0, 1)]
-        ratio = metrics.bootstrap([mine / theirs for mine, theirs in zip(*speeds, strict=True)])
-        # The paper's: longest text held, divided by its time.
-        longest = [
-            max((pair[place] for pair in pairs), key=lambda row: row["tokens"]) for place in (0, 1)
-        ]
-        best = longest[0]["tokens_per_second"] / longest[1]["tokens_per_second"]
-        lengths = [row["tokens"] for row in longest]
-        table.append(
-            [
-                source,
-                len(pairs),
-                *metrics.bootstrap(speeds[0]),
-                *metrics.bootstrap(speeds[1]),
-                *ratio,
-                *lengths,
-                best,
-            ]
-        )
+        speeds = [[pair[way]["tokens_per_second"] for pair in pairs] for way in (0, 1)]
+        table.append([source, len(pairs), *_figures(pairs, speeds)])
         clouds.append(
             plots.Series(
                 labels_of(sources)[source] if len(sources) > 1 else "", speeds[0], speeds[1]
@@ -150,27 +149,22 @@ def report(rows: list[Row]) -> Report:
             " A100 and H100" + ("" if same else "; of other models than this one"),
         ],
         tables=[
-            Table(
-                "figure4",
-                (
-                    "texts",
-                    "count",
-                    "one-step tokens/s",
-                    "low",
-                    "high",
-                    "autoregressive tokens/s",
-                    "low",
-                    "high",
-                    "ratio, mean over texts",
-                    "low",
-                    "high",
-                    "longest one-step",
-                    "longest autoregressive",
-                    "ratio of the longest",
-                ),
-                table,
-                "Means over texts with 95% intervals by bootstrap",
-            )
+            Table("figure4", COLUMNS, table, "Means over texts with 95% intervals by bootstrap")
         ],
         figures={"figure4": plots.scatter(panel, clouds, RAYS)} if clouds else {},
     )
+
+
+def _figures(pairs: list[tuple[Row, Row]], speeds: list[list[float]]) -> list[float]:
+    """The cells of a source: tokens a second of both ways, their ratio, and the longest texts.
+
+    Args:
+        pairs: rows of one text, in one step and token by token.
+        speeds: tokens a second of each way, in the order of `pairs`.
+    """
+    ratio = metrics.bootstrap([one / other for one, other in zip(*speeds, strict=True)])
+    # The paper's throughput: the longest text reproduced, divided by its time.
+    longest = [max((pair[way] for pair in pairs), key=lambda row: row["tokens"]) for way in (0, 1)]
+    best = longest[0]["tokens_per_second"] / longest[1]["tokens_per_second"]
+    lengths = [row["tokens"] for row in longest]
+    return [*metrics.bootstrap(speeds[0]), *metrics.bootstrap(speeds[1]), *ratio, *lengths, best]

@@ -45,7 +45,10 @@ def jobs(config: Config) -> list[Job]:
 
 
 def plan(config: Config, experiment: str, **values) -> list[Job]:
-    """One job for all contexts, as distances between them are asked for too, and one with a shared m; also figure 6's."""
+    """One job for all contexts, and one with a shared m; also those of figure 6.
+
+    Distances between contexts are asked for too, so contexts are not jobs of their own.
+    """
     tokens, context = config.pick(12, 128), config.pick(32, 128)
     tokens = config.grid[0] if config.grid else tokens
     if (
@@ -85,7 +88,10 @@ def plan(config: Config, experiment: str, **values) -> list[Job]:
 
 
 def wanted(job: Job) -> list[Fit]:
-    """For each context in turn: a fit of each continuation, and of the last one a fit from each seed; or all as one fit."""
+    """For each context in turn, a fit of each continuation.
+
+    Of the last one there is a fit from each seed. With a shared m all are one fit.
+    """
     each, seeds = job.values["each"], job.values["seeds"]
     rows = [
         (text.ids, seed)

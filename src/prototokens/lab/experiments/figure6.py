@@ -40,10 +40,25 @@ BINS = 6
 # Pairs with other contexts, for each of one context: near texts are rare among them, and the bins
 # have to be filled.
 OTHERS = 6
+COLUMNS = (
+    "distance",
+    "m",
+    "pairs of",
+    "from",
+    "to",
+    "pairs",
+    "mean between texts",
+    "mean between e's",
+    "low",
+    "high",
+)
 
 
 class Pair(NamedTuple):
-    """One pair of solutions: whose context, whether it is of both, the distance of the texts and that of the e's."""
+    """One pair of solutions.
+
+    Whose context it is, whether it is of both, the distance of the texts and that of the e's.
+    """
 
     context: int
     same: bool
@@ -77,8 +92,10 @@ def run(job: Job, lm: FrozenLM) -> Run:
                 one, other = contexts[place][0][number], contexts[there][0][its]
                 if one and other:
                     at = (place * each + number, there * each + its)
-                    told = [float(apart[name][at]) if name in apart else None for name in MEASURES]
-                    found.append([*told, figure5.distances(one, other)[0]])
+                    measured = [
+                        float(apart[name][at]) if name in apart else None for name in MEASURES
+                    ]
+                    found.append([*measured, figure5.distances(one, other)[0]])
             row[kind] = found
         row["exact"] = sum(one is not None for one in contexts[place][0])
         made.append(row | {"texts_of_context": each})
@@ -98,11 +115,11 @@ def pairs_of(rows: list[Row], measure: str) -> list[Pair]:
     """All pairs that have that distance between their texts."""
     place = list(MEASURES).index(measure)
     return [
-        Pair(row["context"], kind == "same", told[place], told[-1])
+        Pair(row["context"], kind == "same", measured[place], measured[-1])
         for row in rows
         for kind in ("same", "other")
-        for told in row[kind]
-        if told[place] is not None
+        for measured in row[kind]
+        if measured[place] is not None
     ]
 
 
@@ -116,7 +133,9 @@ def edges_of(pairs: list[Pair]) -> np.ndarray:
 
 
 def adjusted(pairs: list[Pair], edges: np.ndarray) -> metrics.Interval:
-    """Mean distance within contexts minus that across them, bin by bin, weighted by the pairs within contexts.
+    """Mean distance within contexts minus that across them.
+
+    It is taken bin by bin, weighted by the pairs within contexts.
 
     Negative: at equal distance between the texts, solutions from one context lie closer.
     """
@@ -163,7 +182,7 @@ def report(rows: list[Row]) -> Report:
             lines = _binned([pair for pair in pairs if pair.same is same], edges)
             kind = "same context" if same else "other context"
             table += [[measure, its, kind, *line] for line in lines]
-            # A bin's place is the mean distance of the texts in it.
+            # A bin's position is the mean distance of the texts in it.
             x, y, low, high = ([line[column] for line in lines] for column in range(3, 7))
             series.append(plots.Series(kind, y, x, low, high))
         panel = plots.Panel(f"By {measure} distance, {its}", name, "cosine distance of the e's")
@@ -177,18 +196,6 @@ def report(rows: list[Row]) -> Report:
         )
     texts, exact = sum(row["texts_of_context"] for row in rows), sum(row["exact"] for row in rows)
     contexts = len({row["context"] for row in rows})
-    columns = (
-        "distance",
-        "m",
-        "pairs of",
-        "from",
-        "to",
-        "pairs",
-        "mean between texts",
-        "mean between e's",
-        "low",
-        "high",
-    )
     return Report(
         title=TITLE,
         notes=[
@@ -201,7 +208,7 @@ def report(rows: list[Row]) -> Report:
         tables=[
             Table(
                 "figure6",
-                columns,
+                COLUMNS,
                 table,
                 "Cosine distance between e's, with 95% intervals by bootstrap over contexts",
             )
@@ -211,7 +218,10 @@ def report(rows: list[Row]) -> Report:
 
 
 def _binned(pairs: list[Pair], edges: np.ndarray) -> list[list]:
-    """For each bin that has pairs: from, to, how many, mean distance of texts, mean of e's and its interval."""
+    """For each bin that has pairs, its line of the table.
+
+    From, to, how many, mean distance of the texts, mean of the e's and its interval.
+    """
     found = []
     for number, (low, high) in enumerate(pairwise(edges)):
         last = number == len(edges) - 2

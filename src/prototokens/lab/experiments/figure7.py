@@ -1,4 +1,6 @@
-"""Figure 7: straight lines and trained curves between two solutions of one text, and the noise that a solution bears.
+"""Figure 7: straight lines and trained curves between two solutions of one text.
+
+Also the noise that a solution withstands.
 
 Each text is fitted from several seeds. Between each two of its solutions: accuracy and least margin
 along the straight line, and along a quadratic Bezier curve whose control point is trained through
@@ -52,10 +54,10 @@ def jobs(config: Config) -> list[Job]:
             "directions": directions,
         }
         pairs = len(seeds) * (len(seeds) - 1) / 2
-        looks = pairs * 2 * PLACES / 3 + len(seeds) * directions * 11 / 3
+        decodings = pairs * 2 * PLACES / 3 + len(seeds) * directions * 11 / 3
         work = (
             len(seeds) * config.work(text, lengths[0])
-            + (pairs * steps * draws + looks) * lengths[0]
+            + (pairs * steps * draws + decodings) * lengths[0]
         )
         made.append(
             Job(
@@ -126,19 +128,19 @@ class Between:
             )
         return torch.cat(parts)
 
-    def slope(
+    def gradient(
         self, points: Float[Tensor, "points vectors d_model"]
     ) -> Float[Tensor, "points vectors d_model"]:
-        """Slope of each point's loss, at the recipe's temperature, with respect to it."""
+        """Gradient of each point's loss, at the recipe's temperature, with respect to it."""
         parts = []
         for part in points.split(self.side_by_side):
             with torch.enable_grad():
                 moved = part.detach().clone().requires_grad_()
                 hidden = self._hidden(moved)
-            told = score(
+            scores = score(
                 self.lm, hidden.detach(), self.targets.repeat(len(part)), self.recipe.temperature
             )
-            hidden.backward(told.gradient)
+            hidden.backward(scores.gradient)
             assert moved.grad is not None
             parts.append(moved.grad)
         return torch.cat(parts)
@@ -151,23 +153,26 @@ class Between:
     def ways(
         self, pairs: Sequence[tuple[Solution, Solution]], steps: int, draws: int, seed: int
     ) -> list[Row]:
-        """Accuracy and least margin along the line and along a trained curve between each two, and the curve's length."""
+        """Accuracy and least margin along the line and along a trained curve of each pair.
+
+        Also the curve's length.
+        """
         start, end = (
             torch.stack([pair[side].protos for pair in pairs]).to(self.lm.device) for side in (0, 1)
         )
         control = geometry.fit_control(
-            start, end, self.slope, steps=steps, lr=self._rate(), draws=draws, seed=seed
+            start, end, self.gradient, steps=steps, lr=self._rate(), draws=draws, seed=seed
         )
         ratio = geometry.length_ratio(start, control, end)
         places = np.linspace(0, 1, PLACES)
-        looks = {
+        decodings = {
             "line": [self.margins(geometry.line(start, end, float(t))) for t in places],
             "curve": [self.margins(geometry.bezier(start, control, end, float(t))) for t in places],
         }
         made = []
         for number in range(len(pairs)):
             row: Row = {"t": places.tolist(), "ratio": float(ratio[number])}
-            for name, margins in looks.items():
+            for name, margins in decodings.items():
                 row[name] = [float((at[number] > 0).double().mean()) for at in margins]
                 row[f"{name}_margin"] = [float(at[number].min()) for at in margins]
             row["distance"] = float((end[number] - start[number]).norm())
@@ -175,7 +180,7 @@ class Between:
         return made
 
     def noise(self, solutions: Sequence[Solution], directions: int, seed: int) -> list[Row]:
-        """How far each solution can be moved in random directions before it does not decode exactly."""
+        """How far each solution can be moved in random directions and still decode exactly."""
         centres = torch.stack([solution.protos for solution in solutions]).to(self.lm.device)
         norms = centres.flatten(1).norm(dim=1)
         found = geometry.noise_radius(
@@ -202,6 +207,21 @@ class Between:
         if self.recipe.lr_unit == "absolute":
             return self.recipe.lr
         return self.recipe.lr * self.lm.embedding_scale.rms
+
+
+COLUMNS = (
+    "way",
+    "accuracy at the middle",
+    "low",
+    "high",
+    "least accuracy along it",
+    "low",
+    "high",
+    "least margin at the ends",
+    "at the middle",
+    "low",
+    "high",
+)
 
 
 def report(rows: list[Row]) -> Report:
@@ -251,22 +271,9 @@ def report(rows: list[Row]) -> Report:
             f" {FULL_TRAINING[1]} places: with less,"
             " accuracy along the curves is a lower bound and leaves the verdict on them open"
         )
-    columns = (
-        "way",
-        "accuracy at the middle",
-        "low",
-        "high",
-        "least accuracy along it",
-        "low",
-        "high",
-        "least margin at the ends",
-        "at the middle",
-        "low",
-        "high",
-    )
     caption = "Means over pairs; 95% intervals by bootstrap over texts"
     return Report(
-        TITLE, [Table("figure7", columns, table, caption)], notes, {"figure7": _figure(pairs)}
+        TITLE, [Table("figure7", COLUMNS, table, caption)], notes, {"figure7": _figure(pairs)}
     )
 
 

@@ -2,7 +2,7 @@
 
 Laws are fitted to the steps of exact fits, by least squares on their logarithm: exponential, log
 steps = a + b x, and a power, log steps = a + b log x, each of the tokens and of the bits of H_LM
-for each trained number. Every length is left out in turn and told from the others; the law with the
+for each trained number. Every length is left out in turn and predicted from the others; the law with the
 least error there is the one that is reported.
 """
 
@@ -28,7 +28,10 @@ LAWS = {
     "power of bits a float": lambda row: math.log(row["bits_per_float"]),
 }
 
-CAPTION = "95% intervals: of the share that is exact by Clopper and Pearson, of accuracy by bootstrap over texts; steps of exact fits"
+CAPTION = (
+    "95% intervals: of the share that is exact by Clopper and Pearson, of accuracy by bootstrap over"
+    " texts; steps of exact fits"
+)
 
 LAWS_CAPTION = (
     "b with its 95% interval by bootstrap over texts; error: factor by which a left-out length's"
@@ -206,11 +209,11 @@ def _figure(by_length: dict[int, list[Row]], laws: list[list], best: str | None)
     ]
     if best:
         _, a, b, *_ = next(law for law in laws if law[0] == best)
-        told = [
+        steps_by_law = [
             float(np.exp(a + b * np.mean([LAWS[best](row) for row in by_length[length]])))
             for length in lengths
         ]
-        steps.append(plots.Series(f"law: {best}", told, lengths))
+        steps.append(plots.Series(f"law: {best}", steps_by_law, lengths))
     accuracy = [
         plots.Series("accuracy", means, lengths, low, high),
         plots.Series("share exact", share, lengths),

@@ -102,14 +102,14 @@ def _named(name: str, revision: str | None) -> str:
 def run(job: Job, lm: FrozenLM) -> Run:
     (tried,) = yield from capacity.climb(job.texts, job.values["lengths"], job)
     row = capacity.describe(lm, job.text, tried, 2 * lm.d_model)
-    said = {name: job.values[name] for name in ("checkpoint", "place")}
+    about = {name: job.values[name] for name in ("checkpoint", "place")}
     seen = tokens_seen(job.values["checkpoint"])
     nats = float(np.sum(job.values["nats"][: row["held"]]))
     loss = float(lm.surprisal(list(job.text.ids)).double().mean())
     return [
         {
             "source": job.text.source,
-            **said,
+            **about,
             "tokens_seen": seen,
             "loss": loss,
             "nats_of_final": nats,
@@ -211,7 +211,10 @@ def _line(source: str, rows: list[Row]) -> list:
 
 
 def _figure(rows: list[Row], known: bool, nats: list[plots.Series], tokens: list[plots.Series]):
-    """Tokens and nats held, against the tokens that were seen in training, or where that is not known, the checkpoints."""
+    """Tokens and nats reproduced, against the tokens that were seen in training.
+
+    Where those are not known, against the checkpoints.
+    """
     places = sorted({row["place"] for row in rows})
     seen = [row["tokens_seen"] for row in rows if row["tokens_seen"]]
     label = "training tokens" if known else "checkpoint, in order"

@@ -100,9 +100,10 @@ def _prompts(
 ) -> dict[str, Float[Tensor, "positions d_model"]]:
     """Input vectors by the name of the start; those with BOS only where the tokenizer has one."""
     text, size = job.texts[0], job.values["held"]
-    starts = Starts(lm, job.recipe, 2)
+    start = Starts(lm, job.recipe, 2)
     chance = torch.Generator().manual_seed(job.seed)
-    noise = starts.mean.cpu() + starts.std.cpu() * torch.randn(2, lm.d_model, generator=chance)
+    std = job.recipe.start_scale * start.std.cpu()
+    noise = start.mean.cpu() + std * torch.randn(2, lm.d_model, generator=chance)
     words: dict[str, Tensor] = {"e": solution.protos[0], "m": solution.protos[1]}
     bos = None if lm.tokenizer is None else lm.tokenizer.bos_token_id
     if bos is not None:
@@ -141,7 +142,10 @@ def report(rows: list[Row]) -> Report:
             [start, *(number for name in AGAINST for number in found[start, name])]
             for start in names
         ]
-        caption = f"Likeness ({WORDS[measure]}) of what is generated to four texts; means, 95% intervals by bootstrap over texts"
+        caption = (
+            f"Likeness ({WORDS[measure]}) of what is generated to four texts; means, 95% intervals"
+            " by bootstrap over texts"
+        )
         tables.append(Table(f"probe_{measure}", columns, lines, caption))
         series = [
             plots.Series(
@@ -158,16 +162,16 @@ def report(rows: list[Row]) -> Report:
             f"Likeness of what is generated ({measure})", "generation started from", WORDS[measure]
         )
         figures[f"probe_{measure}"] = plots.bars(panel, shown, series)
-    said = []
+    lines = []
     for text in texts[:SHOWN]:
         mine = {row["start"]: row for row in rows if row["text"] == text}
-        said.append(["**the text held**", _cut(mine["e"]["target"])])
-        said += [[name, _cut(mine[name]["written"])] for name in names if name in mine]
+        lines.append(["**the text held**", _cut(mine["e"]["target"])])
+        lines += [[name, _cut(mine[name]["written"])] for name in names if name in mine]
     tables.append(
         Table(
             "probe_texts",
             ("start", "generated"),
-            said,
+            lines,
             f"What is generated, of {min(SHOWN, len(texts))} texts",
         )
     )

@@ -1,4 +1,4 @@
-"""Quality: what reconstructions that are not exact are worth as texts, and which tokens they get wrong.
+"""Quality: what inexact reconstructions are worth as texts, and which tokens are wrong.
 
 Texts are fitted with budgets of steps that are too small for them, and at lengths that are too
 long, so that all degrees of accuracy occur. Each reconstruction is scored against its text; each of
@@ -7,6 +7,7 @@ its tokens is kept with its surprisal and position, and whether it is right.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -114,20 +115,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
 def report(rows: list[Row]) -> Report:
     measures = {name: shown for name, shown in MEASURES.items() if any(name in row for row in rows)}
     bins = {name: some for name, some in _by_accuracy(rows).items() if some}
-    table = []
-    for name, some in bins.items():
-        texts = [row["text"] for row in some]
-        means = [
-            metrics.bootstrap([row[measure] for row in some], groups=texts) for measure in measures
-        ]
-        table.append(
-            [
-                name,
-                len(some),
-                len({row["text"] for row in some}),
-                *(number for one in means for number in one),
-            ]
-        )
+    table = [[name, *_means(some, measures)] for name, some in bins.items()]
     columns = [
         "token accuracy",
         "fits",
@@ -180,6 +168,15 @@ def report(rows: list[Row]) -> Report:
         if rows
         else {},
     )
+
+
+def _means(rows: list[Row], measures: Iterable[str]) -> list[float]:
+    """The cells of a bin: its fits, its texts, and the mean of each measure with its interval."""
+    texts = [row["text"] for row in rows]
+    means = [
+        metrics.bootstrap([row[measure] for row in rows], groups=texts) for measure in measures
+    ]
+    return [len(rows), len(set(texts)), *(number for one in means for number in one)]
 
 
 def _by_accuracy(rows: list[Row]) -> dict[str, list[Row]]:
@@ -261,6 +258,6 @@ def _errors_figure(rows: list[Row]):
 
 
 def _line(text: str) -> str:
-    """A text on one line, cut to what a table bears."""
+    """A text on one line, cut to the width of a table."""
     line = " ".join(text.split())
     return line if len(line) <= 100 else line[:99] + "\u2026"

@@ -68,6 +68,20 @@ def run(job: Job, lm: FrozenLM) -> Run:
     return [{"text": job.text.id, **outcome(solution)}]
 
 
+LONG_COLUMNS = (
+    "layout",
+    "length",
+    "texts",
+    "mean",
+    "low",
+    "high",
+    "std",
+    "exact",
+    "share exact, low",
+    "high",
+)
+
+
 def report(rows: list[Row]) -> Report:
     lengths = sorted({row["length"] for row in rows})
     layouts = layouts_of(rows, LAYOUTS)
@@ -86,25 +100,16 @@ def report(rows: list[Row]) -> Report:
         )
         if known and layout in published.ARRANGEMENT:
             theirs = published.ARRANGEMENT[layout]
-            told = [
+            published_cells = [
                 f"{theirs[length].mean} ± {theirs[length].std}" if length in theirs else None
                 for length in lengths
             ]
-            wide.append([f"{SHOWN[layout]}, published", *told])
-        for length in lengths:
-            values = cells[layout, length]
-            if values:
-                long.append(
-                    [
-                        layout,
-                        length,
-                        len(values),
-                        *metrics.bootstrap(values),
-                        float(np.std(values)),
-                        sum(v == 1 for v in values),
-                        *metrics.clopper_pearson(sum(v == 1 for v in values), len(values))[1:],
-                    ]
-                )
+            wide.append([f"{SHOWN[layout]}, published", *published_cells])
+        long += [
+            [layout, length, *_figures(cells[layout, length])]
+            for length in lengths
+            if cells[layout, length]
+        ]
     texts = len({row["text"] for row in rows})
     missed = sum(not row["exact"] for row in rows)
     return Report(
@@ -122,18 +127,7 @@ def report(rows: list[Row]) -> Report:
             ),
             Table(
                 "accuracy_long",
-                [
-                    "layout",
-                    "length",
-                    "texts",
-                    "mean",
-                    "low",
-                    "high",
-                    "std",
-                    "exact",
-                    "share exact, low",
-                    "high",
-                ],
+                LONG_COLUMNS,
                 long,
                 "The same with 95% intervals: of the mean by bootstrap over texts, of the share"
                 " that is exact by Clopper and"
@@ -142,6 +136,13 @@ def report(rows: list[Row]) -> Report:
         ],
         figures={"table1": _figure(lengths, cells)} if rows else {},
     )
+
+
+def _figures(accuracies: list[float]) -> list[float]:
+    """The cells of a layout and length: texts, mean accuracy, its spread, and the exact ones."""
+    count, exact = len(accuracies), sum(value == 1 for value in accuracies)
+    mean, deviation = metrics.bootstrap(accuracies), float(np.std(accuracies))
+    return [count, *mean, deviation, exact, *metrics.clopper_pearson(exact, count)[1:]]
 
 
 def _figure(lengths: list[int], cells: dict[tuple[str, int], list[float]]):

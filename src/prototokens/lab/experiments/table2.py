@@ -1,4 +1,6 @@
-"""Table 2: one vector shared by a group of texts, e or m, while each text keeps the other for itself.
+"""Table 2: one vector, e or m, shared by a group of texts.
+
+Each text keeps the other vector for itself.
 
 Every group is fitted with several seeds. "Mean" is over texts and seeds. "Best" takes, for each
 group, the seed at which most of the group's tokens are right, since a shared vector has to serve
@@ -73,26 +75,17 @@ def report(rows: list[Row]) -> Report:
             wide.append([share, way, *(spread(cells[size]) for size in sizes)])
             if known:
                 theirs = published.SHARING[share, way]
-                told = [
+                published_cells = [
                     f"{theirs[size].mean} ± {theirs[size].std}" if size in theirs else None
                     for size in sizes
                 ]
-                wide.append([share, f"{way}, published", *told])
-            at = [(size, metrics.bootstrap(cells[size])) for size in sizes if cells[size]]
+                wide.append([share, f"{way}, published", *published_cells])
+            at = {size: metrics.bootstrap(cells[size]) for size in sizes if cells[size]}
             long += [
                 [share, way, size, len(cells[size]), *one, float(np.std(cells[size]))]
-                for size, one in at
+                for size, one in at.items()
             ]
-            means, places = [one.value for _, one in at], [size for size, _ in at]
-            series.append(
-                plots.Series(
-                    f"{share} shared, {way}",
-                    means,
-                    places,
-                    [one.low for _, one in at],
-                    [one.high for _, one in at],
-                )
-            )
+            series.append(_series(f"{share} shared, {way}", at))
     texts, seeds = len({row["text"] for row in rows}), len({row["seed"] for row in rows})
     missed, length = (
         sum(not row["exact"] for row in rows),
@@ -130,6 +123,12 @@ def report(rows: list[Row]) -> Report:
         ],
         figures={"table2": plots.lines(panel, series)} if rows else {},
     )
+
+
+def _series(name: str, at: dict[int, metrics.Interval]) -> plots.Series:
+    """A line through the mean accuracies by group size, with their intervals."""
+    y, low, high = ([one[end] for one in at.values()] for end in range(3))
+    return plots.Series(name, y, list(at), low, high)
 
 
 def _accuracies(rows: list[Row], share: str, size: int, best: bool) -> list[float]:

@@ -1,11 +1,11 @@
-"""Table 3 and figure 1: how much two vectors hold, by source of the texts.
+"""Table 3 and figure 1: how much two vectors store, by source of the texts.
 
-In the paper's layout, with m for each text or shared by all of a source; beside it two keyed
-vectors for each text.
+In the paper's layout each text has an m of its own, or all texts of a source share one; beside it
+stand two keyed vectors of each text.
 
-For each text, the longest prefix on the paper's grid of lengths that is held with at least 0.99 of
-its tokens right; C_tokens is the longest over texts, H_LM (nats under the same model) is the mean
-over texts. Beside it the bits of H_LM for each trained number, the bound d_model x bits /
+For each text, the longest prefix on the paper's grid of lengths that is reproduced with at least
+0.99 of its tokens right; C_tokens is the longest over texts, H_LM (nats under the same model) is
+the mean over texts. Beside it the bits of H_LM for each trained number, the bound d_model x bits /
 log2(vocabulary) for each vector, and the share of it that is used.
 """
 
@@ -138,7 +138,7 @@ def _line(source: str, layout: str, shared: bool, rows: list[Row]) -> list:
     theirs = (
         published.capacity(rows[0]["model"], source, shared) if layout == capacity.SHARING else None
     )
-    told = [theirs.tokens, f"{theirs.nats} ± {theirs.std}"] if theirs else [None, None]
+    published_cells = [theirs.tokens, f"{theirs.nats} ± {theirs.std}"] if theirs else [None, None]
     bound = float(np.mean([row["bound"] for row in rows]))
     return [
         source,
@@ -151,7 +151,7 @@ def _line(source: str, layout: str, shared: bool, rows: list[Row]) -> list:
         bits,
         bound,
         tokens / bound,
-        *told,
+        *published_cells,
     ]
 
 

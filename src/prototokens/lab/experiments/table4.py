@@ -113,7 +113,8 @@ def report(rows: list[Row]) -> Report:
 
 def _machine(row: Row) -> str:
     machine = row["machine"]
-    return f"{machine.get('gpu') or machine['processor']}, {machine['threads']} threads, {row['dtype']}"
+    device = machine.get("gpu") or machine["processor"]
+    return f"{device}, {machine['threads']} threads, {row['dtype']}"
 
 
 def _figure(alone: list):

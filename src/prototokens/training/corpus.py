@@ -1,4 +1,4 @@
-"""Where the built-in model's training tokens come from.
+"""The tokens that a language model is pretrained on.
 
 Texts, a tokenizer trained on them, one long array of ids.
 
@@ -17,42 +17,26 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from prototokens.lab.documents import slices
+from prototokens.lab.documents import COLUMN, documents, slices
 
 END_OF_TEXT = "<|endoftext|>"
-SLICE = (
-    1 << 19
-)  # characters given to the tokenizer at a time: bounds memory, costs at most one merge a slice
+# Characters given to the tokenizer at a time: this bounds memory, and costs at most one merge a slice.
+SLICE = 1 << 19
 
 
-def read_texts(source: str, column: str = "text") -> Iterator[str]:
+def read_texts(source: str, column: str = COLUMN) -> Iterator[str]:
     """The texts of one source, in order.
 
     Args:
-        source: a parquet file, a text file, a folder of either, or `hub:ID[@REVISION]` (Hugging
-            Face `datasets`, split "train").
-        column: the column that holds the text, for parquet and hub data sets.
+        source: a Parquet file, a text file, a folder of either, or `hub:ID[@REVISION]`.
+        column: the column that holds the text, for Parquet files and data sets of the hub.
     """
     if source.startswith("hub:"):
-        import datasets  # pyright: ignore[reportMissingImports]  # asked for by name: pip install datasets
-
-        name, _, revision = source.removeprefix("hub:").partition("@")
-        for row in datasets.load_dataset(
-            name, revision=revision or None, split="train", streaming=True
-        ):
-            yield row[column]
-        return
-    path = Path(source)
-    if path.is_dir():
-        for child in sorted(path.iterdir()):
-            yield from read_texts(str(child), column)
-    elif path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=8, columns=[column]):
-            yield from batch.column(0).to_pylist()
+        name = f"{source}:{column}"
     else:
-        yield path.read_text(encoding="utf-8")
+        name = f"file:{source}" if column == COLUMN else f"file:{source}:{column}"
+    for document in documents(name):
+        yield document.text
 
 
 def train_tokenizer(
@@ -61,7 +45,7 @@ def train_tokenizer(
     """A byte-level BPE tokenizer: no normaliser, so that any text comes back byte for byte.
 
     Args:
-        every: only every so-manieth slice is counted; merges of a 4096 vocabulary need no more.
+        every: only one slice of so many is counted; merges of a 4096 vocabulary need no more.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -146,13 +130,13 @@ class Windows:
 
     def window(self, serial: int) -> np.ndarray:
         """The window that comes `serial`-th in the whole run, `[context + 1]`."""
-        epoch, place = divmod(serial, self.count)
+        epoch, index = divmod(serial, self.count)
         if epoch != self._epoch:
             self._epoch, self._order = (
                 epoch,
                 np.random.default_rng([self.seed, epoch]).permutation(self.count),
             )
-        start = int(self._order[place]) * self.context
+        start = int(self._order[index]) * self.context
         return np.asarray(self.ids[start : start + self.context + 1], dtype=np.int64)
 
     def batch(self, first: int, rows: int) -> np.ndarray:
