@@ -1,11 +1,11 @@
 """Table 3 and figure 1: how much two vectors store, by source of the texts.
 
-In the paper's layout, with m for each text or shared by all of a source; beside it two keyed
-vectors for each text.
+In the paper's layout each text has an m of its own, or all texts of a source share one; beside it
+stand two keyed vectors of each text.
 
 For each text, the longest prefix on the paper's grid of lengths that is reproduced with at least
-0.99 of its tokens right; C_tokens is the longest over texts, H_LM (nats under the same model) is the mean
-over texts. Beside it the bits of H_LM for each trained number, the bound d_model x bits /
+0.99 of its tokens right; C_tokens is the longest over texts, H_LM (nats under the same model) is
+the mean over texts. Beside it the bits of H_LM for each trained number, the bound d_model x bits /
 log2(vocabulary) for each vector, and the share of it that is used.
 """
 
