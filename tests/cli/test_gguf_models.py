@@ -21,7 +21,7 @@ def test_a_text_goes_round_and_the_encoded_file_names_no_folder(run, tmp_path):
     )
     assert made.status == 0, made.err
     encoded = EncodedText.load(tmp_path / "text.ptok")
-    assert encoded.header["model"]["name"] == "tiny.gguf"
+    assert encoded.header.model.name == "tiny.gguf"
     assert str(tmp_path).encode() not in (tmp_path / "text.ptok").read_bytes()
     assert run("decode", tmp_path / "text.ptok", "--model", model).out == b"the cat sat"
 

@@ -89,7 +89,7 @@ def test_json_of_encode_has_its_keys_and_true_figures(encode, folder, tmp_path):
     assert found["steps_median"] > 0
     assert found["min_margin"] > file.header.certificate.threshold > 0
     assert found["certified"] == "standard"
-    assert found["noise_radius"] == file.header["certificate"]["noise_radius"] > 0
+    assert found["noise_radius"] == file.header.certificate.noise_radius > 0
     assert found["worst_radius"] is None  # of the strict certificate alone
     assert 0 < found["seconds"] < 600
 

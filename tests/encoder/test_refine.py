@@ -193,7 +193,7 @@ def test_it_knows_which_texts_it_failed_and_fits_go_on_from_them_in_smaller_step
     assert [one.reached for one in encodings] == (margins > asked).tolist()
     assert {one.reached for one in encodings} == {True, False}, "nothing to test"
     begun = begin(tiny_llama, [*texts, *unknown], encoder.layout, encoder, margin=asked)
-    rates = [start.rate for start in begun.starts]
+    rates = [start.lr_scale for start in begun.starts]
     assert rates == [1.0 if one.reached else MISSED_RATE for one in encodings]
     missed = sum(not one.reached for one in encodings)
     assert f"({missed} of them not right yet)" in begun.words

@@ -12,9 +12,9 @@ log2(vocabulary) for each vector, and the share of it that is used.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
@@ -30,6 +30,9 @@ from prototokens.lab.report import (
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLE = "Capacity by source of the texts"
 LAYOUTS = (capacity.SHARING, "keyed:2")
