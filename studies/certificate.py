@@ -148,7 +148,7 @@ def _recipe(lm: FrozenLM, recipe: Recipe, rule: str, layout: str) -> Recipe:
 
 def _through_a_file(lm: FrozenLM, solutions: list[Solution], recipe: Recipe) -> list[Solution]:
     """Solutions as a file returns them."""
-    text = lm.decode([token for solution in solutions for token in solution.ids])
+    text = lm.detokenize([token for solution in solutions for token in solution.ids])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chunks.ptok"
         EncodedText.of(lm, text, solutions, recipe=recipe).save(path)

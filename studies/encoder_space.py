@@ -231,7 +231,7 @@ def _neighbours(lm: FrozenLM, kinds: dict[str, Tensor], texts: Ids) -> list[Row]
             means = {"in_common": statistics.mean(shared), "same_first": statistics.mean(first)}
             rows.append({"what": "neighbours", "kind": kind, "pair": name, **means})
         examples = [
-            (lm.decode(texts[number]), lm.decode(texts[nearest[number]]))
+            (lm.detokenize(texts[number]), lm.detokenize(texts[nearest[number]]))
             for number in range(min(8, len(texts)))
         ]
         rows.append({"what": "neighbours", "kind": kind, "pair": "examples", "texts": examples})
@@ -264,7 +264,7 @@ def _between(lm: FrozenLM, layout: Layout, kinds: dict[str, Tensor], texts: Ids)
                     "nats": statistics.mean(
                         float(lm.surprisal(got).double().mean()) for got in out
                     ),
-                    "examples": [lm.decode(got) for got in out[:3]],
+                    "examples": [lm.detokenize(got) for got in out[:3]],
                 }
             )
     return rows

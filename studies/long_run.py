@@ -54,7 +54,7 @@ def run(job: Job, lm: FrozenLM) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "text.ptok"
         for number, passage in enumerate(job.texts):
-            text = lm.decode(passage.ids)
+            text = lm.detokenize(passage.ids)
             began = time.process_time()
             encoded = encode(
                 lm, text, chunk_length=LENGTH, recipe=job.recipe, seed=job.seed, start="random"

@@ -147,7 +147,7 @@ def _of_solution(place: int, own: list[Tensor], tried: list[Tried]) -> Row:
 
 def _through_a_file(lm: FrozenLM, solutions: list[Solution], recipe) -> list[Solution]:
     """Solutions as a file returns them."""
-    text = lm.decode([token for solution in solutions for token in solution.ids])
+    text = lm.detokenize([token for solution in solutions for token in solution.ids])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chunks.ptok"
         EncodedText.of(lm, text, solutions, recipe=recipe).save(path)

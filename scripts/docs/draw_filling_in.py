@@ -35,11 +35,11 @@ def main() -> None:
         parser.error(f"--rows {args.rows}: at least 3 are needed")
     lm = FrozenLM.from_pretrained(args.model)
     solution, seen = moments(lm, args.text, args.seed, args.rows)
-    target = [lm.decode([token]) for token in solution.ids]
+    target = [lm.detokenize([token]) for token in solution.ids]
     rows = []
     for step, ids in seen:
         right = [got == wanted for got, wanted in zip(ids, solution.ids, strict=True)]
-        rows.append((step, [lm.decode([token]) for token in ids], right))
+        rows.append((step, [lm.detokenize([token]) for token in ids], right))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for sheet, path in ((WIDE, args.out), (NARROW, args.out.with_stem(args.out.stem + "-narrow"))):
         path.write_text(draw(Path(lm.name).name, target, rows, sheet), encoding="utf-8")

@@ -23,7 +23,7 @@ def main() -> int:
     solution = pt.fit(lm, TEXT)
     if not solution.exact:
         sys.exit("the sentence was not reproduced exactly: nothing is drawn")
-    pictures.trace(look(lm, solution), lambda token: lm.decode([token])).savefig(
+    pictures.trace(look(lm, solution), lambda token: lm.detokenize([token])).savefig(
         OUT, metadata={"Software": None}
     )
     return 0

@@ -55,7 +55,7 @@ def decode_text(lm: FrozenLM, encoded: EncodedText, any_model: bool = False) -> 
     decoded, passes = decode_ids(lm, encoded.chunks())
     flat = [token for chunk in apply_patches(decoded, encoded.extras) for token in chunk]
     # All ids at once: a byte-level tokenizer may split a character between two chunks.
-    content = as_bytes(lm.decode(flat))
+    content = as_bytes(lm.detokenize(flat))
     matches = True
     try:
         content = apply_edits(content, encoded.extras.edits)
@@ -135,5 +135,5 @@ def decode(lm: FrozenLM, what: Solution | EncodedText | Sequence[Solution]) -> s
             )
         return decoded.text
     if isinstance(what, Solution):
-        return lm.decode(decode_ids(lm, [what]).ids[0])
-    return [lm.decode(ids) for ids in decode_ids(lm, list(what)).ids]
+        return lm.detokenize(decode_ids(lm, [what]).ids[0])
+    return [lm.detokenize(ids) for ids in decode_ids(lm, list(what)).ids]

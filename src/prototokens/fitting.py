@@ -106,7 +106,7 @@ def fit(
     method = method or OneStep(prefixed(lm, Layout.named(layout), prefix, recipe))
     single = isinstance(targets, str)
     ids = [
-        lm.encode(target) if isinstance(target, str) else target
+        lm.tokenize(target) if isinstance(target, str) else target
         for target in ([targets] if single else targets)
     ]
     starts = (

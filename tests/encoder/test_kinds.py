@@ -27,8 +27,8 @@ def test_texts_of_a_kind_are_the_same_again_and_differ_from_one_another(kind, ti
 def test_german_is_german_and_code_is_code(tiny_llama):
     first = {"Der", "Die", "Das", "Ein", "Unser", "Kein", "Meine"}
     for ids in texts_of(GERMAN, tiny_llama, 20, 90, {}):
-        assert tiny_llama.decode(ids).split()[0] in first
-    code = "".join(tiny_llama.decode(ids) for ids in texts_of(CODE, tiny_llama, 40, 90, {}))
+        assert tiny_llama.detokenize(ids).split()[0] in first
+    code = "".join(tiny_llama.detokenize(ids) for ids in texts_of(CODE, tiny_llama, 40, 90, {}))
     assert "self" in code
     assert "return" in code
 

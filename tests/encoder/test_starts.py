@@ -64,7 +64,7 @@ def test_a_text_is_taken_as_well_as_its_ids(untrained, tiny_llama):
     recipe = pt.Recipe.named("fast", steps=0)
     by_text = pt.fit(tiny_llama, "abc", layout="tiled:2", recipe=recipe, start=untrained)
     (by_ids,) = pt.fit(
-        tiny_llama, [tiny_llama.encode("abc")], layout="tiled:2", recipe=recipe, start=untrained
+        tiny_llama, [tiny_llama.tokenize("abc")], layout="tiled:2", recipe=recipe, start=untrained
     )
     assert torch.equal(by_text.protos, by_ids.protos)
     assert torch.equal(by_text.protos, untrained.vectors(tiny_llama, [by_text.ids])[0])
@@ -303,7 +303,7 @@ class TestEncode:
         )
         assert not rough.exact
         vectors = torch.cat(
-            at_hand.vectors(tiny_llama, _cut(tiny_llama.encode(self.TEXT), rough.header.chunks))
+            at_hand.vectors(tiny_llama, _cut(tiny_llama.tokenize(self.TEXT), rough.header.chunks))
         )
         torch.testing.assert_close(rough.vectors, vectors)
 

@@ -11,7 +11,7 @@ from prototokens.errors import UsageError
 
 @pytest.fixture(scope="module")
 def solved(tiny_llama):
-    targets = [tiny_llama.encode(text) for text in ("abcd", "efg")]
+    targets = [tiny_llama.tokenize(text) for text in ("abcd", "efg")]
     return targets, pt.fit(tiny_llama, targets, layout="tiled:2")
 
 

@@ -21,7 +21,7 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module")
 def solutions(tiny_llama):
-    ids = tiny_llama.encode(TEXT)
+    ids = tiny_llama.tokenize(TEXT)
     found = pt.fit(tiny_llama, [ids[:6], ids[6:11], ids[11:]], layout="tiled:4")
     assert all(one.exact for one in found)
     return found

@@ -431,7 +431,7 @@ def test_tokens_from_patches_are_told_from_those_of_vectors(tiny_llama):
     encoded = pt.encode(
         tiny_llama, text, layout="tiled:2", chunk_length=4, recipe=recipe, inexact="patch"
     )
-    tokens = all_tokens(tiny_llama, encoded, tiny_llama.encode(text))
+    tokens = all_tokens(tiny_llama, encoded, tiny_llama.tokenize(text))
     assert "".join(token.text for token in tokens) == text
     assert sum(token.patched for token in tokens) == encoded.repaired_tokens > 0
     assert all(token.patched or token.right for token in tokens)
@@ -462,7 +462,7 @@ def live(tiny_llama):
     from prototokens.planning.chunks import plan_chunks
 
     def live(text, **recipe):
-        ids = tiny_llama.encode(text)
+        ids = tiny_llama.tokenize(text)
         plan = plan_chunks(tiny_llama, ids, "tiled:2", 4)
         return LiveFit(
             tiny_llama, text, ids, plan, pt.Recipe.named("fast", **recipe), 0, threading.Event()

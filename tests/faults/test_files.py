@@ -531,7 +531,7 @@ def test_another_text_than_the_hash_says_is_told(encoded, tiny_llama, path):
 
 def test_a_fit_without_a_finite_margin_can_still_be_saved(encoded, tiny_llama, path):
     """As a model gives whose loss is never finite."""
-    solution = pt.fit(tiny_llama, [tiny_llama.encode("ab")], recipe=pt.Recipe(steps=0))[0]
+    solution = pt.fit(tiny_llama, [tiny_llama.tokenize("ab")], recipe=pt.Recipe(steps=0))[0]
     broken = replace(solution, correct=0, margin=-float("inf"), failure="the loss was not finite")
     pt.EncodedText.of(tiny_llama, "ab", [broken], recipe=pt.Recipe()).save(path)
     loaded = EncodedText.load(path)

@@ -27,7 +27,7 @@ def test_a_row_is_of_what_was_decoded(tiny_llama, made):
         fit = Fit.one(job.text.ids, recipe=job.recipe)
         (solution,) = SolutionStore(folder).load(fit, job.model)
         (ids,) = decode_ids(tiny_llama, [solution]).ids
-        reference, text = tiny_llama.decode(job.text.ids), tiny_llama.decode(ids)
+        reference, text = tiny_llama.detokenize(job.text.ids), tiny_llama.detokenize(ids)
         assert row["cer"] == quality.character_error_rate(reference, text)
         assert row["accuracy"] == pytest.approx(sum(row["right"]) / len(ids))
         assert row["right"] == [

@@ -25,7 +25,7 @@ STORY = (
 
 
 def words_of(lm, passages):
-    return [lm.decode(list(passage.ids)) for passage in passages]
+    return [lm.detokenize(list(passage.ids)) for passage in passages]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_file_gives_passages_that_begin_at_a_sentence(tiny_llama, story):
         name, _, place = passage.id.partition("@")
         start = int(place)
         assert (name, len(passage.ids)) == ("story.txt", 12)
-        assert STORY[start : start + 12] == tiny_llama.decode(list(passage.ids))
+        assert STORY[start : start + 12] == tiny_llama.detokenize(list(passage.ids))
         assert start == 0 or STORY[:start].rstrip().rstrip('"')[-1] in ".!?"
         assert STORY[start].isupper() or STORY[start] == '"'
         starts.append(start)
@@ -52,7 +52,7 @@ def test_a_file_gives_passages_that_begin_at_a_sentence(tiny_llama, story):
 def test_the_context_is_what_stands_before(tiny_llama, story):
     for passage in Texts(tiny_llama, [f"file:{story}"]).passages(4, 10, 20):
         start = int(passage.id.partition("@")[2])
-        assert tiny_llama.decode(list(passage.context)) == STORY[start - 20 : start]
+        assert tiny_llama.detokenize(list(passage.context)) == STORY[start - 20 : start]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_random_words_are_those_of_the_list(tiny_llama, tmp_path):
     texts = Texts(tiny_llama, [f"random-words:{tmp_path / 'words.txt'}"])
     seen = set()
     for passage in texts.passages(8, 39, 4):
-        whole = tiny_llama.decode(list(passage.context + passage.ids))
+        whole = tiny_llama.detokenize(list(passage.context + passage.ids))
         assert set(whole.split()[:-1]) <= {"oak", "elm", "ash"}
         seen |= set(whole.split()[:-1])
     assert seen == {"oak", "elm", "ash"}

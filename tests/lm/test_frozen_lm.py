@@ -336,8 +336,12 @@ def test_loading_leaves_transformers_as_talkative_as_it_was(tiny_folder):
     "text", ["", " ", "a . b 's  ,", "<bos>x<eos>", "naïve 👩‍🚀 e\u0301\n\t", "nul \0 end "]
 )
 def test_texts_come_back_to_the_byte(tiny_llama, text):
-    ids = tiny_llama.encode(text)
-    assert tiny_llama.decode(ids) == tiny_llama.decode(torch.tensor(ids, dtype=torch.int64)) == text
+    ids = tiny_llama.tokenize(text)
+    assert (
+        tiny_llama.detokenize(ids)
+        == tiny_llama.detokenize(torch.tensor(ids, dtype=torch.int64))
+        == text
+    )
 
 
 def test_no_special_token_is_added(tiny_llama, byte_tokenizer):
@@ -346,7 +350,7 @@ def test_no_special_token_is_added(tiny_llama, byte_tokenizer):
     )
     lm = FrozenLM(tiny_llama.model, byte_tokenizer)
     assert byte_tokenizer("ab")["input_ids"][0] == 256
-    assert lm.encode("ab") == tiny_llama.encode("ab")
+    assert lm.tokenize("ab") == tiny_llama.tokenize("ab")
 
 
 def test_the_tokenizer_hash_is_of_the_tokenizer_and_not_of_its_last_use(tiny_llama, byte_tokenizer):
@@ -364,14 +368,14 @@ def test_the_tokenizer_hash_is_of_the_tokenizer_and_not_of_its_last_use(tiny_lla
 
 def test_texts_that_cannot_be_ids_are_refused(tiny_llama, byte_tokenizer):
     with pytest.raises(TextError, match="character 1 of the text"):
-        tiny_llama.encode("a\ud800")
+        tiny_llama.tokenize("a\ud800")
     bare = FrozenLM(tiny_llama.model)
     assert bare.tokenizer_hash == ""
     with pytest.raises(ModelError, match="has no tokenizer"):
-        bare.encode("a")
+        bare.tokenize("a")
     byte_tokenizer.add_tokens(["one", "two", "three"])
     with pytest.raises(ModelError, match="gives the id 260, and the model has 260 outputs"):
-        FrozenLM(tiny_llama.model, byte_tokenizer).encode("three")
+        FrozenLM(tiny_llama.model, byte_tokenizer).tokenize("three")
 
 
 # Surprisal

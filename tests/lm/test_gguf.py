@@ -53,9 +53,9 @@ def test_a_file_of_plain_numbers_is_the_model_that_was_written(file, capfd):
 def test_the_tokenizer_is_the_files(file):
     lm = FrozenLM.from_pretrained(file)
     text = "the cat\n\n  sat: Ünïcödé 🙂"
-    ids = lm.encode(text)
+    ids = lm.tokenize(text)
     assert ids[0] == 258  # the one merge
-    assert lm.decode(ids) == text
+    assert lm.detokenize(ids) == text
     tokenizer = lm.tokenizer
     assert tokenizer is not None
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (256, 257)

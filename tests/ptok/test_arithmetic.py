@@ -44,7 +44,7 @@ def test_frequencies_add_up_and_leave_nothing_out():
 
 
 def test_a_text_takes_its_surprisal(tiny_llama):
-    ids = tiny_llama.encode(
+    ids = tiny_llama.tokenize(
         "Call me Ishmael. Some years ago, never mind how long, I went to sea. " * 5
     )
     bits = float(tiny_llama.surprisal(ids).double().sum()) / math.log(2)

@@ -373,7 +373,7 @@ def test_a_keyed_file_with_a_prefix_is_decoded_by_the_page(tiny_llama):
             0, len(before) :
         ]
         ids += logits.argmax(-1).tolist()
-    assert tiny_llama.decode(ids) == "Call me"
+    assert tiny_llama.detokenize(ids) == "Call me"
 
 
 def test_keys_and_prefixes_that_cannot_be_are_refused(tiny_llama, tmp_path):

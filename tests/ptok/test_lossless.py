@@ -54,10 +54,10 @@ def misread(tiny_llama):
     """Solutions of one text, meant for another that differs from it in two tokens."""
     fitted, meant = "Call me Ishmael.", "Call my Ishmaek."
     recipe = certified_recipe(tiny_llama, "fast", "standard")
-    halves = [tiny_llama.encode(fitted)[start : start + 8] for start in (0, 8)]
+    halves = [tiny_llama.tokenize(fitted)[start : start + 8] for start in (0, 8)]
     solutions = pt.fit(tiny_llama, halves, layout="tiled:4", recipe=recipe)
     assert all(one.exact for one in solutions)
-    ids = tiny_llama.encode(meant)
+    ids = tiny_llama.tokenize(meant)
     return meant, [
         replace(one, ids=tuple(ids[start : start + 8]), correct=7)
         for one, start in zip(solutions, (0, 8), strict=True)
@@ -201,7 +201,7 @@ class TestBytes:
         )
         changing = FrozenLM(tiny_llama.model, byte_tokenizer, name="changing")
         text = "  A cafe\u0301, far from here; e\u0301.\n"
-        assert changing.decode(changing.encode(text)) != text
+        assert changing.detokenize(changing.tokenize(text)) != text
         decoded, _ = there_and_back(changing, text, path)
         assert decoded.text == text
 

@@ -33,7 +33,7 @@ def smollm2():
 
 
 def test_two_passages_of_16_tokens_in_two_vectors_are_exact(smollm2):
-    ids = smollm2.encode(STORY)
+    ids = smollm2.tokenize(STORY)
     passages = [ids[:16], ids[100:116]]
     solutions = pt.fit(smollm2, passages, layout="paper")
     assert [solution.protos.shape for solution in solutions] == [(2, smollm2.d_model)] * 2

@@ -46,7 +46,7 @@ def wrong(solution):
 
 def solved(lm, text, spans, layout="keyed:5"):
     """Solutions of stretches of a text, as an interrupted run leaves them."""
-    ids = lm.encode(text)
+    ids = lm.tokenize(text)
     solutions = pt.fit(lm, [ids[span.start : span.end] for span in spans], layout=layout)
     assert all(solution.exact for solution in solutions)
     return dict(zip(spans, solutions, strict=True))
@@ -69,13 +69,13 @@ def test_characters_that_are_split_over_chunks(tiny_llama):
     """
     text = "\U0001f469‍\U0001f680\U0001f30d"
     encoded = pt.encode(tiny_llama, text, chunk_length=3)
-    chunks = [tiny_llama.decode(ids) for ids in pt.decode_ids(tiny_llama, encoded.chunks()).ids]
+    chunks = [tiny_llama.detokenize(ids) for ids in pt.decode_ids(tiny_llama, encoded.chunks()).ids]
     assert "�" in "".join(chunks)
     assert pt.decode(tiny_llama, encoded) == text
 
 
 def test_a_chunk_that_fails_is_halved(tiny_llama, fits):
-    ids = tuple(tiny_llama.encode(TEXT))
+    ids = tuple(tiny_llama.tokenize(TEXT))
     fits.spoil = lambda solution: wrong(solution) if solution.ids == ids[:8] else solution
     encoded = pt.encode(tiny_llama, TEXT, chunk_length=8)
     assert fits == [[ids[:8], ids[8:16], ids[16:]], [ids[:4], ids[4:8]]]
@@ -109,7 +109,7 @@ def test_what_is_not_exact_and_not_patched_is_refused(tiny_llama):
 
 
 def test_a_fit_that_is_wrongly_called_exact_is_found_by_decoding(tiny_llama, fits):
-    ids = tuple(tiny_llama.encode(TEXT))
+    ids = tuple(tiny_llama.tokenize(TEXT))
     spoilt = set()
 
     def lie(solution):
@@ -137,7 +137,7 @@ def test_accuracy_is_that_of_the_decoded_text(tiny_llama, fits):
         inexact="keep",
     )
     ids = [token for chunk in pt.decode_ids(tiny_llama, encoded.chunks()).ids for token in chunk]
-    right = [a == b for a, b in zip(ids, tiny_llama.encode("abcd"), strict=True)]
+    right = [a == b for a, b in zip(ids, tiny_llama.tokenize("abcd"), strict=True)]
     assert encoded.header.accuracy == sum(right) / 4 < 1
     assert not encoded.exact
     assert len(fits) == 1  # chunks that share a vector are not halved
@@ -164,7 +164,7 @@ def test_one_e_cannot_give_chunks_different_first_tokens(tiny_llama, fits):
 
 
 def test_what_was_solved_is_not_fitted_again(tiny_llama, fits):
-    ids = tuple(tiny_llama.encode(TEXT))
+    ids = tuple(tiny_llama.tokenize(TEXT))
     kept = solved(tiny_llama, TEXT, [Span(0, 8), Span(12, 16)])
     vectors = kept[Span(0, 8)].protos
     encoded = pt.encode(tiny_llama, TEXT, chunk_length=8, kept=kept)
@@ -212,7 +212,7 @@ def test_an_earlier_run_is_followed_as_far_as_it_halved(tiny_llama):
 
 
 def test_a_plan_of_another_text_is_refused(tiny_llama):
-    plan = plan_chunks(tiny_llama, tiny_llama.encode("abc"))
+    plan = plan_chunks(tiny_llama, tiny_llama.tokenize("abc"))
     with pytest.raises(UsageError, match="the plan is for 3 tokens and the text has 4"):
         pt.encode(tiny_llama, "abcd", plan=plan)
 
@@ -223,7 +223,7 @@ class TestPartial:
     @pytest.fixture
     def left(self, tiny_llama, tmp_path):
         kept = solved(tiny_llama, TEXT, [Span(0, 8), Span(12, 16)])
-        ids, layout = tiny_llama.encode(TEXT), Layout.named("keyed:5")
+        ids, layout = tiny_llama.tokenize(TEXT), Layout.named("keyed:5")
         key = partial_key(tiny_llama, ids, layout, pt.Recipe(), 0)
         save_partial(tmp_path / "x.partial", key, kept)
         return tmp_path / "x.partial", key, layout, ids, kept

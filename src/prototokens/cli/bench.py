@@ -133,7 +133,7 @@ def _targets(
         return [list(passage.ids) for passage in Texts(lm, [texts]).passages(passages, length)]
     from prototokens import samples
 
-    ids = lm.encode(samples.lighthouse() if source is None else common.read_text(source, None))
+    ids = lm.tokenize(samples.lighthouse() if source is None else common.read_text(source, None))
     targets = [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)][
         :passages
     ]

@@ -81,7 +81,7 @@ def _sentence(lm: FrozenLM, seed: int, path: Path, console: Console) -> bool:
 
     text = samples.short()
     layout = Layout.named("keyed:2").with_prefix(lm.prefix_ids())
-    ids = lm.encode(text)
+    ids = lm.tokenize(text)
     console.print(
         f"[bold]1.[/] {len(ids)} tokens into two vectors, e and m; the model is fed e, m, e, m,"
         " ..., each multiplied by the"
@@ -121,7 +121,8 @@ def _coloured(lm: FrozenLM, chunk: Chunk, ids: list[int], steps: int):
     line = Text()
     for token, target in zip(got, ids, strict=True):
         line.append(
-            lm.decode([token]).replace("\n", "¶"), style="green" if token == target else "dim red"
+            lm.detokenize([token]).replace("\n", "¶"),
+            style="green" if token == target else "dim red",
         )
     frame = Table.grid(padding=(0, 2))
     frame.add_row(f"   step {steps:4d}", f"{right:2d}/{len(ids)}", line)
@@ -139,7 +140,7 @@ def _story(lm: FrozenLM, seed: int, path: Path, console: Console, quiet: bool) -
         f"\n[bold]2.[/] {len(text.split(chr(10) * 2))} paragraphs, {len(text)} characters, in"
         " chunks fitted side by side"
     )
-    plan = plan_chunks(lm, lm.encode(text))
+    plan = plan_chunks(lm, lm.tokenize(text))
     console.print(f"   {plan.describe()}")
     with common.fit_progress(quiet) as progress:
         encoded = encode(lm, text, plan=plan, seed=seed, progress=progress)

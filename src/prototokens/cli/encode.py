@@ -336,7 +336,7 @@ def _source(lm: FrozenLM, given: Given, most: int, quiet: bool) -> Source:
 
     head = given.head[: CHARACTERS_A_TOKEN * most]
     if len(head) < len(given.head):
-        _check_count(len(lm.encode(head.decode("utf-8", "ignore"))), most, len(head), given)
+        _check_count(len(lm.tokenize(head.decode("utf-8", "ignore"))), most, len(head), given)
     # What so many tokens can stand for at the most, and what a file may hold of bytes that no token
     # stands for.
     limit = most * lm.longest_token + MAX_UNPACKED

@@ -68,7 +68,9 @@ def trace(
     inside = look(lm, held)
     if output is not None:
         write_atomically(output, _draw(lm, inside, output.suffix.lower()))
-    result = _figures(inside, [lm.decode([token]) for token in inside.ids.tolist()], chunk, output)
+    result = _figures(
+        inside, [lm.detokenize([token]) for token in inside.ids.tolist()], chunk, output
+    )
     if as_json:
         common.print_json(result)
     else:
@@ -84,7 +86,7 @@ def _draw(lm: FrozenLM, inside: Inside, suffix: str) -> bytes:
     from prototokens.explorer.pictures import trace as draw
 
     buffer = BytesIO()
-    draw(inside, lambda token: lm.decode([token])).savefig(buffer, format=suffix[1:])
+    draw(inside, lambda token: lm.detokenize([token])).savefig(buffer, format=suffix[1:])
     return buffer.getvalue()
 
 

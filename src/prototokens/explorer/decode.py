@@ -175,7 +175,7 @@ def _race(lm: FrozenLM, chunk: Chunk) -> str:
         f" {many_ms / one_ms:.0f} times as long; {right} of {chunk.length} tokens right. Shown"
         f" {slower:.0f} times slower."
     )
-    lanes = [[lm.decode([token]) for token in ids] for ids in (one, many)]
+    lanes = [[lm.detokenize([token]) for token in ids] for ids in (one, many)]
     return show.note(words) + show.race(lanes[0], one_ms, lanes[1], many_ms, slower)
 
 

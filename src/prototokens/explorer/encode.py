@@ -138,12 +138,12 @@ class LiveFit:
                 least = min(float(got.margin.min()), float("inf") if least is None else least)
                 pairs = zip(got.ids.tolist(), got.margin.tolist(), ids, strict=True)
                 tokens += [
-                    show.Token(self.lm.decode([token]), margin, token == true)
+                    show.Token(self.lm.detokenize([token]), margin, token == true)
                     for token, margin, true in pairs
                 ]
             else:
                 right = True if span in self.solved else None
-                tokens += [show.Token(self.lm.decode([token]), None, right) for token in ids]
+                tokens += [show.Token(self.lm.detokenize([token]), None, right) for token in ids]
         return tokens, least
 
 

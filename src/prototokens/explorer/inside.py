@@ -38,7 +38,7 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
         lm = desk.model(text.model)
         inside = look(lm, chunk_of(text.encoded, number))
         read = {
-            token: lm.decode([token])
+            token: lm.detokenize([token])
             for token in {*inside.ids.tolist(), *inside.lens.ids.flatten().tolist()}
         }
         vectors = inside.attention.shape[-1]

@@ -241,7 +241,7 @@ def tokens_of(
     """A row's tokens as the page shows them; right or wrong only where the target is known."""
     got = read(lm, chunk, ids)
     return [
-        show.Token(lm.decode([token]), margin, None if ids is None else token == ids[place])
+        show.Token(lm.detokenize([token]), margin, None if ids is None else token == ids[place])
         for place, (token, margin) in enumerate(
             zip(got.ids.tolist(), got.margin.tolist(), strict=True)
         )
@@ -261,11 +261,11 @@ def all_tokens(
         own = None if ids is None else ids[len(tokens) : len(tokens) + length]
         stored, patch = encoded.extras.stored.get(number), encoded.extras.patches.get(number, {})
         if stored is not None:
-            tokens += [show.Token(lm.decode([token]), patched=True) for token in stored]
+            tokens += [show.Token(lm.detokenize([token]), patched=True) for token in stored]
             continue
         for place, token in enumerate(tokens_of(lm, encoded.chunk(number + 1), own)):
             tokens.append(
-                show.Token(lm.decode([patch[place]]), patched=True) if place in patch else token
+                show.Token(lm.detokenize([patch[place]]), patched=True) if place in patch else token
             )
     return tokens
 

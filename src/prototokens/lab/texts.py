@@ -177,7 +177,7 @@ class Running:
                 alive = True
                 passage = self._cut(document, starts[turn], tokens, context)
                 span = (
-                    (starts[turn], starts[turn] + len(self.lm.decode(passage.ids)))
+                    (starts[turn], starts[turn] + len(self.lm.detokenize(passage.ids)))
                     if passage
                     else (0, 0)
                 )
@@ -237,7 +237,7 @@ def _enough(lm: FrozenLM, tokens: int, cut) -> list[int]:
     width = MAX_TOKEN_LENGTH * (tokens + 16)
     while True:
         stretch = cut(width)
-        ids = lm.encode(stretch)
+        ids = lm.tokenize(stretch)
         if len(ids) >= tokens + 8 or len(stretch) < width:
             return ids
         width *= 2
@@ -279,7 +279,7 @@ class RandomWords:
             ids: list[int] = []
             while len(ids) < context + tokens:
                 words += draw.choices(self.words, k=64)
-                ids = self.lm.encode(" ".join(words))[
+                ids = self.lm.tokenize(" ".join(words))[
                     :-8
                 ]  # the last word's ids may change with what follows
             target, before = tuple(ids[context : context + tokens]), tuple(ids[:context])

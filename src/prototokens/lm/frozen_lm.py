@@ -410,7 +410,7 @@ class FrozenLM:
         """
         return checks.state_hash(self.model)
 
-    def encode(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """The ids of a text, without any special token around it.
 
         Raises:
@@ -445,7 +445,7 @@ class FrozenLM:
             len(token.encode("utf-8", "surrogatepass")) for token in self._tokenizer().get_vocab()
         )
 
-    def decode(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> str:
+    def detokenize(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> str:
         """The text of ids: special tokens spelled out, spaces left as they are."""
         numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         return self._tokenizer().decode(

@@ -186,7 +186,7 @@ def prefix_ids(lm: Any, prefix: str | Sequence[int] = AUTO) -> tuple[int, ...]:
     if not isinstance(prefix, str):
         return _checked(lm, tuple(int(token) for token in prefix))
     if prefix.startswith(TEXT):
-        ids = tuple(lm.encode(prefix.removeprefix(TEXT)))
+        ids = tuple(lm.tokenize(prefix.removeprefix(TEXT)))
         if not ids:
             raise TextError(
                 f"the prefix is empty for the tokenizer of {lm.name!r}: give a text, or the prefix"

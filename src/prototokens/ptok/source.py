@@ -63,13 +63,13 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
     # What is no text is left out, and not given as U+FFFD: models have hardly ever seen that, and
     # vectors do not hold it.
     readable = content.decode("utf-8", "ignore") or content.decode("utf-8", "replace")
-    ids = lm.encode(readable)
+    ids = lm.tokenize(readable)
     if not ids:
         raise TextError(
             f"the tokenizer of {lm.name!r} gives no token for this text: use a model with a"
             " byte-level tokenizer"
         )
-    back = as_bytes(lm.decode(ids))
+    back = as_bytes(lm.detokenize(ids))
     source = Source(content, readable, ids, [] if back == content else edits_between(back, content))
     if edits_size(source.edits) > MAX_UNPACKED // 2:  # the rest is for what vectors will not hold
         raise TextError(

@@ -108,7 +108,7 @@ def _document_ids(lm: FrozenLM, source: str) -> Iterator[list[int]]:
     """Ids of every document, in slices that end at a space."""
     for document in documents(source):
         for piece in slices(document.text, SLICE):
-            yield lm.encode(piece)
+            yield lm.tokenize(piece)
 
 
 def _write(path: Path, pieces: Iterator[list[int]], most: int, vocabulary: int) -> None:

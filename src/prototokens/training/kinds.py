@@ -65,7 +65,7 @@ def texts_of(
     drawn = {CODE: code, GERMAN: german}[kind](generator)
     found: list[tuple[int, ...]] = []
     while len(found) < count:
-        ids = tuple(lm.encode(next(drawn)))
+        ids = tuple(lm.tokenize(next(drawn)))
         if len(ids) >= tokens:
             found.append(ids[:tokens])
     return found

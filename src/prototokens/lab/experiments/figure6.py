@@ -75,7 +75,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
     contexts, each = figure5.by_context(job, fitted), job.values["each"]
     apart = {"token": tf_idf_distances(job.texts)}
     if job.values["embedder"]:
-        texts = [lm.decode(text.ids) for text in job.texts]
+        texts = [lm.detokenize(text.ids) for text in job.texts]
         apart["semantic"] = cosine_distances(embedder(job.values["embedder"])(texts))
     counts = [OTHERS * each * (each - 1) // 2] * len(contexts)
     made = []

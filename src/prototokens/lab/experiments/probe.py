@@ -72,11 +72,11 @@ def run(job: Job, lm: FrozenLM) -> Run:
             strict=True,
         )
     )
-    wanted = {name: lm.decode(ids) for name, ids in against.items()}
+    wanted = {name: lm.detokenize(ids) for name, ids in against.items()}
     embed = embedder(job.values["embedder"]) if job.values["embedder"] else None
     made = []
     for start, prompt in _prompts(lm, job, solution).items():
-        written = lm.decode(lm.generate(prompt[None].to(lm.dtype), size)[0])
+        written = lm.detokenize(lm.generate(prompt[None].to(lm.dtype), size)[0])
         row: Row = {
             "text": text.id,
             "length": size,

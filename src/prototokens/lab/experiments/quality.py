@@ -89,7 +89,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
     ids = list(job.text.ids)
     ((solution,),) = yield [Fit.one(ids, layout=job.layout, recipe=job.recipe, seed=job.seed)]
     (decoded,) = decode_ids(lm, [solution]).ids
-    reference, text = lm.decode(ids), lm.decode(decoded)
+    reference, text = lm.detokenize(ids), lm.detokenize(decoded)
     nats = lm.surprisal(ids)
     own = quality.perplexity(nats)
     row = {
