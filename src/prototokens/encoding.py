@@ -173,7 +173,7 @@ def _solve(work: _Work, cut: list[Span], kept: Solved, tries: int) -> tuple[list
         waiting = [span for span in spans if span not in kept]
 
         def keep(order: int, solution: Solution, waiting: list[Span] = waiting) -> None:
-            (kept if solution.exact else failed)[waiting[order]] = solution
+            (kept if solution.exact_where_scored else failed)[waiting[order]] = solution
 
         targets = [work.ids[span.start : span.end] for span in waiting]
         begun = begin(
@@ -251,9 +251,14 @@ def _all_decode(lm: FrozenLM, spans: list[Span], kept: Solved, failed: Solved) -
     solutions = [kept.get(span) or failed[span] for span in spans]
     for span, solution, got in zip(spans, solutions, decode_ids(lm, solutions).ids, strict=True):
         decoded = replace(
-            solution, correct=sum(a == b for a, b in zip(got, solution.ids, strict=True))
+            solution,
+            correct=sum(
+                token == right
+                for place, (token, right) in enumerate(zip(got, solution.ids, strict=True))
+                if place not in solution.excluded
+            ),
         )
-        right, wrong = (kept, failed) if decoded.exact else (failed, kept)
+        right, wrong = (kept, failed) if decoded.exact_where_scored else (failed, kept)
         right[span] = decoded
         wrong.pop(span, None)
     return all(span in kept for span in spans)

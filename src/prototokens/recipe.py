@@ -51,6 +51,8 @@ class Recipe:
         full_head_every: steps between two in which a row is scored against the whole vocabulary,
             where that is large; in the others only candidate tokens count (`engine.candidates`).
             1: always.
+        skip_untrained: whether tokens to which no vectors can give the margin (`lm.untrained`) are
+            left out of the loss, and of what it takes for a row to be solved.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
     """
@@ -75,6 +77,7 @@ class Recipe:
     token_weight_decay: float = 0.9
     stall: int = 100
     full_head_every: int = 4
+    skip_untrained: bool = True
     steps: int = 2000
     restarts: int = 0
 
@@ -125,6 +128,11 @@ class Recipe:
             recipe = NAMED[recipe]
         return replace(recipe, **changes) if changes else recipe
 
+    @property
+    def untrained_margin(self) -> float:
+        """The margin by which untrained tokens are told (`lm.untrained`); 0 where none are left out."""
+        return self.margin if self.skip_untrained else 0.0
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` is the way back."""
         return asdict(self)
@@ -148,6 +156,7 @@ BEFORE = {
     "token_weight_growth": 0.0,
     "stall": 0,
     "full_head_every": 1,
+    "skip_untrained": False,
     "start_scale": 1.0,
 }
 
@@ -174,6 +183,7 @@ NAMED = {
         token_weight_growth=0.0,
         stall=0,
         full_head_every=1,
+        skip_untrained=False,
         steps=5000,
     ),
     "fast": Recipe(),

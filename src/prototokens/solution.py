@@ -41,8 +41,8 @@ class Solution:
         protos: `[vectors, d_model]`, float32, on the CPU; e first.
         layout: the arrangement they are meant for.
         ids: the target.
-        correct: number of positions whose argmax is the target's token.
-        margin: least, over the positions, of the true logit minus the best other one (logits);
+        correct: number of scored positions whose argmax is the target's token.
+        margin: least, over the scored positions, of the true logit minus the best other one (logits);
             negative where one is wrong.
         steps: optimiser steps of the attempt that gave these vectors, before they were scored.
         row_steps: forward and backward passes spent on this row in all, over every attempt.
@@ -50,6 +50,8 @@ class Solution:
         seed: of the start.
         failure: why the row ended, where it did not end by being solved or by its budget (a loss
             that was not finite).
+        excluded: positions that were not scored, as no vectors can give their tokens the margin
+            that was asked for (`lm.untrained`). They count as wrong.
     """
 
     protos: Float32[Tensor, "vectors d_model"]
@@ -62,6 +64,7 @@ class Solution:
     restarts: int
     seed: int
     failure: str | None = None
+    excluded: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:
@@ -77,3 +80,8 @@ class Solution:
     def exact(self) -> bool:
         """Every token right."""
         return self.correct == self.length
+
+    @property
+    def exact_where_scored(self) -> bool:
+        """Every token right but those that were not scored."""
+        return self.correct == self.length - len(self.excluded)

@@ -29,7 +29,7 @@ class StepResult(NamedTuple):
     """What a step found at the vectors that it scored, before it moved them.
 
     Attributes:
-        accuracy: share of all tokens of the batch that are right, a scalar.
+        accuracy: share of all scored tokens of the batch that are right, a scalar.
         loss: mean cross-entropy of a token at the recipe's temperature, in nats, a scalar.
     """
 
@@ -68,8 +68,8 @@ class Batch:
         if self.rows:
             plans = [row.plan for row in self.rows]
             self.arranged = arrange(lm, plans, method.vectors, width)
-            ids = [token for row in self.rows for token in row.ids]
-            self.targets = torch.tensor(ids, device=lm.device)
+            ids = [token for row in self.rows for token in row.scored_ids]
+            self.targets = torch.tensor(ids, dtype=torch.int64, device=lm.device)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,7 +108,8 @@ class Batch:
         if weight is not tokens.weight:
             gradient = (gradient * weight[:, None]).to(hidden.dtype)
         (gradient,) = torch.autograd.grad(hidden, protos, gradient)
-        result = StepResult(scores.right.float().mean(), scores.loss.mean())
+        count = max(1, len(scores.right))
+        result = StepResult(scores.right.sum() / count, scores.loss.sum() / count)
         group_loss = self._record(scores, full)
         new_tokens = replace(tokens, weight=weight)
         steps = [group.step for group in self.groups for _ in range(group.distinct)]
@@ -137,6 +138,7 @@ class Batch:
                 row_steps=0,
                 restarts=group.attempt,
                 seed=row.seed,
+                excluded=row.excluded,
             )
             for row, place in zip(group.rows, places, strict=True)
         ]
@@ -176,7 +178,7 @@ class Batch:
         least = torch.full_like(groups.margin, math.inf)
         least.scatter_reduce_(0, rows.group, margin, "amin")
         loss = torch.zeros_like(groups.margin).index_add_(0, rows.group[row_of], scores.loss)
-        mean_loss, finite = loss / groups.tokens, loss.isfinite()
+        mean_loss, finite = loss / groups.tokens.clamp(min=1), loss.isfinite()
         running = ~groups.ended()
         better = (total > groups.correct) | ((total == groups.correct) & (least > groups.margin))
         better &= finite & running & full

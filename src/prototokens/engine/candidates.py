@@ -131,5 +131,6 @@ def _spans(groups: Sequence[Group]) -> Iterator[_Span]:
     start = 0
     for number, group in enumerate(groups):
         for row in group.rows:
-            yield _Span(number, row, slice(start, start + len(row.ids)))
-            start += len(row.ids)
+            end = start + len(row.scored_ids)
+            yield _Span(number, row, slice(start, end))
+            start = end

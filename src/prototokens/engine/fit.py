@@ -53,7 +53,7 @@ def fit(
     """
     if rows is not None and rows < 1:
         raise UsageError(f"rows must be at least 1, not {rows}")
-    groups = groups_of(lm, targets, method, seed, share, starts)
+    groups = groups_of(lm, targets, method, seed, share, starts, margin=recipe.untrained_margin)
     # Longest first: rows of similar length run together, and no long row runs alone at the end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
     total = sum(len(group.rows) for group in groups)

@@ -40,6 +40,14 @@ class Plan(NamedTuple):
     keyed: bool = False
     prefix: tuple[int, ...] = ()
 
+    def without(self, excluded: Sequence[int]) -> Plan:
+        """The same plan with some positions of the target not scored."""
+        if not excluded:
+            return self
+        keep = torch.ones(len(self.scored), dtype=torch.bool)
+        keep[list(excluded)] = False
+        return self._replace(scored=self.scored[keep])
+
 
 @runtime_checkable
 class Method(Protocol):

@@ -85,7 +85,7 @@ def quantise(
         UsageError: no such number of bits.
     """
     found = [Quantised(solution, 32) for solution in solutions]
-    exact = [number for number, solution in enumerate(solutions) if solution.exact]
+    exact = [number for number, solution in enumerate(solutions) if solution.exact_where_scored]
     if check_bits(bits) == 32 or not exact or (share and len(exact) < len(solutions)):
         return found
     polish = polish_recipe(recipe)

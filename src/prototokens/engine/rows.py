@@ -16,6 +16,7 @@ from prototokens.engine.grid import Grid
 from prototokens.engine.inputs import Method, Plan
 from prototokens.errors import TextError, UsageError
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.untrained import untrained_positions
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
@@ -44,7 +45,9 @@ class Row:
     Attributes:
         order: its index in the caller's list.
         ids: the target.
-        plan: where its vectors stand in the input, and what is scored.
+        plan: where its vectors stand in the input, and which positions are scored.
+        excluded: positions of the target that are not scored, as no vectors can give their tokens
+            the margin that is asked for (`lm.untrained`).
         seed: of its random starts.
         start: vectors that its first attempt begins from, if they are given.
         candidates: tokens that it is scored against between two steps with the whole vocabulary
@@ -57,7 +60,13 @@ class Row:
     plan: Plan
     seed: int
     start: Start | None = None
+    excluded: tuple[int, ...] = ()
     candidates: Tensor | None = None
+
+    @property
+    def scored_ids(self) -> list[int]:
+        """The tokens of the target that are scored, in order."""
+        return [token for place, token in enumerate(self.ids) if place not in self.excluded]
 
 
 @dataclass
@@ -167,8 +176,14 @@ def groups_of(
     seed: int | Sequence[int],
     share: str | None,
     starts: Sequence[Start | None] | None = None,
+    *,
+    margin: float = 0.0,
 ) -> list[Group]:
-    """Check the targets and lay them out, all in one group where they share a vector."""
+    """Check the targets and lay them out, all in one group where they share a vector.
+
+    Args:
+        margin: that is asked for; tokens to which no vectors can give it are not scored.
+    """
     starts = _checked(starts, len(targets), (method.vectors, lm.d_model))
     seeds = [seed] * len(targets) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(targets):
@@ -202,7 +217,9 @@ def groups_of(
                 f" holds {lm.max_context}:"
                 " cut it into chunks (prototokens.encode does)"
             )
-        made.append(Row(order, ids, method.plan(ids), its_seed, start))
+        excluded = untrained_positions(lm, ids, margin)
+        plan = method.plan(ids).without(excluded)
+        made.append(Row(order, ids, plan, its_seed, start, excluded))
     if share and made:
         return [
             Group(

@@ -225,7 +225,7 @@ class Scheduler:
         group_of_vector = [
             index for index, group in enumerate(groups) for _ in range(group.distinct)
         ]
-        row_of_token = [index for index, row in enumerate(rows) for _ in row.ids]
+        row_of_token = [index for index, row in enumerate(rows) for _ in row.scored_ids]
         return BatchState(
             groups=groups,
             vectors=VectorState.begin(
@@ -244,7 +244,7 @@ class Scheduler:
                     [group.warm_started for group in groups], dtype=torch.bool, device=device
                 ),
                 budget=whole([max(0, self.recipe.steps - group.stalled_steps) for group in groups]),
-                tokens=whole([sum(len(row.ids) for row in group.rows) for group in groups]),
+                tokens=whole([sum(len(row.scored_ids) for row in group.rows) for group in groups]),
             ),
         )
 

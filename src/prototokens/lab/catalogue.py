@@ -35,6 +35,10 @@ EXPERIMENTS = {
     "length": ("length", "accuracy, steps and floats a token by length, with a fitted law"),
     "quality": ("quality", "what imperfect reconstructions are worth, and where they fail"),
     "context": ("context", "what a context before the vectors adds to what they hold"),
+    "untrained": (
+        "untrained",
+        "tokens that the model cannot tell from others: no vectors emit them",
+    ),
     "pretraining": ("pretraining", "capacity against the tokens that the model has seen"),
 }
 

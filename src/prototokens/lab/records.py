@@ -151,6 +151,9 @@ class Records:
         }
         key = {"key": job.key, "parts": len(rows)}
         missing = [part for part in range(len(rows)) if (job.key, part) not in self._rows]
+        reserved = {"key", "part", "parts"}
+        if clashes := {name for row in rows for name in row if name in reserved}:
+            raise ValueError(f"rows of {job.experiment} use names of their own: {clashes}")
         lines = [_line({**key, "part": part, **about, **rows[part]}) for part in missing]
         with self._open(fcntl.LOCK_EX) as file:
             size = os.fstat(file).st_size

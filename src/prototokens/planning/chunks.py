@@ -17,6 +17,7 @@ import torch
 from prototokens.errors import TextError, UsageError
 from prototokens.layout import MOST_REPEATED, Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.untrained import untrained_positions
 from prototokens.planning.forecast import Forecaster
 from prototokens.ptok.spans import Span, spans_of
 from prototokens.recipe import Recipe
@@ -92,12 +93,14 @@ class ChunkPlan(NamedTuple):
         bits: information of the whole text under the model, in bits; None in a plan that was made
             without measuring it.
         forecast: what it is expected to cost; None in such a plan.
+        untrained: tokens of the text that are left to patches (`lm.untrained`).
     """
 
     layout: Layout
     lengths: list[int]
     bits: float | None
     forecast: CostForecast | None = None
+    untrained: int = 0
 
     def spans(self) -> list[Span]:
         """Where each chunk lies among the text's ids."""
@@ -112,7 +115,11 @@ class ChunkPlan(NamedTuple):
         )
         count = f"{len(self.lengths)} chunk" + "s" * (len(self.lengths) > 1)
         layout = f"{self.layout.vectors} vectors each, layout {self.layout.name}"
-        return f"{count} of {span} tokens, {layout}{information}"
+        patched = (
+            f"; {self.untrained} of {sum(self.lengths)} tokens by patch, as the model never"
+            " learned them"
+        )
+        return f"{count} of {span} tokens, {layout}{information}{patched * (self.untrained > 0)}"
 
 
 class _Text(NamedTuple):
@@ -122,10 +129,13 @@ class _Text(NamedTuple):
         information: bits of each token, given the text before it.
         beginning: how many more bits a chunk has than those of its tokens, as nothing stands before
             it when it is decoded.
+        scored: 1 for each token that the vectors have to reproduce, 0 for each that is left to a
+            patch (`lm.untrained`).
     """
 
     information: list[float]
     beginning: float
+    scored: list[int]
 
 
 def plan_chunks(
@@ -164,8 +174,8 @@ def plan_chunks(
                 f"chunks of {length} tokens asked for, and {lm.name} takes from 1 to {longest} with"
                 f" layout {one.name}"
             )
-    text = _read(lm, ids)
-    part = text._replace(information=text.information[:TRIED])
+    text = _read(lm, ids, expect.recipe.untrained_margin)
+    part = text._replace(information=text.information[:TRIED], scored=text.scored[:TRIED])
     tried: list[tuple[float, Layout, float]] = []
     for one in layouts:
         for load in LOADS if length is None else LOADS[:1]:
@@ -183,7 +193,11 @@ def plan_chunks(
     _, best, load = min(tried, key=lambda trial: trial[0])
     lengths = _lengths(lm, text, best, load, length)
     return ChunkPlan(
-        best, lengths, math.fsum(text.information), _forecast(expect, text, best, lengths)
+        best,
+        lengths,
+        math.fsum(text.information),
+        _forecast(expect, text, best, lengths),
+        untrained=len(text.scored) - sum(text.scored),
     )
 
 
@@ -231,11 +245,13 @@ def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None
     return [keyed(vectors)]
 
 
-def _read(lm: FrozenLM, ids: list[int]) -> _Text:
-    """The information of each token, given the text before it.
+def _read(lm: FrozenLM, ids: list[int], margin: float) -> _Text:
+    """The information of each token, given the text before it; none where a patch holds the token.
 
     Also how much more the first tokens of a chunk have without that text.
     """
+    excluded = set(untrained_positions(lm, ids, margin))
+    scored = [int(place not in excluded) for place in range(len(ids))]
     tokens = torch.tensor(ids, device=lm.device)
     information = (lm.surprisal(tokens).double().cpu() / math.log(2)).tolist()
     starts = range(WINDOW, len(ids) - WINDOW + 1)
@@ -243,7 +259,8 @@ def _read(lm: FrozenLM, ids: list[int]) -> _Text:
     for start in starts[:: max(1, math.ceil(len(starts) / WINDOWS))]:
         alone = float(lm.surprisal(tokens[start : start + WINDOW]).double().sum()) / math.log(2)
         extra.append(alone - math.fsum(information[start : start + WINDOW]))
-    return _Text(information, max(0.0, sum(extra) / len(extra)) if extra else 0.0)
+    information = [bits * counts for bits, counts in zip(information, scored, strict=True)]
+    return _Text(information, max(0.0, sum(extra) / len(extra)) if extra else 0.0, scored)
 
 
 def _lengths(
@@ -270,7 +287,11 @@ def _forecast(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int
         dtype=torch.float64,
     )
     bits[1:] += text.beginning
-    tokens = torch.tensor(lengths, dtype=torch.float64)
+    positions = torch.tensor(lengths, dtype=torch.float64)
+    tokens = torch.tensor(
+        [max(1, sum(text.scored[start:end])) for start, end in spans_of(lengths)],
+        dtype=torch.float64,
+    )
     expected = expect.rows(bits, tokens, layout)
     exact, steps = float(expected.exact.mean()), float(expected.steps.median())
     row_steps = position_steps = chunks = 0.0
@@ -279,12 +300,13 @@ def _forecast(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int
     pieces = torch.ones_like(bits)
     for level in range(MAX_HALVINGS + 1):
         row_steps += float((pieces * expected.row_steps).sum())
-        position_steps += float((pieces * tokens * expected.row_steps).sum())
+        position_steps += float((pieces * positions * expected.row_steps).sum())
         chunks += float((pieces * expected.exact).sum())
         pieces = 2 * pieces * (1 - expected.exact)
         if float(pieces.max()) < NEGLIGIBLE or level == MAX_HALVINGS:
             break
         bits, tokens = bits / 2, (tokens / 2).clamp(min=1)
+        positions = (positions / 2).clamp(min=1)
         expected = expect.rows(bits, tokens, layout)
     return CostForecast(
         exact, steps, chunks + float(pieces.sum()), row_steps, position_steps, expect.measured

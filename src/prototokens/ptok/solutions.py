@@ -12,7 +12,7 @@ from prototokens._util import strict_json
 from prototokens.layout import Layout
 from prototokens.solution import Solution
 
-FIELDS = ("correct", "margin", "steps", "row_steps", "restarts", "seed", "failure")
+FIELDS = ("correct", "margin", "steps", "row_steps", "restarts", "seed", "failure", "excluded")
 
 
 def pack_solutions(solutions: Sequence[Solution], **metadata: str) -> bytes:
@@ -43,6 +43,11 @@ def unpack_solutions(
     """
     values = strict_json.loads(metadata["solutions"])
     return tuple(
-        Solution(protos=tensors[str(number)], layout=layout, ids=tuple(ids), **one)
+        Solution(
+            protos=tensors[str(number)],
+            layout=layout,
+            ids=tuple(ids),
+            **{**one, "excluded": tuple(one.get("excluded", ()))},
+        )
         for number, (ids, one) in enumerate(zip(targets, values, strict=True))
     )
