@@ -156,25 +156,24 @@ def _not_negative(value: float) -> bool:
     return value >= 0 and math.isfinite(value)
 
 
-NAMED = {
-    # Published settings (arXiv 2505.21189, section 4): nothing of ours in it.
-    "paper": Recipe(
-        name="paper",
-        start="normal",
-        start_scale=1.0,
-        lr=0.01,
-        lr_unit="absolute",
-        betas=(0.9, 0.9),
-        weight_decay=0.01,
-        schedule="constant",
-        temperature=1.0,
-        margin=0.0,
-        whiten=False,
-        slow_below=0.0,
-        token_weight_growth=0.0,
-        stall=0,
-        full_head_every=1,
-        steps=5000,
-    ),
-    "fast": Recipe(),
-}
+FAST = Recipe()
+# Published settings (arXiv 2505.21189, section 4): nothing of ours in it.
+PAPER = Recipe(
+    name="paper",
+    start="normal",
+    start_scale=1.0,
+    lr=0.01,
+    lr_unit="absolute",
+    betas=(0.9, 0.9),
+    weight_decay=0.01,
+    schedule="constant",
+    temperature=1.0,
+    margin=0.0,
+    whiten=False,
+    slow_below=0.0,
+    token_weight_growth=0.0,
+    stall=0,
+    full_head_every=1,
+    steps=5000,
+)
+NAMED = {recipe.name: recipe for recipe in (PAPER, FAST)}
