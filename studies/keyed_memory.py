@@ -17,7 +17,7 @@ import torch
 
 from prototokens.engine.fit import fit
 from prototokens.engine.inputs import Cramming, Plan
-from prototokens.engine.rows import Start
+from prototokens.engine.rows import Init, Start
 from prototokens.keys import signs
 from prototokens.lab.job import Config, Job, Row
 from prototokens.lab.report import Report, Table, high_steps, median_steps, percent_interval
@@ -76,7 +76,7 @@ def run(job: Job, lm: FrozenLM) -> list[Row]:
         (WAYS[2], keyed, starts),
     ):
         given = [Start(start, None, job.recipe.start_scale) for start in begins]
-        fitted = fit(lm, targets, method, job.recipe, starts=given)
+        fitted = fit(lm, targets, method, job.recipe, Init(starts=given))
         rows += [
             {
                 "way": way,

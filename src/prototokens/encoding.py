@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Unpack
 
+from prototokens._util.option_fields import from_keywords
 from prototokens.decoding import decode_text
-from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.plan import plan_from
 from prototokens.encoder.shipped import without_steps
 from prototokens.encoder.starts import begin
@@ -16,11 +16,13 @@ from prototokens.engine.decode import decode_ids
 from prototokens.engine.fit import fit
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.progress import Progress
-from prototokens.engine.quantise import quantise
+from prototokens.engine.quantise import Quantised, quantise
+from prototokens.engine.rows import Init
 from prototokens.errors import UsageError
 from prototokens.fitting import prefix_of
-from prototokens.layout import Layout
+from prototokens.layout import Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.options import INEXACT, EncodeKeywords, EncodeOptions
 from prototokens.planning.chunks import MAX_HALVINGS, ChunkPlan
 from prototokens.ptok.assemble import Precision, Record
 from prototokens.ptok.encoded import EncodedText
@@ -31,180 +33,219 @@ from prototokens.ptok.spans import Solved, Span, halves, left_by
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 
-INEXACT = ("halve", "patch", "keep")
+# Tokens whose lead over another cannot exceed this many margins are patched: they could be fitted,
+# at the cost of many steps, and a patch takes a few bytes.
+PATCH_SLACK = 8.0
 
 
 def encode(
     lm: FrozenLM,
     text: str | bytes | Source,
     *,
-    layout: str | Layout = "auto",
-    chunk_length: int | None = None,
-    vectors: int | Literal["auto"] | None = None,
-    recipe: str | Recipe = "fast",
-    seed: int = 0,
-    share: str | None = None,
-    prefix: str | Sequence[int] = "auto",
-    start: str | Encoder = "auto",
-    rows: int | None = None,
     plan: ChunkPlan | None = None,
-    progress: Callable[[Progress], None] | None = None,
     kept: Solved | None = None,
-    certify: str = "standard",
-    inexact: str | None = None,
-    bits: int | Literal["auto"] = 32,
-    said: Callable[[str], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    log: Callable[[str], None] | None = None,
+    **options: Unpack[EncodeKeywords],
 ) -> EncodedText:
     """Turn a text into vectors.
 
     Args:
-        text: or bytes, of any kind: what is no UTF-8, and what the tokenizer changes, is set right
-            by edits in the file; or what `read_source` has made of it with this model.
-        layout: an arrangement of every chunk, or `auto`.
-        chunk_length: tokens of every chunk but the last; by default cut by the text's information
-            (`plan_chunks`).
-        vectors: of a chunk, in place of a layout; `auto` chooses their number by the forecast
-            (`plan_chunks`).
-        share: one e (or one m) for all chunks; such a text is solved as a whole or not at all, and
-            its chunks are not halved.
-        prefix: token ids that stand before the vectors of every chunk, as `fit` takes them.
-        start: where the vectors begin: `random`; `encoder`, the one that ships for this model;
-            `auto`, that one where it has proved to save time; or an encoder (`encoder.starts`). A
-            chunk that has failed is tried again at random. Shared vectors always begin at random.
-        plan: where to cut, as `plan_from` gave it; then `layout`, `chunk_length` and `vectors` are
-            not looked at.
-        progress: called after every step, as `fit` does.
+        lm: the frozen model.
+        text: a text, or bytes of any kind: bytes that are not UTF-8, or that the tokenizer changes,
+            are restored by edits in the file; or the result of `read_source` with this model.
+        plan: where to cut, as `plan_chunks` gives it; then `layout`, `chunk_length` and `vectors`
+            are not looked at.
         kept: spans solved before; new ones are added as they are solved, so that a caller can save
             them when interrupted. Not looked at where a vector is shared: spans that were solved
             apart do not share it.
-        certify: `standard` goes on until every margin withstands other batch shapes, kernels and
-            dtypes, and tries the most different of them on the result; `strict` tries the whole
-            decode matrix; `none` stops at the recipe's own margin.
-        inexact: what becomes of a chunk that is not exact within its steps. `halve`: its halves are
-            tried again, and what is not exact in the end is patched; `patch`: its wrong tokens go
-            into the file as they are, or all of its tokens where that is shorter; `keep`: it stays
-            as it is. By default `halve`, and `patch` for a recipe without steps.
-        bits: of each number of the vectors in the file: 32, 16, 1 to 8, or `auto`: the fewest that
-            stay exact, for each chunk. A chunk that is not exact in so many takes more
-            (`engine.quantise`).
-        said: called with a sentence about the starts.
+        progress: called after every step, as `fit` does.
+        log: called with a sentence about the starts.
+        options: `layout`, `chunk_length`, `vectors`, `recipe`, `seed`, `share`, `prefix`, `start`,
+            `rows`, `certify`, `inexact`, `bits`: see `EncodeOptions`.
 
     Returns:
         The encoded text; `.exact` says whether it decodes to the text, checked by decoding it.
 
     Raises:
         TextError: an empty text, or one that the tokenizer has no token for.
-        UsageError: an option that cannot be meant, or a plan of another text.
+        UsageError: an option with an impossible value, or a plan of another text.
+        TypeError: an option that does not exist.
     """
-    recipe = Recipe.named(recipe)
-    inexact = _inexact(inexact, recipe)
+    given = from_keywords(EncodeOptions, "encode", options)
+    return plan_encoding(lm, text, given, plan).run(kept=kept, progress=progress, log=log)
+
+
+def plan_encoding(
+    lm: FrozenLM,
+    text: str | bytes | Source,
+    options: EncodeOptions | None = None,
+    plan: ChunkPlan | None = None,
+) -> PlannedEncoding:
+    """Read a text, cut it and settle how it is fitted, before a step is taken.
+
+    Args:
+        text, plan: as `encode` takes them.
+        options: by default those of `encode`.
+
+    Raises:
+        TextError, UsageError: as `encode`.
+    """
+    options = options or EncodeOptions()
+    recipe = options.resolve_recipe()
+    inexact = _inexact(options.inexact, recipe)
     source = text if isinstance(text, Source) else read_source(lm, text)
-    start = "random" if share and start == "auto" else start
-    start = without_steps(lm, start, plan.layout if plan else layout, vectors, recipe)
-    plan = plan or plan_from(
-        lm, source.ids, start, layout, chunk_length, vectors, recipe, prefix_of(lm, prefix, recipe)
-    )
-    recipe = certified_recipe(lm, recipe, certify, plan.layout)
+    layout = plan.layout if plan else options.resolve_layout()
+    start = "random" if options.share and options.start == "auto" else options.start
+    start = without_steps(lm, start, layout, options.vectors, recipe)
+    prefix = prefix_of(lm, options.prefix, recipe)
+    if plan is None:
+        # The margin decides which tokens are left to patches; layouts ask for nearly the same.
+        shape = layout or keyed(2)
+        asked = certified_recipe(lm, recipe, options.certify, shape.with_prefix(prefix))
+        length, vectors = options.chunk_length, options.vectors
+        plan = plan_from(lm, source.ids, start, layout, length, vectors, asked, prefix)
     if sum(plan.lengths) != len(source.ids):
         raise UsageError(
             f"the plan is for {sum(plan.lengths)} tokens and the text has {len(source.ids)}: give"
             " its own plan"
         )
-    if share == "e":
+    if options.share == "e":
         _check_first_tokens(plan, source.ids)
-    tries = 1 if share or inexact != "halve" else MAX_HALVINGS + 1
-    work = _Work(lm, source.ids, plan.layout, recipe, seed, share, start, rows, progress, said)
-    solutions, row_steps = _solve(work, plan.spans(), {} if kept is None or share else kept, tries)
-    chosen = quantise(lm, solutions, bits, recipe, share=share, rows=rows, progress=progress)
-    repaired = repair(
-        lm, [one.solution for one in chosen], certify, source.edits, patches=inexact != "keep"
-    )
-    encoded = EncodedText.of(
-        lm,
-        source.content,
-        [one.solution for one in chosen],
-        recipe=recipe,
-        share={None: None, "e": 0, "m": 1}[share],
-        extras=repaired.extras,
-        precision=None
-        if all(one.bits == 32 for one in chosen)
-        else Precision([one.bits for one in chosen], [one.grid for one in chosen]),
-        record=Record(
-            row_steps=row_steps + sum(one.row_steps for one in chosen),
-            certificate=repaired.certificate,
-            least_margin=repaired.least,
-            sizes=sizes_of(lm, source),
-        ),
-    )
-    # What decodes, not what was fitted, settles whether it is exact.
-    return replace(encoded, header=replace(encoded.header, exact=decode_text(lm, encoded).matches))
+    recipe = certified_recipe(lm, recipe, options.certify, plan.layout)
+    settled = replace(options, layout=plan.layout, recipe=recipe, start=start, inexact=inexact)
+    return PlannedEncoding(lm, source, plan, recipe, settled)
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What every attempt at a text has in common; fields as the arguments of `encode`."""
+class PlannedEncoding:
+    """A text that is cut, and everything that its fit depends on.
+
+    Attributes:
+        lm: the frozen model.
+        source: the text with its ids.
+        plan: where it is cut, and the cost forecast.
+        recipe: with the margin that the certificate asks for.
+        options: with the layout of the plan, this recipe, and the start and the way of treating
+            inexact chunks that the defaults stand for.
+    """
 
     lm: FrozenLM
-    ids: list[int]
-    layout: Layout
+    source: Source
+    plan: ChunkPlan
     recipe: Recipe
-    seed: int
-    share: str | None
-    start: str | Encoder
-    rows: int | None
-    progress: Callable[[Progress], None] | None
-    said: Callable[[str], None] | None
+    options: EncodeOptions
 
-
-def _solve(work: _Work, cut: list[Span], kept: Solved, tries: int) -> tuple[list[Solution], int]:
-    """Fit the chunks, and the halves of those that fail, so many times in all.
-
-    `kept` gets each that is exact.
-
-    Returns:
-        The solutions in the order of the text, exact or not, and the row-steps they took, those of
-        `kept` among them.
-    """
-    spans = [part for span in cut for part in left_by(span, kept)]
-    failed: Solved = {}
-    row_steps = sum(kept[span].row_steps for span in spans if span in kept)
-    for attempt in range(tries):
-        spans = [part for span in spans for part in (halves(span) if span in failed else [span])]
-        waiting = [span for span in spans if span not in kept]
-
-        def keep(order: int, solution: Solution, waiting: list[Span] = waiting) -> None:
-            (kept if solution.exact_where_scored else failed)[waiting[order]] = solution
-
-        targets = [work.ids[span.start : span.end] for span in waiting]
-        begun = begin(
-            work.lm,
-            targets,
-            work.layout,
-            work.start if attempt == 0 else "random",
-            work.recipe.margin,
+    def run(
+        self,
+        *,
+        kept: Solved | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> EncodedText:
+        """Fit the chunks, and put the encoded text together; arguments as of `encode`."""
+        lm, options = self.lm, self.options
+        known = {} if kept is None or options.share else kept
+        solutions, row_steps = self._solve(known, progress, log)
+        rounded = quantise(
+            lm,
+            solutions,
+            options.bits,
+            self.recipe,
+            share=options.share,
+            rows=options.rows,
+            progress=progress,
         )
-        if work.said and attempt == 0 and waiting:
-            work.said(begun.words)
-        solutions = fit(
-            work.lm,
-            targets,
-            OneStep(work.layout),
-            work.recipe,
-            seed=work.seed + attempt,
-            share=work.share,
-            starts=begun.starts,
-            rows=work.rows,
-            progress=work.progress,
-            finished=keep,
+        encoded = self._assembled(rounded, row_steps + sum(one.row_steps for one in rounded))
+        # Whether it is exact is decided by decoding it, not by the fit.
+        exact = decode_text(lm, encoded).matches
+        return replace(encoded, header=replace(encoded.header, exact=exact))
+
+    def _assembled(self, rounded: list[Quantised], row_steps: int) -> EncodedText:
+        """The encoded text, certified, with patches for the tokens that vectors cannot reproduce."""
+        solutions = [one.solution for one in rounded]
+        repaired = repair(
+            self.lm,
+            solutions,
+            self.options.certify,
+            self.source.edits,
+            patches=self.options.inexact != "keep",
         )
-        row_steps += sum(solution.row_steps for solution in solutions)
-        if _all_decode(work.lm, spans, kept, failed):
-            break
-    return [kept.get(span) or failed[span] for span in spans], row_steps
+        whole = all(one.bits == 32 for one in rounded)
+        return EncodedText.of(
+            self.lm,
+            self.source.content,
+            solutions,
+            recipe=self.recipe,
+            share={None: None, "e": 0, "m": 1}[self.options.share],
+            extras=repaired.extras,
+            precision=None
+            if whole
+            else Precision([one.bits for one in rounded], [one.grid for one in rounded]),
+            record=Record(
+                row_steps=row_steps,
+                certificate=repaired.certificate,
+                least_margin=repaired.least,
+                sizes=sizes_of(self.lm, self.source),
+            ),
+        )
+
+    def _solve(
+        self,
+        kept: Solved,
+        progress: Callable[[Progress], None] | None,
+        log: Callable[[str], None] | None,
+    ) -> tuple[list[Solution], int]:
+        """Fit the chunks, and the halves of those that fail, `MAX_HALVINGS` times at most.
+
+        `kept` gets each that is exact.
+
+        Returns:
+            The solutions in the order of the text, exact or not, and the row-steps they took, those
+            of `kept` among them.
+        """
+        spans = [part for span in self.plan.spans() for part in left_by(span, kept)]
+        failed: Solved = {}
+        row_steps = sum(kept[span].row_steps for span in spans if span in kept)
+        halving = self.options.inexact == "halve" and not self.options.share
+        for attempt in range(MAX_HALVINGS + 1 if halving else 1):
+            spans = [
+                part for span in spans for part in (halves(span) if span in failed else [span])
+            ]
+            waiting = [span for span in spans if span not in kept]
+
+            def keep(order: int, solution: Solution, waiting: list[Span] = waiting) -> None:
+                (kept if solution.exact_where_scored else failed)[waiting[order]] = solution
+
+            targets = [self.source.ids[span.start : span.end] for span in waiting]
+            solutions = fit(
+                self.lm,
+                targets,
+                OneStep(self.plan.layout),
+                self.recipe,
+                self._init(targets, attempt, log),
+                rows=self.options.rows,
+                progress=progress,
+                finished=keep,
+            )
+            row_steps += sum(solution.row_steps for solution in solutions)
+            if _all_decode(self.lm, spans, kept, failed):
+                break
+        return [kept.get(span) or failed[span] for span in spans], row_steps
+
+    def _init(
+        self, targets: list[list[int]], attempt: int, log: Callable[[str], None] | None
+    ) -> Init:
+        """Where the chunks of an attempt begin: those after the first begin at random."""
+        start = "random" if attempt else self.options.start
+        begun = begin(self.lm, targets, self.plan.layout, start, self.recipe.margin)
+        if log and targets and not attempt:
+            log(begun.words)
+        return Init(self.options.seed + attempt, self.options.share, begun.starts)
 
 
 def _inexact(given: str | None, recipe: Recipe) -> str:
-    """What is to become of a chunk that is not exact.
+    """How a chunk is treated that is not exact.
 
     Raises:
         UsageError: no such way.
@@ -217,22 +258,32 @@ def _inexact(given: str | None, recipe: Recipe) -> str:
 
 
 def certified_recipe(
-    lm: FrozenLM, recipe: str | Recipe, level: str, layout: Layout | None = None
+    lm: FrozenLM, recipe: Recipe, level: str, layout: Layout | None = None
 ) -> Recipe:
-    """The recipe with the margin that a certificate of this level asks for, where its own is less.
+    """The recipe of a text that is encoded.
+
+    Its margin is what a certificate of this level asks for, where its own is less, and tokens that
+    a patch holds at less cost than vectors are left to patches.
 
     Args:
         layout: of the vectors, with the prefix that stands before them.
 
     Raises:
-        UsageError: no such recipe or level.
+        UsageError: no such level.
     """
-    recipe = Recipe.named(recipe)
-    return replace(recipe, margin=max(recipe.margin, round(threshold(lm, level, layout).margin, 6)))
+    margin = max(recipe.margin, round(threshold(lm, level, layout).margin, 6))
+    slack = recipe.untrained_slack and max(recipe.untrained_slack, PATCH_SLACK)
+    return replace(recipe, margin=margin, untrained_slack=slack)
 
 
 def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:
-    """Refuse what cannot be: under causal attention, an e that all chunks share gives each of them the same output."""
+    """Refuse an e for chunks that begin with different tokens.
+
+    Under causal attention, an e that all chunks share gives each of them the same output.
+
+    Raises:
+        UsageError: the first token is read from e alone, and the chunks begin differently.
+    """
     starts = [span.start for span in plan.spans()]
     if int(plan.layout.scored(1)[0]) == 0 and len({ids[start] for start in starts}) > 1:
         raise UsageError(
@@ -246,7 +297,7 @@ def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:
 def _all_decode(lm: FrozenLM, spans: list[Span], kept: Solved, failed: Solved) -> bool:
     """Whether all spans decode exactly.
 
-    What decodes, not what the fit says, settles which are kept and which have failed.
+    Decoding, not the fit, decides which are kept and which have failed.
     """
     solutions = [kept.get(span) or failed[span] for span in spans]
     for span, solution, got in zip(spans, solutions, decode_ids(lm, solutions).ids, strict=True):

@@ -51,8 +51,9 @@ class Recipe:
         full_head_every: steps between two in which a row is scored against the whole vocabulary,
             where that is large; in the others only candidate tokens count (`engine.candidates`).
             1: always.
-        skip_untrained: whether tokens to which no vectors can give the margin (`lm.untrained`) are
-            left out of the loss, and of what it takes for a row to be solved.
+        untrained_slack: tokens whose lead over another token cannot exceed this many margins
+            (`lm.untrained`) are left out of the loss, and of what it takes for a row to be solved;
+            0: none are.
         steps: most optimiser steps in one attempt.
         restarts: further attempts from other starts, for a row that is not solved.
     """
@@ -77,7 +78,7 @@ class Recipe:
     token_weight_decay: float = 0.9
     stall: int = 100
     full_head_every: int = 4
-    skip_untrained: bool = True
+    untrained_slack: float = 2.0
     steps: int = 2000
     restarts: int = 0
 
@@ -100,6 +101,7 @@ class Recipe:
             "token_weight_decay must lie between 0 and 1": 0 <= self.token_weight_decay <= 1,
             "stall must not be negative": self.stall >= 0,
             "full_head_every must be at least 1": self.full_head_every >= 1,
+            "untrained_slack must not be negative": _not_negative(self.untrained_slack),
             "steps must not be negative": self.steps >= 0,
             "restarts must not be negative": self.restarts >= 0,
             "betas must lie in [0, 1)": all(0 <= beta < 1 for beta in self.betas),
@@ -129,9 +131,9 @@ class Recipe:
         return replace(recipe, **changes) if changes else recipe
 
     @property
-    def untrained_margin(self) -> float:
-        """The margin by which untrained tokens are told (`lm.untrained`); 0 where none are left out."""
-        return self.margin if self.skip_untrained else 0.0
+    def least_lead(self) -> float:
+        """Tokens whose lead over another cannot exceed this, in logits, are left out of the loss."""
+        return self.untrained_slack * self.margin
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` is the way back."""
@@ -156,7 +158,7 @@ BEFORE = {
     "token_weight_growth": 0.0,
     "stall": 0,
     "full_head_every": 1,
-    "skip_untrained": False,
+    "untrained_slack": 0.0,
     "start_scale": 1.0,
 }
 
@@ -165,26 +167,25 @@ def _not_negative(value: float) -> bool:
     return value >= 0 and math.isfinite(value)
 
 
-NAMED = {
-    # Published settings (arXiv 2505.21189, section 4): nothing of ours in it.
-    "paper": Recipe(
-        name="paper",
-        start="normal",
-        start_scale=1.0,
-        lr=0.01,
-        lr_unit="absolute",
-        betas=(0.9, 0.9),
-        weight_decay=0.01,
-        schedule="constant",
-        temperature=1.0,
-        margin=0.0,
-        whiten=False,
-        slow_below=0.0,
-        token_weight_growth=0.0,
-        stall=0,
-        full_head_every=1,
-        skip_untrained=False,
-        steps=5000,
-    ),
-    "fast": Recipe(),
-}
+FAST = Recipe()
+# Published settings (arXiv 2505.21189, section 4): nothing of ours in it.
+PAPER = Recipe(
+    name="paper",
+    start="normal",
+    start_scale=1.0,
+    lr=0.01,
+    lr_unit="absolute",
+    betas=(0.9, 0.9),
+    weight_decay=0.01,
+    schedule="constant",
+    temperature=1.0,
+    margin=0.0,
+    whiten=False,
+    slow_below=0.0,
+    token_weight_growth=0.0,
+    stall=0,
+    full_head_every=1,
+    untrained_slack=0.0,
+    steps=5000,
+)
+NAMED = {recipe.name: recipe for recipe in (PAPER, FAST)}

@@ -10,13 +10,13 @@ import prototokens as pt
 from prototokens.bench.compare import compare
 from prototokens.bench.serial import fit_serial
 from prototokens.engine.inputs import OneStep
-from prototokens.engine.rows import Starts, groups_of
+from prototokens.engine.rows import Init, Starts, groups_of
 
 IDS = [8, 1, 4, 6, 12, 2]
 
 
 def start_of(lm, recipe, ids, seed):
-    (group,) = groups_of(lm, [ids], OneStep(pt.Layout.named("paper")), seed, None)
+    (group,) = groups_of(lm, [ids], OneStep(pt.Layout.named("paper")), Init(seed))
     return Starts(lm, recipe, 2).draw(group.rows[0], group)
 
 

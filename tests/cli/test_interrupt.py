@@ -19,7 +19,7 @@ import sys, time
 import prototokens.cli as cli, prototokens.ptok.resume as partial
 save = partial.save_partial
 partial.save_partial = lambda *given: (save(*given), time.sleep(0.2))
-sys.modules["prototokens.cli.encode"].SAVE_EVERY = 0.0
+sys.modules["prototokens.cli.encode_run"].SAVE_EVERY = 0.0
 cli.main()
 """
 

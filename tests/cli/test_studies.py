@@ -9,7 +9,7 @@ import torch
 from prototokens.engine import certify, instruction_sets, matrix
 from prototokens.engine.fit import fit
 from prototokens.engine.inputs import OneStep, arrange
-from prototokens.engine.rows import Start
+from prototokens.engine.rows import Init, Start
 from prototokens.lab import experiments, models
 from prototokens.lab.job import Job
 from prototokens.layout import Layout
@@ -202,7 +202,7 @@ def test_the_plain_loop_of_the_forms_is_the_fit(tiny_llama, whiten, name, form):
         Start(start, None, recipe.start_scale)
         for start in forms.starts_of(lm, recipe, 2, targets, job.seed)
     ]
-    fitted = fit(lm, targets, OneStep(Layout.named(name)), recipe, starts=starts)
+    fitted = fit(lm, targets, OneStep(Layout.named(name)), recipe, Init(starts=starts))
     found = forms.fit(lm, job, targets)
     assert [row["exact"] for row in found] == [solution.exact for solution in fitted]
     assert [row["steps"] for row in found] == [solution.row_steps - 1 for solution in fitted]

@@ -14,6 +14,7 @@ from prototokens.encoder.plan import chunk_lengths, plan_from
 from prototokens.encoder.shipped import shipped, without_steps
 from prototokens.encoder.starts import begin, proved, raw, saves
 from prototokens.errors import FileError, TextError, UsageError
+from prototokens.recipe import FAST, PAPER
 from prototokens.training.proof import RATES, prove, tune
 
 TEXTS = [[5, 6, 7, 8], [3], [1, 2, 3, 4, 5, 6]]
@@ -177,16 +178,10 @@ def test_what_no_step_will_mend_is_cut_where_the_encoder_is_nearly_always_right(
 ):
     ids = list(range(24))
     untrained.config["held_out"] = {"rows": [held_out(2, 1.0), held_out(4, 0.96), held_out(6, 0.5)]}
-    assert (
-        plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).lengths
-        == [4] * 6
-    )
+    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [4] * 6
     assert plan_from(tiny_llama, ids, untrained).lengths == [6] * 4
     untrained.config["held_out"] = {"rows": [held_out(2, 0.9)]}  # nowhere: as long as it takes
-    assert (
-        plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).lengths
-        == [6] * 4
-    )
+    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [6] * 4
 
 
 def test_with_an_encoder_the_forecast_is_what_it_has_proved(untrained, tiny_llama):
@@ -202,10 +197,7 @@ def test_with_an_encoder_the_forecast_is_what_it_has_proved(untrained, tiny_llam
         10 + 10 + 2,
     )
     assert told.position_steps == 5 * 10 + 5 * 10 + 3 * 2
-    assert (
-        plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe.named("fast", steps=0)).forecast
-        is None
-    )
+    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).forecast is None
     untrained.config["proof"] = []
     assert plan_from(tiny_llama, ids, untrained).forecast is None
 
@@ -228,7 +220,7 @@ def test_auto_weighs_the_encoder_against_random_starts(at_hand, tiny_llama):
         for others in (
             {"vectors": None},
             {"vectors": "auto", "length": 4},
-            {"vectors": "auto", "recipe": "paper"},
+            {"vectors": "auto", "recipe": PAPER},
         ):
             alone = {**others, "start": "random"}
             assert plan_from(tiny_llama, ids, **others) == plan_from(tiny_llama, ids, **alone)
@@ -278,7 +270,7 @@ class TestEncode:
 
     def test_one_that_is_insisted_on_cuts_the_text(self, at_hand, tiny_llama):
         told = []
-        encoded = pt.encode(tiny_llama, self.TEXT, start="encoder", said=told.append)
+        encoded = pt.encode(tiny_llama, self.TEXT, start="encoder", log=told.append)
         assert encoded.exact
         assert encoded.header.layout == "tiled:2"
         assert max(encoded.header.chunks) <= 6
@@ -287,9 +279,7 @@ class TestEncode:
         assert str(shipped_module.SHIPPED) in told[0]
 
     def test_without_a_step_it_is_the_encoders_word_and_patches(self, at_hand, tiny_llama):
-        encoded = pt.encode(
-            tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe.named("fast", steps=0)
-        )
+        encoded = pt.encode(tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe(steps=0))
         assert set(encoded.header.steps) == {0}
         assert encoded.header.chunks == (6, 6, 4)
         assert encoded.header.patched + sum(len(ids) for ids in encoded.extras.stored.values()) > 0
@@ -298,7 +288,7 @@ class TestEncode:
             tiny_llama,
             self.TEXT,
             start=at_hand,
-            recipe=pt.Recipe.named("fast", steps=0),
+            recipe=pt.Recipe(steps=0),
             inexact="keep",
         )
         assert not rough.exact
@@ -309,24 +299,24 @@ class TestEncode:
 
     def test_without_a_step_auto_is_the_encoder(self, at_hand, tiny_llama):
         told, recipe = [], pt.Recipe.named("fast", steps=0)
-        encoded = pt.encode(tiny_llama, self.TEXT, recipe=recipe, said=told.append)
+        encoded = pt.encode(tiny_llama, self.TEXT, recipe=recipe, log=told.append)
         assert (encoded.header.layout, encoded.header.chunks) == ("tiled:2", (6, 6, 4))
         assert "starts from" in told[0]
         assert (
             pt.encode(tiny_llama, self.TEXT, layout="paper", recipe=recipe).header.layout == "paper"
         )
-        assert without_steps(tiny_llama, "auto", "auto", None, "fast") == "auto"
-        assert without_steps(tiny_llama, "auto", "auto", 2, recipe) == "auto"
-        assert without_steps(tiny_llama, "random", "auto", None, recipe) == "random"
+        assert without_steps(tiny_llama, "auto", None, None, FAST) == "auto"
+        assert without_steps(tiny_llama, "auto", None, 2, recipe) == "auto"
+        assert without_steps(tiny_llama, "random", None, None, recipe) == "random"
 
     def test_auto_leaves_the_plan_alone(self, at_hand, tiny_llama):
         told = []
         encoded = pt.encode(
-            tiny_llama, self.TEXT, layout="tiled:2", chunk_length=4, said=told.append
+            tiny_llama, self.TEXT, layout="tiled:2", chunk_length=4, log=told.append
         )
         assert encoded.exact
         assert "4 of 4 chunks start from the encoder" in told[0]
-        pt.encode(tiny_llama, self.TEXT, layout="tiled:2", chunk_length=5, said=told.append)
+        pt.encode(tiny_llama, self.TEXT, layout="tiled:2", chunk_length=5, log=told.append)
         assert "1 of 4 chunks start from the encoder" in told[1]
 
     def test_what_cannot_be_is_refused(self, at_hand, tiny_llama, tiny_neox):

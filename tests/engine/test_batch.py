@@ -127,7 +127,7 @@ def test_matrices_are_counted_into_what_a_row_costs(tiny_llama, monkeypatch):
     activations = bytes_per_position(tiny_llama, 20)
     method = OneStep(pt.Layout.named("tiled:4"))
     for recipe in (plain, whitened):
-        waiting = deque(groups_of(tiny_llama, [[7] * 20], method, 0, None))
+        waiting = deque(groups_of(tiny_llama, [[7] * 20], method))
         row = 20 * activations + 5 * bytes_per_vector(recipe, width)
         expected = int(2_000_000 * 20 / row)
         assert Scheduler(tiny_llama, recipe, method, waiting, None).max_positions == expected
@@ -273,7 +273,7 @@ def test_scarce_memory_makes_a_small_batch(tiny_llama, monkeypatch):
     )
     method = OneStep(pt.Layout.named("paper"))
     waiting = deque(
-        sorted(groups_of(tiny_llama, TARGETS, method, 0, None), key=lambda group: -group.positions)
+        sorted(groups_of(tiny_llama, TARGETS, method), key=lambda group: -group.positions)
     )
     scheduler = Scheduler(tiny_llama, pt.Recipe.named("fast"), method, waiting, None)
     assert 20 <= scheduler.max_positions <= 40

@@ -27,7 +27,7 @@ def few(monkeypatch):
 
 def batch_of(lm, ids=IDS):
     """Groups of these targets, hidden states of all their positions, and the targets."""
-    groups = groups_of(lm, ids, OneStep(pt.Layout.named("keyed:2")), 0, None)
+    groups = groups_of(lm, ids, OneStep(pt.Layout.named("keyed:2")))
     count = sum(len(target) for target in ids)
     hidden = torch.randn(count, lm.hidden_size, generator=torch.Generator().manual_seed(1))
     return groups, hidden, torch.tensor([token for target in ids for token in target])

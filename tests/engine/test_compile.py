@@ -103,7 +103,7 @@ def test_a_fit_goes_the_same_way_compiled(compiled, tiny_llama):
 def test_padding_stays_within_room_and_context(compiled):
     lm = compiled[0]
     method = OneStep(pt.Layout.named("paper"))
-    waiting = deque(groups_of(lm, [[7] * lm.max_context, *[[5] * 17] * 40], method, 0, None))
+    waiting = deque(groups_of(lm, [[7] * lm.max_context, *[[5] * 17] * 40], method))
     scheduler = Scheduler(lm, pt.Recipe.named("fast"), method, waiting, None)
     assert scheduler.fill()
     batch, most = scheduler.batch, scheduler.max_positions
@@ -123,7 +123,7 @@ def test_where_memory_ran_out_no_more_empty_rows_are_added_than_it_holds(compile
         lm,
         pt.Recipe.named("fast"),
         method,
-        deque(groups_of(lm, [[5] * 3] * 12, method, 0, None)),
+        deque(groups_of(lm, [[5] * 3] * 12, method)),
         None,
     )
     scheduler.fill()

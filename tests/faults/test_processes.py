@@ -55,7 +55,7 @@ def command(arguments, log, limit, slow):
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     # What is solved is saved at every step; where writing is slow or limited, the output alone is
     # written.
-    sys.modules["prototokens.cli.encode"].SAVE_EVERY = LONGEST if slow or limit else 0.0
+    sys.modules["prototokens.cli.encode_run"].SAVE_EVERY = LONGEST if slow or limit else 0.0
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if slow:

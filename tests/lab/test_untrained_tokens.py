@@ -35,7 +35,7 @@ def test_end_to_end(glitched, tmp_path):
     }
     assert table["untrained", untrained.MARGIN]["solved"] == 0
     assert table["control", untrained.SMALL_MARGIN]["solved"] == 2
-    assert "4 of 260 tokens cannot get a margin" in report.notes[0]
+    assert "4 of 260 tokens cannot lead another one by" in report.notes[0]
 
 
 def test_a_model_that_learned_all_its_tokens(tiny_llama, tmp_path):

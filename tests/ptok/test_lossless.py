@@ -53,7 +53,7 @@ def path(tmp_path):
 def misread(tiny_llama):
     """Solutions of one text, meant for another that differs from it in two tokens."""
     fitted, meant = "Call me Ishmael.", "Call my Ishmaek."
-    recipe = certified_recipe(tiny_llama, "fast", "standard")
+    recipe = certified_recipe(tiny_llama, pt.Recipe(), "standard")
     halves = [tiny_llama.tokenize(fitted)[start : start + 8] for start in (0, 8)]
     solutions = pt.fit(tiny_llama, halves, layout="tiled:4", recipe=recipe)
     assert all(one.exact for one in solutions)

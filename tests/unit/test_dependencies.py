@@ -13,7 +13,7 @@ LAYERS = (
     "encoder planning ptok measure",
     "engine",
     "lm",
-    "keys layout recipe solution",
+    "keys layout options recipe solution",
     "errors _util _version samples",
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

@@ -9,6 +9,7 @@ import prototokens as pt
 from prototokens import encoding
 from prototokens.errors import NotExactError, UsageError
 from prototokens.layout import Layout
+from prototokens.options import EncodeOptions
 from prototokens.planning.chunks import plan_chunks
 from prototokens.ptok.resume import load_partial, partial_key, save_partial
 from prototokens.ptok.spans import Span, left_by
@@ -217,6 +218,11 @@ def test_a_plan_of_another_text_is_refused(tiny_llama):
         pt.encode(tiny_llama, "abcd", plan=plan)
 
 
+def resolved(layout, **others):
+    """Options of an encoding, as the key of a resumable file takes them."""
+    return EncodeOptions(**{"layout": layout, "recipe": pt.Recipe(), "start": "random", **others})
+
+
 class TestPartial:
     """What an interrupted run leaves behind."""
 
@@ -224,7 +230,7 @@ class TestPartial:
     def left(self, tiny_llama, tmp_path):
         kept = solved(tiny_llama, TEXT, [Span(0, 8), Span(12, 16)])
         ids, layout = tiny_llama.tokenize(TEXT), Layout.named("keyed:5")
-        key = partial_key(tiny_llama, ids, layout, pt.Recipe(), 0)
+        key = partial_key(tiny_llama, ids, resolved(layout))
         save_partial(tmp_path / "x.partial", key, kept)
         return tmp_path / "x.partial", key, layout, ids, kept
 
@@ -243,12 +249,14 @@ class TestPartial:
     def test_of_other_work_is_left_alone(self, tiny_llama, left):
         path, key, layout, ids, _ = left
         others = [
-            partial_key(tiny_llama, ids[:-1], layout, pt.Recipe(), 0),
-            partial_key(tiny_llama, ids, Layout.named("paper"), pt.Recipe(), 0),
-            partial_key(tiny_llama, ids, layout, pt.Recipe(steps=7), 0),
-            partial_key(tiny_llama, ids, layout, pt.Recipe(), 1),
+            partial_key(tiny_llama, ids[:-1], resolved(layout)),
+            partial_key(tiny_llama, ids, resolved(Layout.named("paper"))),
+            partial_key(tiny_llama, ids, resolved(layout, recipe=pt.Recipe(steps=7))),
+            partial_key(tiny_llama, ids, resolved(layout, seed=1)),
+            partial_key(tiny_llama, ids, resolved(layout, start="encoder")),
         ]
-        assert len({key, *others}) == 5
+        assert len({key, *others}) == 6
+        assert key == partial_key(tiny_llama, ids, resolved(layout, bits=8, inexact="keep"))
         assert all(load_partial(path, other, layout, ids) == {} for other in others)
 
     def test_damaged_or_missing_costs_only_time(self, left):

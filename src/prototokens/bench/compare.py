@@ -23,10 +23,10 @@ from prototokens.bench.serial import fit_serial
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.memory import max_positions
-from prototokens.engine.rows import Starts, groups_of
+from prototokens.engine.rows import Init, Starts, groups_of
 from prototokens.engine.scheduler import compiled_heights, compiled_width
 from prototokens.fitting import fit
-from prototokens.layout import Layout
+from prototokens.layout import tiled
 from prototokens.lm.devices import matrix_product_rate, wait
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import DEFAULT_LAYOUT, SHORT_LAYOUT
@@ -208,7 +208,7 @@ def _serial(
     """Fit one passage at a time, from the initial vectors that the engine gives it."""
     starts, spent = Starts(lm, recipe, 2), 0.0
     seeds = list(range(len(targets)))
-    for group in groups_of(lm, targets, OneStep(Layout.named("paper")), seeds, None):
+    for group in groups_of(lm, targets, OneStep(tiled(1)), Init(seeds)):
         began = time.perf_counter()
         (row,) = group.rows
         result = fit_serial(lm, list(row.ids), recipe, starts.draw(row, group))

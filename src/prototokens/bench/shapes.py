@@ -66,7 +66,7 @@ def _batch(lm: FrozenLM, length: int, rows: int | None) -> Batch:
     generator = torch.Generator().manual_seed(0)
     method, recipe = OneStep(Layout.named("paper")), replace(Recipe.named("fast"), margin=1e9)
     ids = torch.randint(0, lm.vocab_size, (rows or 4096, length), generator=generator).tolist()
-    waiting = deque(groups_of(lm, ids, method, 0, None))
+    waiting = deque(groups_of(lm, ids, method))
     scheduler = Scheduler(lm, recipe, method, waiting, rows)
     if rows is not None:
         scheduler.max_positions = rows * length

@@ -14,7 +14,7 @@ from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import ChunkPlan, CostForecast, plan_chunks, price
 from prototokens.ptok.spans import spans_of
-from prototokens.recipe import Recipe
+from prototokens.recipe import FAST, Recipe
 
 TRIED = 16  # chunks of a text that an encoder is tried on before it is chosen for all of them
 
@@ -23,10 +23,10 @@ def plan_from(
     lm: FrozenLM,
     ids: list[int],
     start: str | Encoder = "auto",
-    layout: str | Layout = "auto",
+    layout: Layout | None = None,
     length: int | None = None,
     vectors: int | Literal["auto"] | None = None,
-    recipe: str | Recipe = "fast",
+    recipe: Recipe = FAST,
     prefix: tuple[int, ...] = (),
 ) -> ChunkPlan:
     """The plan of `plan_chunks`.
@@ -38,36 +38,28 @@ def plan_from(
 
     Args:
         start: as `begin` takes it; the rest as `plan_chunks` does.
+        layout: None: it is chosen.
 
     Raises:
         UsageError: as `chosen` and `plan_chunks`.
     """
-    named = Layout.named(layout).with_prefix(prefix) if layout != "auto" else None
+    named = layout.with_prefix(prefix) if layout else None
     if prefix and start == "auto":
         start = "random"  # the encoders that ship know no prefix
     encoder = chosen(lm, start, named)
+    by_default = encoder is None and (start, vectors, length) == ("auto", "auto", None)
     if encoder is not None and ids:
-        layout = named or (encoder.layout if vectors is None else layout)
-        # What no step will mend is cut where the encoder is nearly always right.
-        longest = (
-            encoder.raw_length if Recipe.named(recipe).steps == 0 else encoder.shape.max_length
-        )
+        layout = named or (encoder.layout if vectors is None else None)
+        # Without steps, chunks have a length at which the encoder is nearly always right.
+        longest = encoder.shape.max_length if recipe.steps else encoder.raw_length
         length = length or max(chunk_lengths(encoder, len(ids), longest))
-    plan = plan_chunks(lm, ids, layout, length, vectors, recipe, prefix)
-    if encoder is None and (start, vectors, length, Recipe.named(recipe).name) == (
-        "auto",
-        "auto",
-        None,
-        "fast",
-    ):
-        at_hand = shipped(lm)
-        return plan if at_hand is None else _cheaper(lm, plan, at_hand, ids)
+    plan = plan_chunks(lm, ids, layout or "auto", length, vectors, recipe, prefix)
+    if by_default and recipe.name == FAST.name and (candidate := shipped(lm)):
+        return _cheaper(lm, plan, candidate, ids)
     if encoder is None or not ids:
         return plan
     # The forecast is of random starts; without a step there is nothing to forecast.
-    return plan._replace(
-        forecast=_forecast(encoder, plan.lengths) if Recipe.named(recipe).steps else None
-    )
+    return plan._replace(forecast=_forecast(encoder, plan.lengths) if recipe.steps else None)
 
 
 def _cheaper(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder, ids: list[int]) -> ChunkPlan:
@@ -92,7 +84,7 @@ def _plans(lm: FrozenLM, plan: ChunkPlan, encoder: Encoder) -> list[ChunkPlan]:
         )
         forecast = _forecast(encoder, lengths)
         if forecast is not None and all(proved(encoder, length) for length in set(lengths)):
-            plans.append(ChunkPlan(encoder.layout, lengths, plan.bits, forecast))
+            plans.append(plan._replace(layout=encoder.layout, lengths=lengths, forecast=forecast))
     return plans
 
 

@@ -74,17 +74,17 @@ def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> 
 def without_steps(
     lm: FrozenLM,
     start: str | Encoder,
-    layout: str | Layout,
+    layout: Layout | None,
     vectors: int | str | None,
-    recipe: str | Recipe,
+    recipe: Recipe,
 ) -> str | Encoder:
-    """The start as it is; but `auto` without a step is the encoder that ships, if there is one.
+    """The start as given; but `auto` without a step is the encoder that ships, if there is one.
 
-    Else hardly a token is right.
+    Random vectors without a step reproduce hardly a token.
 
     Args:
-        layout, vectors: as `plan_from` takes them.
+        layout, vectors, recipe: as `plan_from` takes them.
     """
-    if start != "auto" or Recipe.named(recipe).steps or vectors is not None:
+    if start != "auto" or recipe.steps or vectors is not None:
         return start
-    return shipped(lm, None if layout == "auto" else Layout.named(layout)) or start
+    return shipped(lm, layout) or start

@@ -10,7 +10,7 @@ from prototokens.engine.batch import Batch, StepResult
 from prototokens.engine.inputs import Method
 from prototokens.engine.memory import is_out_of_memory
 from prototokens.engine.progress import Progress
-from prototokens.engine.rows import Start, groups_of
+from prototokens.engine.rows import RANDOM, Group, Init, groups_of
 from prototokens.engine.scheduler import Scheduler
 from prototokens.errors import UsageError
 from prototokens.lm.frozen_lm import FrozenLM
@@ -26,10 +26,8 @@ def fit(
     targets: Sequence[Sequence[int]],
     method: Method,
     recipe: Recipe,
+    init: Init = RANDOM,
     *,
-    seed: int | Sequence[int] = 0,
-    share: str | None = None,
-    starts: Sequence[Start | None] | None = None,
     rows: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     finished: Callable[[int, Solution], None] | None = None,
@@ -39,21 +37,20 @@ def fit(
     Args:
         targets: the ids of each.
         method: how vectors and model are joined.
-        starts: vectors that each target begins from (None: at random), of which those with a grid
-            stay on it; by default all begin at random.
-        seed, share, rows, progress, finished: as `fitting.fit` takes them.
+        init: where the vectors begin; by default at random, with the seed 0.
+        rows, progress, finished: as `fitting.fit` takes them.
 
     Returns:
         A solution for each target, in their order.
 
     Raises:
         TextError: a target is empty or longer than the model's context.
-        UsageError: an option that cannot be meant.
+        UsageError: an option with an impossible value.
         DeviceMemoryError: memory does not hold a single row.
     """
     if rows is not None and rows < 1:
         raise UsageError(f"rows must be at least 1, not {rows}")
-    groups = groups_of(lm, targets, method, seed, share, starts, margin=recipe.untrained_margin)
+    groups = groups_of(lm, targets, method, init, least_lead=recipe.least_lead)
     # Longest first: rows of similar length run together, and no long row runs alone at the end.
     waiting = deque(sorted(groups, key=lambda group: -group.positions))
     total = sum(len(group.rows) for group in groups)
@@ -73,31 +70,36 @@ def fit(
         if progress:
             progress(
                 Progress(
-                    len(solutions),
-                    solved,
-                    total,
-                    result.accuracy.item(),
-                    result.loss.item(),
-                    row_steps,
-                    time.monotonic() - began,
-                    batch.vectors_of,
+                    done=len(solutions),
+                    solved=solved,
+                    total=total,
+                    accuracy=result.accuracy.item(),
+                    loss=result.loss.item(),
+                    row_steps=row_steps,
+                    seconds=time.monotonic() - began,
+                    vectors_of=batch.vectors_of,
                 )
             )
-        ended = batch.ended()
-        for index in (index for index, ends in enumerate(ended) if ends):
-            if not scheduler.end_attempt(index):
-                continue
-            group = batch.groups[index]
+        for group in _finished(scheduler):
             solved += len(group.rows) * group.solved
             for row, solution in zip(group.rows, group.best, strict=True):
                 solutions[row.order] = solution
                 if finished:
                     finished(row.order, solution)
-        if any(ended):
-            scheduler.leave([not ends for ends in ended])
 
     assert len(solutions) == total
     return [solutions[order] for order in range(total)]
+
+
+def _finished(scheduler: Scheduler) -> list[Group]:
+    """End the attempts that are over; returns the groups that get no other, which leave the batch."""
+    batch = scheduler.batch
+    ended = batch.ended()
+    indices = [index for index, ends in enumerate(ended) if ends]
+    groups = [batch.groups[index] for index in indices if scheduler.end_attempt(index)]
+    if indices:
+        scheduler.leave([not ends for ends in ended])
+    return groups
 
 
 def _steps(batch: Batch, count: int) -> tuple[int, StepResult | None]:

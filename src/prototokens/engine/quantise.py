@@ -20,7 +20,7 @@ from prototokens.engine.fit import fit
 from prototokens.engine.grid import GRID_BITS, WIDTHS, Grid, nearest_grid
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.progress import Progress
-from prototokens.engine.rows import Start
+from prototokens.engine.rows import Init, Start
 from prototokens.errors import UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
@@ -162,8 +162,7 @@ def rounded(
             [solutions[number].ids for number in part],
             OneStep(solutions[part[0]].layout),
             recipe if on_grids else replace(recipe, steps=0),
-            share=share,
-            starts=starts,
+            Init(share=share, starts=starts),
             rows=rows,
             progress=progress,
         )

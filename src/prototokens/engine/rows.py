@@ -38,6 +38,25 @@ class Start(NamedTuple):
     row_steps: int = 0
 
 
+class Init(NamedTuple):
+    """Where the vectors of many targets begin.
+
+    Attributes:
+        seed: of the random starts; a list gives each target its own.
+        share: `e` or `m`: one such vector for all targets; then they are solved together or not at
+            all.
+        starts: vectors that each target begins from (None: at random), of which those with a grid
+            stay on it; by default all begin at random.
+    """
+
+    seed: int | Sequence[int] = 0
+    share: str | None = None
+    starts: Sequence[Start | None] | None = None
+
+
+RANDOM = Init()
+
+
 @dataclass
 class Row:
     """One target with one seed.
@@ -173,18 +192,18 @@ def groups_of(
     lm: FrozenLM,
     targets: Sequence[Sequence[int]],
     method: Method,
-    seed: int | Sequence[int],
-    share: str | None,
-    starts: Sequence[Start | None] | None = None,
+    init: Init = RANDOM,
     *,
-    margin: float = 0.0,
+    least_lead: float = 0.0,
 ) -> list[Group]:
     """Check the targets and lay them out, all in one group where they share a vector.
 
     Args:
-        margin: that is asked for; tokens to which no vectors can give it are not scored.
+        least_lead: tokens whose lead over another cannot be larger (`lm.untrained`), in logits, are
+            not scored.
     """
-    starts = _checked(starts, len(targets), (method.vectors, lm.d_model))
+    seed, share = init.seed, init.share
+    starts = _checked(init.starts, len(targets), (method.vectors, lm.d_model))
     seeds = [seed] * len(targets) if isinstance(seed, int) else list(seed)
     if len(seeds) != len(targets):
         raise UsageError(
@@ -199,7 +218,7 @@ def groups_of(
             f" {layout.vectors}"
         )
     made = []
-    for order, (target, its_seed, start) in enumerate(zip(targets, seeds, starts, strict=True)):
+    for order, (target, row_seed, start) in enumerate(zip(targets, seeds, starts, strict=True)):
         ids = tuple(int(token) for token in target)
         if not ids:
             raise TextError(
@@ -217,9 +236,9 @@ def groups_of(
                 f" holds {lm.max_context}:"
                 " cut it into chunks (prototokens.encode does)"
             )
-        excluded = untrained_positions(lm, ids, margin)
+        excluded = untrained_positions(lm, ids, least_lead)
         plan = method.plan(ids).without(excluded)
-        made.append(Row(order, ids, plan, its_seed, start, excluded))
+        made.append(Row(order, ids, plan, row_seed, start, excluded))
     if share and made:
         return [
             Group(

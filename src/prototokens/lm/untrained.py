@@ -19,10 +19,12 @@ from torch import Tensor
 
 from prototokens.lm.frozen_lm import FrozenLM
 
-# A token counts as untrained if the bound of its lead is below this many times the margin that is
-# asked for: the bound takes a hidden state that points from one row to the other and nowhere else.
-SLACK = 2.0
-SAMPLE = 128  # tokens whose final hidden states tell how large such states are
+# Whatever lead is asked for, only tokens whose output row is nearer to another one than this share
+# of the usual distance are untrained.
+UNTRAINED_SHARE = 0.2
+# Tokens whose final hidden states tell how large such states are, and whose output rows tell the
+# usual distance of a row to the nearest other one.
+SAMPLE = 128
 ROWS = 1 << 15  # of the output matrix that are converted to float32 at a time
 CHUNK = 1 << 25  # distances that are computed at a time
 SCREEN = 48  # directions of the first look at a whole vocabulary
@@ -45,6 +47,7 @@ class _Known:
 
     def __init__(self) -> None:
         self.state_norm: float | None = None
+        self.usual_distance: float | None = None
         self.distance: dict[int, float] = {}
 
 
@@ -76,36 +79,51 @@ def state_norm(lm: FrozenLM) -> float:
     return known.state_norm
 
 
-def untrained(lm: FrozenLM, ids: Iterable[int], margin: float) -> frozenset[int]:
-    """Those of the tokens to which no vectors can give a margin.
+def usual_distance(lm: FrozenLM) -> float:
+    """The median distance of a token's output row to the nearest other one.
+
+    It is estimated from `SAMPLE` tokens, drawn with a fixed seed.
+    """
+    known = _KNOWN.setdefault(lm, _Known())
+    if known.usual_distance is None:
+        drawn = torch.randperm(lm.vocab_size, generator=torch.Generator().manual_seed(1))[:SAMPLE]
+        known.usual_distance = float(nearest(lm, drawn).distance.median())
+    return known.usual_distance
+
+
+def untrained(lm: FrozenLM, ids: Iterable[int], lead: float) -> frozenset[int]:
+    """Those of the tokens that no hidden state can give such a lead over all others.
 
     Only tokens that were not asked for before are looked at: the cost of a text is one product of
     the output matrix with the rows of its new tokens.
 
     Args:
-        margin: true logit minus the best other one, in logits; with 0 there are none.
+        lead: true logit minus the best other one, in logits; with 0 there are no such tokens.
     """
     wanted = frozenset(ids)
-    if margin <= 0:
+    if lead <= 0:
         return frozenset()
     known = _KNOWN.setdefault(lm, _Known())
     if new := sorted(wanted - known.distance.keys()):
         known.distance.update(
             zip(new, nearest(lm, torch.tensor(new)).distance.tolist(), strict=True)
         )
-    least = _least_distance(lm, margin)
+    least = lead / state_norm(lm)
+    if all(known.distance[token] >= least for token in wanted):
+        return frozenset()  # as for nearly all texts; the usual distance is not needed
+    least = _least_distance(lm, lead)
     return frozenset(token for token in wanted if known.distance[token] < least)
 
 
-def untrained_positions(lm: FrozenLM, ids: Iterable[int], margin: float) -> tuple[int, ...]:
+def untrained_positions(lm: FrozenLM, ids: Iterable[int], lead: float) -> tuple[int, ...]:
     """The positions of a text whose tokens are untrained, in ascending order."""
     ids = list(ids)
-    found = untrained(lm, ids, margin)
+    found = untrained(lm, ids, lead)
     return tuple(place for place, token in enumerate(ids) if token in found)
 
 
 @torch.no_grad()
-def all_untrained(lm: FrozenLM, margin: float) -> list[int]:
+def all_untrained(lm: FrozenLM, lead: float) -> list[int]:
     """All untrained tokens of the vocabulary, in ascending order.
 
     Distances in a subspace are never larger than those in the whole space. So the tokens whose
@@ -118,13 +136,13 @@ def all_untrained(lm: FrozenLM, margin: float) -> list[int]:
     screened = torch.cat([part.float() @ directions[:, -SCREEN:] for part in weight.split(ROWS)])
     every = torch.arange(len(weight), device=weight.device)
     # Rounding may move a distance that is nearly zero.
-    near = _nearest(screened, every).distance < 2 * _least_distance(lm, margin) + 1e-2
-    return sorted(untrained(lm, every.cpu()[near].tolist(), margin))
+    near = _nearest(screened, every).distance < 2 * _least_distance(lm, lead) + 1e-2
+    return sorted(untrained(lm, every.cpu()[near].tolist(), lead))
 
 
-def _least_distance(lm: FrozenLM, margin: float) -> float:
-    """The distance of two output rows from which on their tokens can have a margin."""
-    return SLACK * margin / state_norm(lm)
+def _least_distance(lm: FrozenLM, lead: float) -> float:
+    """The distance to the nearest other output row from which on a token is not untrained."""
+    return min(lead / state_norm(lm), UNTRAINED_SHARE * usual_distance(lm))
 
 
 @torch.no_grad()

@@ -174,7 +174,7 @@ def plan_chunks(
                 f"chunks of {length} tokens asked for, and {lm.name} takes from 1 to {longest} with"
                 f" layout {one.name}"
             )
-    text = _read(lm, ids, expect.recipe.untrained_margin)
+    text = _read(lm, ids, expect.recipe.least_lead)
     part = text._replace(information=text.information[:TRIED], scored=text.scored[:TRIED])
     tried: list[tuple[float, Layout, float]] = []
     for one in layouts:
@@ -245,12 +245,12 @@ def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None
     return [keyed(vectors)]
 
 
-def _read(lm: FrozenLM, ids: list[int], margin: float) -> _Text:
+def _read(lm: FrozenLM, ids: list[int], least_lead: float) -> _Text:
     """The information of each token, given the text before it; none where a patch holds the token.
 
     Also how much more the first tokens of a chunk have without that text.
     """
-    excluded = set(untrained_positions(lm, ids, margin))
+    excluded = set(untrained_positions(lm, ids, least_lead))
     scored = [int(place not in excluded) for place in range(len(ids))]
     tokens = torch.tensor(ids, device=lm.device)
     information = (lm.surprisal(tokens).double().cpu() / math.log(2)).tolist()

@@ -16,10 +16,10 @@ from prototokens._util import strict_json
 from prototokens._util.files import MAX_NAME, write_atomically
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.options import EncodeOptions
 from prototokens.ptok.solutions import pack_solutions, unpack_solutions
 from prototokens.ptok.spans import Solved, Span
 from prototokens.ptok.tensors import read_contents, read_tensors
-from prototokens.recipe import Recipe
 
 
 def partial_path(output: Path) -> Path:
@@ -28,15 +28,13 @@ def partial_path(output: Path) -> Path:
     return output.with_name(f"{start}.partial")
 
 
-def partial_key(
-    lm: FrozenLM, ids: list[int], layout: Layout, recipe: Recipe, seed: int, start: str = "random"
-) -> str:
+def partial_key(lm: FrozenLM, ids: list[int], options: EncodeOptions) -> str:
     """Hash of everything that solved spans depend on.
 
-    Of another text, model or recipe they are worth nothing.
+    Args:
+        options: with the layout, the recipe and the start that they stand for.
     """
-    layout_parts = [layout.name, layout.key_version, list(layout.prefix)]
-    parts = [lm.fingerprint, str(lm.dtype), layout_parts, recipe.as_dict(), seed, ids, start]
+    parts = [lm.fingerprint, str(lm.dtype), ids, options.key_parts()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,7 +20,7 @@ from prototokens.lab import plots
 from prototokens.lab.job import Config, Fit, Job, Row, Run
 from prototokens.lab.report import Report, Table, percent_interval, size_notes
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.lm.untrained import SAMPLE, SLACK, all_untrained, nearest, state_norm
+from prototokens.lm.untrained import SAMPLE, all_untrained, nearest, state_norm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +29,7 @@ TITLE = "Tokens that the model never learned"
 LAYOUT = "keyed:2"
 LIST, TRIAL = "list", "trial"
 UNTRAINED, CONTROL = "untrained", "control"
+LEAD = 1.0  # logits; tokens that cannot lead another one by so much are listed
 MARGIN = 0.5  # logits; certificates ask for about as much (docs/reliability.md)
 SMALL_MARGIN = 0.05  # of a fit without a certificate
 SHOWN = 100  # tokens of the table; the rows have all
@@ -67,14 +68,14 @@ def run(job: Job, lm: FrozenLM) -> Run:
 
 def _listed(lm: FrozenLM) -> list[Row]:
     """The summary, then one row for each untrained token."""
-    found, largest = all_untrained(lm, MARGIN), state_norm(lm)
+    found, largest = all_untrained(lm, LEAD), state_norm(lm)
     sample = torch.randperm(lm.vocab_size, generator=torch.Generator().manual_seed(0))[:SAMPLE]
     rows: list[Row] = [
         {
             "about": LIST,
             "vocabulary": lm.vocab_size,
             "untrained": len(found),
-            "margin": MARGIN,
+            "lead": LEAD,
             "state_norm": largest,
             "bounds": [largest * value for value in nearest(lm, sample).distance.tolist()],
         }
@@ -99,7 +100,7 @@ def _listed(lm: FrozenLM) -> list[Row]:
 def _tried(job: Job, lm: FrozenLM) -> Run:
     """Fit the passage with its middle token replaced, by an untrained token and by another."""
     chance = random.Random(f"{job.seed} {job.text.id}")
-    found = all_untrained(lm, MARGIN)
+    found = all_untrained(lm, LEAD)
     others = sorted(set(range(lm.known_ids)) - set(found) - set(job.text.ids))
     replaced = {CONTROL: chance.choice(others)}
     if usable := [token for token in found if token < lm.known_ids]:
@@ -114,7 +115,7 @@ def _tried(job: Job, lm: FrozenLM) -> Run:
         Fit.one(
             ids,
             layout=job.layout,
-            recipe=replace(job.recipe, margin=margin, skip_untrained=False),
+            recipe=replace(job.recipe, margin=margin, untrained_slack=0.0),
             seed=job.seed,
         )
         for _, margin, ids in wanted
@@ -141,9 +142,9 @@ def report(rows: list[Row]) -> Report:
     tokens = [row for row in rows if row["about"] == "token"]
     trials = [row for row in rows if row["about"] == TRIAL]
     notes = [
-        f"{row['untrained']} of {row['vocabulary']:,} tokens cannot get a margin of"
-        f" {row['margin']} logits: final hidden states have a norm of {row['state_norm']:.3g} at"
-        f" most, and their output rows are nearer to another one than {SLACK:g} x {row['margin']} /"
+        f"{row['untrained']} of {row['vocabulary']:,} tokens cannot lead another one by"
+        f" {row['lead']} logits: final hidden states have a norm of {row['state_norm']:.3g} at"
+        f" most, and their output rows are nearer to another one than {row['lead']} /"
         f" {row['state_norm']:.3g}"
         for row in listed
     ]

@@ -1,0 +1,254 @@
+"""The options of `fit` and `encode`: their defaults, and the help that the command line shows.
+
+Each is a frozen dataclass. `FitKeywords` and `EncodeKeywords` give its fields to type checkers, which
+know the keyword arguments of `fit(lm, targets, **options)` by them; a test holds the two equal.
+Importing this module is cheap: the command line reads the fields for its help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from prototokens._util.option_fields import described
+from prototokens.recipe import Recipe
+
+if TYPE_CHECKING:
+    from prototokens.encoder.encoder import Encoder
+    from prototokens.engine.rows import Start
+    from prototokens.layout import Layout
+
+CERTIFY = ("none", "standard", "strict")
+INEXACT = ("halve", "patch", "keep")
+SHARE = ("e", "m")
+
+
+class _Names:
+    """Options that may give a layout and a recipe by name: both are resolved here, once."""
+
+    layout: str | Layout
+    recipe: str | Recipe
+
+    def resolve_recipe(self) -> Recipe:
+        """The recipe.
+
+        Raises:
+            UsageError: no such recipe.
+        """
+        return Recipe.named(self.recipe)
+
+    def resolve_layout(self) -> Layout | None:
+        """The layout; None where it is `auto`.
+
+        Raises:
+            UsageError: no such layout.
+        """
+        from prototokens.layout import Layout
+
+        return None if self.layout == "auto" else Layout.named(self.layout)
+
+
+@dataclass(frozen=True)
+class FitOptions(_Names):
+    """Options of `fit`.
+
+    Attributes:
+        layout: an arrangement or its name (`Layout.named`): by default two keyed vectors, which
+            reproduce the same text in a third of the steps of the paper's layout, `paper`.
+        recipe: a recipe or its name (`Recipe.named`).
+        seed: of the starts; a list gives each target its own.
+        share: one e (or one m) for all targets; then they are solved together or not at all.
+        prefix: token ids that stand before the vectors (`FrozenLM.prefix_ids`): `none`, `bos`,
+            `text:...`, ids, or `auto`: BOS where the model's first position is an attention sink.
+            With the recipe `paper`, which is the published one to the letter, `auto` is none. A
+            prefix that the layout brings is kept.
+        start: where the vectors begin: `random`; `encoder`, the one that ships for this model and
+            layout; `auto`, that one where it has proved to save time; an encoder
+            (`encoder.starts`); or for each target vectors of its own (None: at random), of which
+            those with a grid stay on it.
+        rows: maximum number of rows side by side; by default as many as fill the machine.
+    """
+
+    layout: str | Layout = "keyed:2"
+    recipe: str | Recipe = "fast"
+    seed: int | Sequence[int] = 0
+    share: str | None = None
+    prefix: str | Sequence[int] = "auto"
+    start: str | Encoder | Sequence[Start | None] = "random"
+    rows: int | None = None
+
+
+class FitKeywords(TypedDict, total=False):
+    """The fields of `FitOptions`, as keyword arguments."""
+
+    layout: str | Layout
+    recipe: str | Recipe
+    seed: int | Sequence[int]
+    share: str | None
+    prefix: str | Sequence[int]
+    start: str | Encoder | Sequence[Start | None]
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class EncodeOptions(_Names):
+    """Options of `encode`.
+
+    Attributes:
+        layout: an arrangement of every chunk, or `auto`.
+        chunk_length: tokens of every chunk but the last; by default cut by the text's information
+            (`plan_chunks`).
+        vectors: of a chunk, in place of a layout; `auto` chooses their number by the cost forecast
+            (`plan_chunks`).
+        recipe: a recipe or its name (`Recipe.named`).
+        seed: of the random starts.
+        share: one e (or one m) for all chunks; such a text is solved as a whole or not at all, and
+            its chunks are not halved.
+        prefix: token ids that stand before the vectors of every chunk, as `fit` takes them.
+        start: where the vectors begin: `random`; `encoder`, the one that ships for this model;
+            `auto`, that one where it has proved to save time; or an encoder (`encoder.starts`). A
+            chunk that has failed is tried again at random. Shared vectors always begin at random.
+        rows: maximum number of chunks that are fitted side by side; by default as many as fill the
+            machine.
+        certify: `standard` goes on until every margin withstands other batch shapes, kernels and
+            dtypes, and tries the most different of them on the result; `strict` tries the whole
+            decode matrix; `none` stops at the recipe's own margin.
+        inexact: what becomes of a chunk that is not exact within its steps. `halve`: its halves are
+            tried again, and what is not exact in the end is patched; `patch`: its wrong tokens are
+            stored as patches, or all of its tokens where that is shorter; `keep`: it stays as it
+            is. By default `halve`, and `patch` for a recipe without steps.
+        bits: of each number of the vectors in the file: 32, 16, 1 to 8, or `auto`: the fewest that
+            stay exact, for each chunk. A chunk that is not exact in so many takes more
+            (`engine.quantise`).
+    """
+
+    layout: str | Layout = field(
+        default="auto",
+        metadata=described(
+            "How a chunk's vectors are arranged: keyed:K (K vectors), paper (two), tiled:K and mixed:K"
+            " (1 + K of them), one, halves, alternating, free; auto takes keyed:2 for a short text and"
+            " keyed:5 for others.",
+            in_key=True,
+        ),
+    )
+    chunk_length: int | None = field(
+        default=None,
+        metadata=described(
+            "Tokens a chunk.", minimum=1, default_text="as many as are held with ease"
+        ),
+    )
+    vectors: int | Literal["auto"] | None = field(
+        default=None,
+        metadata=described(
+            "Vectors a chunk, in place of a layout: N is keyed:N; auto chooses their number, and the"
+            " length of the chunks, so that numbers times steps come out least.",
+            metavar="N|auto",
+            default_text="as --layout has it",
+        ),
+    )
+    recipe: str | Recipe = field(
+        default="fast",
+        metadata=described("How vectors are fitted: fast, or paper (as published).", in_key=True),
+    )
+    seed: int = field(
+        default=0,
+        metadata=described(
+            "Of the random starts: the same seed gives the same vectors.", in_key=True
+        ),
+    )
+    share: str | None = field(
+        default=None,
+        metadata=described(
+            "One vector for all chunks, in layouts of two: e with --layout free, m with --layout paper"
+            " or free.",
+            choices=SHARE,
+        ),
+    )
+    prefix: str | Sequence[int] = field(
+        default="auto",
+        metadata=described(
+            "Fixed tokens before the vectors of every chunk, which cost no trained number: none, the"
+            " model's BOS token, or a text; auto: BOS where the model's first position is an attention"
+            " sink.",
+            metavar="auto|none|bos|text:...",
+        ),
+    )
+    start: str | Encoder = field(
+        default="auto",
+        metadata=described(
+            "Where vectors begin: at random; at what the model's encoder gives for the text; auto:"
+            " that, where it has proved to save time; or an encoder's folder (train-encoder). With"
+            " --steps 0 they stay there, and auto is the encoder.",
+            in_key=True,
+            metavar="auto|random|encoder|FOLDER",
+        ),
+    )
+    rows: int | None = field(
+        default=None,
+        metadata=described(
+            "Chunks fitted side by side.", minimum=1, default_text="as many as fill the machine"
+        ),
+    )
+    certify: str = field(
+        default="standard",
+        metadata=described(
+            "Fit until other batch shapes, kernels and dtypes decode the same, and try them: the most"
+            " different ones, or all.",
+            choices=CERTIFY,
+        ),
+    )
+    inexact: str | None = field(
+        default=None,
+        metadata=described(
+            "A chunk that is not exact within its steps is cut in two and tried again, its wrong"
+            " tokens are put into the file, or it stays as it is. What halves do not hold in the end is"
+            " patched.",
+            choices=INEXACT,
+            default_text="halve; patch with --steps 0",
+        ),
+    )
+    bits: int | Literal["auto"] = field(
+        default=32,
+        metadata=described(
+            "Bits of each number of the vectors in the file; auto finds the fewest that stay exact,"
+            " for each chunk.",
+            metavar="1-8|16|32|auto",
+        ),
+    )
+
+    def key_parts(self) -> dict[str, Any]:
+        """The values that solved chunks depend on, as JSON.
+
+        The layout and the recipe are objects, the layout with its prefix.
+        """
+        names = (one.name for one in fields(self) if one.metadata["in_key"])
+        return {name: _as_json(getattr(self, name)) for name in names}
+
+
+class EncodeKeywords(TypedDict, total=False):
+    """The fields of `EncodeOptions`, as keyword arguments."""
+
+    layout: str | Layout
+    chunk_length: int | None
+    vectors: int | Literal["auto"] | None
+    recipe: str | Recipe
+    seed: int
+    share: str | None
+    prefix: str | Sequence[int]
+    start: str | Encoder
+    rows: int | None
+    certify: str
+    inexact: str | None
+    bits: int | Literal["auto"]
+
+
+def _as_json(value: Any) -> Any:
+    """A value of an option as JSON: a recipe, a layout, an encoder, or a plain value."""
+    from prototokens.layout import Layout
+
+    if isinstance(value, Recipe):
+        return value.as_dict()
+    if isinstance(value, Layout):
+        return [value.name, value.key_version, list(value.prefix)]
+    return value if isinstance(value, str | int | None) else str(value.path)
