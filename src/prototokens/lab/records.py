@@ -41,11 +41,11 @@ def _not_here(folder: Path, error: OSError) -> FileError:
 def _published(name: str) -> str:
     """A model's name for rows that are published.
 
-    Of a folder its own name, and nothing of where it lies on this machine.
+    Of a folder or a file its own name, and nothing of where it lies on this machine.
     """
     prefix, colon, plain = name.rpartition(":")
     folder, at, revision = plain.partition("@")
-    return prefix + colon + (Path(folder).name if Path(folder).is_dir() else folder) + at + revision
+    return prefix + colon + (Path(folder).name if Path(folder).exists() else folder) + at + revision
 
 
 def describe(job: Job) -> Row:
