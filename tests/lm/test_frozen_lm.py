@@ -34,7 +34,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from prototokens.errors import ModelError, TextError, UsageError
-from prototokens.lm import frozen_lm, locate
+from prototokens.lm import autoregressive, locate
 from prototokens.lm.frozen_lm import FrozenLM
 
 SMALL = {
@@ -404,9 +404,9 @@ def slow_surprisal(model, ids, bos, window):
     [("llama", 1), ("llama", 12), ("llama", 13), ("llama", 14), ("llama", 40), ("mamba", 25)],
 )
 def test_surprisal_is_that_of_the_definition(family, length, bos, request, monkeypatch):
-    monkeypatch.setattr(frozen_lm, "SURPRISAL_WINDOW", 12)
-    monkeypatch.setattr(frozen_lm, "SURPRISAL_WINDOW_UNLIMITED", 12)
-    monkeypatch.setattr(frozen_lm, "SURPRISAL_CHUNK", 5)
+    monkeypatch.setattr(autoregressive, "SURPRISAL_WINDOW", 12)
+    monkeypatch.setattr(autoregressive, "SURPRISAL_WINDOW_UNLIMITED", 12)
+    monkeypatch.setattr(autoregressive, "SURPRISAL_CHUNK", 5)
     tiny = request.getfixturevalue(f"tiny_{family}")
     lm = FrozenLM(tiny.model, tiny.tokenizer if bos else None)
     seen, own = [], lm.logits

@@ -83,9 +83,7 @@ def test_quantised_weights_count_as_16_bits_with_one_fingerprint_in_any_dtype(
     assert (whole.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     assert whole.fingerprint == half.fingerprint == half.weights_hash()
     for pays, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(
-            "prototokens.lm.frozen_lm.bfloat16_pays", lambda device, pays=pays: pays
-        )
+        monkeypatch.setattr("prototokens.lm.loading.bfloat16_pays", lambda device, pays=pays: pays)
         assert FrozenLM.from_pretrained(file).dtype == dtype
 
 

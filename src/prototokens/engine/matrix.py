@@ -29,7 +29,8 @@ from prototokens.engine.instruction_sets import SETTINGS, Decoded, decode_under
 from prototokens.errors import ModelError
 from prototokens.layout import Layout
 from prototokens.lm import attention, compiling
-from prototokens.lm.frozen_lm import FrozenLM, _cast
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.loading import cast_weights
 from prototokens.lm.prefix import fed
 
 BATCHES = (1, 2, 3, 7, 16, 64)
@@ -270,7 +271,7 @@ def _twin(lm: FrozenLM, dtype: torch.dtype) -> FrozenLM | None:
             return None
         return again if again.fingerprint == lm.fingerprint else None
     model = copy.deepcopy(lm.model)
-    _cast(model, dtype)
+    cast_weights(model, dtype)
     return FrozenLM(
         model, lm.tokenizer, name=lm.name, revision=lm.revision, fingerprint=lm.fingerprint
     )

@@ -10,34 +10,30 @@ fitting, and any loss, belong to `engine`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.layout import Layout
-from prototokens.lm import attention, checkpoint, checks, compiling, gguf_model, response
-from prototokens.lm.devices import bfloat16_pays
+from prototokens.lm import (
+    attention,
+    autoregressive,
+    checks,
+    compiling,
+    loading,
+    response,
+    tokenization,
+)
 from prototokens.lm.fast_llama import FastLlama, KeyValue, fast_llama
-from prototokens.lm.locate import BUILTIN, Source, find, quiet, recorded_name
+from prototokens.lm.head import EmbeddingScale, Head
+from prototokens.lm.locate import BUILTIN, quiet, recorded_name
 from prototokens.lm.prefix import (
     AUTO,
     OfPrefixes,
@@ -47,56 +43,7 @@ from prototokens.lm.prefix import (
     prefix_ids,
 )
 
-# A window of text for `surprisal`: attention over a longer one costs more than the context beyond
-# it is worth.
-SURPRISAL_WINDOW = 4096
-SURPRISAL_WINDOW_UNLIMITED = 1024  # for a model that states no longest context
-UNLIMITED = 1 << 20  # tokens of a target, for a model that states no longest context
-SURPRISAL_CHUNK = 256  # positions whose logits exist at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """From the last hidden states to logits: `softcap(scale * (weight @ hidden + bias))`.
-
-    Attributes:
-        weight: one row per token.
-        bias: one number per token, or None.
-        softcap: c in c * tanh(logits / c) (Gemma 2), or None.
-        scale: factor on the logits before the soft cap (Cohere, Granite), 1.0 in most models.
-        dtype: of the logits as the model itself gives them; None where that is the weight's own.
-    """
-
-    weight: Float[Tensor, "vocab hidden"]
-    bias: Float[Tensor, " vocab"] | None = None
-    softcap: float | None = None
-    scale: float = 1.0
-    dtype: torch.dtype | None = None
-
-    def __call__(
-        self, hidden: Float[Tensor, "*positions hidden"]
-    ) -> Float[Tensor, "*positions vocab"]:
-        """Logits of hidden states, rounded where the model itself rounds."""
-        logits = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
-        logits = logits.to(self.dtype or logits.dtype)
-        if self.scale != 1.0:
-            logits = logits * self.scale
-        if self.softcap is not None:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits
-
-
-class EmbeddingScale(NamedTuple):
-    """Of the input vectors of all ids, in float32, on the CPU.
-
-    Attributes:
-        mean, std: of each coordinate.
-        rms: root mean square of all numbers.
-    """
-
-    mean: Float32[Tensor, " d_model"]
-    std: Float32[Tensor, " d_model"]
-    rms: float
+UNLIMITED = 1 << 20  # longest target, in tokens, for a model that states no maximum context
 
 
 class FrozenLM:
@@ -135,7 +82,7 @@ class FrozenLM:
 
         Args:
             model: a causal LM of transformers.
-            tokenizer: its tokenizer; without one `encode` and `decode` refuse.
+            tokenizer: its tokenizer; without one, `tokenize` and `detokenize` raise an error.
             name: what messages and files call it.
             revision: commit on the hub, where there is one.
             fingerprint: hash of the weights before they were cast; None: they were not, and are
@@ -169,7 +116,7 @@ class FrozenLM:
         self.fingerprint = fingerprint or self.weights_hash()
         self._compiled: Any = None
         self._pasts = OfPrefixes[list[KeyValue]]()
-        self.tokenizer_hash = "" if tokenizer is None else _tokenizer_hash(tokenizer)
+        self.tokenizer_hash = "" if tokenizer is None else tokenization.tokenizer_hash(tokenizer)
         self.vocab_size, self.hidden_size = self.head.weight.shape
         self.d_model: int = cast(Tensor, self._table.weight).shape[1]
         stated = (
@@ -210,17 +157,20 @@ class FrozenLM:
             MissingExtraError: a GGUF file, and the extra `gguf` is not installed.
         """
         name = os.fspath(name_or_path)
-        wanted, place = _wanted_dtype(dtype), _wanted_device(device)
-        with quiet():
-            source = find(name, revision)
-            if source.gguf:
-                model, tokenizer = gguf_model.load(Path(source.place), name)
-            else:
-                model, tokenizer = _load(name, source, trust_remote_code)
-            fingerprint = checks.state_hash(model)
-            _cast(model, _auto_dtype(model.dtype, place) if wanted is None else wanted)
-            cast(nn.Module, model).to(place)
-        return cls(model, tokenizer, name=name, revision=source.revision, fingerprint=fingerprint)
+        loaded = loading.load(
+            name,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
+        return cls(
+            loaded.model,
+            loaded.tokenizer,
+            name=name,
+            revision=loaded.revision,
+            fingerprint=loaded.fingerprint,
+        )
 
     def __repr__(self) -> str:
         size = (
@@ -414,255 +364,58 @@ class FrozenLM:
         """The ids of a text, without any special token around it.
 
         Raises:
-            ModelError: there is no tokenizer, or it gives ids that the model has no output for.
+            ModelError: there is no tokenizer, or it returns ids that the model has no output for.
             TextError: the text holds half of a surrogate pair, which no encoding of Unicode can
                 store.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TextError(
-                f"character {error.start} of the text is half of a surrogate pair: save it as UTF-8"
-            ) from error
-        ids = self._tokenizer()(
-            text, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
-        if ids and max(ids) >= self.vocab_size:
-            given = f"{max(ids)}, and the model has {self.vocab_size} outputs"
-            raise ModelError(
-                f"the tokenizer that comes with {self.name!r} is not its own: it gives the id"
-                f" {given}"
-            )
-        return ids
+        return tokenization.tokenize(
+            self.tokenizer, text, name=self.name, vocab_size=self.vocab_size
+        )
 
     @cached_property
     def longest_token(self) -> int:
         """Bytes of the longest entry of the vocabulary, as the tokenizer spells it.
 
-        No token stands for more of a text.
+        No token of a text is longer.
         """
-        return max(
-            len(token.encode("utf-8", "surrogatepass")) for token in self._tokenizer().get_vocab()
-        )
+        return tokenization.longest_token(self.tokenizer, name=self.name)
 
     def detokenize(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> str:
-        """The text of ids: special tokens spelled out, spaces left as they are."""
-        numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        return self._tokenizer().decode(
-            numbers, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        """The text of ids: special tokens are spelled out, and no space is cleaned up."""
+        return tokenization.detokenize(self.tokenizer, ids, name=self.name)
 
-    @torch.no_grad()
     def generate(
         self, prompt: Int[Tensor, "rows tokens"] | Float[Tensor, "rows vectors d_model"], count: int
     ) -> Int[Tensor, "rows count"]:
-        """The `count` ids that follow a prompt greedily, one pass a token, with a cache.
+        """The `count` tokens that greedy decoding appends to a prompt, with a key-value cache.
 
-        The ordinary, autoregressive way.
+        This is ordinary autoregressive decoding: one forward pass for each token.
 
         Args:
             prompt: ids, or input vectors in their place.
         """
-        writer: Any = self.model
-        given = {"inputs_embeds": prompt} if prompt.is_floating_point() else {"input_ids": prompt}
-        out = writer.generate(
-            **given,
-            attention_mask=torch.ones(prompt.shape[:2], dtype=torch.int64, device=prompt.device),
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=0,
-            max_new_tokens=count,
-            min_new_tokens=count,
-        )
-        return out[:, -count:]
+        return autoregressive.generate(self, prompt, count)
 
-    @torch.no_grad()
     def surprisal(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> Float32[Tensor, " tokens"]:
-        """How unexpected each token is to this model, given those before it: -log p, in nats.
+        """Surprisal of each token given the tokens before it: -log p, in nats.
 
-        The first token is judged given the tokenizer's beginning-of-sequence token, or, where it
-        has none, as one of `vocab_size` equally likely ones. A text longer than a window (the
-        context, 4096 at most; 1024 where the context is unlimited) is read in windows that overlap
-        by half, each behind a beginning-of-sequence token of its own, so that every token has at
-        least half a window of text before it.
+        The first token is predicted from the tokenizer's beginning-of-sequence token, or, where it
+        has none, counts as one of `vocab_size` equally likely tokens. A text longer than a window
+        (the context, 4096 at most; 1024 where the context is unlimited) is read in windows that
+        overlap by half, each behind a beginning-of-sequence token of its own, so that every token
+        has at least half a window of text before it.
         """
-        tokens = torch.as_tensor(ids, dtype=torch.int64, device=self.device)
-        nats = torch.empty(tokens.shape, device=self.device)
-        for done, logits in self.predictions(tokens):
-            part = slice(done, done + len(logits))
-            nats[part] = functional.cross_entropy(logits, tokens[part], reduction="none")
-        return nats
+        return autoregressive.surprisal(self, ids)
 
-    @torch.no_grad()
     def predictions(
         self, tokens: Int64[Tensor, " tokens"]
     ) -> Iterator[tuple[int, Float32[Tensor, "positions vocab"]]]:
-        """What this model expects at each place of a text, given what stands before it (as `surprisal` reads it).
+        """Next-token logits for every token of a text, given the tokens before it.
 
-        Yields:
-            The place of the first token of a stretch, and the logits of every token there;
-            stretches follow one another.
+        A long text is read in windows, as `surprisal` reads it.
+
+        Returns:
+            Pairs of the index of the first token of a chunk and the logits for all its tokens; the
+            chunks are consecutive and cover the text.
         """
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
-            given = f"got {int(tokens.min())} to {int(tokens.max())}"
-            raise UsageError(
-                f"the ids of {self.name!r} run from 0 to {self.vocab_size - 1}; {given}"
-            )
-        bos = None if self.tokenizer is None else self.tokenizer.bos_token_id
-        lead = tokens.new_tensor([] if bos is None else [bos])
-        window = (
-            SURPRISAL_WINDOW_UNLIMITED
-            if self.max_context is None
-            else min(self.max_context, SURPRISAL_WINDOW)
-        )
-        room = window - len(lead)
-        done = 1 - len(lead)
-        if done and tokens.numel():
-            yield 0, torch.zeros(1, self.vocab_size, device=self.device)
-        while done < len(tokens):
-            start = max(0, done - room // 2)
-            stop = min(start + room, len(tokens) - 1)
-            inputs = torch.cat([lead, tokens[start:stop]])
-            # Output p is about token start + p + 1 - len(lead): drop those that an earlier stretch
-            # has judged.
-            states = self.hidden(self.embed(inputs)[None])[0, done - start - 1 + len(lead) :]
-            for chunk in states.split(SURPRISAL_CHUNK):
-                yield done, self.logits(chunk).float()
-                done += len(chunk)
-
-    def _tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            raise ModelError(
-                f"{self.name!r} has no tokenizer: give ids in place of text, or load it from a"
-                " folder with one"
-            )
-        return self.tokenizer
-
-
-def _load(
-    name: str, source: Source, trust_remote_code: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Config, weights in the checkpoint's own dtype, and tokenizer, in this order.
-
-    What is cheapest to refuse comes first.
-    """
-    options: dict[str, Any] = {
-        "local_files_only": source.offline,
-        "trust_remote_code": trust_remote_code,
-    }
-    if source.revision is not None:
-        options["revision"] = source.revision
-    try:
-        config = AutoConfig.from_pretrained(source.place, **options)
-        if getattr(config, "is_encoder_decoder", False):
-            raise ModelError(
-                f"{name!r} is an encoder-decoder ({config.model_type}): a causal language model is"
-                " needed"
-            )
-        if getattr(config, "quantization_config", None) is not None:
-            raise ModelError(
-                f"{name!r} is a quantised checkpoint: its weights are not plain numbers; give the"
-                " original one"
-            )
-        own_code = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
-            raise ModelError(
-                f"{name!r} is no causal language model ({config.model_type}), so it cannot be used"
-                " here"
-            )
-        checkpoint.refuse_adapter(name, source.place, options)
-        # Weights of another shape are told of in `info`, and then refused: the error says less of
-        # them.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.place,
-            config=config,
-            dtype="auto",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
-        )
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(f"{name!r} could not be loaded: {checks.one_line(error)}") from error
-    model, info = loaded
-    checkpoint.refuse_incomplete(name, info)
-    return model, _load_tokenizer(name, source, options)
-
-
-def _load_tokenizer(name: str, source: Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    advice = "put its tokenizer.json and tokenizer_config.json beside the weights"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.place, **options)
-    except Exception as error:
-        reason = checks.one_line(error)
-        raise ModelError(
-            f"{name!r} comes without a tokenizer that can be loaded ({reason}): {advice}"
-        ) from error
-    # For some families transformers answers missing files with a hollow tokenizer that turns every
-    # text into nothing.
-    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
-        raise ModelError(f"{name!r} comes without a tokenizer: {advice}")
-    return tokenizer
-
-
-def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Change the dtype of the weights and of nothing else.
-
-    `model.to(dtype)` would round the rotary frequencies too.
-    """
-    keep = (
-        set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
-        if dtype != torch.float32
-        else set()
-    )
-    if dtype == torch.float16:
-        keep |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.is_floating_point():
-            tensor.data = tensor.data.to(
-                torch.float32 if any(part in name for part in keep) else dtype
-            )
-
-
-def _wanted_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
-    names = {
-        "auto": None,
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-    }
-    key = str(dtype).removeprefix("torch.")
-    if key not in names:
-        raise UsageError(f"dtype {key!r} is not one of {', '.join(names)}")
-    return names[key]
-
-
-def _auto_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if stored.itemsize == 2 and bfloat16_pays(device) else torch.float32
-
-
-def _wanted_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"device {str(device)!r} cannot be used on this machine: {checks.one_line(error)}"
-        ) from error
-
-
-def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of what decides ids and text.
-
-    Truncation and padding are left out: a mere call sets them.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    form = (
-        json.loads(backend.to_str())
-        if backend is not None
-        else {"vocabulary": sorted(tokenizer.get_vocab().items())}
-    )
-    form = {key: value for key, value in form.items() if key not in ("truncation", "padding")}
-    return hashlib.sha256(json.dumps(form, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return autoregressive.predictions(self, tokens)
