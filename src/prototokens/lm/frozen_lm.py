@@ -31,8 +31,9 @@ from prototokens.lm import (
     response,
     tokenization,
 )
-from prototokens.lm.fast_llama import FastLlama, KeyValue, fast_llama
+from prototokens.lm.fast_llama import FastLlama, fast_llama
 from prototokens.lm.head import EmbeddingScale, Head
+from prototokens.lm.llama_layer import KeyValue
 from prototokens.lm.locate import BUILTIN, quiet, recorded_name
 from prototokens.lm.prefix import (
     AUTO,
