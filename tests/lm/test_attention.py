@@ -106,7 +106,7 @@ def test_a_sliding_window_is_kept():
     assert torch.equal(before[12:], after[12:])
 
 
-@pytest.mark.parametrize("length", [1, attention.LONGEST, attention.LONGEST + 1])
+@pytest.mark.parametrize("length", [1, attention.MAX_LENGTH, attention.MAX_LENGTH + 1])
 def test_any_length_works(length):
     config = LlamaConfig(**VOCAB, **{**SHAPE, "max_position_embeddings": 1024}, **GROUPED)
     lm = bfloat16_llama(config=config)

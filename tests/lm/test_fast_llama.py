@@ -7,7 +7,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import prototokens as pt
 from prototokens.lm import attention
-from prototokens.lm.attention import LONGEST
+from prototokens.lm.attention import MAX_LENGTH
 
 SIZES = {
     "vocab_size": 40,
@@ -66,7 +66,7 @@ def inputs_of(lm, rows, seq):
 @pytest.mark.parametrize("name", KNOWN)
 def test_bits_and_gradients(name):
     lm, exact = tiny(name, KNOWN[name]), tiny(name, KNOWN[name]).model.float()
-    assert lm._fast is not None
+    assert lm._fast_body is not None
     errors = []
     for rows, seq in ((1, 1), (3, 7), (5, 40), (1, 130)):
         inputs = inputs_of(lm, rows, seq)
@@ -102,22 +102,22 @@ def test_bits_and_gradients_behind_a_prefix(name):
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_another_family_goes_its_own_way(name):
     lm = tiny(name, UNKNOWN[name])
-    assert lm._fast is None
+    assert lm._fast_body is None
     inputs = inputs_of(lm, 2, 9)
     assert torch.equal(lm.hidden(inputs), lm.hidden_lean(inputs))
 
 
 def test_float32_goes_its_own_way(tiny_llama):
     assert tiny_llama.dtype == torch.float32
-    assert tiny_llama._fast is None
+    assert tiny_llama._fast_body is None
 
 
 def test_long_rows_go_the_fused_kernels_way(monkeypatch):
     lm = tiny("llama", {})
-    assert lm._fast is not None
-    inputs = inputs_of(lm, 1, LONGEST + 1)
+    assert lm._fast_body is not None
+    inputs = inputs_of(lm, 1, MAX_LENGTH + 1)
     monkeypatch.setattr(
-        type(lm._fast), "__call__", lambda *_: pytest.fail("a row that is too long")
+        type(lm._fast_body), "__call__", lambda *_: pytest.fail("a row that is too long")
     )
     assert torch.equal(lm.hidden(inputs), lm.hidden_lean(inputs))
 
@@ -135,7 +135,7 @@ def test_a_part_that_it_does_not_know_is_not_left_out():
     lm = tiny("llama", {})
     part = lm._body.get_submodule("layers.1.self_attn")
     part.register_parameter("sinks", torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16)))
-    assert lm._fast is None
+    assert lm._fast_body is None
 
 
 def test_a_fit_is_the_same_whichever_of_the_two_it_takes():
@@ -146,8 +146,8 @@ def test_a_fit_is_the_same_whichever_of_the_two_it_takes():
     lm = tiny("llama", {"hidden_size": 96, "head_dim": 24})
     targets = [[5, 1, 7, 7, 2], [9, 3]]
     by_hand = pt.fit(lm, targets, recipe="fast")
-    assert lm._fast is not None
-    lm.__dict__["_fast"] = None
+    assert lm._fast_body is not None
+    lm.__dict__["_fast_body"] = None
     own = pt.fit(lm, targets, recipe="fast")
     assert [one.exact for one in by_hand] == [one.exact for one in own] == [True, True]
     assert [pt.decode_ids(lm, some).ids for some in (by_hand, own)] == [targets, targets]

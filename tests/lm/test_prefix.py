@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, FalconMambaConfig
 
 import prototokens as pt
 from prototokens.errors import TextError, UsageError
-from prototokens.lm.prefix import fed
+from prototokens.lm.prefix import run_with_prefix
 
 PREFIX = (3, 1, 4, 1, 5)
 
@@ -37,8 +37,10 @@ def test_the_cache_gives_the_logits_of_feeding_the_prefix(family, request):
     lm = request.getfixturevalue(family)
     inputs = inputs_of(lm)
     cached, gradient = logits_and_gradient(lm, lm.hidden(inputs, PREFIX), inputs)
-    assert lm._prefixed._caches[PREFIX] is not None
-    whole, expected = logits_and_gradient(lm, fed(lm._body, lm.embed, inputs, PREFIX), inputs)
+    assert lm._prefixed_body._caches[PREFIX] is not None
+    whole, expected = logits_and_gradient(
+        lm, run_with_prefix(lm._body, lm.embed, inputs, PREFIX), inputs
+    )
     torch.testing.assert_close(cached, whole, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
     assert not torch.allclose(cached, lm.logits(lm.hidden(inputs)), atol=1e-3)
@@ -47,8 +49,10 @@ def test_the_cache_gives_the_logits_of_feeding_the_prefix(family, request):
 def test_rows_and_steps_share_one_run_through_the_prefix(tiny_llama, monkeypatch):
     lm = tiny_llama
     seen = []
-    embed = lm._table.forward
-    monkeypatch.setattr(lm._table, "forward", lambda ids: seen.append(ids.numel()) or embed(ids))
+    embed = lm._embedding.forward
+    monkeypatch.setattr(
+        lm._embedding, "forward", lambda ids: seen.append(ids.numel()) or embed(ids)
+    )
     prefix = (7, 7, 3)
     solutions = pt.fit(lm, [[5, 1, 7], [9, 3]], prefix=prefix, layout="keyed:2")
     assert [one.layout.prefix for one in solutions] == [prefix, prefix]
@@ -83,7 +87,9 @@ def test_a_model_with_a_state_in_place_of_keys_is_fed_its_prefix():
     ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     lm = pt.FrozenLM(AutoModelForCausalLM.from_config(FalconMambaConfig(**sizes, **ends)))
     inputs = inputs_of(lm)
-    torch.testing.assert_close(lm.hidden(inputs, PREFIX), fed(lm._body, lm.embed, inputs, PREFIX))
+    torch.testing.assert_close(
+        lm.hidden(inputs, PREFIX), run_with_prefix(lm._body, lm.embed, inputs, PREFIX)
+    )
 
 
 def test_auto_is_nothing_without_a_bos_token_and_where_the_first_position_responds(

@@ -44,7 +44,6 @@ class Loaded(NamedTuple):
 
 def load(
     name: str,
-    *,
     revision: str | None,
     dtype: str | torch.dtype,
     device: str | torch.device | None,
