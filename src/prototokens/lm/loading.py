@@ -54,7 +54,7 @@ def load(
     with quiet():
         source = find(name, revision)
         if source.gguf:
-            model, tokenizer = gguf_model.load(Path(source.place), name)
+            model, tokenizer = gguf_model.load(Path(source.location), name)
         else:
             model, tokenizer = _load_checkpoint(name, source, trust_remote_code)
         fingerprint = checks.state_hash(model)
@@ -79,7 +79,7 @@ def _load_checkpoint(
     if source.revision is not None:
         options["revision"] = source.revision
     try:
-        config = AutoConfig.from_pretrained(source.place, **options)
+        config = AutoConfig.from_pretrained(source.location, **options)
         if getattr(config, "is_encoder_decoder", False):
             raise ModelError(
                 f"{name!r} is an encoder-decoder ({config.model_type}): a causal language model is"
@@ -96,11 +96,11 @@ def _load_checkpoint(
                 f"{name!r} is no causal language model ({config.model_type}), so it cannot be used"
                 " here"
             )
-        checkpoint.refuse_adapter(name, source.place, options)
+        checkpoint.refuse_adapter(name, source.location, options)
         # Weights of another shape are listed in `info` and refused below: transformers' own error
         # says less about them.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.place,
+            source.location,
             config=config,
             dtype="auto",
             output_loading_info=True,
@@ -119,7 +119,7 @@ def _load_checkpoint(
 def _load_tokenizer(name: str, source: Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
     advice = "put its tokenizer.json and tokenizer_config.json beside the weights"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.place, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
     except Exception as error:
         reason = checks.one_line(error)
         raise ModelError(
