@@ -90,7 +90,7 @@ def test_quantised_weights_count_as_16_bits_with_one_fingerprint_in_any_dtype(
 def test_large_pieces_unpack_to_the_same_bits():
     weights = np.random.default_rng(0).normal(size=(6 * 97, 4096)).astype(np.float32)
     packed, calls = gguf.quantize(weights, Q4), []
-    ours = gguf_model._in_large_pieces(
+    ours = gguf_model._in_longer_rows(
         lambda data, kind: calls.append(data.shape) or gguf.dequantize(data, kind)
     )
     assert np.array_equal(ours(packed, Q4), gguf.dequantize(packed, Q4))

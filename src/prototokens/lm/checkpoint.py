@@ -102,7 +102,7 @@ def refuse_incomplete(name: str, info: dict[str, Any]) -> None:
 
 
 def _wrapper_prefix(missing: list[str], unexpected: list[str]) -> str | None:
-    """The prefix that turns the name of a missing weight into that of an unexpected one, or None."""
+    """The prefix that makes the name of a missing weight that of an unexpected one, or None."""
     for name in missing:
         for key in unexpected:
             prefix = key.removesuffix(name)
@@ -112,7 +112,7 @@ def _wrapper_prefix(missing: list[str], unexpected: list[str]) -> str | None:
 
 
 def _base_model(path: Path) -> str:
-    """The base model that an adapter's configuration names, or ""; it is only shown in a message."""
+    """The base model that an adapter's configuration names, or "": it is only shown in messages."""
     try:
         with path.open("rb") as handle:
             described = strict_json.loads(handle.read(MAX_ADAPTER_BYTES))
