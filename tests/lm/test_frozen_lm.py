@@ -1,7 +1,4 @@
-"""FrozenLM against transformers' own forward pass, family by family; its hashes; surprisal.
-
-And everything it refuses.
-"""
+"""FrozenLM: outputs of every family, loading and hashes, text, surprisal, rejected models."""
 
 import copy
 import json
@@ -59,7 +56,7 @@ def vectors(lm, rows=2, length=9, seed=0):
 
 
 def refusal(given, **options):
-    """The sentence with which a model is refused: one line, from us."""
+    """The message with which a model is rejected; it is one line."""
     with pytest.raises(ModelError) as caught:
         FrozenLM.from_pretrained(given, **options) if not hasattr(given, "config") else FrozenLM(
             given
@@ -68,25 +65,24 @@ def refusal(given, **options):
     return str(caught.value)
 
 
-# What it computes
+# Embeddings, hidden states and logits
 
 
-def test_logits_are_the_models_own(any_lm):
+def test_logits_equal_those_of_the_model(any_lm):
     inputs = vectors(any_lm)
     with torch.no_grad():
-        own = any_lm.model(inputs_embeds=inputs, use_cache=False).logits
-    ours = any_lm.logits(any_lm.hidden(inputs))
-    assert ours.dtype == own.dtype
-    assert own.std() > 0.1
-    torch.testing.assert_close(ours, own, rtol=1e-5, atol=1e-5)
+        expected = any_lm.model(inputs_embeds=inputs, use_cache=False).logits
+    logits = any_lm.logits(any_lm.hidden(inputs))
+    assert logits.dtype == expected.dtype
+    assert expected.std() > 0.1
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_embeddings_are_what_the_model_makes_of_ids(any_lm):
+def test_embeddings_give_the_logits_of_the_ids(any_lm):
     with torch.no_grad():
-        own = any_lm.model(input_ids=IDS, use_cache=False).logits
-    torch.testing.assert_close(
-        any_lm.logits(any_lm.hidden(any_lm.embed(IDS))), own, rtol=1e-5, atol=1e-5
-    )
+        expected = any_lm.model(input_ids=IDS, use_cache=False).logits
+    logits = any_lm.logits(any_lm.hidden(any_lm.embed(IDS)))
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(any_lm.embedding_weight[IDS], any_lm.embed(IDS))
 
 
@@ -131,8 +127,8 @@ FALCON = {
 }
 
 
-def test_a_factor_on_ids_alone_is_part_of_the_embedding():
-    """Falcon-H1 multiplies the embeddings of ids, and takes vectors as they are."""
+def test_embed_applies_a_factor_that_the_body_applies_to_ids_alone():
+    """Falcon-H1 multiplies the embeddings of ids, but not `inputs_embeds`."""
     shape = {
         "num_key_value_heads": 2,
         "embedding_multiplier": 3.5,
@@ -144,8 +140,8 @@ def test_a_factor_on_ids_alone_is_part_of_the_embedding():
     assert torch.equal(lm.embed(IDS), 3.5 * model.get_input_embeddings()(IDS))
     assert torch.equal(lm.embedding_weight[IDS], lm.embed(IDS))
     with torch.no_grad():
-        own = model(input_ids=IDS, use_cache=False).logits
-    torch.testing.assert_close(lm.logits(lm.hidden(lm.embed(IDS))), own, rtol=1e-5, atol=1e-6)
+        expected = model(input_ids=IDS, use_cache=False).logits
+    torch.testing.assert_close(lm.logits(lm.hidden(lm.embed(IDS))), expected, rtol=1e-5, atol=1e-6)
 
 
 PER_LAYER = {
@@ -160,33 +156,34 @@ PER_LAYER = {
 
 
 @pytest.mark.parametrize("family", ["Gemma3n", "Gemma4"])
-def test_a_second_table_for_ids_is_refused_before_any_search_of_the_first(family, monkeypatch):
-    """Gemma 4's body finds the ids of vectors by comparing them with its whole table.
+def test_a_second_embedding_table_is_rejected_before_any_run_on_vectors(family, monkeypatch):
+    """Gemma 4's body finds the ids of vectors by comparing them with its whole embedding table.
 
-    Gigabytes, on a real one.
+    For a model of real size that takes gigabytes.
     """
     if not hasattr(transformers, f"{family}ForCausalLM"):
         pytest.skip(f"this version of transformers has no {family}")
-    made_of = {
+    options = {
         "Gemma3n": {"laurel_rank": 2, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0]},
         "Gemma4": {},
     }
     config = getattr(transformers, f"{family}TextConfig")(
-        **SMALL, **PER_LAYER, **made_of[family], layer_types=["full_attention"]
+        **SMALL, **PER_LAYER, **options[family], layer_types=["full_attention"]
     )
     model = random_model(getattr(transformers, f"{family}ForCausalLM"), config)
-    for parameter in model.parameters():  # what begins at zero would hide what it scales
+    # A parameter that is initialised with zeros would hide the effect of what it multiplies.
+    for parameter in model.parameters():
         if not parameter.abs().max():
             torch.nn.init.normal_(parameter)
 
-    def tried(*_):
-        raise AssertionError("vectors were tried")
+    def hidden(*_):
+        raise AssertionError("the model was run on vectors")
 
-    monkeypatch.setattr(FrozenLM, "hidden", tried)
+    monkeypatch.setattr(FrozenLM, "hidden", hidden)
     assert "looks ids up in a second table (model.embed_tokens_per_layer)" in refusal(model)
 
 
-def test_a_body_that_takes_no_vectors_but_those_of_its_table_is_refused(tiny_llama, monkeypatch):
+def test_a_body_that_accepts_only_embeddings_of_ids_is_rejected(tiny_llama, monkeypatch):
     table, hidden = tiny_llama.embedding_weight, FrozenLM.hidden
 
     def known_only(self, inputs):
@@ -198,13 +195,13 @@ def test_a_body_that_takes_no_vectors_but_those_of_its_table_is_refused(tiny_lla
     assert "cannot be run on vectors in place of tokens" in refusal(tiny_llama.model)
 
 
-def test_the_soft_cap_is_kept(tiny_gemma2):
+def test_the_soft_cap_of_the_head_is_applied(tiny_gemma2):
     huge = 100 * tiny_gemma2.head.weight[:3]
     assert tiny_gemma2.head.softcap == 5.0
     assert 4.9 < tiny_gemma2.logits(huge).max() <= 5.0
 
 
-def test_widths_and_context(tiny_opt, tiny_gpt2, tiny_mamba):
+def test_widths_and_maximum_context(tiny_opt, tiny_gpt2, tiny_mamba):
     assert (tiny_opt.d_model, tiny_opt.hidden_size, tiny_opt.model.config.hidden_size) == (
         24,
         24,
@@ -215,7 +212,7 @@ def test_widths_and_context(tiny_opt, tiny_gpt2, tiny_mamba):
     assert tiny_mamba.max_context is None
 
 
-def test_gradients_reach_the_inputs_and_nothing_else(any_lm):
+def test_gradients_reach_the_inputs_and_no_weight(any_lm):
     before = any_lm.weights_hash()
     inputs = vectors(any_lm).requires_grad_()
     any_lm.logits(any_lm.hidden(inputs))[:, 4].logsumexp(-1).sum().backward()
@@ -230,17 +227,17 @@ def test_gradients_reach_the_inputs_and_nothing_else(any_lm):
     assert any_lm.weights_hash() == before
 
 
-def test_what_stands_to_the_right_changes_nothing(any_lm):
+def test_padding_after_a_row_does_not_change_it(any_lm):
     inputs = vectors(any_lm, rows=3)
     padded = torch.cat([inputs[:, :5], 50 * vectors(any_lm, rows=3, length=12, seed=1)], dim=1)
-    alone, in_company = any_lm.hidden(inputs[:, :5]), any_lm.hidden(padded)[:, :5]
-    torch.testing.assert_close(in_company, alone, rtol=1e-4, atol=1e-5)
+    expected, states = any_lm.hidden(inputs[:, :5]), any_lm.hidden(padded)[:, :5]
+    torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-5)
 
 
 # Loading and hashes
 
 
-def test_a_folder_comes_back_as_it_was(tiny_llama, tiny_folder, capfd):
+def test_a_saved_model_loads_from_its_folder(tiny_llama, tiny_folder, capfd):
     random_state = torch.get_rng_state()
     lm = FrozenLM.from_pretrained(tiny_folder)
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -252,7 +249,7 @@ def test_a_folder_comes_back_as_it_was(tiny_llama, tiny_folder, capfd):
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
-def test_the_fingerprint_does_not_depend_on_the_dtype_asked_for(tiny_llama, tiny_folder, stored):
+def test_the_fingerprint_does_not_depend_on_the_requested_dtype(tiny_llama, tiny_folder, stored):
     model = copy.deepcopy(tiny_llama.model).to(stored)
     model.save_pretrained(tiny_folder)
     whole, half = (
@@ -262,13 +259,13 @@ def test_the_fingerprint_does_not_depend_on_the_dtype_asked_for(tiny_llama, tiny
     assert whole.fingerprint == half.fingerprint
     assert whole.weights_hash() != half.weights_hash()
     assert (whole if stored == torch.float32 else half).weights_hash() == whole.fingerprint
-    # The rotary frequencies are no weights: rounding them would blur positions.
+    # The rotary frequencies are not weights, and must not be rounded.
     rotary = half.model.model.rotary_emb.inv_freq
     assert torch.equal(rotary, tiny_llama.model.model.rotary_emb.inv_freq)
     assert half.hidden(torch.randn(1, 2, 32)).dtype == torch.bfloat16
 
 
-def test_the_fingerprint_sees_one_bit(tiny_neox):
+def test_the_fingerprint_changes_with_one_bit(tiny_neox):
     model = copy.deepcopy(tiny_neox.model)
     lm = FrozenLM(model)
     assert lm.fingerprint == tiny_neox.fingerprint
@@ -277,23 +274,23 @@ def test_the_fingerprint_sees_one_bit(tiny_neox):
     assert FrozenLM(model).fingerprint == lm.weights_hash()
 
 
-def test_the_fingerprint_sees_which_weight_is_where(tiny_neox):
+def test_the_fingerprint_changes_when_two_weights_are_swapped(tiny_neox):
     model = copy.deepcopy(tiny_neox.model)
-    one, other = (layer.attention.dense.weight.data for layer in model.gpt_neox.layers)
-    kept = one.clone()
-    one.copy_(other)
-    other.copy_(kept)
+    first, second = (layer.attention.dense.weight.data for layer in model.gpt_neox.layers)
+    copied = first.clone()
+    first.copy_(second)
+    second.copy_(copied)
     assert FrozenLM(model).fingerprint != tiny_neox.fingerprint
 
 
-def test_the_fingerprint_does_not_see_how_weights_are_tied(tiny_llama):
+def test_the_fingerprint_does_not_depend_on_tying(tiny_llama):
     model = copy.deepcopy(tiny_llama.model)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
     assert FrozenLM(model).fingerprint == tiny_llama.fingerprint
 
 
-def test_what_is_loaded_offline_from_the_cache_names_its_commit(
+def test_a_model_from_the_offline_cache_has_its_commit_as_revision(
     tiny_llama, tiny_folder, tmp_path, monkeypatch
 ):
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -313,7 +310,7 @@ def test_what_is_loaded_offline_from_the_cache_names_its_commit(
     assert "'someone/tiny'" in refusal("someone/tiny", revision="another")
 
 
-def test_loading_leaves_transformers_as_talkative_as_it_was(tiny_folder):
+def test_quiet_restores_the_verbosity_of_transformers(tiny_folder):
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     try:
         hf_logging.set_verbosity_info()
@@ -335,7 +332,7 @@ def test_loading_leaves_transformers_as_talkative_as_it_was(tiny_folder):
 @pytest.mark.parametrize(
     "text", ["", " ", "a . b 's  ,", "<bos>x<eos>", "naïve 👩‍🚀 e\u0301\n\t", "nul \0 end "]
 )
-def test_texts_come_back_to_the_byte(tiny_llama, text):
+def test_detokenize_inverts_tokenize(tiny_llama, text):
     ids = tiny_llama.tokenize(text)
     assert (
         tiny_llama.detokenize(ids)
@@ -344,7 +341,7 @@ def test_texts_come_back_to_the_byte(tiny_llama, text):
     )
 
 
-def test_no_special_token_is_added(tiny_llama, byte_tokenizer):
+def test_tokenize_adds_no_special_tokens(tiny_llama, byte_tokenizer):
     byte_tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         "<bos> $A", special_tokens=[("<bos>", 256)]
     )
@@ -353,7 +350,7 @@ def test_no_special_token_is_added(tiny_llama, byte_tokenizer):
     assert lm.tokenize("ab") == tiny_llama.tokenize("ab")
 
 
-def test_the_tokenizer_hash_is_of_the_tokenizer_and_not_of_its_last_use(tiny_llama, byte_tokenizer):
+def test_the_tokenizer_hash_does_not_depend_on_padding_and_truncation(tiny_llama, byte_tokenizer):
     used = FrozenLM(tiny_llama.model, byte_tokenizer)
     byte_tokenizer.pad_token = "<eos>"
     byte_tokenizer(["a", "abc"], padding=True, truncation=True, max_length=2)
@@ -366,7 +363,7 @@ def test_the_tokenizer_hash_is_of_the_tokenizer_and_not_of_its_last_use(tiny_lla
     assert FrozenLM(tiny_llama.model, byte_tokenizer).tokenizer_hash != used.tokenizer_hash
 
 
-def test_texts_that_cannot_be_ids_are_refused(tiny_llama, byte_tokenizer):
+def test_texts_that_cannot_be_tokenized(tiny_llama, byte_tokenizer):
     with pytest.raises(TextError, match="character 1 of the text"):
         tiny_llama.tokenize("a\ud800")
     bare = FrozenLM(tiny_llama.model)
@@ -382,18 +379,18 @@ def test_texts_that_cannot_be_ids_are_refused(tiny_llama, byte_tokenizer):
 
 
 def slow_surprisal(model, ids, bos, window):
-    """As its definition reads: one forward pass in float64 for every token."""
+    """Surprisal by its definition: one forward pass in float64 for every token."""
     lead = [] if bos is None else [bos]
-    room, nats, start, stop = window - len(lead), [], 0, window - len(lead)
+    context_length, nats, start, stop = window - len(lead), [], 0, window - len(lead)
     for number, target in enumerate(ids):
         if not lead and number == 0:
             nats.append(math.log(model.config.vocab_size))
             continue
         if number > stop:
-            start = number - room // 2
-            stop = start + room
+            start = number - context_length // 2
+            stop = start + context_length
         context = torch.tensor([lead + ids[start:number]])
-        assert room // 2 <= number - start <= room or start == 0
+        assert context_length // 2 <= number - start <= context_length or start == 0
         nats.append(-model(input_ids=context).logits[0, -1].log_softmax(-1)[target].item())
     return torch.tensor(nats)
 
@@ -403,21 +400,21 @@ def slow_surprisal(model, ids, bos, window):
     ("family", "length"),
     [("llama", 1), ("llama", 12), ("llama", 13), ("llama", 14), ("llama", 40), ("mamba", 25)],
 )
-def test_surprisal_is_that_of_the_definition(family, length, bos, request, monkeypatch):
+def test_surprisal_equals_its_definition(family, length, bos, request, monkeypatch):
     monkeypatch.setattr(autoregressive, "SURPRISAL_WINDOW", 12)
     monkeypatch.setattr(autoregressive, "SURPRISAL_WINDOW_UNLIMITED", 12)
     monkeypatch.setattr(autoregressive, "SURPRISAL_CHUNK", 5)
     tiny = request.getfixturevalue(f"tiny_{family}")
     lm = FrozenLM(tiny.model, tiny.tokenizer if bos else None)
-    seen, own = [], lm.logits
-    monkeypatch.setattr(lm, "logits", lambda hidden: seen.append(len(hidden)) or own(hidden))
+    chunks, logits = [], lm.logits
+    monkeypatch.setattr(lm, "logits", lambda hidden: chunks.append(len(hidden)) or logits(hidden))
     ids = torch.randint(0, 256, (length,), generator=torch.Generator().manual_seed(length)).tolist()
-    ours = lm.surprisal(torch.tensor(ids))
-    slow = slow_surprisal(copy.deepcopy(tiny.model).double(), ids, 256 if bos else None, 12)
-    torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-4)
-    assert not ours.requires_grad
-    assert max(seen, default=0) <= 5
-    assert sum(seen) == length - (not bos)
+    nats = lm.surprisal(torch.tensor(ids))
+    expected = slow_surprisal(copy.deepcopy(tiny.model).double(), ids, 256 if bos else None, 12)
+    torch.testing.assert_close(nats, expected, rtol=1e-4, atol=1e-4)
+    assert not nats.requires_grad
+    assert max(chunks, default=0) <= 5
+    assert sum(chunks) == length - (not bos)
 
 
 def test_surprisal_of_a_text_longer_than_the_context(tiny_gpt2):
@@ -428,33 +425,33 @@ def test_surprisal_of_a_text_longer_than_the_context(tiny_gpt2):
     torch.testing.assert_close(nats[:64], tiny_gpt2.surprisal(ids[:64].tolist()))
 
 
-def test_surprisal_of_nothing_and_of_ids_that_are_none(tiny_llama):
+def test_surprisal_of_no_ids_and_of_invalid_ids(tiny_llama):
     assert tiny_llama.surprisal([]).shape == (0,)
     with pytest.raises(UsageError, match="from 0 to 259; got 3 to 260"):
         tiny_llama.surprisal([3, 260])
 
 
-# Refusals
+# Rejected names and models
 
 
 @pytest.mark.parametrize(
     "given", ["./models/mine", "/nowhere/at/all", "~/no-such-model", "runs/today/model", "nowhere/"]
 )
-def test_a_path_that_is_not_there_is_called_a_path(given):
+def test_a_missing_path(given):
     assert refusal(given).startswith(f"there is no folder {given!r}: check the path")
 
 
-def test_a_name_that_could_be_on_the_hub_without_a_network(monkeypatch):
+def test_an_unknown_hub_id_without_a_network(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    sentence = refusal("someone/no-such-model")
-    assert sentence.startswith(
+    message = refusal("someone/no-such-model")
+    assert message.startswith(
         "'someone/no-such-model' is neither 'builtin' nor a folder here, and the hub could not be"
         " reached"
     )
-    assert sentence.endswith("check the name, give a folder, or connect to the network")
+    assert message.endswith("check the name, give a folder, or connect to the network")
 
 
-def test_a_name_that_is_not_on_the_hub(monkeypatch):
+def test_an_unknown_hub_id(monkeypatch):
     def model_info(*_, **__):
         raise RepositoryNotFoundError(
             "401 Client Error\n\nlong", response=SimpleNamespace(headers={}, request=None)
@@ -466,7 +463,7 @@ def test_a_name_that_is_not_on_the_hub(monkeypatch):
     assert "cannot be the id of a model" in refusal("two words")
 
 
-def test_a_folder_that_is_no_model(tmp_path, tiny_folder, monkeypatch):
+def test_a_folder_without_a_model(tmp_path, tiny_folder, monkeypatch):
     assert "holds no config.json" in refusal(tmp_path)
     assert "is a file" in refusal(tiny_folder / "config.json")
     with pytest.raises(UsageError, match="only models on the hub have revisions"):
@@ -476,20 +473,19 @@ def test_a_folder_that_is_no_model(tmp_path, tiny_folder, monkeypatch):
 
 
 def test_a_folder_without_a_tokenizer(tiny_folder, tiny_gpt2, tmp_path):
-    tiny_gpt2.model.save_pretrained(
-        tmp_path / "gpt2"
-    )  # for this family transformers makes up a tokenizer of nothing
+    # For this family transformers replaces missing files by an empty tokenizer.
+    tiny_gpt2.model.save_pretrained(tmp_path / "gpt2")
     for file in tiny_folder.glob("tokenizer*"):
         file.unlink()
     for folder in (tmp_path / "gpt2", tiny_folder):
-        sentence = refusal(folder)
-        assert sentence.startswith(f"{str(folder)!r} comes without a tokenizer")
-        assert sentence.endswith(
+        message = refusal(folder)
+        assert message.startswith(f"{str(folder)!r} comes without a tokenizer")
+        assert message.endswith(
             "put its tokenizer.json and tokenizer_config.json beside the weights"
         )
 
 
-def test_a_checkpoint_that_is_damaged_or_incomplete(tiny_llama, tiny_folder, tmp_path):
+def test_a_damaged_or_incomplete_checkpoint(tiny_llama, tiny_folder, tmp_path):
     weights = tiny_folder / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
@@ -498,7 +494,7 @@ def test_a_checkpoint_that_is_damaged_or_incomplete(tiny_llama, tiny_folder, tmp
     assert "could not be loaded" in refusal(tiny_folder)
     (tiny_folder / "config.json").write_text("{")
     assert "could not be loaded" in refusal(tiny_folder)
-    # A model without its head: transformers would make one up.
+    # For a model without a head, transformers would initialise one at random.
     config = copy.deepcopy(tiny_llama.model.config)
     config.tie_word_embeddings = False
     random_model(LlamaModel, config).save_pretrained(tmp_path / "headless")
@@ -512,7 +508,7 @@ def test_a_quantised_checkpoint(tiny_folder):
     assert "is a quantised checkpoint" in refusal(tiny_folder)
 
 
-def test_other_kinds_of_model(tmp_path, byte_tokenizer):
+def test_models_that_are_not_causal_language_models(tmp_path, byte_tokenizer):
     bert = random_model(BertForMaskedLM, BertConfig(vocab_size=260, **SMALL))
     t5 = random_model(
         T5ForConditionalGeneration,
@@ -557,7 +553,7 @@ def spoil_numbers(model):
 
 
 def spoil_causality(model):
-    """A look ahead too faint to be seen in the logits; the gradient shows it."""
+    """The dependence on later positions is too small to change the logits, but has a gradient."""
     model.model.norm.register_forward_hook(
         lambda module, inputs, states: states + 1e-9 * states.mean(1, keepdim=True)
     )
@@ -572,7 +568,7 @@ def spoil_inputs_embeds(model):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("spoil", "message"),
     [
         (spoil_head, "its head does more than a linear map"),
         (spoil_ids, "does more with ids than look up embeddings"),
@@ -586,17 +582,17 @@ def spoil_inputs_embeds(model):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_model_that_does_something_else(tiny_llama, spoil, sentence):
+def test_a_model_that_violates_an_assumption(tiny_llama, spoil, message):
     model = copy.deepcopy(tiny_llama.model)
     spoil(model)
-    with pytest.raises(ModelError, match=sentence):
+    with pytest.raises(ModelError, match=message):
         FrozenLM(model)
 
 
 @pytest.mark.parametrize(
     ("option", "value"), [("dtype", "int8"), ("dtype", torch.int64), ("device", "nonsense")]
 )
-def test_a_dtype_or_device_that_cannot_be_had(tiny_folder, option, value):
+def test_an_unavailable_dtype_or_device(tiny_folder, option, value):
     with pytest.raises(UsageError, match=f"^{option} ") as caught:
         FrozenLM.from_pretrained(tiny_folder, **{option: value})
     assert "\n" not in str(caught.value)
