@@ -17,7 +17,7 @@ def test_responses_in_float32_and_bfloat16_agree(any_lm):
 
 
 def test_a_factor_on_the_input_vectors_changes_the_response(tiny_gemma2):
-    """Before transformers 5.4, Gemma multiplied its input vectors by the square root of its width."""
+    """Before transformers 5.4, Gemma multiplied input vectors by the square root of its width."""
     table = tiny_gemma2.model.get_input_embeddings().weight
     factor = math.sqrt(tiny_gemma2.d_model)
     assert differ(
