@@ -45,10 +45,10 @@ def respond(hidden: Callable[[Tensor], Tensor], table: Float[Tensor, "ids d_mode
     return [round(number, DIGITS) for number in state[index].tolist()]
 
 
-def differ(one: Sequence[float], other: Sequence[float]) -> bool:
+def differ(first: Sequence[float], second: Sequence[float]) -> bool:
     """Whether two responses differ by more than rounding explains."""
-    if len(one) != len(other):
+    if len(first) != len(second):
         return True
-    a, b = torch.tensor(one, dtype=torch.float64), torch.tensor(other, dtype=torch.float64)
+    a, b = torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)
     # `not <=` and not `>`, so that NaN counts as different.
     return not bool((a - b).norm() <= TOLERANCE * torch.maximum(a.norm(), b.norm()))
