@@ -14,46 +14,41 @@ def bfloat16_llama(model_class=LlamaForCausalLM, config=None):
     return FrozenLM(make(model_class, config).bfloat16())
 
 
-def test_values_and_gradients_are_the_fused_kernels():
-    """Grouped heads, against the fused kernel in float64.
-
-    No further off than the fused kernel in bfloat16 is.
-    """
+def test_outputs_and_gradients_are_as_accurate_as_the_fused_kernels():
+    """The reference is the fused kernel in float64, with grouped heads."""
     torch.manual_seed(0)
     module = torch.nn.Module()
     module.num_key_value_groups = 2
     query, key, value = (torch.randn(3, heads, 17, 8) for heads in (4, 2, 2))
-    slope = torch.randn(3, 17, 4, 8)
+    to_out = torch.randn(3, 17, 4, 8)
 
     def run(function, dtype):
         leaves = [tensor.to(dtype).requires_grad_() for tensor in (query, key, value)]
         out, _ = function(module, *leaves, None, scaling=0.3, is_causal=True)
-        return [out.detach(), *torch.autograd.grad(out, leaves, slope.to(dtype))]
+        return [out.detach(), *torch.autograd.grad(out, leaves, to_out.to(dtype))]
 
-    exact = run(attention.sdpa_attention_forward, torch.float64)
-    plain, fused = (
-        run(attention.plain_attention, torch.bfloat16),
-        run(attention.sdpa_attention_forward, torch.bfloat16),
-    )
-    for true, ours, theirs in zip(exact, plain, fused, strict=True):
-        bound = 2 * (theirs.double() - true).abs().max() + 1e-3
-        assert (ours.double() - true).abs().max() < bound
+    reference = run(attention.sdpa_attention_forward, torch.float64)
+    plain = run(attention.plain_attention, torch.bfloat16)
+    fused = run(attention.sdpa_attention_forward, torch.bfloat16)
+    for exact, ours, theirs in zip(reference, plain, fused, strict=True):
+        bound = 2 * (theirs.double() - exact).abs().max() + 1e-3
+        assert (ours.double() - exact).abs().max() < bound
 
 
-def test_a_model_in_bfloat16_on_a_cpu_uses_it_and_gives_the_same_hidden_states():
+def test_plain_attention_is_used_in_bfloat16_on_a_cpu():
     lm = bfloat16_llama()
     assert lm.model.config._attn_implementation == attention.PLAIN
     inputs = torch.randn(2, 20, lm.d_model)
     with torch.no_grad():
-        ours = lm.hidden(inputs).float()
+        plain = lm.hidden(inputs).float()
         with attention.fused(lm.model):
             assert lm.model.config._attn_implementation == "sdpa"
-            theirs = lm.hidden(inputs).float()
+            fused = lm.hidden(inputs).float()
     assert lm.model.config._attn_implementation == attention.PLAIN
-    torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(plain, fused, rtol=0.05, atol=0.05)
 
 
-def test_a_mask_of_what_is_seen_is_done_here_too(monkeypatch):
+def test_boolean_masks_do_not_use_the_fused_kernel(monkeypatch):
     torch.manual_seed(0)
     module = torch.nn.Module()
     module.num_key_value_groups = 1
@@ -70,8 +65,8 @@ def test_a_mask_of_what_is_seen_is_done_here_too(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_compiled_it_is_used_too(monkeypatch):
-    """Whenever transformers is compiled it makes a mask, and with a mask came the slow kernel."""
+def test_plain_attention_is_used_in_a_compiled_body(monkeypatch):
+    """Under `torch.compile` transformers builds a mask, which must not lead to the fused kernel."""
     lm, real, graphs = bfloat16_llama(), torch.compile, []
 
     def keep(graph, _):
@@ -88,12 +83,12 @@ def test_compiled_it_is_used_too(monkeypatch):
     assert not any("scaled_dot_product" in graph for graph in graphs)
 
 
-def test_float32_stays_with_the_fused_kernel(tiny_llama):
+def test_float32_uses_the_fused_kernel(tiny_llama):
     assert tiny_llama.model.config._attn_implementation == "sdpa"
 
 
-def test_a_sliding_window_is_kept():
-    """Its mask is not the plain causal one: beyond the window nothing may be seen."""
+def test_a_sliding_window_is_respected():
+    """A position must not attend to positions before its window."""
     layers = {"layer_types": ["sliding_attention", "sliding_attention"], "sliding_window": 4}
     lm = bfloat16_llama(Gemma3ForCausalLM, Gemma3TextConfig(**VOCAB, **SHAPE, **GROUPED, **layers))
     assert lm.model.config._attn_implementation == attention.PLAIN
@@ -106,8 +101,8 @@ def test_a_sliding_window_is_kept():
     assert torch.equal(before[12:], after[12:])
 
 
-@pytest.mark.parametrize("length", [1, attention.LONGEST, attention.LONGEST + 1])
-def test_any_length_works(length):
+@pytest.mark.parametrize("length", [1, attention.MAX_LENGTH, attention.MAX_LENGTH + 1])
+def test_rows_up_to_and_beyond_the_maximum_length(length):
     config = LlamaConfig(**VOCAB, **{**SHAPE, "max_position_embeddings": 1024}, **GROUPED)
     lm = bfloat16_llama(config=config)
     assert lm.hidden(torch.randn(1, length, lm.d_model)).isfinite().all()

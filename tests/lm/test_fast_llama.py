@@ -1,4 +1,4 @@
-"""The body by hand gives the very bits of the model's own, a gradient no worse than autograd's, and is used where it may be."""
+"""The hand-written body: bit-identical hidden states, accurate gradients, and when it is used."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import prototokens as pt
 from prototokens.lm import attention
-from prototokens.lm.attention import LONGEST
+from prototokens.lm.attention import MAX_LENGTH
 
 SIZES = {
     "vocab_size": 40,
@@ -21,7 +21,7 @@ SIZES = {
     "eos_token_id": 0,
     "pad_token_id": None,
 }
-KNOWN = {
+SUPPORTED = {
     "llama": {"head_dim": 16},
     "llama, a head for each key, biases": {
         "num_key_value_heads": 4,
@@ -39,7 +39,7 @@ KNOWN = {
         "query_pre_attn_scalar": 16,
     },
 }
-UNKNOWN = {
+UNSUPPORTED = {
     "gemma3_text, a short window": {"head_dim": 16, "sliding_window": 8},
     "granite": {"residual_multiplier": 0.5},  # the same parts, put together otherwise
     "llama, another gate": {"hidden_act": "gelu"},
@@ -53,76 +53,77 @@ def tiny(name, changes, dtype=torch.bfloat16):
     kind, _, _ = name.partition(",")
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**{**SIZES, **changes}))
-    for parameter in model.parameters():  # biases and norms too: at 0 and 1 they would show nothing
+    # Biases and norms are changed too: at 0 and 1 an error in them would have no effect.
+    for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return pt.FrozenLM(model.to(dtype), fingerprint="f" * 64)
 
 
 def inputs_of(lm, rows, seq):
-    drawn = torch.randn(rows, seq, lm.d_model, generator=torch.Generator().manual_seed(rows))
-    return (drawn * lm.embedding_weight.float().std()).to(lm.dtype).requires_grad_()
+    random = torch.randn(rows, seq, lm.d_model, generator=torch.Generator().manual_seed(rows))
+    return (random * lm.embedding_weight.float().std()).to(lm.dtype).requires_grad_()
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_bits_and_gradients(name):
-    lm, exact = tiny(name, KNOWN[name]), tiny(name, KNOWN[name]).model.float()
-    assert lm._fast is not None
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_hidden_states_are_bit_identical_and_gradients_accurate(name):
+    lm, exact = tiny(name, SUPPORTED[name]), tiny(name, SUPPORTED[name]).model.float()
+    assert lm._fast_body is not None
     errors = []
     for rows, seq in ((1, 1), (3, 7), (5, 40), (1, 130)):
         inputs = inputs_of(lm, rows, seq)
-        own, ours = lm.hidden(inputs), lm.hidden_lean(inputs)
-        assert torch.equal(own, ours)
-        drawn = torch.randn(own.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+        expected, states = lm.hidden(inputs), lm.hidden_lean(inputs)
+        assert torch.equal(expected, states)
+        to_states = torch.randn(states.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
         wide = inputs.detach().float().requires_grad_()
         out = exact.base_model(inputs_embeds=wide, use_cache=False).last_hidden_state
-        (true,) = torch.autograd.grad(out, wide, drawn.float())
-        (autograd,), (written,) = (
-            torch.autograd.grad(states, inputs, drawn) for states in (own, ours)
-        )
-        assert written.dtype == autograd.dtype
+        (true,) = torch.autograd.grad(out, wide, to_states.float())
+        (autograd,) = torch.autograd.grad(expected, inputs, to_states)
+        (gradient,) = torch.autograd.grad(states, inputs, to_states)
+        assert gradient.dtype == autograd.dtype
         errors.append(
-            [((one.float() - true).norm() / true.norm()).item() for one in (written, autograd)]
+            [((found.float() - true).norm() / true.norm()).item() for found in (gradient, autograd)]
         )
-    ours, theirs = torch.tensor(errors).square().mean(0).sqrt().tolist()
-    assert 0 < ours < 1.2 * theirs < 0.1
+    error, autograd_error = torch.tensor(errors).square().mean(0).sqrt().tolist()
+    assert 0 < error < 1.2 * autograd_error < 0.1
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_bits_and_gradients_behind_a_prefix(name):
-    lm = tiny(name, KNOWN[name])
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_hidden_states_behind_a_prefix_are_bit_identical(name):
+    lm = tiny(name, SUPPORTED[name])
     inputs = inputs_of(lm, 3, 7)
-    own, ours = lm.hidden(inputs, PREFIX), lm.hidden_lean(inputs, PREFIX)
-    assert torch.equal(own, ours)
-    assert not torch.equal(own, lm.hidden(inputs))
-    drawn = torch.randn(own.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
-    (autograd,), (written,) = (torch.autograd.grad(states, inputs, drawn) for states in (own, ours))
-    assert (written - autograd).float().norm() < 0.05 * autograd.float().norm()
+    expected, states = lm.hidden(inputs, PREFIX), lm.hidden_lean(inputs, PREFIX)
+    assert torch.equal(expected, states)
+    assert not torch.equal(expected, lm.hidden(inputs))
+    to_states = torch.randn(states.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    (autograd,) = torch.autograd.grad(expected, inputs, to_states)
+    (gradient,) = torch.autograd.grad(states, inputs, to_states)
+    assert (gradient - autograd).float().norm() < 0.05 * autograd.float().norm()
 
 
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_another_family_goes_its_own_way(name):
-    lm = tiny(name, UNKNOWN[name])
-    assert lm._fast is None
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_an_unsupported_family_uses_its_own_body(name):
+    lm = tiny(name, UNSUPPORTED[name])
+    assert lm._fast_body is None
     inputs = inputs_of(lm, 2, 9)
     assert torch.equal(lm.hidden(inputs), lm.hidden_lean(inputs))
 
 
-def test_float32_goes_its_own_way(tiny_llama):
+def test_float32_uses_the_models_own_body(tiny_llama):
     assert tiny_llama.dtype == torch.float32
-    assert tiny_llama._fast is None
+    assert tiny_llama._fast_body is None
 
 
-def test_long_rows_go_the_fused_kernels_way(monkeypatch):
+def test_long_rows_use_the_models_own_body(monkeypatch):
     lm = tiny("llama", {})
-    assert lm._fast is not None
-    inputs = inputs_of(lm, 1, LONGEST + 1)
+    assert lm._fast_body is not None
+    inputs = inputs_of(lm, 1, MAX_LENGTH + 1)
     monkeypatch.setattr(
-        type(lm._fast), "__call__", lambda *_: pytest.fail("a row that is too long")
+        type(lm._fast_body), "__call__", lambda *_: pytest.fail("a row that is too long")
     )
     assert torch.equal(lm.hidden(inputs), lm.hidden_lean(inputs))
 
 
-def test_under_another_kernel_the_model_goes_its_own_way():
+def test_another_attention_kernel_uses_the_models_own_body():
     lm = tiny("llama", {})
     inputs = inputs_of(lm, 2, 9)
     plain = lm.hidden_lean(inputs)
@@ -131,23 +132,22 @@ def test_under_another_kernel_the_model_goes_its_own_way():
         assert not torch.equal(lm.hidden_lean(inputs), plain)
 
 
-def test_a_part_that_it_does_not_know_is_not_left_out():
+def test_a_body_with_an_additional_parameter_is_unsupported():
     lm = tiny("llama", {})
-    part = lm._body.get_submodule("layers.1.self_attn")
-    part.register_parameter("sinks", torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16)))
-    assert lm._fast is None
+    attention_module = lm._body.get_submodule("layers.1.self_attn")
+    sinks = torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16))
+    attention_module.register_parameter("sinks", sinks)
+    assert lm._fast_body is None
 
 
-def test_a_fit_is_the_same_whichever_of_the_two_it_takes():
-    """Not to the bit, as gradients differ in theirs.
-
-    Both become exact, and each decodes by the model's own body.
-    """
+def test_fits_with_either_body_become_exact():
+    """The vectors differ, because gradients do; both decode with the model's own body."""
     lm = tiny("llama", {"hidden_size": 96, "head_dim": 24})
     targets = [[5, 1, 7, 7, 2], [9, 3]]
-    by_hand = pt.fit(lm, targets, recipe="fast")
-    assert lm._fast is not None
-    lm.__dict__["_fast"] = None
-    own = pt.fit(lm, targets, recipe="fast")
-    assert [one.exact for one in by_hand] == [one.exact for one in own] == [True, True]
-    assert [pt.decode_ids(lm, some).ids for some in (by_hand, own)] == [targets, targets]
+    with_fast_body = pt.fit(lm, targets, recipe="fast")
+    assert lm._fast_body is not None
+    lm.__dict__["_fast_body"] = None
+    with_own_body = pt.fit(lm, targets, recipe="fast")
+    for solutions in (with_fast_body, with_own_body):
+        assert [solution.exact for solution in solutions] == [True, True]
+        assert pt.decode_ids(lm, solutions).ids == targets

@@ -1,4 +1,4 @@
-"""Models from GGUF files: the numbers that were written, or a sentence that says what is wrong."""
+"""Models from GGUF files: loaded weights equal those written, invalid files are rejected."""
 
 import resource
 import struct
@@ -17,7 +17,7 @@ from prototokens.errors import FileError, MissingExtraError, ModelError, UsageEr
 from prototokens.lm import gguf_model
 from prototokens.lm.frozen_lm import FrozenLM
 
-LONGEST_REFUSAL = 10.0  # seconds, on a busy machine
+MAX_SECONDS = 10.0  # seconds, on a busy machine
 IDS = torch.tensor([[3, 141, 59, 26, 5, 35, 89, 79]])
 Q4, Q8 = gguf.GGMLQuantizationType.Q4_0, gguf.GGMLQuantizationType.Q8_0
 
@@ -28,33 +28,33 @@ def file(tmp_path):
 
 
 def refusal(path):
-    """The sentence with which a file is refused: one line, soon."""
+    """The message with which a file is rejected: one line, after a short time."""
     began = time.monotonic()
     with pytest.raises(ModelError) as caught:
         FrozenLM.from_pretrained(path)
-    assert time.monotonic() - began < LONGEST_REFUSAL
+    assert time.monotonic() - began < MAX_SECONDS
     assert "\n" not in str(caught.value)
     assert path.name in str(caught.value)
     return str(caught.value)
 
 
-# What is loaded
+# Loaded models
 
 
-def test_a_file_of_plain_numbers_is_the_model_that_was_written(file, capfd):
-    lm, own = FrozenLM.from_pretrained(file), tiny_model()
+def test_an_unquantised_file_gives_the_model_that_was_written(file, capfd):
+    lm, model = FrozenLM.from_pretrained(file), tiny_model()
     assert capfd.readouterr() == ("", "")
-    assert lm.fingerprint == FrozenLM(own).fingerprint
+    assert lm.fingerprint == FrozenLM(model).fingerprint
     assert (lm.dtype, lm.max_context, lm.recorded_name) == (torch.float32, 128, "tiny.gguf")
     with torch.no_grad():
-        assert torch.equal(lm.logits(lm.hidden(lm.embed(IDS))), own(input_ids=IDS).logits)
+        assert torch.equal(lm.logits(lm.hidden(lm.embed(IDS))), model(input_ids=IDS).logits)
 
 
-def test_the_tokenizer_is_the_files(file):
+def test_the_tokenizer_comes_from_the_file(file):
     lm = FrozenLM.from_pretrained(file)
     text = "the cat\n\n  sat: Ünïcödé 🙂"
     ids = lm.tokenize(text)
-    assert ids[0] == 258  # the one merge
+    assert ids[0] == 258  # the only merge of the tokenizer
     assert lm.detokenize(ids) == text
     tokenizer = lm.tokenizer
     assert tokenizer is not None
@@ -62,57 +62,53 @@ def test_the_tokenizer_is_the_files(file):
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
-def test_weights_are_the_librarys_own_unpacked_and_rounded_to_16_bits(tmp_path, kind):
+def test_weights_are_dequantised_by_the_library_and_rounded_to_16_bits(tmp_path, kind):
     lm = FrozenLM.from_pretrained(write_gguf(tmp_path / "tiny.gguf", kind=kind), dtype="float32")
     stored = torch.float16 if kind == "F16" else torch.bfloat16
     numbers = gguf.GGMLQuantizationType[kind]
-    for name, ours in [
+    for name, module in [
         ("token_embd", "embed_tokens"),
         ("blk.1.ffn_down", "layers.1.mlp.down_proj"),
     ]:
         packed = gguf.quantize(gguf_weights(tiny_model())[f"{name}.weight"], numbers)
         expected = torch.from_numpy(gguf.dequantize(packed, numbers)).to(stored).float()
-        assert torch.equal(lm.model.model.get_submodule(ours).weight, expected)
+        assert torch.equal(lm.model.model.get_submodule(module).weight, expected)
 
 
-def test_quantised_weights_count_as_16_bits_with_one_fingerprint_in_any_dtype(
-    tmp_path, monkeypatch
-):
+def test_quantised_weights_count_as_16_bits(tmp_path, monkeypatch):
     file = write_gguf(tmp_path / "tiny.gguf", kind="Q8_0")
     whole, half = (FrozenLM.from_pretrained(file, dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert (whole.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     assert whole.fingerprint == half.fingerprint == half.weights_hash()
     for pays, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(
-            "prototokens.lm.frozen_lm.bfloat16_pays", lambda device, pays=pays: pays
-        )
+        monkeypatch.setattr("prototokens.lm.loading.bfloat16_pays", lambda device, pays=pays: pays)
         assert FrozenLM.from_pretrained(file).dtype == dtype
 
 
-def test_large_pieces_unpack_to_the_same_bits():
+def test_dequantisation_in_longer_rows_is_bit_identical():
     weights = np.random.default_rng(0).normal(size=(6 * 97, 4096)).astype(np.float32)
     packed, calls = gguf.quantize(weights, Q4), []
-    ours = gguf_model._in_large_pieces(
+    dequantize = gguf_model._in_longer_rows(
         lambda data, kind: calls.append(data.shape) or gguf.dequantize(data, kind)
     )
-    assert np.array_equal(ours(packed, Q4), gguf.dequantize(packed, Q4))
+    assert np.array_equal(dequantize(packed, Q4), gguf.dequantize(packed, Q4))
     assert calls == [(97, 6 * packed.shape[1])]
 
 
-def test_the_librarys_own_functions_are_back_after_a_load(file):
+def test_loading_restores_the_functions_of_the_library(file):
     before = gguf.GGUFReader, gguf.dequantize, gguf.get_tensor_name_map
     FrozenLM.from_pretrained(file)
     assert (gguf.GGUFReader, gguf.dequantize, gguf.get_tensor_name_map) == before
 
 
-def test_what_else_lies_in_the_folder_is_not_read(file):
+def test_other_files_of_the_folder_are_not_read(file):
     for name in ("config", "tokenizer", "tokenizer_config", "adapter_config", "generation_config"):
         (file.parent / f"{name}.json").write_text("{ no JSON")
     assert FrozenLM.from_pretrained(file).fingerprint == FrozenLM(tiny_model()).fingerprint
 
 
 def test_a_loaded_model_can_be_saved_as_an_ordinary_folder(tmp_path):
-    # In the checkpoint's own dtype: where bfloat16 does not pay, the weights would be cast first.
+    # bfloat16 is the checkpoint's own dtype; "auto" would cast the weights on some machines.
     path = write_gguf(tmp_path / "tiny.gguf", kind="Q8_0")
     lm = FrozenLM.from_pretrained(path, dtype="bfloat16")
     lm.model.save_pretrained(tmp_path / "folder")
@@ -122,8 +118,8 @@ def test_a_loaded_model_can_be_saved_as_an_ordinary_folder(tmp_path):
     assert (again.fingerprint, again.tokenizer_hash) == (lm.fingerprint, lm.tokenizer_hash)
 
 
-def test_the_divisors_of_rotary_frequencies_are_applied(tmp_path):
-    """Against transformers' own model with the scaling of Llama 3, as converters write it."""
+def test_the_factors_of_rotary_frequencies_are_applied(tmp_path):
+    """The reference is transformers' own model with the scaling of Llama 3."""
     scaling = {
         "rope_type": "llama3",
         "rope_theta": 10000.0,
@@ -137,10 +133,10 @@ def test_the_divisors_of_rotary_frequencies_are_applied(tmp_path):
         LlamaConfig(**(plain.config.to_dict() | {"rope_parameters": scaling}))
     )
     scaled.load_state_dict(plain.state_dict())
-    divisors = plain.model.rotary_emb.inv_freq / scaled.model.rotary_emb.inv_freq
-    assert divisors.max() == 8.0
+    factors = plain.model.rotary_emb.inv_freq / scaled.model.rotary_emb.inv_freq
+    assert factors.max() == 8.0
     lm = FrozenLM.from_pretrained(
-        write_gguf(tmp_path / "a.gguf", extra=[("rope_freqs.weight", divisors.numpy())])
+        write_gguf(tmp_path / "a.gguf", extra=[("rope_freqs.weight", factors.numpy())])
     )
     with torch.no_grad():
         expected, unscaled = scaled.eval()(input_ids=IDS).logits, plain(input_ids=IDS).logits
@@ -151,7 +147,7 @@ def test_the_divisors_of_rotary_frequencies_are_applied(tmp_path):
 # Encoding with it
 
 
-def test_another_quantisation_is_another_model_and_the_message_says_so(tmp_path):
+def test_decoding_with_another_quantisation_is_rejected(tmp_path):
     made_with, other = (
         FrozenLM.from_pretrained(write_gguf(tmp_path / f"tiny.{kind}.gguf", kind=kind))
         for kind in ("Q8_0", "Q4_0")
@@ -164,10 +160,10 @@ def test_another_quantisation_is_another_model_and_the_message_says_so(tmp_path)
         pt.decode(other, encoded)
 
 
-# What is refused
+# Rejected files
 
 
-def test_no_file_another_file_and_a_revision(tmp_path, file):
+def test_a_missing_file_another_file_and_a_revision(tmp_path, file):
     assert "there is no file" in refusal(tmp_path / "missing.gguf")
     with pytest.raises(ModelError, match=r"there is no file 'models/missing\.gguf'"):
         FrozenLM.from_pretrained("models/missing.gguf")
@@ -177,7 +173,7 @@ def test_no_file_another_file_and_a_revision(tmp_path, file):
         FrozenLM.from_pretrained(file, revision="main")
 
 
-def test_a_file_is_known_by_its_first_letters_too(file):
+def test_a_gguf_file_is_recognised_by_its_first_bytes(file):
     assert FrozenLM.from_pretrained(file.rename(file.with_suffix(".bin"))).d_model == 32
 
 
@@ -196,7 +192,7 @@ def test_a_missing_extra_is_named(file, monkeypatch, module):
         FrozenLM.from_pretrained(file)
 
 
-def test_other_content_behind_the_name(tmp_path):
+def test_a_file_with_the_suffix_and_other_content(tmp_path):
     for content in (b"", b"GG", b"PK\x03\x04" + bytes(100), b"ggjt" + bytes(100)):
         (tmp_path / "other.gguf").write_bytes(content)
         assert "is not a GGUF file: it does not begin with the letters GGUF" in refusal(
@@ -204,7 +200,7 @@ def test_other_content_behind_the_name(tmp_path):
         )
 
 
-def test_a_file_cut_short_anywhere(file, tmp_path):
+def test_truncated_files(file, tmp_path):
     content, cut = file.read_bytes(), tmp_path / "cut.gguf"
     for end in [
         4,
@@ -280,11 +276,11 @@ BAD_HEADERS = {
 
 
 @pytest.mark.parametrize("name", BAD_HEADERS)
-def test_headers_that_cannot_be_right(tmp_path, name):
-    content, words = BAD_HEADERS[name]
+def test_invalid_headers(tmp_path, name):
+    content, message = BAD_HEADERS[name]
     (tmp_path / "bad.gguf").write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert words in refusal(tmp_path / "bad.gguf")
+    assert message in refusal(tmp_path / "bad.gguf")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB
 
 
@@ -293,7 +289,7 @@ def test_a_file_without_a_tokenizer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         pytest.param(
             {"architecture": "quipu"},
@@ -337,15 +333,15 @@ def test_a_file_without_a_tokenizer(tmp_path):
         pytest.param(
             {"extra": [("rope_freqs.weight", np.ones(7, np.float32))]},
             "not known here",
-            id="divisors",
+            id="factors",
         ),
         pytest.param(
             {"keys": {"add_tokenizer_model": "bert"}}, "the tokenizer in", id="kind of tokenizer"
         ),
     ],
 )
-def test_sound_files_that_are_no_usable_model(tmp_path, options, words):
-    assert words in refusal(write_gguf(tmp_path / "bad.gguf", **options))
+def test_valid_files_without_a_usable_model(tmp_path, options, message):
+    assert message in refusal(write_gguf(tmp_path / "bad.gguf", **options))
 
 
 def test_one_part_of_several(tmp_path):
@@ -359,23 +355,22 @@ def test_tensors_that_overlap(tmp_path):
     content = bytearray(
         write_gguf(tmp_path / "overlap.gguf", extra=[("one", np.ones(64, np.float32))]).read_bytes()
     )
-    at = (
-        content.rindex(struct.pack("<Q", 3) + b"one") + 11
-    )  # of its dimensions, size, kind and offset
-    struct.pack_into("<QIQ", content, at + 4, 260 * 32, 0, 0)
+    # Behind the name are the number of dimensions, the size, the kind and the offset.
+    entry = content.rindex(struct.pack("<Q", 3) + b"one") + 11
+    struct.pack_into("<QIQ", content, entry + 4, 260 * 32, 0, 0)
     (tmp_path / "overlap.gguf").write_bytes(content)
     assert "its tensors overlap" in refusal(tmp_path / "overlap.gguf")
 
 
-def test_random_damage_to_the_header_ends_in_nothing_but_a_sentence(file):
-    content, draw, refused = file.read_bytes(), np.random.default_rng(0), 0
+def test_random_damage_to_the_header_never_raises_another_error(file):
+    content, generator, rejected = file.read_bytes(), np.random.default_rng(0), 0
     for _ in range(40):
         damaged = bytearray(content)
-        for position in draw.integers(4, 900, 3):
-            damaged[position] = draw.integers(256)
+        for position in generator.integers(4, 900, 3):
+            damaged[position] = generator.integers(256)
         file.write_bytes(damaged)
         try:
             FrozenLM.from_pretrained(file)
         except ModelError as error:
-            refused += "\n" not in str(error)
-    assert refused > 10
+            rejected += "\n" not in str(error)
+    assert rejected > 10

@@ -1,7 +1,4 @@
-"""How a model answers to fixed vectors.
-
-The same in every dtype, another where its code takes vectors otherwise.
-"""
+"""A model's response to fixed vectors does not depend on the dtype, but on the model's code."""
 
 import copy
 import math
@@ -13,17 +10,14 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.response import NUMBERS, TOLERANCE, differ, respond
 
 
-def test_the_dtype_hardly_moves_it(any_lm):
+def test_responses_in_float32_and_bfloat16_agree(any_lm):
     half = copy.deepcopy(any_lm.model).to(torch.bfloat16)
     assert len(any_lm.response) == min(NUMBERS, any_lm.hidden_size)
     assert not differ(any_lm.response, FrozenLM(half, any_lm.tokenizer).response)
 
 
-def test_a_factor_on_the_vectors_moves_it_far(tiny_gemma2):
-    """The convention before transformers 5.4.
-
-    The body multiplies by the square root of the width.
-    """
+def test_a_factor_on_the_input_vectors_changes_the_response(tiny_gemma2):
+    """Before transformers 5.4, Gemma multiplied input vectors by the square root of its width."""
     table = tiny_gemma2.model.get_input_embeddings().weight
     factor = math.sqrt(tiny_gemma2.d_model)
     assert differ(
@@ -34,10 +28,10 @@ def test_a_factor_on_the_vectors_moves_it_far(tiny_gemma2):
 @pytest.mark.parametrize(
     "other", [[1.0, 0.0], [1.0, 0.0, math.nan], [1.0, TOLERANCE * 1.1, 0.0], [0.0, 0.0, 0.0]]
 )
-def test_what_differs(other):
+def test_responses_that_differ(other):
     assert differ([1.0, 0.0, 0.0], other)
     assert differ(other, [1.0, 0.0, 0.0])
 
 
-def test_what_does_not():
+def test_responses_that_agree():
     assert not differ([1.0, 0.0, 0.0], [1.0, 0.9 * TOLERANCE, 0.0])

@@ -16,7 +16,8 @@ from torch.nn import functional
 from prototokens.bench.peak import PeakMemory
 from prototokens.engine.head import score
 from prototokens.lm.devices import wait
-from prototokens.lm.frozen_lm import FrozenLM, Head
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.head import Head
 
 
 class HeadOutput(NamedTuple):

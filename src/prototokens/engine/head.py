@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from prototokens.lm.frozen_lm import FrozenLM, Head
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.head import Head
 
 # Logits of a chunk. On a CPU they should stay in the last-level cache between the passes over them;
 # on a GPU a chunk has to be large enough to fill it, and small enough for its memory. That is at

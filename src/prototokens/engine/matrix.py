@@ -29,8 +29,9 @@ from prototokens.engine.instruction_sets import SETTINGS, Decoded, decode_under
 from prototokens.errors import ModelError
 from prototokens.layout import Layout
 from prototokens.lm import attention, compiling
-from prototokens.lm.frozen_lm import FrozenLM, _cast
-from prototokens.lm.prefix import fed
+from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.loading import cast_weights
+from prototokens.lm.prefix import run_with_prefix
 
 BATCHES = (1, 2, 3, 7, 16, 64)
 PADDINGS = (0, 5, 32)  # positions behind the longest row of a pass
@@ -270,7 +271,7 @@ def _twin(lm: FrozenLM, dtype: torch.dtype) -> FrozenLM | None:
             return None
         return again if again.fingerprint == lm.fingerprint else None
     model = copy.deepcopy(lm.model)
-    _cast(model, dtype)
+    cast_weights(model, dtype)
     return FrozenLM(
         model, lm.tokenizer, name=lm.name, revision=lm.revision, fingerprint=lm.fingerprint
     )
@@ -316,7 +317,7 @@ def _compiled(lm: FrozenLM) -> Backend:
         if lm in _NOT_COMPILED:
             raise _Absent(_NOT_COMPILED[lm])
         try:
-            with compiling.in_words():
+            with compiling.readable_errors():
                 return through(inputs, prefix)
         except compiling.CompileError as error:
             _NOT_COMPILED[lm] = str(error)  # a compiler that has failed is not asked again
@@ -330,4 +331,4 @@ def _fed_through(lm: FrozenLM, body: Any) -> Backend:
 
     Another way to what `lm.hidden` gives from its cache.
     """
-    return lambda inputs, prefix: fed(body, lm.embed, inputs, prefix)
+    return lambda inputs, prefix: run_with_prefix(body, lm.embed, inputs, prefix)

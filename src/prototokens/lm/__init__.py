@@ -1,1 +1,4 @@
-"""The frozen language model: where it is loaded from, what is checked of it, and how its body is run."""
+"""The frozen language model: finding and loading it, checking it, and running its body.
+
+`FrozenLM` in `frozen_lm.py` is the class that the rest of the package uses.
+"""

@@ -3,7 +3,7 @@
 PyTorch's fused kernel for CPUs is made for long float32 rows. In bfloat16, forward and backward, it
 takes 5 times as long as two products and a softmax at 32 positions, 3 times at 128, 1.5 times at
 512 (dev/LOG.md), which was a third of a whole fit. In float32 the fused kernel is as fast or
-faster, and stays.
+faster, and is used.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-PLAIN = "prototokens_plain"
-# Beyond it the matrix of scores, `[rows, heads, seq, seq]`, costs more memory than the fused kernel
-# costs time.
-LONGEST = 512
+PLAIN = "prototokens_plain"  # the name under which transformers knows `plain_attention`
+# Longest row, in positions. For longer rows the memory for the scores, `[rows, heads, seq, seq]`,
+# would cost more than the time that plain products save.
+MAX_LENGTH = 512
 
 
 def plain_attention(
@@ -33,23 +33,30 @@ def plain_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers asks of an attention.
+    """Attention as transformers' interface defines it.
 
-    `[rows, heads, seq, head_dim]` in, `[rows, seq, heads, head_dim]` out.
+    Two cases are computed here: causal attention without a mask, and a boolean mask of the keys
+    that each query attends to. transformers builds such a mask for rows behind a prefix, and under
+    `torch.compile` for plain causal attention too. A bias or a long row goes to the fused kernel.
 
-    Only the causal case is done here, and a mask that says which keys each query sees: transformers
-    makes one behind a prefix, and for the plain causal case too whenever it is compiled. A bias or
-    a long row goes to the fused kernel.
+    Args:
+        query, key, value: `[rows, heads, seq, head_dim]`.
+
+    Returns:
+        The output `[rows, seq, heads, head_dim]`, and None in place of the attention weights.
     """
     length, keys = query.shape[2], key.shape[2]
     if attention_mask is None:
-        causal = keys == length
+        supported = keys == length
     else:
-        causal = attention_mask.dtype == torch.bool and attention_mask.shape[-2:] == (length, keys)
-    causal = causal and options.get("position_bias") is None
+        supported = attention_mask.dtype == torch.bool and attention_mask.shape[-2:] == (
+            length,
+            keys,
+        )
+    supported = supported and options.get("position_bias") is None
     if (
-        not causal
-        or keys > LONGEST
+        not supported
+        or keys > MAX_LENGTH
         or query.dtype != torch.bfloat16
         or not getattr(module, "is_causal", True)
     ):
@@ -68,7 +75,7 @@ def plain_attention(
 
 
 def use_plain(model: Any) -> None:
-    """Let a model attend this way, where it would use PyTorch's fused kernel on a CPU in bfloat16."""
+    """Switch a model to plain attention if it would use the fused kernel in bfloat16 on a CPU."""
     weight = model.get_input_embeddings().weight
     if (
         weight.device.type == "cpu"
@@ -82,10 +89,7 @@ def use_plain(model: Any) -> None:
 
 @contextmanager
 def fused(model: Any) -> Iterator[None]:
-    """Within it the model attends by PyTorch's fused kernels after all.
-
-    Another way to the same numbers, for checks.
-    """
+    """Make the model use PyTorch's fused kernels inside a `with` block, for comparisons."""
     chosen = model.config._attn_implementation
     if chosen != PLAIN:
         yield

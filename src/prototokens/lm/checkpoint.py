@@ -1,10 +1,9 @@
-"""Checkpoints as people really have them.
+"""Reject checkpoints that are not a complete model, with a message that says what to do.
 
-An adapter, weights of another model, names with a wrapper's prefix.
-
-Each is refused in a sentence that says what it is and what to do. What transformers makes of them
-depends on its version and on what else is installed, so that the same folder would be one model
-here and another one there.
+Such a checkpoint is, for example, an adapter, weights that belong to another configuration, or
+weights whose names have a wrapper's prefix. transformers treats them differently depending on its
+version and on which packages are installed, so the same folder could be two different models on two
+machines.
 """
 
 from __future__ import annotations
@@ -18,34 +17,40 @@ from prototokens._util import strict_json
 from prototokens.errors import ModelError
 
 ADAPTER = "adapter_config.json"
-MAX_ADAPTER = 1 << 20  # bytes of its description
-MAX_NAME = 200  # characters that a message repeats of what a file says
+MAX_ADAPTER_BYTES = 1 << 20  # that are read of adapter_config.json
+MAX_NAME = 200  # characters of a name in a file that a message repeats
 
 
-def adapter_alone(folder: Path) -> str | None:
-    """What a folder without a model is, where it holds an adapter; None where it holds none."""
+def adapter_without_model(folder: Path) -> str | None:
+    """The end of an error message for a folder with an adapter and no model.
+
+    None for a folder without an adapter.
+    """
     if not (folder / ADAPTER).is_file():
         return None
-    base = _base_of(folder / ADAPTER)
+    base = _base_model(folder / ADAPTER)
     of = f" of {base!r}" if base else ""
-    return f"holds an adapter{of} and no model: load both with peft, merge them (merge_and_unload) and save the result"
+    return (
+        f"holds an adapter{of} and no model: load both with peft, merge them (merge_and_unload)"
+        " and save the result"
+    )
 
 
-def refuse_adapter(name: str, place: str, options: dict[str, Any]) -> None:
-    """Refuse a model that an adapter lies beside.
+def refuse_adapter(name: str, location: str, options: dict[str, Any]) -> None:
+    """Reject a model with an adapter in the same folder or repository.
 
-    Transformers would apply it where peft is installed, and else not.
+    transformers applies the adapter if peft is installed, and ignores it otherwise.
 
     Args:
-        name: as the user called the model.
-        place: a folder, or the id of a repository.
-        options: as `from_pretrained` of transformers takes them.
+        name: what the user called the model.
+        location: a folder, or the id of a repository.
+        options: keyword arguments of `from_pretrained` of transformers.
 
     Raises:
-        ModelError: there is one.
+        ModelError: there is an adapter.
     """
     found = cached_file(
-        place,
+        location,
         ADAPTER,
         revision=options.get("revision"),
         local_files_only=options["local_files_only"],
@@ -62,44 +67,43 @@ def refuse_adapter(name: str, place: str, options: dict[str, Any]) -> None:
 
 
 def refuse_incomplete(name: str, info: dict[str, Any]) -> None:
-    """Refuse weights that are not those that the configuration asks for.
+    """Reject weights that differ from those that the configuration describes.
 
     Args:
-        name: as the user called the model.
-        info: what transformers says of loading: `missing_keys`, `unexpected_keys`,
+        name: what the user called the model.
+        info: the loading info of transformers: `missing_keys`, `unexpected_keys`,
             `mismatched_keys`.
 
     Raises:
-        ModelError: some are missing, or of another shape. transformers would fill them with random
-            numbers.
+        ModelError: weights are missing or have another shape, so that transformers has initialised
+            them at random.
     """
-    if other := sorted(info.get("mismatched_keys", ())):
-        weight, stored, asked = other[0]
+    if mismatched := sorted(info.get("mismatched_keys", ())):
+        weight, stored, expected = mismatched[0]
         raise ModelError(
             f"{name!r} does not fit its config.json: its weight {weight} has shape {list(stored)},"
-            f" and {list(asked)} is asked"
-            " for; give the config.json that was saved with these weights"
+            f" and {list(expected)} is asked for; give the config.json that was saved with these"
+            " weights"
         )
-    lacking = sorted(info["missing_keys"])
-    if not lacking:
+    missing = sorted(info["missing_keys"])
+    if not missing:
         return
-    prefix = _wrapper(lacking, sorted(info.get("unexpected_keys", ())))
+    prefix = _wrapper_prefix(missing, sorted(info.get("unexpected_keys", ())))
     if prefix is not None:
         raise ModelError(
             f"the names of the weights of {name!r} begin with {prefix!r}, as a wrapper leaves them"
-            " (torch.compile,"
-            " DistributedDataParallel): save the model inside the wrapper, or take that beginning"
-            " off the names"
+            " (torch.compile, DistributedDataParallel): save the model inside the wrapper, or take"
+            " that beginning off the names"
         )
     raise ModelError(
-        f"{name!r} is incomplete: it lacks {len(lacking)} weights of a causal LM, {lacking[0]} for"
+        f"{name!r} is incomplete: it lacks {len(missing)} weights of a causal LM, {missing[0]} for"
         " one"
     )
 
 
-def _wrapper(lacking: list[str], unexpected: list[str]) -> str | None:
-    """What stands before a name that is lacking, in a name that nobody asked for."""
-    for name in lacking:
+def _wrapper_prefix(missing: list[str], unexpected: list[str]) -> str | None:
+    """The prefix that makes the name of a missing weight that of an unexpected one, or None."""
+    for name in missing:
         for key in unexpected:
             prefix = key.removesuffix(name)
             if key.endswith(name) and prefix.endswith("."):
@@ -107,11 +111,11 @@ def _wrapper(lacking: list[str], unexpected: list[str]) -> str | None:
     return None
 
 
-def _base_of(path: Path) -> str:
-    """The model that an adapter's description names: for people alone, nothing is opened by it."""
+def _base_model(path: Path) -> str:
+    """The base model that an adapter's configuration names, or "": it is only shown in messages."""
     try:
         with path.open("rb") as handle:
-            described = strict_json.loads(handle.read(MAX_ADAPTER))
+            described = strict_json.loads(handle.read(MAX_ADAPTER_BYTES))
         base = described["base_model_name_or_path"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return ""

@@ -1,7 +1,4 @@
-"""`torch.compile` where its compiler is too old or lacks a header.
-
-A sentence in place of pages of a traceback.
-"""
+"""Errors of `torch.compile` as one sentence: its compiler may be missing, too old or incomplete."""
 
 from __future__ import annotations
 
@@ -12,34 +9,30 @@ from contextlib import contextmanager
 from prototokens.errors import ModelError
 from prototokens.lm.checks import one_line
 
-COMPLAINT = re.compile(
-    r"^.*\berror: .*$", re.MULTILINE
-)  # as C and C++ compilers, and nvcc, write one
+# A line in which a C or C++ compiler, or nvcc, reports an error.
+COMPILER_ERROR = re.compile(r"^.*\berror: .*$", re.MULTILINE)
 MAX_REASON = 200  # characters
 
 
 class CompileError(ModelError):
-    """A body that cannot be compiled on this machine.
-
-    The message gives the compiler's first complaint.
-    """
+    """A model's body cannot be compiled on this machine; the message has the compiler's error."""
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
-    """Run a compiled body, which is compiled when it first meets a shape.
+def readable_errors() -> Iterator[None]:
+    """Run a compiled body inside this `with` block; it is compiled at its first call for a shape.
 
     Raises:
-        CompileError: it cannot be compiled here.
+        CompileError: the body cannot be compiled on this machine.
     """
     try:
         yield
     except Exception as error:
-        # Not imported above: it takes a second, and whoever gets here has it loaded.
+        # Imported here because it takes a second; a compiled body has imported it already.
         from torch._dynamo.exc import TorchDynamoException
 
         if not isinstance(error, TorchDynamoException):
             raise
-        complaint = COMPLAINT.search(str(error))
-        reason = complaint[0].strip() if complaint else one_line(error)
+        found = COMPILER_ERROR.search(str(error))
+        reason = found[0].strip() if found else one_line(error)
         raise CompileError(f"torch.compile cannot be used here ({reason[:MAX_REASON]})") from error

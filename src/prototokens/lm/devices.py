@@ -1,4 +1,4 @@
-"""What a device is fast at, measured rather than looked up: names of processors do not tell."""
+"""The speed of a device, measured: the name of a processor does not tell how fast bfloat16 is."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from functools import cache
 
 import torch
 
-PAYS = 1.5  # times as fast as float32, from which bfloat16 is worth its rounding
-TRIAL_SIZE = 256
+MIN_SPEEDUP = 1.5  # over float32, from which bfloat16 is worth its rounding errors
+TRIAL_SIZE = 256  # rows and columns of the matrices that are multiplied to measure it
 
 
 def matrix_product_rate(
     device: torch.device, dtype: torch.dtype, size: int = 1024, tries: int = 6
 ) -> float:
-    """Floating-point operations a second of a product of two square matrices, the best of several tries."""
+    """Floating-point operations per second of a product of square matrices: the best of `tries`."""
     a = torch.ones(size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(tries):
@@ -30,23 +30,22 @@ def matrix_product_rate(
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are clearly faster than in float32.
 
-    On a CPU it is tried once, in milliseconds.
-
-    On CPUs without instructions for it, bfloat16 is up to 70 times slower.
+    On a CPU this is measured once, in milliseconds. CPUs without instructions for bfloat16 are up
+    to 70 times slower with it.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    # The best of many short tries: on a busy machine most of them are disturbed.
+    # Many short tries are made because on a busy machine most of them are disturbed.
     rates = [
         matrix_product_rate(device, dtype, TRIAL_SIZE, tries=12)
         for dtype in (torch.float32, torch.bfloat16)
     ]
-    return rates[1] > PAYS * rates[0]
+    return rates[1] > MIN_SPEEDUP * rates[0]
 
 
 def wait(device: torch.device) -> None:
-    """For work that a GPU still has to end."""
+    """Wait until a GPU has finished the work that was submitted to it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

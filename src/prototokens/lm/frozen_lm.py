@@ -1,122 +1,71 @@
-"""FrozenLM: a causal language model, loaded, frozen and proved unchanged.
+"""FrozenLM: a frozen causal language model, from ids to input vectors to hidden states to logits.
 
-Ids to vectors to hidden states to logits.
-
-The rest of the package sees `embed`, `hidden`, `logits` and the tokenizer, whatever the family:
-only this file and `lm.gguf_model`, which reads GGUF files, import transformers' models. Where a
-model is found is settled in `lm.locate`, what it must be able to do is tried in `lm.checks`;
-fitting, and any loss, belong to `engine`.
+The rest of the package uses `embed`, `hidden`, `logits` and the tokenizer, and is independent of
+the model's family. The work behind the methods is in the other modules of `lm`: `locate` finds a
+model, `loading` loads it, `checks` tests that it can be used, `prefix` and `fast_llama` run its
+body, `tokenization` and `autoregressive` do what their names say. Losses and fitting belong to
+`engine`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prototokens.errors import ModelError, TextError, UsageError
 from prototokens.layout import Layout
-from prototokens.lm import attention, checkpoint, checks, compiling, gguf_model, response
-from prototokens.lm.devices import bfloat16_pays
-from prototokens.lm.fast_llama import FastLlama, KeyValue, fast_llama
-from prototokens.lm.locate import BUILTIN, Source, find, quiet, recorded_name
+from prototokens.lm import (
+    attention,
+    autoregressive,
+    checks,
+    compiling,
+    config_values,
+    loading,
+    response,
+    tokenization,
+)
+from prototokens.lm.fast_llama import FastLlama, fast_llama
+from prototokens.lm.head import EmbeddingScale, Head
+from prototokens.lm.llama_layer import KeyValue
+from prototokens.lm.locate import BUILTIN, quiet, recorded_name
 from prototokens.lm.prefix import (
     AUTO,
-    OfPrefixes,
     PrefixedBody,
-    fed,
+    RecentPrefixes,
     first_position_response,
     prefix_ids,
+    run_with_prefix,
 )
 
-# A window of text for `surprisal`: attention over a longer one costs more than the context beyond
-# it is worth.
-SURPRISAL_WINDOW = 4096
-SURPRISAL_WINDOW_UNLIMITED = 1024  # for a model that states no longest context
-UNLIMITED = 1 << 20  # tokens of a target, for a model that states no longest context
-SURPRISAL_CHUNK = 256  # positions whose logits exist at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """From the last hidden states to logits: `softcap(scale * (weight @ hidden + bias))`.
-
-    Attributes:
-        weight: one row per token.
-        bias: one number per token, or None.
-        softcap: c in c * tanh(logits / c) (Gemma 2), or None.
-        scale: factor on the logits before the soft cap (Cohere, Granite), 1.0 in most models.
-        dtype: of the logits as the model itself gives them; None where that is the weight's own.
-    """
-
-    weight: Float[Tensor, "vocab hidden"]
-    bias: Float[Tensor, " vocab"] | None = None
-    softcap: float | None = None
-    scale: float = 1.0
-    dtype: torch.dtype | None = None
-
-    def __call__(
-        self, hidden: Float[Tensor, "*positions hidden"]
-    ) -> Float[Tensor, "*positions vocab"]:
-        """Logits of hidden states, rounded where the model itself rounds."""
-        logits = functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
-        logits = logits.to(self.dtype or logits.dtype)
-        if self.scale != 1.0:
-            logits = logits * self.scale
-        if self.softcap is not None:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits
-
-
-class EmbeddingScale(NamedTuple):
-    """Of the input vectors of all ids, in float32, on the CPU.
-
-    Attributes:
-        mean, std: of each coordinate.
-        rms: root mean square of all numbers.
-    """
-
-    mean: Float32[Tensor, " d_model"]
-    std: Float32[Tensor, " d_model"]
-    rms: float
+UNLIMITED = 1 << 20  # longest target, in tokens, for a model that states no maximum context
 
 
 class FrozenLM:
     """A causal LM whose weights never change, with its tokenizer.
 
     Attributes:
-        name: as it was given: "builtin", a folder, a GGUF file, a hub id.
+        name: what the user called the model: "builtin", a folder, a GGUF file or a hub id.
+        recorded_name: what files call the model (`locate.recorded_name`).
         revision: the commit on the hub that was loaded, or None.
-        model: the transformers model itself: frozen, in evaluation mode.
+        model: the transformers model: frozen, in evaluation mode.
         tokenizer: the transformers tokenizer, or None for a model made in memory without one.
         head: from hidden states to logits.
-        fingerprint: hash of the weights in the checkpoint's own dtype: the same whatever dtype they
-            were cast to here.
-        tokenizer_hash: hash of the tokenizer's serialised form, truncation and padding apart; empty
-            without a tokenizer.
-        d_model: width of an input embedding, so of a proto-token.
-        hidden_size: width of what the head takes; differs from `d_model` in a few models (OPT-350M
+        fingerprint: hash of the weights in the checkpoint's own dtype, which does not depend on the
+            dtype they are cast to.
+        tokenizer_hash: hash of the tokenizer's serialised form without truncation and padding;
+            empty without a tokenizer.
+        d_model: width of an input embedding, and so of a proto-token.
+        hidden_size: width of the head's input; it differs from `d_model` in a few models (OPT-350M
             has two widths).
         vocab_size: number of logits.
-        max_context: most positions the model takes, or None where it states no limit (Mamba).
+        max_context: largest number of positions, or None where the model states no limit (Mamba).
     """
 
     def __init__(
@@ -130,16 +79,16 @@ class FrozenLM:
     ) -> None:
         """Wrap a model that is in memory already.
 
-        The model is not copied: it is frozen, put into evaluation mode, and, in bfloat16 on a CPU,
-        attends as `attention` says.
+        The model is not copied: it is frozen, put into evaluation mode, and switched to the
+        attention of `lm.attention` in bfloat16 on a CPU.
 
         Args:
             model: a causal LM of transformers.
-            tokenizer: its tokenizer; without one `encode` and `decode` refuse.
-            name: what messages and files call it.
-            revision: commit on the hub, where there is one.
-            fingerprint: hash of the weights before they were cast; None: they were not, and are
-                hashed as they are.
+            tokenizer: its tokenizer; without one, `tokenize` and `detokenize` raise an error.
+            name: what messages and files call the model.
+            revision: commit on the hub, if the model came from there.
+            fingerprint: hash of the weights before they were cast; None if they were not cast, in
+                which case they are hashed now.
 
         Raises:
             ModelError: the model cannot be used this way.
@@ -148,37 +97,27 @@ class FrozenLM:
         self.recorded_name = recorded_name(name)
         model.eval().requires_grad_(False)
         attention.use_plain(model)
-        self._body, self._table, readout = checks.parts(model, name)
+        self._body, self._embedding, head = checks.parts(model, name)
         config = model.config.get_text_config()
-        linear = Head(
-            cast(Tensor, readout.weight), cast("Tensor | None", getattr(readout, "bias", None))
-        )
+        linear = Head(cast(Tensor, head.weight), cast("Tensor | None", getattr(head, "bias", None)))
         heads = [
             replace(linear, scale=scale, softcap=softcap)
-            for scale, softcap in checks.head_candidates(config)
+            for scale, softcap in config_values.head_candidates(config)
         ]
         self._embed_scale = 1.0
-        scales = checks.embed_scales(config)
-        embeds = [partial(self._scaled, scale=scale) for scale in scales]
+        scales = config_values.embed_scales(config)
+        embeds = [partial(self._look_up, scale=scale) for scale in scales]
         with quiet():
             found = checks.probe(model, name, embeds, self.hidden, list(heads))
-        self._embed_scale, self.head = (
-            scales[found.embed],
-            replace(heads[found.head], dtype=found.dtype),
-        )
+        self._embed_scale = scales[found.embed]
+        self.head = replace(heads[found.head], dtype=found.dtype)
         self.fingerprint = fingerprint or self.weights_hash()
         self._compiled: Any = None
-        self._pasts = OfPrefixes[list[KeyValue]]()
-        self.tokenizer_hash = "" if tokenizer is None else _tokenizer_hash(tokenizer)
+        self._prefix_caches = RecentPrefixes[list[KeyValue]]()
+        self.tokenizer_hash = "" if tokenizer is None else tokenization.tokenizer_hash(tokenizer)
         self.vocab_size, self.hidden_size = self.head.weight.shape
-        self.d_model: int = cast(Tensor, self._table.weight).shape[1]
-        stated = (
-            getattr(config, key, None)
-            for key in ("max_position_embeddings", "n_positions", "max_seq_len")
-        )
-        self.max_context: int | None = next(
-            (value for value in stated if isinstance(value, int) and value > 0), None
-        )
+        self.d_model: int = cast(Tensor, self._embedding.weight).shape[1]
+        self.max_context = config_values.max_context(config)
 
     @classmethod
     def from_pretrained(
@@ -196,31 +135,23 @@ class FrozenLM:
             name_or_path: "builtin", a folder, a GGUF file, or the id of a model on the Hugging Face
                 hub.
             revision: branch, tag or commit, for a hub id.
-            dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the checkpoint has 16
-                bits (a quantised GGUF file counts as such) and the device multiplies bfloat16
-                clearly faster than float32 (a CPU is tried, in milliseconds), else float32.
-            device: None: a GPU if there is one, else the CPU.
+            dtype: "float32", "bfloat16", "float16", or "auto". With "auto" it is bfloat16 if the
+                checkpoint has 16 bits (a quantised GGUF file counts as such) and the device
+                multiplies bfloat16 clearly faster than float32 (on a CPU this is measured, in
+                milliseconds), else float32.
+            device: by default a GPU if there is one, else the CPU.
             trust_remote_code: whether Python code that comes with a model may be run.
 
         Raises:
-            ModelError: not found, out of reach, incomplete, or not a model that can be used this
+            ModelError: the model is not found, out of reach, incomplete, or cannot be used this
                 way.
-            UsageError: a dtype or a device that cannot be had, or a revision of something that has
-                none.
-            MissingExtraError: a GGUF file, and the extra `gguf` is not installed.
+            UsageError: the dtype or the device is not available, or a revision is given for
+                something that has none.
+            MissingExtraError: the extra `gguf`, which GGUF files need, is not installed.
         """
         name = os.fspath(name_or_path)
-        wanted, place = _wanted_dtype(dtype), _wanted_device(device)
-        with quiet():
-            source = find(name, revision)
-            if source.gguf:
-                model, tokenizer = gguf_model.load(Path(source.place), name)
-            else:
-                model, tokenizer = _load(name, source, trust_remote_code)
-            fingerprint = checks.state_hash(model)
-            _cast(model, _auto_dtype(model.dtype, place) if wanted is None else wanted)
-            cast(nn.Module, model).to(place)
-        return cls(model, tokenizer, name=name, revision=source.revision, fingerprint=fingerprint)
+        loaded = loading.load(name, revision, dtype, device, trust_remote_code)
+        return cls(**loaded._asdict(), name=name)
 
     def __repr__(self) -> str:
         size = (
@@ -230,56 +161,55 @@ class FrozenLM:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.head.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the input vectors that the model computes with; `hidden` casts to it."""
-        return cast(Tensor, self._table.weight).dtype
+        """The dtype of the input embeddings; `hidden` casts its inputs to it."""
+        return cast(Tensor, self._embedding.weight).dtype
 
     @cached_property
     def embedding_weight(self) -> Float[Tensor, "ids d_model"]:
         """The input vector of every id, as `embed` gives it.
 
-        The model's own table where that is the same; a scaled copy, made at the first use, where it
-        is not (Gemma, Falcon-H1).
+        This is the model's own embedding table, or a scaled copy of it in families that scale
+        embeddings (Gemma, Falcon-H1).
         """
-        table = cast(Tensor, self._table.weight).detach()
+        table = cast(Tensor, self._embedding.weight).detach()
         ids = torch.arange(table.shape[0], device=table.device)
         return table if torch.equal(self.embed(ids[:4]), table[:4]) else self.embed(ids)
 
     @cached_property
     def embedding_scale(self) -> EmbeddingScale:
-        """On what scale the model's input vectors lie; the table is read once for all fits."""
+        """Mean, standard deviation and root mean square of the input embeddings."""
         table = self.embedding_weight.float().cpu()
         return EmbeddingScale(table.mean(0), table.std(0), table.square().mean().sqrt().item())
 
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape d_model"]:
         """The vectors that the model's own forward pass takes as `inputs_embeds` for these ids."""
         with torch.no_grad():
-            return self._scaled(ids, self._embed_scale)
+            return self._look_up(ids, self._embed_scale)
 
-    def _scaled(self, ids: Int[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape d_model"]:
-        """Rows of the embedding table, times a factor that some bodies apply to ids alone (Falcon-H1)."""
-        vectors = self._table(ids)
+    def _look_up(self, ids: Int[Tensor, "*shape"], scale: float) -> Float[Tensor, "*shape d_model"]:
+        """Embeddings of ids, times the factor that some bodies apply to ids alone (Falcon-H1)."""
+        vectors = self._embedding(ids)
         return vectors if scale == 1.0 else vectors * scale
 
     @cached_property
     def response(self) -> list[float]:
-        """How the model's code answers to fixed vectors (`lm.response`).
+        """Hidden state after fixed input vectors (`lm.response`); files record it.
 
-        What files are held against, beside the weights.
+        It detects a change in the model's code, which the fingerprint of the weights does not.
         """
-        return response.respond(self.hidden, cast(Tensor, self._table.weight).detach())
+        return response.respond(self.hidden, cast(Tensor, self._embedding.weight).detach())
 
     def compile(self) -> None:
         """Compile the body for fits, which then pad their rows to few shapes.
 
-        About a minute for each, and faster steps.
-
-        All else, decoding among it, runs the body as it is; the compiled one's numbers may differ
-        from its in their last bits.
+        Compilation takes about a minute for each shape and makes steps faster. Everything else,
+        decoding included, still runs the original body: the hidden states of the two may differ in
+        their last bits.
         """
         if self._compiled is None:
             mode = "reduce-overhead" if self.device.type == "cuda" else None
@@ -295,64 +225,69 @@ class FrozenLM:
     ) -> Float[Tensor, "rows seq hidden"]:
         """Hidden states after the final norm, by the model's own body.
 
-        Differentiable with respect to the inputs.
-
-        No attention mask: under causal attention, what stands to the right of a row's end cannot
-        touch the row.
+        They are differentiable with respect to the inputs. There is no attention mask: under causal
+        attention, padding after the end of a row cannot change the row.
 
         Args:
             prefix: token ids that stand before every row; their keys and values are computed once
                 and kept.
         """
-        return self._prefixed(inputs_embeds.to(self.dtype), prefix)
+        return self._prefixed_body(inputs_embeds.to(self.dtype), prefix)
 
     def hidden_lean(
         self, inputs_embeds: Float[Tensor, "rows seq d_model"], prefix: tuple[int, ...] = ()
     ) -> Float[Tensor, "rows seq hidden"]:
-        """As `hidden`, to the bit, in less time where the model is of a kind that has a hand-written body (`fast_llama`).
+        """Bit-identical to `hidden`, and faster for models with a hand-written body (`fast_llama`).
 
-        Nothing that hooks into the model's own modules sees it; it is differentiable once.
+        Hooks on the model's modules do not run, and there are no second derivatives.
         """
         plain = self.model.config._attn_implementation == attention.PLAIN
         length = inputs_embeds.shape[1] + len(prefix)
-        if not plain or length > attention.LONGEST or self._fast is None:
+        if not plain or length > attention.MAX_LENGTH or self._fast_body is None:
             return self.hidden(inputs_embeds, prefix)
-        return self._fast(inputs_embeds.to(self.dtype), self._past(prefix) if prefix else None)
+        cache = self._prefix_cache(prefix) if prefix else None
+        return self._fast_body(inputs_embeds.to(self.dtype), cache)
 
     def hidden_static(
         self, inputs_embeds: Float[Tensor, "rows seq d_model"], prefix: tuple[int, ...] = ()
     ) -> Float[Tensor, "rows seq hidden"]:
-        """As `hidden_lean`, or by the compiled body where there is one, which is compiled anew for every shape it meets."""
+        """By the compiled body after `compile`, else as `hidden_lean`.
+
+        The first call for a shape compiles the body for it.
+        """
         if self._compiled is None:
             return self.hidden_lean(inputs_embeds, prefix)
-        with compiling.in_words():
-            return fed(self._compiled, self.embed, inputs_embeds.to(self.dtype), prefix)
+        with compiling.readable_errors():
+            return run_with_prefix(self._compiled, self.embed, inputs_embeds.to(self.dtype), prefix)
 
     @cached_property
-    def _fast(self) -> FastLlama | None:
+    def _fast_body(self) -> FastLlama | None:
         return fast_llama(self._body, self.model.config.get_text_config())
 
     @cached_property
-    def _prefixed(self) -> PrefixedBody:
+    def _prefixed_body(self) -> PrefixedBody:
         return PrefixedBody(self._body, self.embed)
 
-    def _past(self, prefix: tuple[int, ...]) -> list[KeyValue]:
+    def _prefix_cache(self, prefix: tuple[int, ...]) -> list[KeyValue]:
         """Keys and values of a prefix in the hand-written body."""
-        fast, ids = self._fast, torch.tensor([prefix], device=self.device)
-        assert fast is not None
-        return self._pasts.of(prefix, lambda: fast.past(self.embed(ids).to(self.dtype)))
+        body, ids = self._fast_body, torch.tensor([prefix], device=self.device)
+        assert body is not None
+        return self._prefix_caches.get_or_make(
+            prefix, lambda: body.prefix_cache(self.embed(ids).to(self.dtype))
+        )
 
     @property
     def bos(self) -> int | None:
-        """The id of the beginning-of-sequence token, or None where the tokenizer has none that the model can read."""
+        """The id of the beginning-of-sequence token; None without one that the model can embed."""
         token = None if self.tokenizer is None else self.tokenizer.bos_token_id
         return token if isinstance(token, int) and 0 <= token < self.known_ids else None
 
     @cached_property
     def sink_response(self) -> float:
-        """How strongly the first position's output responds to its input, as a share of that behind BOS; 1.0 without a BOS.
+        """How strongly the first position's output responds to its input, relative to behind BOS.
 
-        Near zero where the first position is an attention sink (`prefix.first_position_response`).
+        It is near zero where the first position is an attention sink
+        (`prefix.first_position_response`), and 1.0 for a model without a BOS token.
         """
         if self.bos is None:
             return 1.0
@@ -362,307 +297,101 @@ class FrozenLM:
         )
 
     def prefix_ids(self, prefix: str | Sequence[int] = AUTO) -> tuple[int, ...]:
-        """The token ids of a prefix (`lm.prefix.prefix_ids`).
-
-        `auto`, `none`, `bos`, `text:...`, or ids.
-        """
+        """The token ids of a prefix: `auto`, `none`, `bos`, `text:...` or ids (`lm.prefix`)."""
         return prefix_ids(self, prefix)
 
     @property
     def known_ids(self) -> int:
-        """Number of ids that have an input vector: those below it."""
-        return cast(Tensor, self._table.weight).shape[0]
+        """Number of rows of the embedding table: every id below it has an input vector."""
+        return cast(Tensor, self._embedding.weight).shape[0]
 
     def logits(
         self, hidden: Float[Tensor, "*positions hidden"]
     ) -> Float[Tensor, "*positions vocab"]:
-        """Logits of hidden states, as the model itself gives them."""
+        """Logits of hidden states, as the model itself computes them."""
         return self.head(hidden)
 
     def longest_target(self, layout: Layout) -> int:
-        """The longest target, in tokens, whose input the model's context holds behind the layout's prefix."""
+        """The longest target, in tokens, whose input and prefix fit into the model's context."""
         if self.max_context is None:
             return UNLIMITED
         return self.max_context - len(layout.prefix) - (layout.positions(1) - 1)
 
     def flops_per_position(self) -> float:
-        """Floating-point operations of a forward pass and a backward pass to the inputs, for each position.
+        """Floating-point operations of a forward and a backward pass, for each position.
 
-        The matrices of the body and the head are counted; the attention's own products are left
-        out.
+        The backward pass is that to the inputs. Products with the matrices of the body and the head
+        are counted; products of queries, keys and values are not.
         """
         tables = (module for module in self.model.modules() if isinstance(module, nn.Embedding))
-        ends = {
-            id(self.head.weight),
-            *(id(weight) for table in tables for weight in table.parameters()),
-        }
+        excluded = {id(self.head.weight), *(id(w) for table in tables for w in table.parameters())}
         body = sum(
             weight.numel()
             for weight in self.model.parameters()
-            if weight.ndim == 2 and id(weight) not in ends
+            if weight.ndim == 2 and id(weight) not in excluded
         )
         return 4.0 * (body + self.head.weight.numel())
 
     def weights_hash(self) -> str:
-        """Hash of the weights as they are in memory now.
-
-        Equal before and after: not one bit has changed.
-        """
+        """Hash of the weights as they are in memory now; it changes with any bit of them."""
         return checks.state_hash(self.model)
 
     def tokenize(self, text: str) -> list[int]:
         """The ids of a text, without any special token around it.
 
         Raises:
-            ModelError: there is no tokenizer, or it gives ids that the model has no output for.
+            ModelError: there is no tokenizer, or it returns ids that the model has no output for.
             TextError: the text holds half of a surrogate pair, which no encoding of Unicode can
                 store.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TextError(
-                f"character {error.start} of the text is half of a surrogate pair: save it as UTF-8"
-            ) from error
-        ids = self._tokenizer()(
-            text, add_special_tokens=False, return_attention_mask=False, verbose=False
-        )["input_ids"]
-        if ids and max(ids) >= self.vocab_size:
-            given = f"{max(ids)}, and the model has {self.vocab_size} outputs"
-            raise ModelError(
-                f"the tokenizer that comes with {self.name!r} is not its own: it gives the id"
-                f" {given}"
-            )
-        return ids
+        return tokenization.tokenize(
+            self.tokenizer, text, name=self.name, vocab_size=self.vocab_size
+        )
 
     @cached_property
     def longest_token(self) -> int:
         """Bytes of the longest entry of the vocabulary, as the tokenizer spells it.
 
-        No token stands for more of a text.
+        No token of a text is longer.
         """
-        return max(
-            len(token.encode("utf-8", "surrogatepass")) for token in self._tokenizer().get_vocab()
-        )
+        return tokenization.longest_token(self.tokenizer, name=self.name)
 
     def detokenize(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> str:
-        """The text of ids: special tokens spelled out, spaces left as they are."""
-        numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        return self._tokenizer().decode(
-            numbers, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        """The text of ids: special tokens are spelled out, and no space is cleaned up."""
+        return tokenization.detokenize(self.tokenizer, ids, name=self.name)
 
-    @torch.no_grad()
     def generate(
         self, prompt: Int[Tensor, "rows tokens"] | Float[Tensor, "rows vectors d_model"], count: int
     ) -> Int[Tensor, "rows count"]:
-        """The `count` ids that follow a prompt greedily, one pass a token, with a cache.
+        """The `count` tokens that greedy decoding appends to a prompt, with a key-value cache.
 
-        The ordinary, autoregressive way.
+        This is ordinary autoregressive decoding: one forward pass for each token.
 
         Args:
             prompt: ids, or input vectors in their place.
         """
-        writer: Any = self.model
-        given = {"inputs_embeds": prompt} if prompt.is_floating_point() else {"input_ids": prompt}
-        out = writer.generate(
-            **given,
-            attention_mask=torch.ones(prompt.shape[:2], dtype=torch.int64, device=prompt.device),
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=0,
-            max_new_tokens=count,
-            min_new_tokens=count,
-        )
-        return out[:, -count:]
+        return autoregressive.generate(self, prompt, count)
 
-    @torch.no_grad()
     def surprisal(self, ids: Sequence[int] | Int[Tensor, " tokens"]) -> Float32[Tensor, " tokens"]:
-        """How unexpected each token is to this model, given those before it: -log p, in nats.
+        """Surprisal of each token given the tokens before it: -log p, in nats.
 
-        The first token is judged given the tokenizer's beginning-of-sequence token, or, where it
-        has none, as one of `vocab_size` equally likely ones. A text longer than a window (the
-        context, 4096 at most; 1024 where the context is unlimited) is read in windows that overlap
-        by half, each behind a beginning-of-sequence token of its own, so that every token has at
-        least half a window of text before it.
+        The first token is predicted from the tokenizer's beginning-of-sequence token, or, where it
+        has none, counts as one of `vocab_size` equally likely tokens. A text longer than a window
+        (the context, 4096 at most; 1024 where the context is unlimited) is read in windows that
+        overlap by half, each behind a beginning-of-sequence token of its own, so that every token
+        has at least half a window of text before it.
         """
-        tokens = torch.as_tensor(ids, dtype=torch.int64, device=self.device)
-        nats = torch.empty(tokens.shape, device=self.device)
-        for done, logits in self.predictions(tokens):
-            part = slice(done, done + len(logits))
-            nats[part] = functional.cross_entropy(logits, tokens[part], reduction="none")
-        return nats
+        return autoregressive.surprisal(self, ids)
 
-    @torch.no_grad()
     def predictions(
         self, tokens: Int64[Tensor, " tokens"]
     ) -> Iterator[tuple[int, Float32[Tensor, "positions vocab"]]]:
-        """What this model expects at each place of a text, given what stands before it (as `surprisal` reads it).
+        """Next-token logits for every token of a text, given the tokens before it.
 
-        Yields:
-            The place of the first token of a stretch, and the logits of every token there;
-            stretches follow one another.
+        A long text is read in windows, as `surprisal` reads it.
+
+        Returns:
+            Pairs of the index of the first token of a chunk and the logits for all its tokens; the
+            chunks are consecutive and cover the text.
         """
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.vocab_size:
-            given = f"got {int(tokens.min())} to {int(tokens.max())}"
-            raise UsageError(
-                f"the ids of {self.name!r} run from 0 to {self.vocab_size - 1}; {given}"
-            )
-        bos = None if self.tokenizer is None else self.tokenizer.bos_token_id
-        lead = tokens.new_tensor([] if bos is None else [bos])
-        window = (
-            SURPRISAL_WINDOW_UNLIMITED
-            if self.max_context is None
-            else min(self.max_context, SURPRISAL_WINDOW)
-        )
-        room = window - len(lead)
-        done = 1 - len(lead)
-        if done and tokens.numel():
-            yield 0, torch.zeros(1, self.vocab_size, device=self.device)
-        while done < len(tokens):
-            start = max(0, done - room // 2)
-            stop = min(start + room, len(tokens) - 1)
-            inputs = torch.cat([lead, tokens[start:stop]])
-            # Output p is about token start + p + 1 - len(lead): drop those that an earlier stretch
-            # has judged.
-            states = self.hidden(self.embed(inputs)[None])[0, done - start - 1 + len(lead) :]
-            for chunk in states.split(SURPRISAL_CHUNK):
-                yield done, self.logits(chunk).float()
-                done += len(chunk)
-
-    def _tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            raise ModelError(
-                f"{self.name!r} has no tokenizer: give ids in place of text, or load it from a"
-                " folder with one"
-            )
-        return self.tokenizer
-
-
-def _load(
-    name: str, source: Source, trust_remote_code: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Config, weights in the checkpoint's own dtype, and tokenizer, in this order.
-
-    What is cheapest to refuse comes first.
-    """
-    options: dict[str, Any] = {
-        "local_files_only": source.offline,
-        "trust_remote_code": trust_remote_code,
-    }
-    if source.revision is not None:
-        options["revision"] = source.revision
-    try:
-        config = AutoConfig.from_pretrained(source.place, **options)
-        if getattr(config, "is_encoder_decoder", False):
-            raise ModelError(
-                f"{name!r} is an encoder-decoder ({config.model_type}): a causal language model is"
-                " needed"
-            )
-        if getattr(config, "quantization_config", None) is not None:
-            raise ModelError(
-                f"{name!r} is a quantised checkpoint: its weights are not plain numbers; give the"
-                " original one"
-            )
-        own_code = "AutoModelForCausalLM" in getattr(config, "auto_map", {})
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not own_code:
-            raise ModelError(
-                f"{name!r} is no causal language model ({config.model_type}), so it cannot be used"
-                " here"
-            )
-        checkpoint.refuse_adapter(name, source.place, options)
-        # Weights of another shape are told of in `info`, and then refused: the error says less of
-        # them.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.place,
-            config=config,
-            dtype="auto",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
-        )
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(f"{name!r} could not be loaded: {checks.one_line(error)}") from error
-    model, info = loaded
-    checkpoint.refuse_incomplete(name, info)
-    return model, _load_tokenizer(name, source, options)
-
-
-def _load_tokenizer(name: str, source: Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    advice = "put its tokenizer.json and tokenizer_config.json beside the weights"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.place, **options)
-    except Exception as error:
-        reason = checks.one_line(error)
-        raise ModelError(
-            f"{name!r} comes without a tokenizer that can be loaded ({reason}): {advice}"
-        ) from error
-    # For some families transformers answers missing files with a hollow tokenizer that turns every
-    # text into nothing.
-    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
-        raise ModelError(f"{name!r} comes without a tokenizer: {advice}")
-    return tokenizer
-
-
-def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Change the dtype of the weights and of nothing else.
-
-    `model.to(dtype)` would round the rotary frequencies too.
-    """
-    keep = (
-        set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
-        if dtype != torch.float32
-        else set()
-    )
-    if dtype == torch.float16:
-        keep |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.is_floating_point():
-            tensor.data = tensor.data.to(
-                torch.float32 if any(part in name for part in keep) else dtype
-            )
-
-
-def _wanted_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
-    names = {
-        "auto": None,
-        "float32": torch.float32,
-        "bfloat16": torch.bfloat16,
-        "float16": torch.float16,
-    }
-    key = str(dtype).removeprefix("torch.")
-    if key not in names:
-        raise UsageError(f"dtype {key!r} is not one of {', '.join(names)}")
-    return names[key]
-
-
-def _auto_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
-    return torch.bfloat16 if stored.itemsize == 2 and bfloat16_pays(device) else torch.float32
-
-
-def _wanted_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"device {str(device)!r} cannot be used on this machine: {checks.one_line(error)}"
-        ) from error
-
-
-def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of what decides ids and text.
-
-    Truncation and padding are left out: a mere call sets them.
-    """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    form = (
-        json.loads(backend.to_str())
-        if backend is not None
-        else {"vocabulary": sorted(tokenizer.get_vocab().items())}
-    )
-    form = {key: value for key, value in form.items() if key not in ("truncation", "padding")}
-    return hashlib.sha256(json.dumps(form, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return autoregressive.predictions(self, tokens)

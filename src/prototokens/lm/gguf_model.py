@@ -1,12 +1,11 @@
-"""A model and its tokenizer from a GGUF file, the format in which most people keep one on disk.
+"""Load a model and its tokenizer from a GGUF file, the most common format of local models.
 
-transformers knows how to turn a GGUF file into one of its models. Two things are added here. The
-file is checked first (`gguf_header`), because transformers believes whatever a file states. And two
-slow parts are replaced while it works: the `gguf` library makes an array for every token of the
-vocabulary, three times over, and unpacks weights 16 short rows at a time. The numbers that come out
-are the same.
+transformers converts a GGUF file into one of its models. This module adds two things. The file is
+validated first (`lm.gguf_header`), because transformers trusts its header. And two slow functions
+of the `gguf` library are replaced during loading, with the same results: the library makes three
+arrays for every token of the vocabulary, and dequantises weights 16 short rows at a time.
 
-The weights are unpacked into the dtype of an ordinary checkpoint: the file's own where it is not
+Weights are dequantised to the dtype of an ordinary checkpoint: that of the file if it is not
 quantised, else bfloat16.
 """
 
@@ -41,20 +40,20 @@ from prototokens.lm.checks import one_line
 from prototokens.lm.gguf_header import ARRAY, NUMBERS, STRING, TOKENS, Header, Value, read_header
 
 BYTE = 0  # the kind of a value that is an unsigned byte
-FLOAT32, FLOAT16 = 0, 1  # GGML's numbers of these formats
+FLOAT32, FLOAT16 = 0, 1  # GGML's codes of these formats
 ROPE_FACTORS = "rope_freqs.weight"
-GROUP_BYTES = (
-    1 << 15
-)  # of a row as it is unpacked: the library takes 16 at a time, which then fit a processor's cache
-_swapping = threading.Lock()
+# Bytes of the rows that are dequantised. The library processes 16 rows at a time, and with rows of
+# this size these fit into a processor's cache.
+GROUP_BYTES = 1 << 15
+_patch_lock = threading.Lock()
 
 
 def load(path: Path, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model with dense weights, and the tokenizer of the same file.
 
     Args:
-        path: of the file.
-        name: what the user called it, for messages.
+        path: the file.
+        name: what the user called the model, for messages.
 
     Raises:
         MissingExtraError: the extra `gguf` is not installed.
@@ -64,25 +63,30 @@ def load(path: Path, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     need("accelerate", "gguf", "reading a GGUF file")
     blocks = {int(kind): sizes for kind, sizes in library.GGML_QUANT_SIZES.items()}
     header = read_header(path, name, blocks)
-    # transformers reads what else lies in the folder: it is given one that holds nothing else.
-    with tempfile.TemporaryDirectory() as folder, _quick(library, header):
+    # transformers also reads other files of the folder, so it gets a folder with this file alone.
+    with tempfile.TemporaryDirectory() as folder, _faster_library(library, header):
         os.symlink(path.resolve(), Path(folder) / "model.gguf")
         config = _config(header, folder, name)
         model = _weights(header, config, folder, name)
         tokenizer = _tokenizer(header, folder, name)
     _apply_rope_factors(library, header, model, name)
-    return _made_plain(model), tokenizer
+    return _unmark_quantised(model), tokenizer
 
 
 def checkpoint_dtype(header: Header) -> torch.dtype:
-    """The dtype of a checkpoint with these weights; quantised ones count as 16 bits."""
+    """The dtype of an ordinary checkpoint with these weights: 16 bits for quantised ones."""
     if header.kinds == {FLOAT32}:
         return torch.float32
     return torch.float16 if header.kinds <= {FLOAT32, FLOAT16} else torch.bfloat16
 
 
 def _config(header: Header, folder: str, name: str) -> Any:
-    """The configuration of the metadata, checked against the size of the weights in the file."""
+    """The configuration in the metadata, compared with the size of the weights in the file.
+
+    Raises:
+        ModelError: transformers cannot read it, it is no causal LM, or the file has fewer weights
+            than it describes.
+    """
     architecture = f"{name!r} is of the architecture {header.architecture!r}"
     try:
         config = AutoConfig.from_pretrained(folder, gguf_file="model.gguf")
@@ -114,24 +118,25 @@ def _config(header: Header, folder: str, name: str) -> Any:
 
 
 def _rotary_kinds(config: Any) -> set[str]:
-    """How the configuration scales rotary positions, in any kind of layer."""
+    """The types of rotary scaling that the configuration states, over all types of layers."""
     parameters = getattr(config, "rope_parameters", None) or {}
-    each = (
-        parameters.values()
-        if all(isinstance(value, dict) for value in parameters.values())
-        else [parameters]
-    )
-    return {one.get("rope_type", "default") for one in each}
+    by_layer_type = all(isinstance(value, dict) for value in parameters.values())
+    settings = parameters.values() if by_layer_type else [parameters]
+    return {setting.get("rope_type", "default") for setting in settings}
 
 
 def _weights(header: Header, config: Any, folder: str, name: str) -> PreTrainedModel:
-    """The model, with every weight unpacked."""
+    """The model, with every weight dequantised.
+
+    Raises:
+        ModelError: transformers cannot load it, or weights are missing.
+    """
     options: dict[str, Any] = {"dtype": checkpoint_dtype(header), "output_loading_info": True}
     try:
         from transformers import GgufConfig
 
         options["quantization_config"] = GgufConfig(dequantize=True)
-    except ImportError:  # before transformers could keep weights packed, it always unpacked them
+    except ImportError:  # older versions of transformers always dequantise
         pass
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -140,8 +145,8 @@ def _weights(header: Header, config: Any, folder: str, name: str) -> PreTrainedM
     except Exception as error:
         raise ModelError(f"{name!r} could not be loaded: {one_line(error)}") from error
     model, info = loaded
-    if lacking := sorted(info["missing_keys"]):
-        example = f"{len(lacking)} weights of a causal LM, {lacking[0]} for one"
+    if missing := sorted(info["missing_keys"]):
+        example = f"{len(missing)} weights of a causal LM, {missing[0]} for one"
         raise ModelError(f"{name!r} is incomplete: it lacks {example}")
     return model
 
@@ -153,16 +158,21 @@ def _tokenizer(header: Header, folder: str, name: str) -> PreTrainedTokenizerBas
         raise ModelError(
             f"the tokenizer in {name!r} could not be loaded: {one_line(error)}"
         ) from error
-    if (
-        len(tokenizer) < header.vocabulary
-    ):  # transformers may add a token of its own, none may be lost
+    # transformers may add a token of its own, but no token of the file may be lost.
+    if len(tokenizer) < header.vocabulary:
         read = f"{header.vocabulary:,} tokens, and transformers makes {len(tokenizer):,} of them"
         raise ModelError(f"the tokenizer in {name!r} could not be loaded: the file lists {read}")
     return tokenizer
 
 
 def _apply_rope_factors(library: ModuleType, header: Header, model: Any, name: str) -> None:
-    """Divide the rotary frequencies as Llama 3.1 and later ask for: transformers leaves it out."""
+    """Divide the rotary frequencies by the factors in the file (Llama 3.1 and later).
+
+    transformers ignores these factors.
+
+    Raises:
+        ModelError: the factors do not fit the model's rotary embedding.
+    """
     stored = next((tensor for tensor in header.tensors if tensor.name == ROPE_FACTORS), None)
     if stored is None:
         return
@@ -178,8 +188,8 @@ def _apply_rope_factors(library: ModuleType, header: Header, model: Any, name: s
     rotary.original_inv_freq = rotary.inv_freq.clone()
 
 
-def _made_plain(model: Any) -> PreTrainedModel:
-    """Take off the marks of a quantised model: its weights are plain, and it can be saved."""
+def _unmark_quantised(model: Any) -> PreTrainedModel:
+    """Remove the attributes of a quantised model, so that the dequantised model can be saved."""
     model.hf_quantizer = None
     model.is_quantized = False
     for owner, attribute in ((model, "quantization_method"), (model.config, "quantization_config")):
@@ -189,17 +199,17 @@ def _made_plain(model: Any) -> PreTrainedModel:
 
 
 @contextmanager
-def _quick(library: ModuleType, header: Header) -> Iterator[None]:
-    """Let the `gguf` library hand out what was read already and unpack large pieces, silently.
+def _faster_library(library: ModuleType, header: Header) -> Iterator[None]:
+    """Replace slow functions of the `gguf` library inside a `with` block, and its progress bar.
 
-    Should a later transformers not use these functions, it only takes longer.
+    If a later version of transformers does not use these functions, loading only takes longer.
     """
-    swaps: list[tuple[ModuleType, dict[str, Any]]] = [
+    patches: list[tuple[ModuleType, dict[str, Any]]] = [
         (
             library,
             {
                 "GGUFReader": lambda _: _Reader(library, header),
-                "dequantize": _in_large_pieces(library.dequantize),
+                "dequantize": _in_longer_rows(library.dequantize),
                 "get_tensor_name_map": cache(library.get_tensor_name_map),
             },
         ),
@@ -208,27 +218,27 @@ def _quick(library: ModuleType, header: Header) -> Iterator[None]:
             {"tqdm": lambda items, **_: items},
         ),
     ]
-    with _swapping:
-        kept = [
+    with _patch_lock:
+        originals = [
             (module, key, getattr(module, key))
-            for module, new in swaps
+            for module, new in patches
             for key in new
             if hasattr(module, key)
         ]
         try:
-            for module, new in swaps:
+            for module, new in patches:
                 for key, value in new.items():
                     setattr(module, key, value)
             yield
         finally:
-            for module, key, value in kept:
+            for module, key, value in originals:
                 setattr(module, key, value)
 
 
-def _in_large_pieces(dequantize: Any) -> Any:
-    """The library's function for unpacking, with fewer and longer rows: blocks are independent."""
+def _in_longer_rows(dequantize: Any) -> Any:
+    """The library's `dequantize`, applied to fewer and longer rows; blocks are independent."""
 
-    def unpack(data: np.ndarray, kind: Any) -> np.ndarray:
+    def dequantize_joined(data: np.ndarray, kind: Any) -> np.ndarray:
         if data.dtype != np.uint8 or data.ndim < 2:
             return dequantize(data, kind)
         rows, width = math.prod(data.shape[:-1]), data.shape[-1]
@@ -239,14 +249,14 @@ def _in_large_pieces(dequantize: Any) -> Any:
             *data.shape[:-1], -1
         )
 
-    return unpack
+    return dequantize_joined
 
 
 class _Reader:
-    """What transformers uses of a `gguf.GGUFReader`, made from a header that was checked already.
+    """The part of `gguf.GGUFReader` that transformers uses, made from a validated header.
 
-    Of the vocabulary only the number of tokens is kept: transformers reads the tokenizer from the
-    file by other means.
+    Only the number of tokens is kept of the vocabulary, because transformers reads the tokenizer
+    from the file by other means.
     """
 
     def __init__(self, library: ModuleType, header: Header) -> None:
@@ -283,14 +293,14 @@ def _kinds(value: Value) -> list[int]:
 
 
 def _parts(key: str, value: Value) -> tuple[list[np.ndarray], list[int]]:
-    """The pieces of an entry, and which of them are its items, one after another."""
+    """The arrays of an entry of the metadata, and the indices of those that hold its items."""
     if value.kind == ARRAY and value.content is None:
         return [np.zeros(1, np.uint8)], [0] * (value.count if key == TOKENS else 0)
     items = value.content if value.kind == ARRAY else [value.content]
-    return [_piece(_kinds(value)[-1], item) for item in items], list(range(len(items)))
+    return [_item_array(_kinds(value)[-1], item) for item in items], list(range(len(items)))
 
 
-def _piece(kind: int, item: Any) -> np.ndarray:
+def _item_array(kind: int, item: Any) -> np.ndarray:
     return (
         np.frombuffer(item.encode(), np.uint8)
         if kind == STRING
@@ -299,8 +309,8 @@ def _piece(kind: int, item: Any) -> np.ndarray:
 
 
 def _as_stored(content: np.ndarray, tensor: Any) -> np.ndarray:
-    """A tensor as the library would hand it out: plain numbers, or the bytes of its blocks."""
-    plain = {FLOAT32: np.float32, FLOAT16: np.float16}.get(tensor.kind)
-    if plain is not None:
-        return content.view(plain).reshape(tensor.shape)
+    """A tensor as the library returns it: numbers, or the bytes of its quantised blocks."""
+    dtype = {FLOAT32: np.float32, FLOAT16: np.float16}.get(tensor.kind)
+    if dtype is not None:
+        return content.view(dtype).reshape(tensor.shape)
     return content.reshape(*tensor.shape[:-1], -1)

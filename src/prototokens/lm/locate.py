@@ -1,8 +1,7 @@
-"""Where a model is to be loaded from, settled before anything is loaded.
+"""Find out where to load a model from: the package, a folder, a GGUF file or a commit on the hub.
 
-Built-in, a folder, a GGUF file, a commit on the hub.
-
-What cannot be found is said at once and in words. Loading itself is `frozen_lm`'s.
+A model that does not exist is reported before anything is loaded. Loading is the part of
+`lm.loading`.
 """
 
 from __future__ import annotations
@@ -31,26 +30,25 @@ HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
 
 
 class Source(NamedTuple):
-    """What transformers is to be asked for.
+    """Where a model is loaded from.
 
     Attributes:
-        place: a folder, a GGUF file, or the id of a model on the hub.
+        location: a folder, a GGUF file, or the id of a model on the hub.
         revision: the commit on the hub; None for a folder or a file.
         offline: whether to look in the local cache only.
         gguf: whether it is a GGUF file.
     """
 
-    place: str
+    location: str
     revision: str | None
     offline: bool
     gguf: bool = False
 
 
 def recorded_name(name: str) -> str:
-    """What files call a model: a folder or a GGUF file by the last part of its path, anything else as it was given.
+    """The name of a model in files: the last part of a path, and anything else unchanged.
 
-    A path says where a model lies on one machine and who works there; which model it is, the
-    fingerprint says.
+    The whole path would tell about one machine and its user; the fingerprint identifies the model.
     """
     path = Path(name).expanduser()
     if name == BUILTIN or not (
@@ -62,15 +60,15 @@ def recorded_name(name: str) -> str:
 
 
 def find(name: str, revision: str | None) -> Source:
-    """Find what a user called a model.
+    """Find a model by the name that a user gave.
 
     Args:
         name: "builtin", a folder, a GGUF file, or the id of a model on the hub.
         revision: branch, tag or commit, for a hub id.
 
     Raises:
-        ModelError: there is no such thing, or it is out of reach.
-        UsageError: a revision of something that has none.
+        ModelError: there is no such model, or it is out of reach.
+        UsageError: a revision is given for a model that is not on the hub.
     """
     path = Path(name).expanduser()
     if name == BUILTIN:
@@ -84,11 +82,9 @@ def find(name: str, revision: str | None) -> Source:
         )
     if path.is_dir():
         if not (path / "config.json").is_file():
-            adapter = checkpoint.adapter_alone(path)
-            what = (
-                adapter or "holds no config.json, so no model: give one written by save_pretrained"
-            )
-            raise ModelError(f"the folder {name!r} {what}")
+            adapter = checkpoint.adapter_without_model(path)
+            nothing = "holds no config.json, so no model: give one written by save_pretrained"
+            raise ModelError(f"the folder {name!r} {adapter or nothing}")
         return Source(str(path), None, offline=True)
     if path.is_file() and is_gguf(path):
         return Source(str(path), None, offline=True, gguf=True)
@@ -106,7 +102,7 @@ def find(name: str, revision: str | None) -> Source:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file is to be read as a GGUF file: by its name, or by its first letters."""
+    """Whether a file is a GGUF file: by its suffix, or by its first bytes."""
     if path.suffix.lower() == GGUF_SUFFIX:
         return True
     try:
@@ -117,6 +113,11 @@ def is_gguf(path: Path) -> bool:
 
 
 def _find_on_hub(name: str, revision: str | None) -> Source:
+    """Find a model on the hub, or in the local cache if the hub is out of reach.
+
+    Raises:
+        ModelError: it is in neither.
+    """
     neither = f"{name!r} is neither 'builtin' nor a folder here, and"
     try:
         commit = (
@@ -136,13 +137,11 @@ def _find_on_hub(name: str, revision: str | None) -> Source:
         advice = "check the name, or log in with `hf auth login` if it is private"
         raise ModelError(f"{neither} the hub shows no model of that name: {advice}") from error
     except Exception as error:
-        # What was downloaded earlier still serves; otherwise transformers would only try again, for
-        # half a minute.
+        # A model that was downloaded earlier can still be used. `offline` keeps transformers from
+        # trying to reach the hub again for half a minute.
         cached = huggingface_hub.try_to_load_from_cache(name, "config.json", revision=revision)
-        if isinstance(cached, str):
-            return Source(
-                name, Path(cached).parent.name, offline=True
-            )  # .../snapshots/COMMIT/config.json
+        if isinstance(cached, str):  # .../snapshots/COMMIT/config.json
+            return Source(name, Path(cached).parent.name, offline=True)
         advice = "check the name, give a folder, or connect to the network"
         raise ModelError(
             f"{neither} the hub could not be reached ({one_line(error)}): {advice}"
@@ -151,11 +150,11 @@ def _find_on_hub(name: str, revision: str | None) -> Source:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' loading bars and warnings off the screen; afterwards all is as it was.
+    """Suppress transformers' loading bars and warnings inside a `with` block.
 
-    Downloads keep their bars.
+    Progress bars of downloads are still shown.
     """
-    hf_logging.get_verbosity()  # its logger sets its own level when it is first asked
+    hf_logging.get_verbosity()  # transformers' logger sets its level at the first use
     loggers = [logging.getLogger("transformers"), logging.getLogger("huggingface_hub")]
     levels = [logger.level for logger in loggers]
     loading, downloads = (
