@@ -45,6 +45,9 @@ class Layout:
     key_version: int = 0
     prefix: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        return self.name
+
     @staticmethod
     def named(name: str | Layout) -> Layout:
         """The layout of that name.

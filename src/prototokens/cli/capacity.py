@@ -28,7 +28,7 @@ def capacity(debug: bool, **options: Any) -> int:
     from prototokens.lab.experiments.capacity import card
 
     config = sweeping.settings(options, DEFAULT_TEXTS)
-    module = experiments.named("capacity")
+    module = experiments.load("capacity")
     rows = sweeping.run_jobs(module.jobs(config), config, options)
     report, made = module.report(rows), card(rows)
     files = report.save(sweeping.folder(options) / "capacity")

@@ -53,7 +53,7 @@ class Shape:
     adapted: tuple[tuple[str, int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        Layout.named(self.layout)
+        _ = self.arrangement  # raises where there is no such layout
         require(
             "an encoder",
             {
@@ -77,9 +77,18 @@ class Shape:
         )
 
     @property
+    def arrangement(self) -> Layout:
+        """The layout of its vectors.
+
+        Raises:
+            UsageError: no such layout.
+        """
+        return Layout.named(self.layout)
+
+    @property
     def vectors(self) -> int:
         """Vectors of a text."""
-        return Layout.named(self.layout).vectors
+        return self.arrangement.vectors
 
 
 @dataclass(frozen=True)

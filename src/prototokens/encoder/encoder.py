@@ -123,7 +123,7 @@ class Encoder:
 
     @property
     def layout(self) -> Layout:
-        return Layout.named(self.shape.layout)
+        return self.shape.arrangement
 
     def rate(self, length: int) -> float:
         """The share of a recipe's rate that fits of this length take from here.

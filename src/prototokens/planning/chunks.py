@@ -21,8 +21,8 @@ from prototokens.planning.forecast import Forecaster
 from prototokens.ptok.spans import Span, spans_of
 from prototokens.recipe import Recipe
 
-DEFAULT_LAYOUT = "keyed:5"
-SHORT_LAYOUT = "keyed:2"  # for a text that two vectors hold with ease, and where two are asked for
+DEFAULT_LAYOUT = keyed(5)
+SHORT_LAYOUT = keyed(2)  # for a text that two vectors hold with ease, and where two are asked for
 MAX_LENGTH = 256
 VECTORS = (
     1,
@@ -155,8 +155,9 @@ def plan_chunks(
     """
     if not ids:
         raise TextError("the text is empty: there is nothing to cut")
-    expect = Forecaster.of(lm, recipe)
-    layouts = [one.with_prefix(prefix or one.prefix) for one in _layouts(layout, vectors, length)]
+    expect = Forecaster.of(lm, Recipe.named(recipe))
+    given = None if layout == "auto" else Layout.named(layout)
+    layouts = [one.with_prefix(prefix or one.prefix) for one in _layouts(given, vectors, length)]
     for one in layouts:
         longest = lm.longest_target(one)
         if length is not None and not 1 <= length <= longest:
@@ -171,7 +172,7 @@ def plan_chunks(
         for load in LOADS if length is None else LOADS[:1]:
             lengths = _lengths(lm, part, one, load, length)
             if (
-                one.name == SHORT_LAYOUT
+                one.name == SHORT_LAYOUT.name
                 and vectors is None
                 and len(layouts) > 1
                 and len(lengths) > 1
@@ -205,17 +206,13 @@ def clock(seconds: float) -> str:
     )
 
 
-def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None) -> list[Layout]:
+def _layouts(layout: Layout | None, vectors: int | str | None, length: int | None) -> list[Layout]:
     """The layouts to choose from."""
     if vectors is None:
-        if layout != "auto":
-            return [Layout.named(layout)]
-        return [
-            Layout.named(name)
-            for name in ((SHORT_LAYOUT, DEFAULT_LAYOUT) if length is None else (DEFAULT_LAYOUT,))
-        ]
-    if layout != "auto":
-        layout = Layout.named(layout)
+        if layout is not None:
+            return [layout]
+        return [DEFAULT_LAYOUT] if length is not None else [SHORT_LAYOUT, DEFAULT_LAYOUT]
+    if layout is not None:
         if vectors != layout.vectors:
             raise UsageError(
                 f"layout {layout.name!r} has {layout.vectors} vectors a chunk, and {vectors} are"

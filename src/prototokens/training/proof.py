@@ -15,7 +15,7 @@ from prototokens.engine.rows import Start
 from prototokens.fitting import fit
 from prototokens.lm.devices import wait
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.recipe import Recipe
+from prototokens.recipe import FAST, Recipe
 from prototokens.solution import Solution
 
 # the texts are fitted in so many parts, each both ways, the first way in turn: so both meet the
@@ -35,7 +35,7 @@ def tune(
     lm: FrozenLM,
     encoder: Encoder,
     texts: Sequence[Sequence[int]],
-    recipe: str | Recipe = "fast",
+    recipe: Recipe = FAST,
     said: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """The rate at which fits go from the encoder's vectors.
@@ -49,7 +49,7 @@ def tune(
         `length` in tokens, `texts`, `rate`; `tried`: each rate with its `row_steps` and how many
         were `exact`.
     """
-    recipe, part, tried = Recipe.named(recipe), [list(ids) for ids in texts], []
+    part, tried = [list(ids) for ids in texts], []
     encodings = encoder.encodings(lm, part, margin=recipe.margin)
     for rate in RATES:
         starts = [Start(one.protos, lr_scale=rate, row_steps=one.looks) for one in encodings]
@@ -69,7 +69,7 @@ def prove(
     lm: FrozenLM,
     encoder: Encoder,
     texts: Sequence[Sequence[int]],
-    recipe: str | Recipe = "fast",
+    recipe: Recipe = FAST,
     said: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """One row: texts of one length, fitted both ways.
@@ -79,7 +79,6 @@ def prove(
         `steps_median` and how many came out `exact`. Seconds of `encoder` hold its own pass, and
         its row-steps the looks of its refinements.
     """
-    recipe = Recipe.named(recipe)
     spent = dict.fromkeys(WAYS, 0.0)
     found: dict[str, list[Solution]] = {way: [] for way in WAYS}
     size = -(-len(texts) // BLOCKS)

@@ -32,7 +32,6 @@ from prototokens.encoder.refine import Encoded, encode, looked
 from prototokens.errors import FileError, Interrupted, ModelError, UsageError
 from prototokens.lab.passages import without_folders
 from prototokens.lab.texts import Texts
-from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.training.card import draw, write_card
 from prototokens.training.checkpoint import (
@@ -99,7 +98,7 @@ class Trainer:
         self.lm, self.training, self.running = lm, training, running
         self.network = make_network(lm, shape, training.seed)
         self.shape = self.network.shape
-        self.decoder = Decoder(lm, Layout.named(shape.layout))
+        self.decoder = Decoder(lm, shape.arrangement)
         self.pool: Pool = open_pool(lm, training, shape.max_length, running.work)
         self.held_out = self._held_out()
         self.teacher: Teacher | None = None
