@@ -53,7 +53,7 @@ def study(run, folder, tmp_path):
 def named(study):
     """A study's module."""
     (name,) = experiments.resolve(str(STUDIES / f"{study}.py"))
-    return experiments.named(name)
+    return experiments.load(name)
 
 
 def rows(tmp_path):

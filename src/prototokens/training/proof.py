@@ -36,7 +36,7 @@ def tune(
     encoder: Encoder,
     texts: Sequence[Sequence[int]],
     recipe: Recipe = FAST,
-    said: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """The rate at which fits go from the encoder's vectors.
 
@@ -59,8 +59,8 @@ def tune(
             sum(one.row_steps for one in solutions),
         )
         tried.append({"rate": rate, "row_steps": row_steps, "exact": exact})
-        if said:
-            said(f"{len(part[0])} tokens: at {rate:g} times the rate {row_steps} row-steps")
+        if log:
+            log(f"{len(part[0])} tokens: at {rate:g} times the rate {row_steps} row-steps")
     best = min(tried, key=lambda row: (-row["exact"], row["row_steps"]))
     return {"length": len(part[0]), "texts": len(part), "rate": best["rate"], "tried": tried}
 
@@ -70,14 +70,14 @@ def prove(
     encoder: Encoder,
     texts: Sequence[Sequence[int]],
     recipe: Recipe = FAST,
-    said: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """One row: texts of one length, fitted both ways.
 
     Returns:
         `length` in tokens, `texts`, `recipe`, `dtype`; and for each way `seconds`, `row_steps`,
         `steps_median` and how many came out `exact`. Seconds of `encoder` hold its own pass, and
-        its row-steps the looks of its refinements.
+        its row-steps the feedback passes of its refinements.
     """
     spent = dict.fromkeys(WAYS, 0.0)
     found: dict[str, list[Solution]] = {way: [] for way in WAYS}
@@ -91,8 +91,8 @@ def prove(
             found[way] += fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
             wait(lm.device)
             spent[way] += time.monotonic() - began
-        if said:
-            said(
+        if log:
+            log(
                 f"{len(texts[0])} tokens: {len(found['random'])} of {len(texts)} texts fitted both"
                 " ways"
             )
