@@ -25,7 +25,8 @@ TITLE = "Mine"
 
 
 def jobs(config):
-    return [Job("mine", config.model, tuple(config.texts.passages(2, 3)), values={"scale": config.scale})]
+    texts = tuple(config.texts.passages(2, 3))
+    return [Job("mine", config.model, texts, values={"scale": config.scale})]
 
 
 def run(job, lm):

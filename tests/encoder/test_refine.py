@@ -1,4 +1,4 @@
-"""Refinements: what is seen through the decoder, how it moves the vectors, and how it is counted."""
+"""Refinements: gradients from the decoder, how they move the vectors, and their count."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Training: it learns, the decoder never changes, and a run that is killed ends where an undisturbed one ends."""
+"""Training: it learns, the decoder never changes, and a killed run ends as an undisturbed one."""
 
 import json
 import random

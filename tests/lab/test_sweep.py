@@ -1,4 +1,4 @@
-"""Rows and sweeps: nothing is run twice, nothing is lost, whatever is killed, torn, or going on beside."""
+"""Rows and sweeps: nothing is run twice or lost, whatever is killed, torn, or runs beside."""
 
 import json
 import os

@@ -50,7 +50,7 @@ def test_pieces_hold_the_whole_text_within_both_limits(information, budget, long
 @settings(max_examples=200, deadline=None)
 @given(information=st.lists(BITS, min_size=1, max_size=200), budget=st.floats(80, 300))
 def test_there_are_hardly_more_pieces_than_needed(information, budget):
-    """A token is half a piece at most, so each piece but the last can be filled by half at least."""
+    """A token is half a piece at most, so each piece but the last can be half full at least."""
     lengths = _cut(information, budget, 1000)
     assert len(lengths) <= max(1, math.ceil(2 * sum(information) / budget))
 

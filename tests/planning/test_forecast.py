@@ -1,4 +1,4 @@
-"""The forecast: right about made-up rows whose law is known, and honest about what it has never seen."""
+"""The forecast: right about made-up rows whose law is known, wider on unknown models."""
 
 import json
 import math

@@ -37,7 +37,10 @@ def demo(
     quiet: bool,
     debug: bool,
 ) -> int:
-    """Show it: a sentence in two vectors, a story in chunks, both decoded from their files by a model that did not change."""
+    """Show it: a sentence in two vectors and a story in chunks, both decoded from their files.
+
+    The model that decodes them did not change.
+    """
     from rich.console import Console
 
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, quiet=quiet)

@@ -269,7 +269,8 @@ def _list(options: dict[str, Any]) -> int:
         return 0
     for one in found:
         click.echo(
-            f"{one['name']:<13}{'about ' + describe_seconds(one['smoke_seconds']):<20}{one['shows']}"
+            f"{one['name']:<13}{'about ' + describe_seconds(one['smoke_seconds']):<20}"
+            f"{one['shows']}"
         )
     if not options["quiet"]:
         where = stored["machine"]

@@ -1,4 +1,4 @@
-"""`prototokens train-encoder`: a network that maps a text to its vectors in one pass, for one frozen model."""
+"""`prototokens train-encoder`: train a network that maps a text to its vectors in one pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `prototokens train-encoder` makes of its options: the shape, the training, a checked output."""
+"""The shape and the training that `prototokens train-encoder` makes of its options."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ class Shape:
     predict: str = field(
         default="all",
         metadata=described(
-            "All vectors of a text, or e alone: then the others are learned, the same for every text.",
+            "All vectors of a text, or e alone: then the others are learned, the same for every"
+            " text.",
             choices=PREDICT,
         ),
     )
@@ -63,7 +64,8 @@ class Shape:
     depths: tuple[int, ...] = field(
         default=(0,),
         metadata=described(
-            "Depths of the frozen model that are read; 0 is its input embedding, and alone an encoder from scratch.",
+            "Depths of the frozen model that are read; 0 is its input embedding, and alone an"
+            " encoder from scratch.",
             metavar="D,...",
         ),
     )
@@ -73,14 +75,15 @@ class Shape:
     direct: int = field(
         default=0,
         metadata=described(
-            "Numbers of each token that a map of its place's own carries to the vectors; 0: none.",
+            "Numbers of each token that a map of its own position carries to the vectors; 0: none.",
             minimum=0,
         ),
     )
     refinements: int = field(
         default=0,
         metadata=described(
-            "How often the vectors are moved by what the model makes of them; each costs a pass of it, forward and back.",
+            "How often the vectors are moved by gradients from the model; each costs a forward and"
+            " a backward pass of it.",
             minimum=0,
         ),
     )

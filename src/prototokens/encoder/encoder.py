@@ -43,9 +43,9 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.response import differ
 
 MAX_TOKENS = 4096  # of one pass
-# Refinements of a text at most, for each one of the training. Texts of other kinds than those of the
-# training need more of them: with 4, one in five of 32 tokens of source code or German was given up
-# although it was still getting better (dev/LOG.md, 2026-11-27).
+# Refinements of a text at most, for each one of the training. Texts of other kinds than those of
+# the training need more of them: with 4, one in five of 32 tokens of source code or German was
+# given up although it was still getting better (dev/LOG.md, 2026-11-27).
 BEYOND = 8
 NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that take no step
 
@@ -134,7 +134,10 @@ class Encoder:
 
     @property
     def measured(self) -> list[tuple[int, float]]:
-        """Lengths of held-out texts, and the share of their tokens that its vectors give without a step; shortest first."""
+        """Lengths of held-out texts, and the share of their tokens that its vectors reproduce.
+
+        Without a step; shortest first.
+        """
         return sorted(
             (row["length"], row["accuracy"]) for row in self.config["held_out"].get("rows", [])
         )

@@ -92,7 +92,7 @@ def _progress(batch: Batch, result: StepResult, began: float, **counts: int) -> 
 
 
 def _finished(scheduler: Scheduler) -> list[Group]:
-    """End the attempts that are over; returns the groups that get no other, which leave the batch."""
+    """End the attempts that are over; returns the groups without another, which leave the batch."""
     batch = scheduler.batch
     ended = batch.ended()
     indices = [index for index, ends in enumerate(ended) if ends]

@@ -177,7 +177,7 @@ def plan_chunks(
                 and len(layouts) > 1
                 and len(lengths) > 1
             ):
-                continue  # by default the two vectors are for what they hold whole
+                continue  # by default two vectors are for texts that they reproduce whole
             tried.append(
                 (price(_forecast(expect, part, one, lengths), one.vectors * lm.d_model), one, load)
             )
@@ -302,13 +302,13 @@ def _cut(information: list[float], budget: float, longest: int) -> list[int]:
     while start < len(information):
         rest = len(information) - start
         by_bits, by_length = math.ceil(left / budget), math.ceil(rest / longest)
-        share, most = (
+        share, limit = (
             (left / by_bits, longest)
             if by_bits > by_length
             else (math.inf, math.ceil(rest / by_length))
         )
         length, used = 0, 0.0
-        for bits in information[start : start + most]:
+        for bits in information[start : start + limit]:
             if length and (used + bits > budget or used + bits / 2 >= share):
                 break
             length, used = length + 1, used + bits

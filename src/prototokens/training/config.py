@@ -20,7 +20,9 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Training:
-    """How an encoder is trained: with its shape and the model, everything that determines its weights at a step.
+    """How an encoder is trained.
+
+    With its shape and the model, this determines its weights at a step.
 
     Attributes:
         texts: a source, as `--texts` takes it (`lab.texts`).
@@ -162,7 +164,8 @@ class Running:
     proved: int = field(
         default=64,
         metadata=described(
-            "Of them, fitted at the end from random starts and from the encoder's, at 4, 8, 16 tokens and so on; 0: none.",
+            "Of them, fitted at the end from random starts and from the encoder's, at 4, 8, 16"
+            " tokens and so on; 0: none.",
             minimum=0,
         ),
     )

@@ -243,7 +243,10 @@ def optimisers(network: Network, training: Training) -> list[torch.optim.Optimiz
 
 
 def _noisy(protos: Tensor, number: int, *, training: Training, step: int, first: int) -> Tensor:
-    """Vectors with noise of a share of their root mean square, the same whenever the step is taken again."""
+    """Vectors with noise, a share of their root mean square.
+
+    The same whenever the step is taken again.
+    """
     if training.noise == 0:
         return protos
     drawn = np.random.default_rng([training.seed, step, 2, first, number]).standard_normal(
@@ -256,7 +259,10 @@ def _noisy(protos: Tensor, number: int, *, training: Training, step: int, first:
 def _prove(
     lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], running: Running
 ) -> None:
-    """Note, for each length, the rate of fits from here and what they then save, on other texts where there are."""
+    """Record, for each length, the rate of fits from the encoder's vectors and what they save.
+
+    The rate is chosen on other texts, where there are any.
+    """
     part = texts[: running.proved]
     others = texts[running.proved :][: max(1, running.proved // 2)] or part
     lengths = (
