@@ -17,8 +17,8 @@ from prototokens.solution import Solution
 
 AT_A_TIME = 256  # texts that are judged in one pass
 # Share of a recipe's rate where the refinements of an encoder did not reach the margin. Such texts
-# are of other kinds than those that the rate was chosen on, of which none is left over. Chosen on 32
-# texts of source code and German, of which it saved a tenth to a quarter of the row-steps
+# are of other kinds than those that the rate was chosen on, of which none is left over. Chosen on
+# 32 texts of source code and German, of which it saved a tenth to a quarter of the row-steps
 # (dev/LOG.md, 2026-11-27).
 MISSED_RATE = 0.3
 
@@ -36,7 +36,7 @@ class Begun(NamedTuple):
 
 
 def saves(row: dict[str, Any]) -> bool:
-    """Whether a row of `training.proof.prove` says that the encoder's start takes less time, and loses no text."""
+    """Whether a row of `training.proof.prove` shows less time with the encoder, and no text lost."""
     random, encoder = row["random"], row["encoder"]
     return encoder["seconds"] < random["seconds"] and encoder["exact"] >= random["exact"]
 
