@@ -75,7 +75,11 @@ def jobs_of(
 
 
 def climb(
-    texts: Sequence[Passage], lengths: Sequence[int], job: Job, share: str | None = None
+    texts: Sequence[Passage],
+    lengths: Sequence[int],
+    job: Job,
+    share: str | None = None,
+    prefix: tuple[int, ...] | None = None,
 ) -> Generator[list[Fit], list[Fitted], list[Tried]]:
     """Fit longer and longer prefixes, for `yield from` in a `run`.
 
@@ -84,6 +88,7 @@ def climb(
     Args:
         texts: one; or, with `share`, all that share a vector.
         lengths: the grid, rising; lengths beyond a text's end are left out.
+        prefix: token ids that stand before the vectors; None: the model's own.
 
     Returns:
         For each text, the solutions of the lengths that were tried, shortest first.
@@ -93,7 +98,7 @@ def climb(
         if any(len(text.ids) < length for text in texts):
             break
         targets = tuple(text.ids[:length] for text in texts)
-        (fitted,) = yield [Fit(targets, job.layout, job.recipe, job.seed, share)]
+        (fitted,) = yield [Fit(targets, job.layout, job.recipe, job.seed, share, prefix=prefix)]
         for one, solution in zip(tried, fitted, strict=True):
             one.append(solution)
         if all(solution.accuracy < metrics.THRESHOLD for solution in fitted):

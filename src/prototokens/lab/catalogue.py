@@ -34,6 +34,7 @@ EXPERIMENTS = {
     ),
     "length": ("length", "accuracy, steps and floats a token by length, with a fitted law"),
     "quality": ("quality", "what imperfect reconstructions are worth, and where they fail"),
+    "context": ("context", "what a context before the vectors adds to what they hold"),
     "pretraining": ("pretraining", "capacity against the tokens that the model has seen"),
 }
 
