@@ -36,9 +36,9 @@ from prototokens.lab.texts import Texts
 from prototokens.layout import tiled
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.training.config import Training
+from prototokens.training.config import Running, Training
 from prototokens.training.distil import save_solutions
-from prototokens.training.train import Running, train
+from prototokens.training.train import train
 
 TITLE = "Variants of the encoder"
 BASE = Shape(layout="tiled:4", max_length=16, width=256, layers=4, heads=4, feed_forward=1024)
@@ -174,9 +174,7 @@ def run(job: Job, lm: FrozenLM) -> list[Row]:
         training = replace(training, solutions=str(_teachers(lm, training.texts)))
     place = WORK / "".join(letter if letter.isalnum() else "-" for letter in values["variant"])
     _share_pools(place)
-    running = Running(
-        place, texts_measured=MEASURED, texts_proved=0, measure_every=max(1, training.steps // 8)
-    )
+    running = Running(place, measured=MEASURED, proved=0, measure_every=max(1, training.steps // 8))
     encoder = train(lm, shape, training, place / "encoder", running)
     found = {
         "parameters": sum(parameter.numel() for parameter in encoder.network.parameters()),

@@ -45,7 +45,7 @@ def run(job: Job, lm: FrozenLM) -> list[Row]:
         most_texts=len(job.texts),
         grid=(LENGTH,),
     )
-    inner = experiments.named("length").jobs(config)
+    inner = experiments.load("length").jobs(config)
     cluster = Cluster(actors=2)
     cluster.connect()
     seconds = {}

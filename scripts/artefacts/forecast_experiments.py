@@ -37,7 +37,7 @@ def main() -> int:
         recipe=recipe,
         facts_of=lambda name: models.facts(models.load(name)),
     )
-    jobs = {name: experiments.named(name).jobs(config) for name in catalogue.EXPERIMENTS}
+    jobs = {name: experiments.load(name).jobs(config) for name in catalogue.EXPERIMENTS}
     made = {
         "fingerprint": facts.fingerprint,
         "dtype": facts.dtype,

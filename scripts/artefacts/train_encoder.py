@@ -26,8 +26,8 @@ from pathlib import Path
 import prototokens as pt
 from prototokens.encoder.config import Shape
 from prototokens.lm.devices import bfloat16_pays
-from prototokens.training.config import Training
-from prototokens.training.train import Running, Trainer
+from prototokens.training.config import Running, Training
+from prototokens.training.train import Trainer
 
 TRIAL_STEPS = 6
 # For each layout, what is passed on to train-encoder: a first choice, of which
@@ -89,9 +89,7 @@ def steps_for(lm: pt.FrozenLM, layout: str, seconds: float, compiled: bool) -> i
     dtype = "bfloat16" if bfloat16_pays(lm.device) else "float32"
     training = Training(texts="random-tokens", pool=20_000, dtype=dtype, rows=own["rows"])
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            lm, shape, training, Running(Path(folder), texts_measured=1, compile=compiled)
-        )
+        trainer = Trainer(lm, shape, training, Running(Path(folder), measured=1, compile=compiled))
         for step in range(
             TRIAL_STEPS
         ):  # the first ones are slower: memory is taken, or the network compiled

@@ -1,4 +1,4 @@
-"""Encode a text of any length: cut it, fit its chunks side by side, check that they decode, put them together."""
+"""Encode a text of any length: cut it, fit its chunks side by side, and check that they decode."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class PlannedEncoding:
         return replace(encoded, header=replace(encoded.header, exact=exact))
 
     def _assembled(self, rounded: list[Quantised], row_steps: int) -> EncodedText:
-        """The encoded text, certified, with patches for the tokens that vectors cannot reproduce."""
+        """The encoded text, certified, with patches for tokens that vectors cannot reproduce."""
         solutions = [one.solution for one in rounded]
         repaired = repair(
             self.lm,

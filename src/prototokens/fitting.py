@@ -1,4 +1,4 @@
-"""Fit vectors to texts: names of layouts, recipes and starts are resolved here, and the engine gets what they stand for."""
+"""Fit vectors to texts: names of layouts, recipes and starts are resolved here, for the engine."""
 
 from __future__ import annotations
 

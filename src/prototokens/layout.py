@@ -45,6 +45,9 @@ class Layout:
     key_version: int = 0
     prefix: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        return self.name
+
     @staticmethod
     def named(name: str | Layout) -> Layout:
         """The layout of that name.
@@ -57,8 +60,8 @@ class Layout:
         | `free` | e, m x N | all but the first: e's own output is free |
         | `paper` | e, m x (N-1) | all: e's own output is the first token |
         | `tiled:K` | e, then m_1 ... m_K over and over, N-1 of them | all |
-        | `mixed:K` | e, m_1 ... m_K, then all of them again in an order whose neighbours keep changing | all |
-        | `keyed:K` | K vectors in turn, each multiplied by the key of its position, a fixed pattern of signs | all |
+        | `mixed:K` | e, m_1 ... m_K, then these in an order whose neighbours keep changing | all |
+        | `keyed:K` | K vectors in turn, each multiplied by the key (signs) of its position | all |
 
         The first five are the arrangements of the paper's table 1 (arXiv 2505.21189), whose text
         and table disagree on which of the two with one e is which; its equation is `paper`.
@@ -101,7 +104,7 @@ class Layout:
         return len(self._arranged(length)[0])
 
     def keys(self, length: int, d_model: int) -> Float32[Tensor, "positions d_model"] | None:
-        """What the vector at each input position is multiplied by, or None where a layout has no keys."""
+        """The factors on the vector at each input position; None where a layout has no keys."""
         return signs(self.positions(length), d_model) if self.key_version else None
 
     def with_prefix(self, prefix: Sequence[int]) -> Layout:
@@ -136,7 +139,7 @@ def tiled(repeated: int) -> Layout:
 
 @cache
 def mixed(repeated: int) -> Layout:
-    """The vector e and K others, in an order in which pairs of neighbours come again as late as a simple rule can have it.
+    """The vector e and K others, in an order in which pairs of neighbours repeat late.
 
     Tiled, a vector always stands behind the same one, and only the distance to the beginning tells
     its places apart. Here each of its places has other neighbours, which is what a language model
@@ -171,7 +174,7 @@ def keyed(vectors: int) -> Layout:
 
 @lru_cache
 def _mixed_order(count: int, length: int) -> tuple[int, ...]:
-    """Numbers below `count`, each the one that has come least often behind the last one, the last two and the last three.
+    """Numbers below `count`, each the one that came least often behind the last one, two and three.
 
     What is asked first counts most (`NEIGHBOURS`), and of several alike the next in turn is taken.
     The beginning does not depend on `length`. It comes close to what a de Bruijn sequence does, and

@@ -1,7 +1,7 @@
 """The options of `fit` and `encode`: their defaults, and the help that the command line shows.
 
-Each is a frozen dataclass. `FitKeywords` and `EncodeKeywords` give its fields to type checkers, which
-know the keyword arguments of `fit(lm, targets, **options)` by them; a test holds the two equal.
+Each is a frozen dataclass. `FitKeywords` and `EncodeKeywords` tell type checkers the keyword
+arguments of `fit(lm, targets, **options)` and `encode`; a test holds them equal to the fields.
 Importing this module is cheap: the command line reads the fields for its help.
 """
 
@@ -126,23 +126,23 @@ class EncodeOptions(_Names):
     layout: str | Layout = field(
         default="auto",
         metadata=described(
-            "How a chunk's vectors are arranged: keyed:K (K vectors), paper (two), tiled:K and mixed:K"
-            " (1 + K of them), one, halves, alternating, free; auto takes keyed:2 for a short text and"
-            " keyed:5 for others.",
+            "How a chunk's vectors are arranged: keyed:K (K vectors), paper (two), tiled:K and"
+            " mixed:K (1 + K of them), one, halves, alternating, free; auto takes keyed:2 for a"
+            " short text and keyed:5 for others.",
             in_key=True,
         ),
     )
     chunk_length: int | None = field(
         default=None,
         metadata=described(
-            "Tokens a chunk.", minimum=1, default_text="as many as are held with ease"
+            "Tokens a chunk.", minimum=1, default_text="as many as the vectors reproduce easily"
         ),
     )
     vectors: int | Literal["auto"] | None = field(
         default=None,
         metadata=described(
-            "Vectors a chunk, in place of a layout: N is keyed:N; auto chooses their number, and the"
-            " length of the chunks, so that numbers times steps come out least.",
+            "Vectors a chunk, in place of a layout: N is keyed:N; auto chooses their number, and"
+            " the length of the chunks, so that numbers times steps come out least.",
             metavar="N|auto",
             default_text="as --layout has it",
         ),
@@ -160,17 +160,17 @@ class EncodeOptions(_Names):
     share: str | None = field(
         default=None,
         metadata=described(
-            "One vector for all chunks, in layouts of two: e with --layout free, m with --layout paper"
-            " or free.",
+            "One vector for all chunks, in layouts of two: e with --layout free, m with --layout"
+            " paper or free.",
             choices=SHARE,
         ),
     )
     prefix: str | Sequence[int] = field(
         default="auto",
         metadata=described(
-            "Fixed tokens before the vectors of every chunk, which cost no trained number: none, the"
-            " model's BOS token, or a text; auto: BOS where the model's first position is an attention"
-            " sink.",
+            "Fixed tokens before the vectors of every chunk, which cost no trained number: none,"
+            " the model's BOS token, or a text; auto: BOS where the model's first position is an"
+            " attention sink.",
             metavar="auto|none|bos|text:...",
         ),
     )
@@ -193,8 +193,8 @@ class EncodeOptions(_Names):
     certify: str = field(
         default="standard",
         metadata=described(
-            "Fit until other batch shapes, kernels and dtypes decode the same, and try them: the most"
-            " different ones, or all.",
+            "Fit until other batch shapes, kernels and dtypes decode the same, and try them: the"
+            " most different ones, or all.",
             choices=CERTIFY,
         ),
     )
@@ -202,8 +202,8 @@ class EncodeOptions(_Names):
         default=None,
         metadata=described(
             "A chunk that is not exact within its steps is cut in two and tried again, its wrong"
-            " tokens are put into the file, or it stays as it is. What halves do not hold in the end is"
-            " patched.",
+            " tokens are put into the file, or it stays as it is. Tokens that halves cannot"
+            " reproduce are patched in the end.",
             choices=INEXACT,
             default_text="halve; patch with --steps 0",
         ),

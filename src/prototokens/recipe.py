@@ -136,12 +136,12 @@ class Recipe:
         return self.untrained_slack * self.margin
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; `from_dict` is the way back."""
+        """For JSON; `from_dict` is the inverse."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
-        """From JSON, values unknown to this version left out, and those that came later as they were before."""
+        """From JSON; unknown values are left out, missing ones are those of earlier versions."""
         values, known = BEFORE | values, {field.name for field in fields(Recipe)}
         kept: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value

@@ -25,7 +25,8 @@ TITLE = "Mine"
 
 
 def jobs(config):
-    return [Job("mine", config.model, tuple(config.texts.passages(2, 3)), values={"scale": config.scale})]
+    texts = tuple(config.texts.passages(2, 3))
+    return [Job("mine", config.model, texts, values={"scale": config.scale})]
 
 
 def run(job, lm):
@@ -53,7 +54,7 @@ def study(run, folder, tmp_path):
 def named(study):
     """A study's module."""
     (name,) = experiments.resolve(str(STUDIES / f"{study}.py"))
-    return experiments.named(name)
+    return experiments.load(name)
 
 
 def rows(tmp_path):

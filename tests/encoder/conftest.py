@@ -7,8 +7,7 @@ import pytest
 from prototokens.encoder.config import Shape
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import make_network
-from prototokens.training.config import Training
-from prototokens.training.train import Running
+from prototokens.training.config import Running, Training
 
 SHAPE = Shape(layout="tiled:2", max_length=6, width=16, layers=1, heads=2, feed_forward=24)
 
@@ -29,9 +28,7 @@ def training(words):
 
 @pytest.fixture
 def running(tmp_path):
-    return Running(
-        work=tmp_path / "work", save_every=0, measure_every=4, texts_measured=6, texts_proved=0
-    )
+    return Running(work=tmp_path / "work", save_every=0, measure_every=4, measured=6, proved=0)
 
 
 @pytest.fixture

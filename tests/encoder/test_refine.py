@@ -1,4 +1,4 @@
-"""Refinements: what is seen through the decoder, how it moves the vectors, and how it is counted."""
+"""Refinements: gradients from the decoder, how they move the vectors, and their count."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -17,8 +17,8 @@ from prototokens.encoder.starts import MISSED_RATE, begin, raw
 from prototokens.engine.rows import Start
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
-from prototokens.training.config import Training
-from prototokens.training.train import Running, Trainer, train
+from prototokens.training.config import Running, Training
+from prototokens.training.train import Trainer, train
 
 SHAPE = Shape(
     layout="mixed:2",
@@ -54,7 +54,7 @@ def taught(tiny_llama, tmp_path):
     texts = [tuple((7 * number + 3 * place) % 256 for place in range(4)) for number in range(4)]
     shape = replace(SHAPE, max_length=4, width=64, feed_forward=128)
     training = Training(texts="random-tokens", steps=120, rows=4, pool=1000, warmup=10, rate=0.01)
-    trainer = Trainer(tiny_llama, shape, training, Running(tmp_path / "work", texts_measured=4))
+    trainer = Trainer(tiny_llama, shape, training, Running(tmp_path / "work", measured=4))
     trainer.pool.batch = lambda training, step: texts
     for step in range(training.steps):
         trainer.step(step)

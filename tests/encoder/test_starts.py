@@ -116,14 +116,14 @@ def test_a_start_that_loses_texts_does_not_count_as_saving(untrained):
 
 def test_a_proof_fits_every_text_both_ways(untrained, tiny_llama):
     texts = [ids[:1] * 3 for ids in TEXTS]
-    row = prove(tiny_llama, untrained, texts, said=(told := []).append)
+    row = prove(tiny_llama, untrained, texts, log=(told := []).append)
     assert row["random"]["exact"] == row["encoder"]["exact"] == row["texts"] == 3
     assert min(row[way]["row_steps"] for way in ("random", "encoder")) >= 3
     assert told[-1].startswith("3 tokens: 3 of 3")
 
 
 def test_a_rate_is_chosen_among_those_that_lose_no_text(untrained, tiny_llama):
-    row = tune(tiny_llama, untrained, [ids[:1] * 3 for ids in TEXTS], said=(told := []).append)
+    row = tune(tiny_llama, untrained, [ids[:1] * 3 for ids in TEXTS], log=(told := []).append)
     assert [one["rate"] for one in row["tried"]] == list(RATES)
     assert len(told) == len(RATES)
     most = max(one["exact"] for one in row["tried"])

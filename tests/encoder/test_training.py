@@ -1,4 +1,4 @@
-"""Training: it learns, the decoder never changes, and a run that is killed ends where an undisturbed one ends."""
+"""Training: it learns, the decoder never changes, and a killed run ends as an undisturbed one."""
 
 import json
 import random
@@ -13,10 +13,10 @@ from prototokens.encoder.config import Shape
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.starts import raw
 from prototokens.errors import FileError, Interrupted, TextError, UsageError
-from prototokens.training.config import Training
+from prototokens.training.config import Running, Training
 from prototokens.training.data import Pool
 from prototokens.training.distil import save_solutions
-from prototokens.training.train import Running, Trainer, train
+from prototokens.training.train import Trainer, train
 
 SHAPE = Shape(layout="tiled:2", max_length=6, width=16, layers=1, heads=2, feed_forward=24)
 
@@ -49,7 +49,7 @@ def test_four_texts_are_learned_by_heart(tiny_llama, tmp_path):
             rate=0.01,
             temperature=0.5,
         ),
-        Running(work=tmp_path / "work", texts_measured=4),
+        Running(work=tmp_path / "work", measured=4),
     )
     trainer.pool.batch = lambda training, step: texts
     rows = [trainer.step(step) for step in range(250)]
@@ -108,7 +108,7 @@ def test_a_run_between_two_checkpoints_is_taken_up_from_the_first(
         replace(running, work=tmp_path / "third"),
     )
     # Checkpoints are due at the fall of the rate (step 9) and at the end alone.
-    stop_at = replace(other, told=lambda row: 1 / (11 - row["step"]))
+    stop_at = replace(other, on_progress=lambda row: 1 / (11 - row["step"]))
     with pytest.raises(ZeroDivisionError):
         train(tiny_llama, SHAPE, training, tmp_path / "killed", stop_at)
     assert len(logged(other.work)) == 11
@@ -134,7 +134,7 @@ def test_a_run_that_is_told_to_stop_keeps_what_it_has(tiny_llama, training, runn
         SHAPE,
         training,
         tmp_path / "out",
-        replace(running, told=lambda row: steps.append(row["step"])),
+        replace(running, on_progress=lambda row: steps.append(row["step"])),
     )
     assert steps == list(range(4, 13))
 
@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_said_in_words(tiny_llama, training, running, tm
 
 
 def test_what_is_logged_and_kept(tiny_llama, training, running, tmp_path):
-    proving = replace(running, texts_proved=2, prove_at=(4, 99))
+    proving = replace(running, proved=2, prove_at=(4, 99))
     encoder = train(tiny_llama, SHAPE, training, tmp_path / "out", proving)
     rows = logged(running.work)
     assert [row["step"] for row in rows if "held_out" in row] == [4, 8, 12]

@@ -103,7 +103,7 @@ def test_what_a_position_costs_is_counted(tiny_llama):
 
 
 def test_nothing_is_left_in_memory_when_a_position_was_measured(tiny_llama):
-    """A graph that refers to itself is found by no garbage collector, and every fit would leave one."""
+    """No garbage collector finds a graph that refers to itself, and every fit would leave one."""
 
     def tensors():
         gc.collect()

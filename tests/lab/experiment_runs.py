@@ -25,7 +25,7 @@ def carried_out(name, lm, config, folder, drawn=True):
 
     `drawn`: whether there has to be a picture; None: there may be one.
     """
-    experiment = experiments.named(name)
+    experiment = experiments.load(name)
     jobs = experiment.jobs(config)
     records = Records(folder, log=lambda line: None)
     rows = sweep(jobs, records, Local(lm))

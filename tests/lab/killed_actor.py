@@ -42,7 +42,7 @@ def main():
         most_texts=8,
         grid=(1, 2, 3),
     )
-    jobs = experiments.named("length").jobs(config)
+    jobs = experiments.load("length").jobs(config)
     killed = []
 
     def kill_one(job, rows):

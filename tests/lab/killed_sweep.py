@@ -44,9 +44,7 @@ def jobs_of(model, kills):
         most_texts=1 + kills // 6,
         grid=(1, 2, 3),
     )
-    return lm, [
-        job for name in ("table1", "length") for job in experiments.named(name).jobs(config)
-    ]
+    return lm, [job for name in ("table1", "length") for job in experiments.load(name).jobs(config)]
 
 
 def main():

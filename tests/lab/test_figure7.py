@@ -94,7 +94,7 @@ def test_texts_that_nothing_solved_are_said(tiny_llama, tmp_path):
     from prototokens.lab.sweep import Local, sweep
 
     config = settings(tiny_llama, steps=0, most_texts=1, most_seeds=2, grid=(12,))
-    experiment = experiments.named("figure7")
+    experiment = experiments.load("figure7")
     rows = sweep(experiment.jobs(config), Records(tmp_path), Local(tiny_llama))
     assert [(row["kind"], row["solved"]) for row in rows] == [("text", 0)]
     report = experiment.report(rows)

@@ -1,4 +1,4 @@
-"""Rows and sweeps: nothing is run twice, nothing is lost, whatever is killed, torn, or going on beside."""
+"""Rows and sweeps: nothing is run twice or lost, whatever is killed, torn, or runs beside."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def steady(rows):
 @pytest.fixture
 def table1(tiny_llama):
     config = settings(tiny_llama, steps=4, sources=("random-tokens",), most_texts=2, grid=(1, 2))
-    return experiments.named("table1").jobs(config)
+    return experiments.load("table1").jobs(config)
 
 
 def test_a_row_says_all_that_makes_it_again(tiny_llama, table1, tmp_path):
@@ -214,7 +214,7 @@ def test_a_model_that_has_changed_is_refused(tiny_llama, tiny_folder, tmp_path):
         most_texts=1,
         grid=(1,),
     )
-    jobs = experiments.named("table1").jobs(config)
+    jobs = experiments.load("table1").jobs(config)
     changed = [replace(one, model=replace(one.model, fingerprint="0" * 64)) for one in jobs]
     with pytest.raises(ModelError, match="other weights"):
         sweep(changed, Records(tmp_path), Local())
@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
 
 def test_no_such_experiment():
     with pytest.raises(UsageError, match="choose one of table1"):
-        experiments.named("table9")
+        experiments.load("table9")
     with pytest.raises(UsageError, match="or all"):
         experiments.resolve("table9")
     assert experiments.resolve("figure1") == ["table3"]

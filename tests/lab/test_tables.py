@@ -50,7 +50,7 @@ def test_published_figures_stand_beside_those_of_the_same_model(tiny_llama, tmp_
     _, rows, report = carried_out("table1", tiny_llama, config, tmp_path)
     assert not any("published" in line["arrangement"] for line in cells(report, "accuracy"))
     theirs = [{**row, "model": published.ARRANGEMENT_MODEL} for row in rows]
-    told = cells(experiments.named("table1").report(theirs), "accuracy")
+    told = cells(experiments.load("table1").report(theirs), "accuracy")
     assert [line["N=2"] for line in told if line["arrangement"] == "[e] x N, published"] == [
         "0.45 ± 0.31"
     ]
@@ -146,7 +146,7 @@ def test_tokens_held_are_the_right_ones_of_the_longest_prefix(tiny_llama, tmp_pa
         {**some[0], "held": 128, "correct": 127, "nats": 60.0},
         {**some[1], "held": 90, "correct": 90, "nats": 80.0},
     ]
-    (line,) = cells(experiments.named("table3").report(made), "capacity")
+    (line,) = cells(experiments.load("table3").report(made), "capacity")
     assert (line["C_tokens"], line["H_LM mean"]) == (127, 70)
     assert line["share of it"] == pytest.approx(127 / some[0]["bound"])
 
@@ -154,7 +154,7 @@ def test_tokens_held_are_the_right_ones_of_the_longest_prefix(tiny_llama, tmp_pa
 def test_climbs_of_several_experiments_are_the_same_fits(tiny_llama):
     config = settings(tiny_llama, most_texts=2, grid=(1, 2))
     jobs = {
-        name: experiments.named(name).jobs(config)
+        name: experiments.load(name).jobs(config)
         for name in ("table3", "figure3", "figure4", "capacity")
     }
     names = {name: {job.same for job in some} for name, some in jobs.items()}
@@ -165,7 +165,7 @@ def test_climbs_of_several_experiments_are_the_same_fits(tiny_llama):
     )
     assert alone["figure3"] > alone["table3"]
     # Jobs without a name for their fits stand for themselves.
-    others = experiments.named("table1").jobs(config)
+    others = experiments.load("table1").jobs(config)
     assert (
         total_work(others * 2)
         == total_work(others)
@@ -254,5 +254,5 @@ def test_lengths_beyond_the_context_are_left_out(tiny_llama):
     config = settings(tiny_llama, most_texts=1, grid=(4, 120, 4096))
     assert config.lengths((), "paper") == [4, 120]
     for name in ("table1", "table2", "table3", "table4", "length", "capacity"):
-        assert experiments.named(name).jobs(replace(config, grid=(4096,))) == []
+        assert experiments.load(name).jobs(replace(config, grid=(4096,))) == []
     assert replace(config, grid=None).lengths(metrics.GRID)[-1] == 128

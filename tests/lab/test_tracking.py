@@ -39,7 +39,7 @@ def library(monkeypatch):
 
 def test_a_tracker_gets_the_numbers_of_every_row_once(tiny_llama, library, tmp_path):
     config = settings(tiny_llama, steps=2, sources=("random-tokens",), most_texts=1, grid=(1,))
-    jobs = experiments.named("length").jobs(config)
+    jobs = experiments.load("length").jobs(config)
     remote = Remote("trackio", {"model": "tiny"})
     assert isinstance(remote, Tracker)
     rows = sweep(jobs, Records(tmp_path), Local(tiny_llama), tracker=remote)
@@ -65,7 +65,7 @@ def test_any_callable_with_an_end_is_a_tracker(tiny_llama, tmp_path):
             told.append("end")
 
     assert isinstance(Mine(), Tracker)
-    jobs = experiments.named("table4").jobs(settings(tiny_llama, steps=1, most_texts=2, grid=(1,)))
+    jobs = experiments.load("table4").jobs(settings(tiny_llama, steps=1, most_texts=2, grid=(1,)))
     sweep(jobs, Records(tmp_path), Local(tiny_llama), tracker=Mine())
     assert told == [(jobs[0].key, 2)]
 

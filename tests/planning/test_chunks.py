@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prototokens.errors import TextError, UsageError
-from prototokens.layout import Layout
+from prototokens.layout import Layout, tiled
 from prototokens.planning.chunks import (
     LOADS,
     MAX_LENGTH,
@@ -50,7 +50,7 @@ def test_pieces_hold_the_whole_text_within_both_limits(information, budget, long
 @settings(max_examples=200, deadline=None)
 @given(information=st.lists(BITS, min_size=1, max_size=200), budget=st.floats(80, 300))
 def test_there_are_hardly_more_pieces_than_needed(information, budget):
-    """A token is half a piece at most, so each piece but the last can be filled by half at least."""
+    """A token is half a piece at most, so each piece but the last can be half full at least."""
     lengths = _cut(information, budget, 1000)
     assert len(lengths) <= max(1, math.ceil(2 * sum(information) / budget))
 
@@ -195,7 +195,7 @@ def test_a_plans_forecast_is_that_of_its_chunks(tiny_llama, curve):
     """A text that is one chunk: nothing stands before it, so its bits are those of the text."""
     ids = ids_of(tiny_llama, 20)
     plan = plan_chunks(tiny_llama, ids, "tiled:4", length=20)
-    told = Forecaster.of(tiny_llama)(tiny_llama.surprisal(ids).double() / math.log(2), "tiled:4")
+    told = Forecaster.of(tiny_llama)(tiny_llama.surprisal(ids).double() / math.log(2), tiled(4))
     assert plan.forecast.steps == pytest.approx(told.steps)
     assert plan.forecast.exact == pytest.approx(told.exact)
     # It may have to be halved, which is counted.

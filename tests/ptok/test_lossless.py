@@ -79,7 +79,7 @@ def patched(tiny_llama):
 
 
 def test_bytes_that_are_no_text_are_not_given_to_the_model(tiny_llama):
-    """U+FFFD in their place took three tokens each that the built-in model never saw, and no vectors held them."""
+    """U+FFFD would take three tokens each that the built-in model never saw."""
     source = read_source(tiny_llama, b"caf\xe9 noir")
     assert source.text == "caf noir"
     assert source.edited == 1

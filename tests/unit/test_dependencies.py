@@ -24,7 +24,10 @@ MODULES = {
 
 
 def imports_of(module):
-    """The modules of this package that a module imports, wherever in it the import stands, those for type checkers apart."""
+    """The modules of this package that a module imports, anywhere in it.
+
+    Except those for type checkers.
+    """
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":

@@ -1,4 +1,4 @@
-"""Whole texts: halving what fails, taking up what was solved, and believing nothing but the decoded text."""
+"""Whole texts: chunks that fail are halved, solved ones are reused, decoding decides."""
 
 from dataclasses import replace
 

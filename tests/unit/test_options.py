@@ -1,4 +1,4 @@
-"""Options of `fit` and `encode`: one list of names for callers, type checkers and the command line."""
+"""Options of `fit` and `encode`: the same for callers, type checkers and the command line."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Fields of options: a default with the words that explain it, from which the command line makes its options."""
+"""Fields of options: a default with its help, from which the command line makes its options."""
 
 from __future__ import annotations
 

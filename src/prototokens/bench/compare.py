@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -26,14 +26,15 @@ from prototokens.engine.memory import max_positions
 from prototokens.engine.rows import Init, Starts, groups_of
 from prototokens.engine.scheduler import compiled_heights, compiled_width
 from prototokens.fitting import fit
-from prototokens.layout import tiled
+from prototokens.layout import Layout, tiled
 from prototokens.lm.devices import matrix_product_rate, wait
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import DEFAULT_LAYOUT, SHORT_LAYOUT
-from prototokens.recipe import Recipe
+from prototokens.recipe import PAPER, Recipe
 from prototokens.solution import Solution
 
 SERIAL_PAPER = "serial, paper"  # the published way, which the others are compared with
+PUBLISHED = tiled(1)  # its layout
 
 
 class Outcome(NamedTuple):
@@ -103,7 +104,7 @@ def compare(
         What `prototokens bench --json` prints.
     """
     length = len(targets[0])
-    paper, fast = Recipe.named("paper", steps=steps), Recipe.named("fast", steps=steps)
+    paper, fast = replace(PAPER, steps=steps), Recipe(steps=steps)
     compiling = meet_shapes(lm, targets) if lm.compiled else None
     tallies = _in_turn(
         {
@@ -148,7 +149,7 @@ def meet_shapes(lm: FrozenLM, targets: list[list[int]]) -> float:
     """
     began, width = time.perf_counter(), compiled_width(lm, len(targets[0]))
     for rows in compiled_heights(max(1, min(len(targets), max_positions(lm, width) // width))):
-        fit(lm, targets[:rows], recipe=Recipe.named("fast", steps=1))
+        fit(lm, targets[:rows], recipe=Recipe(steps=1))
     return time.perf_counter() - began
 
 
@@ -208,7 +209,7 @@ def _serial(
     """Fit one passage at a time, from the initial vectors that the engine gives it."""
     starts, spent = Starts(lm, recipe, 2), 0.0
     seeds = list(range(len(targets)))
-    for group in groups_of(lm, targets, OneStep(tiled(1)), Init(seeds)):
+    for group in groups_of(lm, targets, OneStep(PUBLISHED), Init(seeds)):
         began = time.perf_counter()
         (row,) = group.rows
         result = fit_serial(lm, list(row.ids), recipe, starts.draw(row, group))
@@ -219,7 +220,7 @@ def _serial(
 
 
 def _engine(
-    lm: FrozenLM, targets: list[list[int]], recipe: Recipe, layout: str = "paper"
+    lm: FrozenLM, targets: list[list[int]], recipe: Recipe, layout: Layout = PUBLISHED
 ) -> Iterator[Outcome]:
     """Fit all passages in one batch; yields once."""
     solutions = fit(lm, targets, layout=layout, recipe=recipe, seed=list(range(len(targets))))
@@ -237,7 +238,7 @@ def decoding_rates(lm: FrozenLM, targets: list[list[int]], recipe: Recipe) -> di
     """
     length = len(targets[0])
     # Speed does not depend on what the vectors hold, so unfitted ones serve.
-    rows = fit(lm, targets, recipe=Recipe.named(recipe, steps=0))
+    rows = fit(lm, targets, recipe=replace(recipe, steps=0))
 
     def rate(work: Callable[[], object], tokens: int) -> float:
         times = []

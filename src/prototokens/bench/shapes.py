@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from prototokens.engine.batch import Batch
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.rows import groups_of
 from prototokens.engine.scheduler import Scheduler
-from prototokens.layout import Layout
+from prototokens.layout import tiled
 from prototokens.lm.devices import matrix_product_rate
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
@@ -64,7 +63,7 @@ def step_costs(
 def _batch(lm: FrozenLM, length: int, rows: int | None) -> Batch:
     """Rows of random ids that are never solved; only the shapes matter."""
     generator = torch.Generator().manual_seed(0)
-    method, recipe = OneStep(Layout.named("paper")), replace(Recipe.named("fast"), margin=1e9)
+    method, recipe = OneStep(tiled(1)), Recipe(margin=1e9)
     ids = torch.randint(0, lm.vocab_size, (rows or 4096, length), generator=generator).tolist()
     waiting = deque(groups_of(lm, ids, method))
     scheduler = Scheduler(lm, recipe, method, waiting, rows)

@@ -31,11 +31,20 @@ def _option(name: str, default: Any, shown: Help) -> Callable[[Callable], Callab
     return click.option(
         f"--{name.replace('_', '-')}",
         type=_type(default, shown),
-        default=str(default) if shown.metavar and default is not None else default,
+        default=_default(default, shown),
         metavar=shown.metavar,
         show_default=shown.default_text or default not in (None, ""),
         help=shown.text,
     )
+
+
+def _default(default: Any, shown: Help) -> Any:
+    """The default as click takes it; None where it is in words, as something else decides it."""
+    if shown.default_text:
+        return None
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return str(default) if shown.metavar and default is not None else default
 
 
 def _type(default: Any, shown: Help) -> Any:

@@ -37,7 +37,10 @@ def demo(
     quiet: bool,
     debug: bool,
 ) -> int:
-    """Show it: a sentence in two vectors, a story in chunks, both decoded from their files by a model that did not change."""
+    """Show it: a sentence in two vectors and a story in chunks, both decoded from their files.
+
+    The model that decodes them did not change.
+    """
     from rich.console import Console
 
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, quiet=quiet)
@@ -76,11 +79,11 @@ def _sentence(lm: FrozenLM, seed: int, path: Path, console: Console) -> bool:
 
     from prototokens import samples
     from prototokens.encoding import encode
-    from prototokens.layout import Layout
+    from prototokens.layout import keyed
     from prototokens.solution import Chunk
 
     text = samples.short()
-    layout = Layout.named("keyed:2").with_prefix(lm.prefix_ids())
+    layout = keyed(2).with_prefix(lm.prefix_ids())
     ids = lm.tokenize(text)
     console.print(
         f"[bold]1.[/] {len(ids)} tokens into two vectors, e and m; the model is fed e, m, e, m,"

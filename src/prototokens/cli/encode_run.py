@@ -1,4 +1,4 @@
-"""The work of `prototokens encode`: fit and save, keep what is solved when stopped, and check the file."""
+"""The work of `prototokens encode`: fit, save, check the file, and keep solved chunks."""
 
 from __future__ import annotations
 

@@ -91,7 +91,6 @@ def _cached() -> list[dict[str, Any]]:
 
 def _describe(name: str, revision: str | None, device: str | None, dtype: str) -> dict[str, Any]:
     """A model as loaded: what a file would record of it, and what it takes."""
-    from prototokens.layout import Layout
     from prototokens.planning.chunks import DEFAULT_LAYOUT
 
     lm = common.load_model(name, revision, device, dtype)
@@ -105,6 +104,6 @@ def _describe(name: str, revision: str | None, device: str | None, dtype: str) -
         "context": lm.max_context,
         "device": str(lm.device),
         "dtype": str(lm.dtype).removeprefix("torch."),
-        "default_layout": DEFAULT_LAYOUT,
-        "default_vectors": Layout.named(DEFAULT_LAYOUT).vectors,
+        "default_layout": DEFAULT_LAYOUT.name,
+        "default_vectors": DEFAULT_LAYOUT.vectors,
     }

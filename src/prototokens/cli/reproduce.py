@@ -65,7 +65,7 @@ def reproduce(name: str | None, debug: bool, **options: Any) -> int:
         return _redraw(names, name == "all", options)
     if experiments.is_study(names[0]) and options["runner"] != "local":
         raise UsageError("a study runs in this process: leave --runner as it is")
-    modules = {one: experiments.named(one) for one in names}
+    modules = {one: experiments.load(one) for one in names}
     without = [one for one, module in modules.items() if not hasattr(module, "LAYOUTS")]
     if options["layouts"] and without:
         raise UsageError(
@@ -126,7 +126,7 @@ def _redraw(names: list[str], some: bool, options: dict[str, Any]) -> int:
         made.append(
             _written(
                 name,
-                experiments.named(name).report(rows),
+                experiments.load(name).report(rows),
                 rows,
                 len({row["key"] for row in rows}),
                 options,
@@ -269,7 +269,8 @@ def _list(options: dict[str, Any]) -> int:
         return 0
     for one in found:
         click.echo(
-            f"{one['name']:<13}{'about ' + describe_seconds(one['smoke_seconds']):<20}{one['shows']}"
+            f"{one['name']:<13}{'about ' + describe_seconds(one['smoke_seconds']):<20}"
+            f"{one['shows']}"
         )
     if not options["quiet"]:
         where = stored["machine"]

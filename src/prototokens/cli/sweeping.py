@@ -29,7 +29,69 @@ LINE_EVERY = 60.0  # seconds between two lines of progress where there is no ter
 
 
 def sweep_options(command: Callable) -> Callable:
-    """Texts, scale, recipe, runner and place: of both commands."""
+    """The options of both commands: texts, scale, recipe, runner and folder."""
+    return _job_options(_run_options(command))
+
+
+def _job_options(command: Callable) -> Callable:
+    """What is fitted: --texts to --lengths."""
+    for option in (
+        click.option(
+            "--lengths", help="Lengths in tokens in place of the scale's, with commas: 8,16,32."
+        ),
+        click.option(
+            "--seeds",
+            type=click.IntRange(min=1),
+            help="How many seeds, in place of the scale's number.",
+        ),
+        click.option(
+            "--count",
+            type=click.IntRange(min=1),
+            help="How many texts, in place of the scale's number.",
+        ),
+        click.option(
+            "--steps",
+            type=click.IntRange(min=1),
+            help="Most steps of a fit: 400 for smoke, 5000 for paper.",
+        ),
+        click.option(
+            "--prefix",
+            default="auto",
+            show_default=True,
+            metavar="auto|none|bos|text:...",
+            help="Fixed tokens before the vectors; auto: BOS where the model's first position is an"
+            " attention sink, and none with the recipe paper.",
+        ),
+        click.option(
+            "--recipe",
+            type=click.Choice(["fast", "paper"]),
+            default="fast",
+            show_default=True,
+            help="How vectors are fitted.",
+        ),
+        click.option(
+            "--scale",
+            type=click.Choice(["smoke", "paper"]),
+            default="smoke",
+            show_default=True,
+            help="A few minutes that show that it works, or the paper's own numbers of texts,"
+            " lengths and seeds.",
+        ),
+        click.option(
+            "--texts",
+            multiple=True,
+            metavar="SOURCE",
+            help="Where texts come from: sample, file:PATH[:COLUMN], hub:ID[@REVISION]:COLUMN,"
+            " random-words:WORDLIST, random-tokens, generated[:SOURCE]; may be given again. By"
+            " default sample.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _run_options(command: Callable) -> Callable:
+    """Where jobs run and rows go: --runner to --track."""
     from prototokens.lab.tracking import TRACKERS
 
     for option in (
@@ -57,56 +119,6 @@ def sweep_options(command: Callable) -> Callable:
             default="local",
             show_default=True,
             help="Where jobs are run.",
-        ),
-        click.option(
-            "--lengths", help="Lengths in tokens in place of the scale's, with commas: 8,16,32."
-        ),
-        click.option(
-            "--seeds",
-            type=click.IntRange(min=1),
-            help="How many seeds, in place of the scale's number.",
-        ),
-        click.option(
-            "--count",
-            type=click.IntRange(min=1),
-            help="How many texts, in place of the scale's number.",
-        ),
-        click.option(
-            "--steps",
-            type=click.IntRange(min=1),
-            help="Most steps of a fit: 400 for smoke, 5000 for paper.",
-        ),
-        click.option(
-            "--prefix",
-            default="auto",
-            show_default=True,
-            metavar="auto|none|bos|text:...",
-            help="Fixed tokens before the vectors; auto: BOS where the model's first position is an"
-            " attention sink, and none"
-            " with the recipe paper.",
-        ),
-        click.option(
-            "--recipe",
-            type=click.Choice(["fast", "paper"]),
-            default="fast",
-            show_default=True,
-            help="How vectors are fitted.",
-        ),
-        click.option(
-            "--scale",
-            type=click.Choice(["smoke", "paper"]),
-            default="smoke",
-            show_default=True,
-            help="A few minutes that show that it works, or the paper's own numbers of texts,"
-            " lengths and seeds.",
-        ),
-        click.option(
-            "--texts",
-            multiple=True,
-            metavar="SOURCE",
-            help="Where texts come from: sample, file:PATH[:COLUMN], hub:ID[@REVISION]:COLUMN,"
-            " random-words:WORDLIST,"
-            " random-tokens, generated[:SOURCE]; may be given again. By default sample.",
         ),
     ):
         command = option(command)
@@ -199,11 +211,11 @@ def run_jobs(jobs: list[Job], config: Config, options: dict[str, Any]) -> list[R
 
     quiet = options["quiet"]
 
-    def said(line: str) -> None:
+    def log(line: str) -> None:
         click.echo(f"prototokens: {line}", err=True)
 
     runner = _runner(config, options)
-    records = Records(folder(options), said)
+    records = Records(folder(options), log)
     about = {
         "model": config.model.name,
         "fingerprint": config.model.fingerprint,

@@ -1,13 +1,19 @@
-"""The shape of an encoder: plain values, which go into its folder as JSON."""
+"""The shape of an encoder: plain values, which go into its folder as JSON.
+
+Importing this module is cheap: the command line reads the fields for its help.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from prototokens._util.json_fields import Fields, an_object, count, list_of, string
+from prototokens._util.option_fields import described
 from prototokens._util.settings import require
-from prototokens.layout import Layout
+
+if TYPE_CHECKING:
+    from prototokens.layout import Layout
 
 PREDICT = ("all", "e")
 
@@ -26,34 +32,69 @@ class Shape:
             side. 0 is the input embedding, so `(0,)` is an encoder from scratch, for which the
             model is not run at all.
         rank: of the low-rank adapters on the frozen model where it is run as trunk; 0: none.
-        direct: numbers of each token that a map of its place's own carries to the vectors directly;
-            0: only queries write them.
-        refinements: how often, in training, the vectors are moved by what the decoder makes of them
-            (`refine`); each costs a pass of it forward and back. refine_layers: blocks of each.
+        direct: numbers of each token that a map of its own position carries to the vectors
+            directly; 0: only queries write them.
+        refinements: how often, in training, the vectors are moved by gradients from the decoder
+            (`refine`); each costs a forward and a backward pass. refine_layers: blocks of each.
         d_model: width of the vectors; hidden: of the decoder's last states; features: numbers that
             the blocks read for each token.
         adapted: the linear maps of the trunk that get adapters: name, inputs, outputs.
     """
 
-    layout: str = "mixed:4"
-    max_length: int = 32
-    predict: str = "all"
-    width: int = 256
-    layers: int = 4
-    heads: int = 16
-    feed_forward: int = 1024
-    depths: tuple[int, ...] = (0,)
-    rank: int = 0
-    direct: int = 0
-    refinements: int = 0
-    refine_layers: int = 2
+    layout: str = field(
+        default="mixed:4",
+        metadata=described("The arrangement of the vectors.", default_text="mixed:4"),
+    )
+    max_length: int = field(default=32, metadata=described("Longest text, in tokens.", minimum=1))
+    predict: str = field(
+        default="all",
+        metadata=described(
+            "All vectors of a text, or e alone: then the others are learned, the same for every"
+            " text.",
+            choices=PREDICT,
+        ),
+    )
+    width: int = field(default=256, metadata=described("Of the encoder's blocks.", minimum=1))
+    layers: int = field(default=4, metadata=described("How many blocks.", minimum=1))
+    heads: int = field(default=16, metadata=described("Heads of attention in each.", minimum=1))
+    feed_forward: int = field(
+        default=1024,
+        metadata=described("Width of their feed-forward part.", minimum=1, default_text="4 widths"),
+    )
+    depths: tuple[int, ...] = field(
+        default=(0,),
+        metadata=described(
+            "Depths of the frozen model that are read; 0 is its input embedding, and alone an"
+            " encoder from scratch.",
+            metavar="D,...",
+        ),
+    )
+    rank: int = field(
+        default=0, metadata=described("Of low-rank adapters on the model as trunk.", minimum=0)
+    )
+    direct: int = field(
+        default=0,
+        metadata=described(
+            "Numbers of each token that a map of its own position carries to the vectors; 0: none.",
+            minimum=0,
+        ),
+    )
+    refinements: int = field(
+        default=0,
+        metadata=described(
+            "How often the vectors are moved by gradients from the model; each costs a forward and"
+            " a backward pass of it.",
+            minimum=0,
+        ),
+    )
+    refine_layers: int = field(default=2, metadata=described("Blocks of each of them.", minimum=1))
     d_model: int = 0
     hidden: int = 0
     features: int = 0
     adapted: tuple[tuple[str, int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        Layout.named(self.layout)
+        _ = self.arrangement  # raises where there is no such layout
         require(
             "an encoder",
             {
@@ -77,9 +118,20 @@ class Shape:
         )
 
     @property
+    def arrangement(self) -> Layout:
+        """The layout of its vectors.
+
+        Raises:
+            UsageError: no such layout.
+        """
+        from prototokens.layout import Layout
+
+        return Layout.named(self.layout)
+
+    @property
     def vectors(self) -> int:
         """Vectors of a text."""
-        return Layout.named(self.layout).vectors
+        return self.arrangement.vectors
 
 
 @dataclass(frozen=True)

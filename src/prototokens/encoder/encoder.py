@@ -1,17 +1,14 @@
 """A trained encoder: texts of one model to vectors of one layout, in one pass.
 
-And the folder that it is kept in.
-
-A folder holds `config.json` (all that is known of it), `encoder.safetensors` (its weights,
-bfloat16) and a card for people. Loading trusts none of them: what is damaged, of a newer format or
-not finite is refused, and what was trained for another model or layout is refused where it is used.
+It is saved to a folder and loaded from it (`encoder.folder`). Loading trusts no file: one that is
+damaged, of a newer format or not finite is refused, and an encoder that was trained for another
+model or layout is refused where it is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,13 +21,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from prototokens._util import strict_json
 from prototokens._util.files import write_atomically
-from prototokens._util.json_fields import MismatchError
-from prototokens._util.settings import as_json, from_json
+from prototokens._util.settings import as_json
 from prototokens._util.versions import versions
-from prototokens.encoder.config import EncoderManifest, Shape
+from prototokens.encoder.config import Shape
 from prototokens.encoder.decoder import Decoder
+from prototokens.encoder.folder import (
+    CARD,
+    CONFIG,
+    FORMAT,
+    WEIGHTS,
+    network_of,
+    read_config,
+)
 from prototokens.encoder.network import Network
 from prototokens.encoder.refine import Encoded, encode
 from prototokens.errors import FileError, TextError, UsageError
@@ -39,16 +42,12 @@ from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.response import differ
 
-FORMAT = 1
-CONFIG, WEIGHTS, CARD = "config.json", "encoder.safetensors", "README.md"
-AT_A_TIME = 4096  # tokens of one pass
-# Refinements of a text at most, for each one of the training. Texts of other kinds than those of the
-# training need more of them: with 4, one in five of 32 tokens of source code or German was given up
-# although it was still getting better (dev/LOG.md, 2026-11-27).
+MAX_TOKENS = 4096  # of one pass
+# Refinements of a text at most, for each one of the training. Texts of other kinds than those of
+# the training need more of them: with 4, one in five of 32 tokens of source code or German was
+# given up although it was still getting better (dev/LOG.md, 2026-11-27).
 BEYOND = 8
-NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that no step will mend
-MAX_RESPONSE = 256  # numbers of a model's response that are read from a file
-MOST_NUMBERS = 1 << 31  # of a network that a file may ask for
+NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that take no step
 
 
 def next_longer(rows: Iterable[dict[str, Any]], length: int) -> dict[str, Any] | None:
@@ -123,7 +122,7 @@ class Encoder:
 
     @property
     def layout(self) -> Layout:
-        return Layout.named(self.shape.layout)
+        return self.shape.arrangement
 
     def rate(self, length: int) -> float:
         """The share of a recipe's rate that fits of this length take from here.
@@ -135,7 +134,10 @@ class Encoder:
 
     @property
     def measured(self) -> list[tuple[int, float]]:
-        """Lengths of held-out texts, and the share of their tokens that its vectors give without a step; shortest first."""
+        """Lengths of held-out texts, and the share of their tokens that its vectors reproduce.
+
+        Without a step; shortest first.
+        """
         return sorted(
             (row["length"], row["accuracy"]) for row in self.config["held_out"].get("rows", [])
         )
@@ -200,7 +202,7 @@ class Encoder:
         refinements: int | None = None,
         margin: float = 0.0,
     ) -> list[Encoding]:
-        """Vectors of texts, given as ids, and the looks they took.
+        """Vectors of texts, given as ids, and the feedback passes that they took.
 
         Args:
             refinements: of a text, at most; by default `BEYOND` times as many as it was trained
@@ -234,7 +236,7 @@ class Encoder:
         order = sorted(range(len(targets)), key=lambda number: -len(targets[number]))
         found: dict[int, Encoding] = {}
         while order:
-            count = max(1, AT_A_TIME // len(targets[order[0]]))
+            count = max(1, MAX_TOKENS // len(targets[order[0]]))
             part, order = order[:count], order[count:]
             encoded = self.batch(lm, [targets[number] for number in part], refinements, margin)
             for number, protos, looks, reached in zip(
@@ -257,9 +259,9 @@ class Encoder:
     ) -> Encoded:
         """Vectors of texts together, on the model's device; nothing is checked."""
         self.network.to(lm.device)
-        most = BEYOND * self.shape.refinements if refinements is None else refinements
+        limit = BEYOND * self.shape.refinements if refinements is None else refinements
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=bfloat16_pays(lm.device)):
-            return encode(self.network, Decoder(lm, self.layout), texts, most, margin)
+            return encode(self.network, Decoder(lm, self.layout), texts, limit, margin)
 
     def save(self, folder: str | os.PathLike[str], card: str = "") -> None:
         """Write the folder, its config last.
@@ -300,7 +302,7 @@ class Encoder:
         """
         folder = Path(folder)
         try:
-            config = _config(folder)
+            config = read_config(folder)
             content = (folder / WEIGHTS).read_bytes()
         except OSError as error:
             raise FileError(
@@ -316,98 +318,7 @@ class Encoder:
             raise FileError(
                 f"{folder / WEIGHTS} is no whole safetensors file: train or fetch it again"
             ) from error
-        network = _network(
+        network = network_of(
             folder, config, {name: tensor.float() for name, tensor in tensors.items()}
         )
         return Encoder(network, config, folder)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    place = folder / CONFIG
-    try:
-        config = strict_json.loads(place.read_text(encoding="utf-8"))
-    except strict_json.RepeatedKeyError as error:
-        raise FileError(f"{place} is damaged: it {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{place} is damaged: it is no JSON") from error
-    version = config.get("format") if isinstance(config, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise FileError(
-            f"{place} has format {version}, and this version reads up to {FORMAT}: update"
-            " prototokens"
-        )
-    rates = config.get("rates", []) if isinstance(config, dict) else []
-    if not isinstance(rates, list) or not all(
-        _tells(row, "rate") and row["rate"] > 0 for row in rates
-    ):
-        raise FileError(f"{place} is damaged: its rates are not shares of a recipe's")
-    try:
-        EncoderManifest.parse(config)
-    except MismatchError as error:
-        raise FileError(f"{place} is damaged, or of no encoder: it {error}") from error
-    if not _is_response(config["model"].get("response", [])):
-        raise FileError(f"{place} is damaged: the model's response is no list of numbers")
-    measured = config["held_out"].get("rows", [])
-    if not isinstance(measured, list) or not all(
-        _tells(row, "accuracy") and row["accuracy"] <= 1 for row in measured
-    ):
-        raise FileError(f"{place} is damaged: its held_out tells of no shares of tokens by length")
-    return config
-
-
-def _tells(row: Any, name: str) -> bool:
-    """Whether a row tells for a length, in tokens, a number of that name, finite and not below zero."""
-    if not isinstance(row, dict) or not isinstance(row.get("length"), int):
-        return False
-    return _is_number(row.get(name)) and row[name] >= 0
-
-
-def _is_response(values: Any) -> bool:
-    """Whether it can be held against a model's response (`lm.response`)."""
-    return (
-        isinstance(values, list)
-        and len(values) <= MAX_RESPONSE
-        and all(_is_number(value) for value in values)
-    )
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
-    return isinstance(value, int | float) and type(value) is not bool and abs(value) < math.inf
-
-
-def _network(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Network:
-    """The network that the config describes, with these tensors."""
-    try:
-        shape = from_json(Shape, config["shape"])
-        a_block = shape.width * (4 * shape.width + 2 * shape.feed_forward)
-        around = (
-            shape.width * (shape.features + 2 * shape.max_length + shape.d_model)
-            + shape.vectors * shape.d_model
-        )
-        around += shape.direct * (shape.width + shape.max_length * shape.vectors * shape.d_model)
-        around += (shape.refinements > 0) * (
-            shape.refine_layers * a_block + shape.width * (3 * shape.d_model + 2 * shape.hidden)
-        )
-        least = min(shape.d_model, shape.features, shape.hidden if shape.refinements else 1)
-        if least < 1 or shape.layers * a_block + around > MOST_NUMBERS:
-            raise FileError(
-                f"{folder / CONFIG} is damaged: no encoder has the shape that it tells of"
-            )
-        with torch.device("meta"):
-            network = Network(shape, torch.zeros(shape.d_model), torch.zeros(shape.d_model))
-    except (TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
-        raise FileError(
-            f"{folder / CONFIG} is damaged: no encoder can be made of its shape ({error})"
-        ) from error
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    if expected != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
-        raise FileError(
-            f"{folder / WEIGHTS} is damaged: its tensors are not those of the shape in {CONFIG}"
-        )
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise FileError(
-            f"{folder / WEIGHTS} holds numbers that are not finite: no vectors can be made with it"
-        )
-    network.load_state_dict(tensors, assign=True)
-    return network.eval().requires_grad_(False)

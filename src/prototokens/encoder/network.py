@@ -22,7 +22,6 @@ from torch.nn import functional
 from prototokens.encoder.adapters import Adapters, linear_maps
 from prototokens.encoder.config import Shape
 from prototokens.errors import ModelError, UsageError
-from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 
 # A gradient's size is told as its logarithm, and this is its smallest.
@@ -39,7 +38,7 @@ def shape_for(lm: FrozenLM, shape: Shape) -> Shape:
         UsageError: a depth that the model has not, or texts longer than its context.
         ModelError: a trunk is asked for, and the model does not show its hidden states.
     """
-    positions = Layout.named(shape.layout).positions(shape.max_length)
+    positions = shape.arrangement.positions(shape.max_length)
     if lm.max_context is not None and positions > lm.max_context:
         raise UsageError(
             f"texts of up to {shape.max_length} tokens take {positions} positions, and {lm.name}"

@@ -1,6 +1,6 @@
 """Which encoder there is for a model.
 
-Those that ship with the package, and what a user's choice of a start asks for.
+Those that ship with the package, and the one that a user's choice of a start asks for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ NAMES = ("random", "encoder", "auto")
 def shipped(
     lm: FrozenLM, layout: Layout | None = None, folder: Path | None = None
 ) -> Encoder | None:
-    """The encoder that ships with the package for this very model (by fingerprint), and this layout; None: there is none.
+    """The encoder that ships with the package for this very model (by fingerprint) and layout.
+
+    None: there is none.
 
     Args:
         layout: of its vectors; without one, of several encoders the one that has most of the tokens
@@ -30,13 +32,13 @@ def shipped(
     if layout is not None and layout.prefix:  # the encoders that ship know no prefix
         return None
     found: list[Encoder] = []
-    for place in sorted((folder or SHIPPED).rglob(CONFIG)):
-        encoder = Encoder.load(place.parent)
+    for path in sorted((folder or SHIPPED).rglob(CONFIG)):
+        encoder = Encoder.load(path.parent)
         try:
             encoder.check(lm, layout)
         except (FileError, UsageError):
             continue
-        if layout is not None:  # no other is looked for: each one that is read takes time
+        if layout is not None:  # no other is looked for: reading each takes time
             return encoder
         found.append(encoder)
     return max(found, key=lambda one: one.measured[-1][1] if one.measured else 0.0, default=None)
@@ -62,9 +64,9 @@ def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> 
         return None
     encoder = shipped(lm, layout)
     if encoder is None:
-        what = "" if layout is None else f" and layout {layout.name!r}"
+        wanted = "" if layout is None else f" and layout {layout.name!r}"
         raise UsageError(
-            f"there is no encoder for {lm.name!r}{what}: train one with prototokens train-encoder"
+            f"there is no encoder for {lm.name!r}{wanted}: train one with prototokens train-encoder"
             " and give it as the start, or"
             " start at random"
         )

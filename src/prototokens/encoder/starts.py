@@ -17,8 +17,8 @@ from prototokens.solution import Solution
 
 AT_A_TIME = 256  # texts that are judged in one pass
 # Share of a recipe's rate where the refinements of an encoder did not reach the margin. Such texts
-# are of other kinds than those that the rate was chosen on, of which none is left over. Chosen on 32
-# texts of source code and German, of which it saved a tenth to a quarter of the row-steps
+# are of other kinds than those that the rate was chosen on, of which none is left over. Chosen on
+# 32 texts of source code and German, of which it saved a tenth to a quarter of the row-steps
 # (dev/LOG.md, 2026-11-27).
 MISSED_RATE = 0.3
 
@@ -36,7 +36,7 @@ class Begun(NamedTuple):
 
 
 def saves(row: dict[str, Any]) -> bool:
-    """Whether a row of `training.proof.prove` says that the encoder's start takes less time, and loses no text."""
+    """Whether a row of `training.proof.prove` shows less time with the encoder, and no text lost."""
     random, encoder = row["random"], row["encoder"]
     return encoder["seconds"] < random["seconds"] and encoder["exact"] >= random["exact"]
 
@@ -137,9 +137,9 @@ def _missed(encoder: Encoder, encodings: Sequence[Encoding]) -> str:
 def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> list[Solution]:
     """Solutions without a single step.
 
-    The encoder's vectors as they are, and what the decoder makes of them.
+    The encoder's vectors, and the tokens that the decoder reads from them.
 
-    Row-steps are the looks that the encoder's refinements took.
+    Row-steps are the feedback passes that the encoder's refinements took.
 
     Raises:
         FileError: an encoder of another model.
@@ -151,12 +151,12 @@ def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> lis
 def judged(
     lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]], encodings: Sequence[Encoding]
 ) -> list[Solution]:
-    """Encodings of targets as solutions, with what the decoder makes of them."""
+    """Encodings of targets as solutions, scored by the decoder."""
     decoder, found = Decoder(lm, encoder.layout), []
     for first in range(0, len(targets), AT_A_TIME):
         part = slice(first, first + AT_A_TIME)
         texts = [tuple(ids) for ids in targets[part]]
-        told = decoder.judge(
+        judgement = decoder.judge(
             torch.stack([found.protos for found in encodings[part]]).to(lm.device), texts
         )
         found += [
@@ -174,8 +174,8 @@ def judged(
             for encoding, ids, correct, margin in zip(
                 encodings[part],
                 texts,
-                told.right(len(texts)).tolist(),
-                told.least_margins(len(texts)).tolist(),
+                judgement.right(len(texts)).tolist(),
+                judgement.least_margins(len(texts)).tolist(),
                 strict=True,
             )
         ]

@@ -33,7 +33,7 @@ from prototokens.engine.matrix import (
 )
 from prototokens.engine.worst_direction import worst_direction_radius
 from prototokens.errors import UsageError
-from prototokens.layout import Layout
+from prototokens.layout import Layout, tiled
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.solution import Chunk
 
@@ -41,7 +41,7 @@ LEVELS = ("none", "standard", "strict")
 # vectors at random on which the movement is measured, half of them twice as large as embeddings
 PROBES = 8
 PROBE_LENGTH = 24
-PROBE_LAYOUT = "tiled:4"  # where no other is given
+PROBE_LAYOUT = tiled(4)  # where no other is given
 NOISE_OCTAVES = (
     12  # the noise radius is looked for among 2^0, 2^-1 ... 2^-12 of the vectors' root mean square
 )
@@ -147,7 +147,7 @@ def threshold(lm: FrozenLM, level: str = "standard", layout: Layout | None = Non
         level: which cells the movement is measured over.
         layout: of the vectors that are to be certified, with the prefix that stands before them.
     """
-    layout = layout or Layout.named(PROBE_LAYOUT)
+    layout = layout or PROBE_LAYOUT
     model = (lm.fingerprint, short_name(lm.dtype), lm.device.type)
     key = (*model, check_level(level), layout.name, layout.prefix)
     if key not in _MEASURED:

@@ -58,28 +58,17 @@ def fit(
     solved = row_steps = 0
     began = time.monotonic()
     scheduler = Scheduler(lm, recipe, method, waiting, rows)
-    steps_between_checks = CHECK_EVERY.get(lm.device.type, 1)
 
     while scheduler.fill():
         batch = scheduler.batch
-        taken, result = _steps(batch, steps_between_checks)
+        taken, result = _steps(batch, CHECK_EVERY.get(lm.device.type, 1))
         row_steps += taken * len(batch)
         if result is None:
             scheduler.preempt()
             continue
         if progress:
-            progress(
-                Progress(
-                    done=len(solutions),
-                    solved=solved,
-                    total=total,
-                    accuracy=result.accuracy.item(),
-                    loss=result.loss.item(),
-                    row_steps=row_steps,
-                    seconds=time.monotonic() - began,
-                    vectors_of=batch.vectors_of,
-                )
-            )
+            counts = {"done": len(solutions), "solved": solved, "total": total}
+            progress(_progress(batch, result, began, row_steps=row_steps, **counts))
         for group in _finished(scheduler):
             solved += len(group.rows) * group.solved
             for row, solution in zip(group.rows, group.best, strict=True):
@@ -91,8 +80,19 @@ def fit(
     return [solutions[order] for order in range(total)]
 
 
+def _progress(batch: Batch, result: StepResult, began: float, **counts: int) -> Progress:
+    """The progress after a step of a fit that began at this monotonic time."""
+    return Progress(
+        accuracy=result.accuracy.item(),
+        loss=result.loss.item(),
+        seconds=time.monotonic() - began,
+        vectors_of=batch.vectors_of,
+        **counts,
+    )
+
+
 def _finished(scheduler: Scheduler) -> list[Group]:
-    """End the attempts that are over; returns the groups that get no other, which leave the batch."""
+    """End the attempts that are over; returns the groups without another, which leave the batch."""
     batch = scheduler.batch
     ended = batch.ended()
     indices = [index for index, ends in enumerate(ended) if ends]

@@ -100,16 +100,16 @@ def quantise(
             for search in waiting
         }
         widths = {
-            number: WIDTHS[place] for search, place in tries.items() for number in search.members
+            number: WIDTHS[index] for search, index in tries.items() for number in search.members
         }
         part = [solutions[number] for number in widths]
         options = {"share": share, "rows": rows, "progress": progress}
         tried = dict(
             zip(widths, rounded(lm, part, list(widths.values()), polish, **options), strict=True)
         )
-        for search, place in tries.items():
+        for search, index in tries.items():
             serves = all(tried[number].solution.margin > polish.margin for number in search.members)
-            search.high, search.low = (place, search.low) if serves else (search.high, place)
+            search.high, search.low = (index, search.low) if serves else (search.high, index)
             for number in search.members:
                 spent = found[number].row_steps + tried[number].row_steps
                 found[number] = (tried[number] if serves else found[number])._replace(
@@ -123,8 +123,8 @@ class _Search:
     """The range that is left for chunks that are rounded together.
 
     Attributes:
-        low: place in WIDTHS of the widest that is known to fail.
-        high: place of the narrowest that is known to serve.
+        low: index in WIDTHS of the widest that is known to fail.
+        high: index of the narrowest that is known to serve.
     """
 
     members: list[int]

@@ -162,7 +162,7 @@ def _race(lm: FrozenLM, chunk: Chunk) -> str:
     """Fit the autoregressive baseline to a chunk's text, and time both."""
     target = decode_ids(lm, [chunk]).ids[0]
     method = Cramming(len(chunk.protos))
-    (other,) = fit(lm, [target], method=method, recipe=Recipe.named("fast", steps=RACE_STEPS))
+    (other,) = fit(lm, [target], method=method, recipe=Recipe(steps=RACE_STEPS))
     one_ms, one = _quickest(lambda: decode_ids(lm, [chunk]).ids[0])
     many_ms, many = _quickest(lambda: generate_from(lm, [other])[0])
     slower = max(1.0, RACE_LASTS / many_ms)

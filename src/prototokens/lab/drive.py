@@ -101,7 +101,7 @@ def drive(
 def _start(job: Job, lm: FrozenLM) -> _Running | Done:
     """Call `run`: its rows, or the generator at its first wish."""
     began = time.perf_counter()
-    run = experiments.named(job.experiment).run(job, lm)
+    run = experiments.load(job.experiment).run(job, lm)
     if isinstance(run, list):
         return Done(job, run, time.perf_counter() - began)
     return _next(_Running(job, run, []), began, first=True)

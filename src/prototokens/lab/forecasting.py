@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from prototokens.lab.methods import method_of
 from prototokens.lab.report import Table
-from prototokens.layout import Layout
 from prototokens.planning.forecast import Curve, features
 
 FOLDS = 5
@@ -98,7 +98,7 @@ def tensors(rows: list[dict]) -> Rows:
     named = {row["fingerprint"]: row["model"] for row in rows}
     parts = []
     for row in rows:
-        layout = Layout.named(row["layout"])
+        layout = method_of(row["layout"]).layout
         bits, tokens = (
             torch.tensor([value], dtype=torch.float64)
             for value in (row["nats"] / math.log(2), row["length"])

@@ -22,8 +22,8 @@ from prototokens.planning.forecast import Forecaster
 from prototokens.ptok.spans import Span, spans_of
 from prototokens.recipe import Recipe
 
-DEFAULT_LAYOUT = "keyed:5"
-SHORT_LAYOUT = "keyed:2"  # for a text that two vectors hold with ease, and where two are asked for
+DEFAULT_LAYOUT = keyed(5)
+SHORT_LAYOUT = keyed(2)  # for a text that two vectors hold with ease, and where two are asked for
 MAX_LENGTH = 256
 VECTORS = (
     1,
@@ -165,8 +165,9 @@ def plan_chunks(
     """
     if not ids:
         raise TextError("the text is empty: there is nothing to cut")
-    expect = Forecaster.of(lm, recipe)
-    layouts = [one.with_prefix(prefix or one.prefix) for one in _layouts(layout, vectors, length)]
+    expect = Forecaster.of(lm, Recipe.named(recipe))
+    given = None if layout == "auto" else Layout.named(layout)
+    layouts = [one.with_prefix(prefix or one.prefix) for one in _layouts(given, vectors, length)]
     for one in layouts:
         longest = lm.longest_target(one)
         if length is not None and not 1 <= length <= longest:
@@ -181,12 +182,12 @@ def plan_chunks(
         for load in LOADS if length is None else LOADS[:1]:
             lengths = _lengths(lm, part, one, load, length)
             if (
-                one.name == SHORT_LAYOUT
+                one.name == SHORT_LAYOUT.name
                 and vectors is None
                 and len(layouts) > 1
                 and len(lengths) > 1
             ):
-                continue  # by default the two vectors are for what they hold whole
+                continue  # by default two vectors are for texts that they reproduce whole
             tried.append(
                 (price(_forecast(expect, part, one, lengths), one.vectors * lm.d_model), one, load)
             )
@@ -219,17 +220,13 @@ def clock(seconds: float) -> str:
     )
 
 
-def _layouts(layout: str | Layout, vectors: int | str | None, length: int | None) -> list[Layout]:
+def _layouts(layout: Layout | None, vectors: int | str | None, length: int | None) -> list[Layout]:
     """The layouts to choose from."""
     if vectors is None:
-        if layout != "auto":
-            return [Layout.named(layout)]
-        return [
-            Layout.named(name)
-            for name in ((SHORT_LAYOUT, DEFAULT_LAYOUT) if length is None else (DEFAULT_LAYOUT,))
-        ]
-    if layout != "auto":
-        layout = Layout.named(layout)
+        if layout is not None:
+            return [layout]
+        return [DEFAULT_LAYOUT] if length is not None else [SHORT_LAYOUT, DEFAULT_LAYOUT]
+    if layout is not None:
         if vectors != layout.vectors:
             raise UsageError(
                 f"layout {layout.name!r} has {layout.vectors} vectors a chunk, and {vectors} are"
@@ -327,13 +324,13 @@ def _cut(information: list[float], budget: float, longest: int) -> list[int]:
     while start < len(information):
         rest = len(information) - start
         by_bits, by_length = math.ceil(left / budget), math.ceil(rest / longest)
-        share, most = (
+        share, limit = (
             (left / by_bits, longest)
             if by_bits > by_length
             else (math.inf, math.ceil(rest / by_length))
         )
         length, used = 0, 0.0
-        for bits in information[start : start + most]:
+        for bits in information[start : start + limit]:
             if length and (used + bits > budget or used + bits / 2 >= share):
                 break
             length, used = length + 1, used + bits

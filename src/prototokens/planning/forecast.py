@@ -32,7 +32,7 @@ from torch import Tensor
 
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.recipe import Recipe
+from prototokens.recipe import FAST, Recipe
 
 FALLBACK = "fast"  # whose curve serves recipes that have none
 POINTS = 65  # of the integral over a row's steps
@@ -145,9 +145,8 @@ class Forecaster:
     fingerprint: str
 
     @staticmethod
-    def of(lm: FrozenLM, recipe: str | Recipe = "fast") -> Forecaster:
+    def of(lm: FrozenLM, recipe: Recipe = FAST) -> Forecaster:
         """The forecaster of this model, as far as it was measured, and of this recipe."""
-        recipe = Recipe.named(recipe)
         return Forecaster(Curve.of(recipe), recipe, lm.d_model, lm.fingerprint)
 
     @property
@@ -156,7 +155,7 @@ class Forecaster:
         return self.fingerprint in self.curve.offsets
 
     def __call__(
-        self, bits: Sequence[float] | Float[Tensor, " tokens"], layout: str | Layout
+        self, bits: Sequence[float] | Float[Tensor, " tokens"], layout: Layout
     ) -> Forecast:
         """The forecast of one row.
 
@@ -166,7 +165,7 @@ class Forecaster:
         """
         each = torch.as_tensor(bits, dtype=torch.float64).cpu()
         tokens = torch.tensor([float(len(each))], dtype=torch.float64)
-        expected = self.rows(each.sum()[None], tokens, Layout.named(layout))
+        expected = self.rows(each.sum()[None], tokens, layout)
         return Forecast(*(float(values) for values in expected))
 
     def rows(

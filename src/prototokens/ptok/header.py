@@ -236,7 +236,7 @@ def _check_together(header: Header, values: dict[str, Any]) -> None:
         raise MismatchError("text.tokens", "the sum of 'chunks'", header.text.tokens)
     if len(set(header.stored)) < len(header.stored):
         raise MismatchError("stored", "a list of different numbers", list(header.stored))
-    if header.keys != (expected := Layout.named(header.layout).key_version):
+    if header.keys != (expected := header.arrangement.key_version):
         raise MismatchError("keys", f"{expected}, for layout {header.layout!r}", header.keys)
     for key, since in {"stored": 2, "bits": 2, "patched": 2, "edited": 2, "prefix": 3}.items():
         if key in values and header.format < since:

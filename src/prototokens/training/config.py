@@ -1,12 +1,17 @@
-"""How an encoder is trained: plain values, which go into its folder as JSON."""
+"""How an encoder is trained: plain values, which go into its folder as JSON, and how a run goes.
+
+Importing this module is cheap: the command line reads the fields for its help.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from prototokens._util.option_fields import described
 from prototokens._util.settings import require
 from prototokens.training.schedule import trapezoid
 
@@ -15,7 +20,9 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Training:
-    """How an encoder is trained: with its shape and the model, everything that determines its weights at a step.
+    """How an encoder is trained.
+
+    With its shape and the model, this determines its weights at a step.
 
     Attributes:
         texts: a source, as `--texts` takes it (`lab.texts`).
@@ -38,22 +45,44 @@ class Training:
         dtype: of the encoder's matrix products; its weights are float32.
     """
 
-    texts: str = "sample"
-    held_out: str = ""
-    steps: int = 1000
-    rows: int = 64
-    matrix_rate: float = 0.02
-    rate: float = 0.003
-    warmup: int = 50
-    decay: float = 0.4
-    temperature: float = 1.0
-    noise: float = 0.0
-    curriculum: int = 0
-    shortest: int = 1
-    full: float = 0.5
-    solutions: str = ""
-    distil: float = 0.0
-    pool: int = 100_000_000
+    texts: str = field(
+        default="sample", metadata=described("What to train on: a source, as reproduce takes it.")
+    )
+    held_out: str = field(
+        default="",
+        metadata=described(
+            "Another source, to measure on.", default_text="the end of --texts, not trained on"
+        ),
+    )
+    steps: int = field(default=1000, metadata=described("Optimiser steps.", minimum=1))
+    rows: int = field(default=64, metadata=described("Texts in each.", minimum=1))
+    matrix_rate: float = field(
+        default=0.02, metadata=described("Learning rate of Muon, for the blocks.")
+    )
+    rate: float = field(default=0.003, metadata=described("Learning rate of AdamW."))
+    warmup: int = field(default=50, metadata=described("Steps over which both rise.", minimum=0))
+    decay: float = field(
+        default=0.4, metadata=described("Share of the steps over which they fall to zero.")
+    )
+    temperature: float = field(default=1.0, metadata=described("Of the decoder's cross-entropy."))
+    noise: float = field(
+        default=0.0, metadata=described("On the vectors in training, in their size.")
+    )
+    curriculum: int = field(
+        default=0,
+        metadata=described("Steps over which the longest text grows to --max-length.", minimum=0),
+    )
+    shortest: int = field(default=1, metadata=described("Shortest text, in tokens.", minimum=1))
+    full: float = field(
+        default=0.5, metadata=described("Share of the texts that are as long as the step allows.")
+    )
+    solutions: str = field(
+        default="", metadata=described("A file of fitted solutions to learn from as well.")
+    )
+    distil: float = field(default=0.0, metadata=described("Weight of the distance to them."))
+    pool: int = field(
+        default=100_000_000, metadata=described("Most tokens that are read.", minimum=1)
+    )
     seed: int = 0
     dtype: str = "float32"
 
@@ -90,16 +119,60 @@ class Training:
         """On both learning rates, at a step: warm-up, constant, linear fall to zero."""
         return trapezoid(step, warmup=self.warmup, fall=self.decay_start, end=self.steps)
 
-    def longest(self, step: int, most: int) -> int:
+    def longest(self, step: int, max_length: int) -> int:
         """Longest text of a step's batch."""
-        if step >= self.curriculum or self.shortest >= most:
-            return most
-        return self.shortest + (most - self.shortest) * step // self.curriculum
+        if step >= self.curriculum or self.shortest >= max_length:
+            return max_length
+        return self.shortest + (max_length - self.shortest) * step // self.curriculum
 
-    def lengths(self, step: int, most: int) -> list[int]:
+    def lengths(self, step: int, max_length: int) -> list[int]:
         """Lengths of a step's texts, longest first."""
-        longest = self.longest(step, most)
+        import numpy as np
+
+        longest = self.longest(step, max_length)
         draw = np.random.default_rng([self.seed, step, 1])
         drawn = draw.integers(min(self.shortest, longest), longest + 1, self.rows)
         drawn[: round(self.full * self.rows)] = longest
         return sorted(drawn.tolist(), reverse=True)
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a run goes: values that do not change what comes out of it.
+
+    Attributes:
+        work: folder for the ids, checkpoints and the log.
+        save_every: seconds between checkpoints; measure_every: steps between measurements on
+            held-out texts.
+        measured: how many held-out texts; proved: at each of `prove_at`, fitted both ways at the
+            end; 0: none.
+        rows_at_a_time: texts of one pass: it changes the memory, and the last bits of the result.
+        prove_at: lengths in tokens.
+        afresh: begin anew where there are checkpoints of another run; compile: the network (a
+            minute at the start).
+        on_progress: called after every step with the row that is logged.
+        log: called with a line of what goes on at the end.
+        stop: asked after every step; once true, the run saves its checkpoint and ends.
+    """
+
+    work: Path
+    save_every: float = field(default=120.0, metadata=described("Seconds between checkpoints."))
+    measure_every: int = field(
+        default=250, metadata=described("Steps between measurements.", minimum=1)
+    )
+    measured: int = field(default=256, metadata=described("Held-out texts.", minimum=1))
+    proved: int = field(
+        default=64,
+        metadata=described(
+            "Of them, fitted at the end from random starts and from the encoder's, at 4, 8, 16"
+            " tokens and so on; 0: none.",
+            minimum=0,
+        ),
+    )
+    rows_at_a_time: int = field(default=64, metadata=described("Texts of one pass.", minimum=1))
+    prove_at: tuple[int, ...] = ()
+    afresh: bool = False
+    compile: bool = False
+    on_progress: Callable[[dict[str, Any]], None] | None = None
+    log: Callable[[str], None] | None = None
+    stop: Callable[[], bool] | None = None

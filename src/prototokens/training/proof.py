@@ -15,7 +15,7 @@ from prototokens.engine.rows import Start
 from prototokens.fitting import fit
 from prototokens.lm.devices import wait
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.recipe import Recipe
+from prototokens.recipe import FAST, Recipe
 from prototokens.solution import Solution
 
 # the texts are fitted in so many parts, each both ways, the first way in turn: so both meet the
@@ -35,8 +35,8 @@ def tune(
     lm: FrozenLM,
     encoder: Encoder,
     texts: Sequence[Sequence[int]],
-    recipe: str | Recipe = "fast",
-    said: Callable[[str], None] | None = None,
+    recipe: Recipe = FAST,
+    log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """The rate at which fits go from the encoder's vectors.
 
@@ -49,7 +49,7 @@ def tune(
         `length` in tokens, `texts`, `rate`; `tried`: each rate with its `row_steps` and how many
         were `exact`.
     """
-    recipe, part, tried = Recipe.named(recipe), [list(ids) for ids in texts], []
+    part, tried = [list(ids) for ids in texts], []
     encodings = encoder.encodings(lm, part, margin=recipe.margin)
     for rate in RATES:
         starts = [Start(one.protos, lr_scale=rate, row_steps=one.looks) for one in encodings]
@@ -59,8 +59,8 @@ def tune(
             sum(one.row_steps for one in solutions),
         )
         tried.append({"rate": rate, "row_steps": row_steps, "exact": exact})
-        if said:
-            said(f"{len(part[0])} tokens: at {rate:g} times the rate {row_steps} row-steps")
+        if log:
+            log(f"{len(part[0])} tokens: at {rate:g} times the rate {row_steps} row-steps")
     best = min(tried, key=lambda row: (-row["exact"], row["row_steps"]))
     return {"length": len(part[0]), "texts": len(part), "rate": best["rate"], "tried": tried}
 
@@ -69,17 +69,16 @@ def prove(
     lm: FrozenLM,
     encoder: Encoder,
     texts: Sequence[Sequence[int]],
-    recipe: str | Recipe = "fast",
-    said: Callable[[str], None] | None = None,
+    recipe: Recipe = FAST,
+    log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """One row: texts of one length, fitted both ways.
 
     Returns:
         `length` in tokens, `texts`, `recipe`, `dtype`; and for each way `seconds`, `row_steps`,
         `steps_median` and how many came out `exact`. Seconds of `encoder` hold its own pass, and
-        its row-steps the looks of its refinements.
+        its row-steps the feedback passes of its refinements.
     """
-    recipe = Recipe.named(recipe)
     spent = dict.fromkeys(WAYS, 0.0)
     found: dict[str, list[Solution]] = {way: [] for way in WAYS}
     size = -(-len(texts) // BLOCKS)
@@ -92,8 +91,8 @@ def prove(
             found[way] += fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
             wait(lm.device)
             spent[way] += time.monotonic() - began
-        if said:
-            said(
+        if log:
+            log(
                 f"{len(texts[0])} tokens: {len(found['random'])} of {len(texts)} texts fitted both"
                 " ways"
             )

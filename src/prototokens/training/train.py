@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from prototokens.encoder.refine import Encoded, encode, looked
 from prototokens.errors import FileError, Interrupted, ModelError, UsageError
 from prototokens.lab.passages import without_folders
 from prototokens.lab.texts import Texts
-from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.training.card import draw, write_card
 from prototokens.training.checkpoint import (
@@ -46,44 +45,12 @@ from prototokens.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from prototokens.training.config import Training
+from prototokens.training.config import Running, Training
 from prototokens.training.data import Pool, open_pool
 from prototokens.training.distil import Teacher, load_solutions
 from prototokens.training.evaluate import by_length, lengths_of, of_encoder
 from prototokens.training.muon import Muon
 from prototokens.training.proof import prove, tune
-
-
-@dataclass(frozen=True)
-class Running:
-    """How a run goes, and nothing that changes what comes out of it.
-
-    Attributes:
-        work: folder for the ids, checkpoints and the log.
-        save_every: seconds between checkpoints; measure_every: steps between looks at held-out
-            texts.
-        texts_measured: how many held-out texts; texts_proved: at each of `prove_at`, fitted both
-            ways at the end; 0: none.
-        rows_at_a_time: texts of one pass: memory, and nothing else but the last bits.
-        afresh: begin anew where there are checkpoints of another run; compile: the network (a
-            minute at the start).
-        told: called after every step with the row that is logged.
-        said: called with a line of what goes on at the end.
-        stop: asked after every step; once true, the run saves its checkpoint and ends.
-    """
-
-    work: Path
-    save_every: float = 120.0
-    measure_every: int = 250
-    texts_measured: int = 256
-    texts_proved: int = 64
-    prove_at: tuple[int, ...] = ()
-    rows_at_a_time: int = 64
-    afresh: bool = False
-    compile: bool = False
-    told: Callable[[dict[str, Any]], None] | None = None
-    said: Callable[[str], None] | None = None
-    stop: Callable[[], bool] | None = None
 
 
 class Trainer:
@@ -99,7 +66,7 @@ class Trainer:
         self.lm, self.training, self.running = lm, training, running
         self.network = make_network(lm, shape, training.seed)
         self.shape = self.network.shape
-        self.decoder = Decoder(lm, Layout.named(shape.layout))
+        self.decoder = Decoder(lm, shape.arrangement)
         self.pool: Pool = open_pool(lm, training, shape.max_length, running.work)
         self.held_out = self._held_out()
         self.teacher: Teacher | None = None
@@ -115,7 +82,7 @@ class Trainer:
             )
 
     def _held_out(self) -> list[tuple[int, ...]]:
-        count, training = self.running.texts_measured, self.training
+        count, training = self.running.measured, self.training
         if training.held_out:
             passages = Texts(self.lm, [training.held_out], training.seed).passages(
                 count, self.shape.max_length
@@ -242,8 +209,8 @@ def _run(trainer: Trainer) -> Reached:
                 row["held_out"] = trainer.measured()
             row["seconds"] = reached.seconds
             lines.write(json.dumps(row) + "\n")
-            if running.told:
-                running.told(row)
+            if running.on_progress:
+                running.on_progress(row)
             stopped = running.stop is not None and running.stop()
             if (
                 stopped
@@ -276,7 +243,10 @@ def optimisers(network: Network, training: Training) -> list[torch.optim.Optimiz
 
 
 def _noisy(protos: Tensor, number: int, *, training: Training, step: int, first: int) -> Tensor:
-    """Vectors with noise of a share of their root mean square, the same whenever the step is taken again."""
+    """Vectors with noise, a share of their root mean square.
+
+    The same whenever the step is taken again.
+    """
     if training.noise == 0:
         return protos
     drawn = np.random.default_rng([training.seed, step, 2, first, number]).standard_normal(
@@ -289,17 +259,20 @@ def _noisy(protos: Tensor, number: int, *, training: Training, step: int, first:
 def _prove(
     lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], running: Running
 ) -> None:
-    """Note, for each length, the rate of fits from here and what they then save, on other texts where there are."""
-    part = texts[: running.texts_proved]
-    others = texts[running.texts_proved :][: max(1, running.texts_proved // 2)] or part
+    """Record, for each length, the rate of fits from the encoder's vectors and what they save.
+
+    The rate is chosen on other texts, where there are any.
+    """
+    part = texts[: running.proved]
+    others = texts[running.proved :][: max(1, running.proved // 2)] or part
     lengths = (
         sorted({min(length, encoder.shape.max_length) for length in running.prove_at})
         if part
         else []
     )
     encoder.config["rates"] = [
-        tune(lm, encoder, [ids[:length] for ids in others], said=running.said) for length in lengths
+        tune(lm, encoder, [ids[:length] for ids in others], log=running.log) for length in lengths
     ]
     encoder.config["proof"] = [
-        prove(lm, encoder, [ids[:length] for ids in part], said=running.said) for length in lengths
+        prove(lm, encoder, [ids[:length] for ids in part], log=running.log) for length in lengths
     ]

@@ -65,7 +65,7 @@ def is_study(name: str) -> bool:
     return name in _STUDIES
 
 
-def named(name: str) -> Experiment:
+def load(name: str) -> Experiment:
     """The experiment of that name.
 
     Raises:

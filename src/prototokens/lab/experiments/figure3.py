@@ -20,7 +20,7 @@ from prototokens.engine.head import argmax, score
 from prototokens.engine.inputs import Cramming, arrange
 from prototokens.lab import capacity, plots
 from prototokens.lab.job import Config, Job, Row, Run
-from prototokens.lab.methods import MEMORY
+from prototokens.lab.methods import MEMORY, method_of
 from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import (
     Report,
@@ -30,7 +30,6 @@ from prototokens.lab.report import (
     share,
     size_notes,
 )
-from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.solution import Solution
@@ -42,7 +41,7 @@ RAYS = (1.0, 1 / 2, 1 / 5)
 
 def jobs(config: Config) -> list[Job]:
     layouts = config.layouts(LAYOUTS)
-    counts = {Layout.named(layout).vectors for layout in layouts}
+    counts = {method_of(layout).layout.vectors for layout in layouts}
     if capacity.SHARING in layouts:
         counts.add(1)  # a text's own vector beside the shared one
     ways = (*layouts, *(f"{MEMORY}{count}" for count in sorted(counts)))

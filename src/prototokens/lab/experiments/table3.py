@@ -18,6 +18,7 @@ import numpy as np
 
 from prototokens.lab import capacity, plots, published
 from prototokens.lab.job import Config, Job, Row, Run
+from prototokens.lab.methods import method_of
 from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import (
     Report,
@@ -27,7 +28,6 @@ from prototokens.lab.report import (
     size_notes,
     spread,
 )
-from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 
@@ -52,7 +52,7 @@ def run(job: Job, lm: FrozenLM) -> Run:
         job.texts, job.values["lengths"], job, share="m" if shared else None
     )
     # A shared m is paid for once by all texts together.
-    count = Layout.named(job.layout).vectors
+    count = method_of(job.layout).layout.vectors
     floats = lm.d_model * (1 + 1 / len(job.texts) if shared else count)
     return [
         {
