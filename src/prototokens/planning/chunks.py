@@ -168,13 +168,8 @@ def plan_chunks(
     expect = Forecaster.of(lm, Recipe.named(recipe))
     given = None if layout == "auto" else Layout.named(layout)
     layouts = [one.with_prefix(prefix or one.prefix) for one in _layouts(given, vectors, length)]
-    for one in layouts:
-        longest = lm.longest_target(one)
-        if length is not None and not 1 <= length <= longest:
-            raise UsageError(
-                f"chunks of {length} tokens asked for, and {lm.name} takes from 1 to {longest} with"
-                f" layout {one.name}"
-            )
+    if length is not None:
+        _check_length(lm, layouts, length)
     text = _read(lm, ids, expect.recipe.least_lead)
     part = text._replace(information=text.information[:TRIED], scored=text.scored[:TRIED])
     tried: list[tuple[float, Layout, float]] = []
@@ -200,6 +195,17 @@ def plan_chunks(
         _forecast(expect, text, best, lengths),
         untrained=len(text.scored) - sum(text.scored),
     )
+
+
+def _check_length(lm: FrozenLM, layouts: list[Layout], length: int) -> None:
+    """Refuse chunks of a length that the model cannot take."""
+    for one in layouts:
+        longest = lm.longest_target(one)
+        if not 1 <= length <= longest:
+            raise UsageError(
+                f"chunks of {length} tokens asked for, and {lm.name} takes from 1 to {longest} with"
+                f" layout {one.name}"
+            )
 
 
 def price(forecast: CostForecast, floats: int) -> float:

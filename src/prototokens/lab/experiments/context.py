@@ -101,7 +101,7 @@ def prefixes(
             before a context too, whose first token would be the sink otherwise.
         other: the passage whose context is the unrelated one.
     """
-    found = [(NONE, 0, ())]
+    found: list[tuple[str, int, tuple[int, ...]]] = [(NONE, 0, ())]
     if lead:
         found.append((BOS, 0, lead))
     for size in sizes:
