@@ -52,3 +52,8 @@ def test_texts_that_cannot_be_tokenized(tiny_llama, byte_tokenizer):
     byte_tokenizer.add_tokens(["one", "two", "three"])
     with pytest.raises(ModelError, match="gives the id 260, and the model has 260 outputs"):
         FrozenLM(tiny_llama.model, byte_tokenizer).tokenize("three")
+
+
+def test_the_former_names_still_work(tiny_llama):
+    assert tiny_llama.encode("abc") == tiny_llama.tokenize("abc")
+    assert tiny_llama.decode([97, 98]) == tiny_llama.detokenize([97, 98])

@@ -360,6 +360,8 @@ class FrozenLM:
         """The text of ids: special tokens are spelled out, and no space is cleaned up."""
         return tokenization.detokenize(self.tokenizer, ids, name=self.name)
 
+    encode, decode = tokenize, detokenize  # the former names, for scripts that use them
+
     def generate(
         self, prompt: Int[Tensor, "rows tokens"] | Float[Tensor, "rows vectors d_model"], count: int
     ) -> Int[Tensor, "rows count"]:
