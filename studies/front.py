@@ -36,6 +36,7 @@ KEYED = tuple(f"keyed:{count}" for count in VECTORS)
 LAYOUTS = ("paper", "mixed:4", *KEYED)
 LENGTHS = (16, 32, 64, 128, 256, 512)
 TRIAL = 2
+DRAWN = 4  # cells of a group, at least, that is drawn
 COLUMNS = (
     "layout",
     "vectors",
@@ -194,7 +195,11 @@ def _cells(cells: dict[Cell, list[Row]]) -> list[list]:
 
 
 def _drawn(groups: dict[str, dict[Cell, list[Row]]]) -> Figure:
-    """Median steps against floats a token, one line for each layout."""
+    """Median steps against floats a token, one line for each layout.
+
+    Groups of few cells are in the tables alone.
+    """
+    groups = {name: cells for name, cells in groups.items() if len(cells) >= DRAWN} or groups
     layouts = {
         layout: _vectors(layout) for cells in groups.values() for (layout, _), rows in cells.items()
     }
@@ -231,7 +236,7 @@ def _drawn(groups: dict[str, dict[Cell, list[Row]]]) -> Figure:
         [
             (
                 Panel(
-                    _two_lines(name),
+                    _broken(name),
                     "floats a token (at the points: tokens)",
                     "steps to exact, median",
                     log_x=True,
@@ -244,9 +249,11 @@ def _drawn(groups: dict[str, dict[Cell, list[Row]]]) -> Figure:
     )
 
 
-def _two_lines(name: str) -> str:
-    """A heading in two lines, for a panel's title."""
-    return name.replace(", ", "\n", 1)
+def _broken(name: str) -> str:
+    """A heading for a panel's title: the model, the source and the recipe on lines of their own."""
+    model, *rest = name.split(", ")
+    lines = [model, ", ".join(rest[:-2]), ", ".join(rest[-2:])]  # the recipe has a comma
+    return "\n".join(line for line in lines if line)
 
 
 def _over_training(rows: list[Row]) -> Figure:

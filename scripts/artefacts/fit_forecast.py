@@ -1,11 +1,11 @@
 """Fit the forecast's coefficients to rows of real fits, and judge it on rows that were left out.
 
-    python scripts/artefacts/fit_forecast.py --rows results/front/rows.jsonl results/held/rows.jsonl
-    python scripts/artefacts/fit_forecast.py --rows results/front/rows.jsonl --check
+    python scripts/artefacts/fit_forecast.py --rows results/{keyed,one-vector,real-llm}/rows.jsonl
+    python scripts/artefacts/fit_forecast.py --rows results/keyed/rows.jsonl --check
     python scripts/artefacts/fit_forecast.py --report
 
 The first writes the package's forecast.json, the second judges it on these rows and writes nothing,
-the third writes the table of results/front/README.md. Rows are those of `studies/front.py`. Models
+the third writes the table of results/keyed/README.md. Rows are those of `studies/front.py`. Models
 should be well trained: one that reproduces next to nothing (early snapshots of a training run) is
 far from what an offset can tell, and would bend the weights for all. Recipes that the rows do not
 have are left as they are in the file.
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="judge the package's coefficients")
     parser.add_argument("--out", type=Path, default=HOME)
     parser.add_argument("--report", action="store_true", help="write the table of the page")
-    parser.add_argument("--page", type=Path, default=Path("results/front/README.md"))
+    parser.add_argument("--page", type=Path, default=Path("results/keyed/README.md"))
     args = parser.parse_args()
     if args.report:
         fill(args.page, [judgement(json.loads(args.out.read_text())["recipes"])])
