@@ -93,7 +93,7 @@ def jobs(config: Config) -> list[Job]:
             config.model,
             texts,
             layout,
-            replace(config.recipe, whiten=solver == "preconditioned"),
+            replace(config.recipe, precondition=solver == "preconditioned"),
             config.seed,
             {"form": form, "solver": solver, "length": length},
             sum(config.work(text, length, layout) for text in texts),
@@ -198,7 +198,7 @@ def fit(lm: FrozenLM, job: Job, targets: Sequence[tuple[int, ...]]) -> list[Row]
     rms = lm.embedding_scale[2]
     lr = recipe.lr * recipe.start_scale * (rms if recipe.lr_unit == "embeddings" else 1.0)
     vectors = starts_of(lm, recipe, count, targets, seed).to(lm.device).requires_grad_()
-    optimizer = Preconditioned(vectors, recipe) if recipe.whiten else AdamW(vectors, recipe)
+    optimizer = Preconditioned(vectors, recipe) if recipe.precondition else AdamW(vectors, recipe)
     inputs = inputs_of(job.values["form"], lm, count, length)
     ids = torch.tensor(targets, device=lm.device)
     weight = torch.ones(ids.shape, device=lm.device)
@@ -286,11 +286,11 @@ class Preconditioned:
             values, axes = torch.linalg.eigh(self.second[going])
             values = values.clamp_min(0)
             values = values + floor * values.mean(-1, keepdim=True) + torch.finfo(values.dtype).tiny
-            power = values.pow(-self.recipe.whiten_power)
+            power = values.pow(-self.recipe.precondition_power)
             self.matrix[going] = (axes * power[..., None, :]) @ axes.mT
         step = (self.average[going][..., None, :] @ self.matrix[going])[..., 0, :]
         size = step.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
-        step = step / size * self.recipe.whiten_rate
+        step = step / size * self.recipe.precondition_rate
         step += self.recipe.weight_decay * self.vectors[going]
         self.vectors[going] -= lr * slowed[going, None, None] * step
         self.step += 1

@@ -32,7 +32,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "temperature 0.3": {"temperature": 0.3},
     "temperature 1": {"temperature": 1.0},
     "weight decay 0.01": {"weight_decay": 0.01},
-    "not whitened": {"whiten": False},
+    "not preconditioned": {"precondition": False},
 }
 COLUMNS = (
     "trial",

@@ -31,11 +31,11 @@ class Recipe:
         temperature: of the cross-entropy; logits are divided by it (the argmax does not change).
             Below 1 it spends the gradient on positions that are still wrong.
         margin: a row is solved once every true logit leads the next best by more than this.
-        whiten: whether steps see how the numbers of a vector hang together (`engine.optimizer`), or
-            are AdamW's own.
-        whiten_rate: factor on the learning rate for whitened steps, whose root mean square is
-            always 1.
-        whiten_power: of the matrix, with a minus, in whitened steps; 0.5 is full-matrix Adagrad's.
+        precondition: whether steps are multiplied by a power of the second-moment matrix of a
+            vector's gradients (`engine.optimizer`), or are AdamW's own.
+        precondition_rate: factor on the learning rate for preconditioned steps, whose root mean
+            square is always 1.
+        precondition_power: of the matrix, with a minus; 0.5 is full-matrix Adagrad's.
         slow_below: nats a token, at the loss temperature: below them the rate falls as the loss
             does, to a tenth at most; 0: it does not. Nor does it where a fit begins at vectors that
             were given.
@@ -69,9 +69,9 @@ class Recipe:
     half_life: float = 300.0
     temperature: float = 0.3
     margin: float = 0.05
-    whiten: bool = True
-    whiten_rate: float = 0.3
-    whiten_power: float = 0.45
+    precondition: bool = True
+    precondition_rate: float = 0.3
+    precondition_power: float = 0.45
     slow_below: float = 1.0
     token_weight_growth: float = 0.1
     token_weight_max: float = 30.0
@@ -90,9 +90,9 @@ class Recipe:
             "temperature must be above zero": self.temperature > 0
             and math.isfinite(self.temperature),
             "margin must not be negative": self.margin >= 0 and math.isfinite(self.margin),
-            "whiten_rate must be above zero": self.whiten_rate > 0
-            and math.isfinite(self.whiten_rate),
-            "whiten_power must lie between 0 and 1": 0 <= self.whiten_power <= 1,
+            "precondition_rate must be above zero": self.precondition_rate > 0
+            and math.isfinite(self.precondition_rate),
+            "precondition_power must lie between 0 and 1": 0 <= self.precondition_power <= 1,
             "slow_below must not be negative": self.slow_below >= 0
             and math.isfinite(self.slow_below),
             "token_weight_growth must not be negative": _not_negative(self.token_weight_growth),
@@ -142,7 +142,8 @@ class Recipe:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
         """From JSON; unknown values are left out, missing ones are those of earlier versions."""
-        values, known = BEFORE | values, {field.name for field in fields(Recipe)}
+        values = BEFORE | {FORMER_NAMES.get(key, key): value for key, value in values.items()}
+        known = {field.name for field in fields(Recipe)}
         kept: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in values.items()
@@ -151,9 +152,15 @@ class Recipe:
         return Recipe(**kept)
 
 
+# Names of values in files and rows of before.
+FORMER_NAMES = {
+    "whiten": "precondition",
+    "whiten_rate": "precondition_rate",
+    "whiten_power": "precondition_power",
+}
 # What files and rows mean that were written when recipes had no such values.
 BEFORE = {
-    "whiten_power": 0.5,
+    "precondition_power": 0.5,
     "slow_below": 0.0,
     "token_weight_growth": 0.0,
     "stall": 0,
@@ -180,7 +187,7 @@ PAPER = Recipe(
     schedule="constant",
     temperature=1.0,
     margin=0.0,
-    whiten=False,
+    precondition=False,
     slow_below=0.0,
     token_weight_growth=0.0,
     stall=0,

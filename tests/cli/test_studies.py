@@ -190,12 +190,12 @@ def test_forms_of_keys_are_compared_on_the_same_passages(study, tmp_path):
         assert [line["times the steps of signs"] is None for line in table].index(True) == 0
 
 
-@pytest.mark.parametrize("whiten", [True, False])
+@pytest.mark.parametrize("precondition", [True, False])
 @pytest.mark.parametrize(("name", "form"), [("keyed:2", 0), ("paper", 11), ("alternating", 12)])
-def test_the_plain_loop_of_the_forms_is_the_fit(tiny_llama, whiten, name, form):
+def test_the_plain_loop_of_the_forms_is_the_fit(tiny_llama, precondition, name, form):
     """The same vectors at the start, the same number of steps as the engine takes."""
     lm, forms = tiny_llama, named("key_forms")
-    recipe = Recipe.named("fast", steps=60, stall=0, slow_below=0.0, whiten=whiten)
+    recipe = Recipe.named("fast", steps=60, stall=0, slow_below=0.0, precondition=precondition)
     values = {"form": forms.FORMS[form]}
     job = Job("key_forms", models.facts(lm), layout="keyed:2", recipe=recipe, values=values)
     targets = [(40, 50, 60), (70, 80, 90)]

@@ -119,14 +119,16 @@ def test_nothing_is_left_in_memory_when_a_position_was_measured(tiny_llama):
 def test_matrices_are_counted_into_what_a_row_costs(tiny_llama, monkeypatch):
     from prototokens.engine import memory
 
-    plain, whitened = (pt.Recipe.named("fast", whiten=whiten) for whiten in (False, True))
+    plain, preconditioned = (
+        pt.Recipe.named("fast", precondition=precondition) for precondition in (False, True)
+    )
     width = tiny_llama.d_model
     assert bytes_per_vector(plain, width) == 16 * width
-    assert bytes_per_vector(whitened, width) == 16 * width + 8 * width**2
+    assert bytes_per_vector(preconditioned, width) == 16 * width + 8 * width**2
     monkeypatch.setattr(memory, "free_bytes", lambda device: 4_000_000)
     activations = bytes_per_position(tiny_llama, 20)
     method = OneStep(pt.Layout.named("tiled:4"))
-    for recipe in (plain, whitened):
+    for recipe in (plain, preconditioned):
         waiting = deque(groups_of(tiny_llama, [[7] * 20], method))
         row = 20 * activations + 5 * bytes_per_vector(recipe, width)
         expected = int(2_000_000 * 20 / row)
@@ -190,13 +192,15 @@ def same(got, expected):
         torch.testing.assert_close(one.protos, other.protos, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("whiten", [True, False])
-def test_memory_that_runs_out_within_a_step_changes_no_rows_way(tiny_llama, monkeypatch, whiten):
+@pytest.mark.parametrize("precondition", [True, False])
+def test_memory_that_runs_out_within_a_step_changes_no_rows_way(
+    tiny_llama, monkeypatch, precondition
+):
     """At every place of it in turn, spread over runs.
 
     No gradient is counted twice, and none is lost.
     """
-    recipe = pt.Recipe.named("fast", steps=22, margin=1e3, whiten=whiten)
+    recipe = pt.Recipe.named("fast", steps=22, margin=1e3, precondition=precondition)
     targets = TARGETS[:4]
     expected = pt.fit(tiny_llama, targets, recipe=recipe)
     with monkeypatch.context() as patch:
@@ -300,7 +304,7 @@ def test_checking_every_few_steps_finds_the_same_solutions(tiny_llama, monkeypat
     """
     from prototokens.engine import fit as fit_module
 
-    recipe = pt.Recipe.named("fast", steps=200, whiten=False)  # rounding grows least
+    recipe = pt.Recipe.named("fast", steps=200, precondition=False)  # rounding grows least
     each = pt.fit(tiny_llama, TARGETS, recipe=recipe)
     monkeypatch.setattr(fit_module, "CHECK_EVERY", {"cpu": 7})
     every = pt.fit(tiny_llama, TARGETS, recipe=recipe)

@@ -1,4 +1,4 @@
-"""The whitened step against its definition in float64, and when it is taken."""
+"""The preconditioned step against its definition in float64, and when it is taken."""
 
 import pytest
 import torch
@@ -30,12 +30,14 @@ def gradients(steps, count, width):
 def test_whitened_steps_are_those_of_the_definition(monkeypatch):
     """C^(-p) a at a root mean square of 1, with C taken anew every third step, at a rate that falls with the loss."""
     monkeypatch.setattr(optimizer, "REFRESH", 3)
-    recipe = Recipe(whiten_rate=0.5, whiten_power=0.4, slow_below=2.0, schedule="constant")
+    recipe = Recipe(
+        precondition_rate=0.5, precondition_power=0.4, slow_below=2.0, schedule="constant"
+    )
     vectors, state = states(2, 5)
     fast, slow = recipe.betas
     mean = torch.zeros(2, 5, dtype=torch.float64)
     outer, where = torch.zeros(2, 5, 5, dtype=torch.float64), torch.ones(2, 5, dtype=torch.float64)
-    whitener = torch.zeros(0)
+    preconditioner = torch.zeros(0)
     for age, slope in enumerate(gradients(18, 2, 5)):
         loss = 4 * 0.8**age  # beyond which the rate does not fall, and below which no further
         move(recipe, vectors, state, [age, age], slope, torch.full((2,), loss))
@@ -47,10 +49,10 @@ def test_whitened_steps_are_those_of_the_definition(monkeypatch):
             values = values.clamp_min(0) + max(1e-4, 10 * 0.1 ** (age // 3)) * values.mean(
                 1, keepdim=True
             )
-            whitener = torch.stack(
+            preconditioner = torch.stack(
                 [axes[i] @ torch.diag(values[i] ** -0.4) @ axes[i].T for i in range(2)]
             )
-        step = (whitener @ mean[:, :, None])[:, :, 0]
+        step = (preconditioner @ mean[:, :, None])[:, :, 0]
         where = (
             where
             - 0.1
@@ -101,9 +103,9 @@ def test_a_matrix_that_is_not_finite_spoils_no_other():
 
 
 @pytest.mark.parametrize(
-    ("whiten", "width", "expected"), [(False, 8, False), (True, 8, True), (True, 1025, False)]
+    ("precondition", "width", "expected"), [(False, 8, False), (True, 8, True), (True, 1025, False)]
 )
-def test_matrices_are_kept_only_where_they_are_used(whiten, width, expected):
-    recipe = Recipe(whiten=whiten)
+def test_matrices_are_kept_only_where_they_are_used(precondition, width, expected):
+    recipe = Recipe(precondition=precondition)
     assert preconditions(recipe, width) is expected
     assert side(recipe, width) == (width if expected else 0)

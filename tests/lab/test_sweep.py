@@ -74,7 +74,7 @@ def test_a_second_run_fits_nothing(tiny_llama, table1, tmp_path, monkeypatch):
 
 
 def test_side_by_side_gives_what_one_at_a_time_gives(tiny_llama, table1, tmp_path):
-    # Steps of AdamW: whitened ones, in the first of which hardly any direction is known, make more
+    # Steps of AdamW: preconditioned ones, in the first of which hardly any direction is known, make more
     # of a sum's last bits.
     table1 = [replace(job, recipe=Recipe.named("paper", steps=4)) for job in table1]
     alone = sweep(table1, Records(tmp_path / "alone"), Local(tiny_llama, most=1))

@@ -23,6 +23,13 @@ def test_a_recipe_survives_json(name):
     assert Recipe.from_dict(stored) == recipe
 
 
+def test_values_of_before_load_under_their_former_names():
+    stored = {"name": "paper", "whiten": False, "whiten_rate": 0.2, "whiten_power": 0.4}
+    recipe = Recipe.from_dict(stored)
+    assert not recipe.precondition
+    assert (recipe.precondition_rate, recipe.precondition_power) == (0.2, 0.4)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

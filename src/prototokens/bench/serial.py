@@ -132,7 +132,7 @@ def _right(
 class Whitened(torch.optim.Optimizer):
     """The step of `engine.optimizer`, a vector at a time.
 
-    X - lr * whiten_rate * u / rms(u), with u = C^(-p) a.
+    X - lr * precondition_rate * u / rms(u), with u = C^(-p) a.
 
     Args:
         protos: the vectors, each with a matrix of its own.
@@ -144,7 +144,7 @@ class Whitened(torch.optim.Optimizer):
         count, width = protos.shape
         self.average = torch.zeros_like(protos)
         self.outer = [torch.zeros(width, width, device=protos.device) for _ in range(count)]
-        self.whitener = list(self.outer)
+        self.preconditioner = list(self.outer)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -158,10 +158,12 @@ class Whitened(torch.optim.Optimizer):
                 values, axes = torch.linalg.eigh(self.outer[number])
                 values = values.clamp_min(0)
                 values = values + floor * values.mean() + torch.finfo(values.dtype).tiny
-                self.whitener[number] = (
-                    axes @ torch.diag(values**-self.recipe.whiten_power) @ axes.T
+                self.preconditioner[number] = (
+                    axes @ torch.diag(values**-self.recipe.precondition_power) @ axes.T
                 )
-            step = self.whitener[number] @ self.average[number]
-            step = step / step.square().mean().sqrt().clamp_min(1e-12) * self.recipe.whiten_rate
+            step = self.preconditioner[number] @ self.average[number]
+            step = (
+                step / step.square().mean().sqrt().clamp_min(1e-12) * self.recipe.precondition_rate
+            )
             protos[number] -= lr * (step + self.recipe.weight_decay * protos[number])
         self.taken += 1

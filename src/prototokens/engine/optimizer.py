@@ -34,7 +34,7 @@ MAX_WIDTH = 1024  # d_model beyond which the matrices take too much memory, and 
 
 def preconditions(recipe: Recipe, d_model: int) -> bool:
     """Whether vectors of this width take preconditioned steps."""
-    return recipe.whiten and d_model <= MAX_WIDTH
+    return recipe.precondition and d_model <= MAX_WIDTH
 
 
 def side(recipe: Recipe, d_model: int) -> int:
@@ -145,18 +145,18 @@ def _new_preconditioners(
     moments = vectors.second_moment[which].mul_(beta2)
     moments.addcmul_(some[:, :, None], some[:, None, :], value=1 - beta2)
     dampings = torch.tensor(damping, device=gradient.device)
-    return _Preconditioners(which, _power(moments, dampings, -recipe.whiten_power))
+    return _Preconditioners(which, _power(moments, dampings, -recipe.precondition_power))
 
 
 def _preconditioned(
     recipe: Recipe, matrices: Tensor, new: _Preconditioners | None, exp_avg: Tensor
 ) -> Tensor:
-    """Steps `[vectors, d_model]` whose root mean square is `whiten_rate`."""
+    """Steps `[vectors, d_model]` whose root mean square is `precondition_rate`."""
     steps = _times(matrices, exp_avg)
     if new is not None:
         steps[new.vectors] = _times(new.values, exp_avg[new.vectors])
     size = steps.square().mean(1, keepdim=True).sqrt_().clamp_min_(1e-12)
-    return steps / size * recipe.whiten_rate
+    return steps / size * recipe.precondition_rate
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
