@@ -176,6 +176,22 @@ def test_many_chunks_in_one_process(study, tmp_path):
     assert row["resident_bytes"] > 0
 
 
+def test_an_edited_text_is_fitted_from_the_old_vectors(study, tmp_path):
+    made = study(STUDIES / "edit.py", "--count", 2, "--lengths", "5", "--steps", 200)
+    assert made.status == 0, made.err
+    found = rows(tmp_path)
+    edit = named("edit")
+    assert len(found) == 2 * len(edit.EDITS) * (1 + len(edit.RATES))
+    assert all(row["before_exact"] for row in found)
+    table = made.json["experiments"][0]["tables"]["edit"]
+    plain = [line for line in table if line["fitted from"] == edit.RANDOM]
+    assert len(plain) == len(edit.EDITS)
+    assert all(line["steps against a random start, times"] is None for line in plain)
+    ids, other = (1, 2, 3, 4, 5), (6, 7, 3, 9, 1)
+    edited = edit._edited(ids, other, 2, "seed")
+    assert sum(a != b for a, b in zip(edited, ids, strict=True)) == 2
+
+
 def test_forms_of_keys_are_compared_on_the_same_passages(study, tmp_path):
     path = STUDIES / "key_forms.py"
     made = study(path, "--count", 2, "--lengths", "3", "--steps", 40, "--layouts", "keyed:2")
