@@ -105,7 +105,7 @@ def tiny_gpt2():
 
 @pytest.fixture(scope="session")
 def tiny_opt():
-    """Of two widths, as OPT-350M: 24 at the embeddings and the head, 32 between them, and no final norm."""
+    """Of two widths, as OPT-350M: 24 at the embeddings and head, 32 between them; no final norm."""
     shape = {
         "hidden_size": 32,
         "word_embed_proj_dim": 24,

@@ -1,15 +1,15 @@
 """Choose the certificate's reserve from rows of certified texts: how far their margins fell.
 
     python scripts/artefacts/fit_reserve.py --measure     # write engine/reserve.json
-    python scripts/artefacts/fit_reserve.py --check       # the same from the rows alone, write nothing
+    python scripts/artefacts/fit_reserve.py --check       # from the rows alone, write nothing
 
 Rows are those of `studies/certificate.py` that stopped at the certificate's margin, and those of
 `studies/reserve.py`, in which settings of the instruction set are among the ways of decoding. For
 each text, how far its least margin fell in all of the ways is divided by the movement that is
 measured on vectors at random in its layout. The reserve is the quantile that `SHARE` of the texts
-of a model, dtype and layout do not exceed, where it is highest: kinds of texts are not mixed, or many
-easy ones would hide a hard one. Its 95% interval stands beside it. A text that falls further is found
-by the certificate itself and patched.
+of a model, dtype and layout do not exceed, where it is highest: kinds of texts are not mixed, or
+many easy ones would hide a hard one. Its 95% interval stands beside it. The certificate itself
+finds a text that falls further, and patches it.
 
 Rows of before 27 November 2026 had the movement measured in layout `tiled:4`, whatever their own.
 `--measure` measures it in theirs, on this machine, and keeps it in the file.

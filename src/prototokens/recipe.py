@@ -132,7 +132,7 @@ class Recipe:
 
     @property
     def least_lead(self) -> float:
-        """Tokens whose lead over another cannot exceed this, in logits, are left out of the loss."""
+        """The loss leaves out tokens whose lead over another cannot exceed this, in logits."""
         return self.untrained_slack * self.margin
 
     def as_dict(self) -> dict[str, Any]:

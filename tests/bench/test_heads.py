@@ -1,4 +1,4 @@
-"""Ways from hidden states to loss and gradient, each against the head as it is defined, in float64."""
+"""Ways from hidden states to loss and gradient, against the definition of the head in float64."""
 
 import copy
 from dataclasses import replace

@@ -25,7 +25,7 @@ FEW = (
 
 @pytest.fixture
 def reproduce(run, folder, tmp_path):
-    """`prototokens reproduce NAME` on the tiny model, with few texts and steps, into a folder of its own."""
+    """`prototokens reproduce NAME` on the tiny model, with few texts and steps."""
     return lambda name, *more: run(
         "reproduce", name, "--model", folder, "--out", tmp_path / "out", *FEW, *more
     )

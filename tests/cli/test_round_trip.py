@@ -1,4 +1,4 @@
-"""encode, inspect, decode: what goes in comes out, data on standard output and the rest on standard error."""
+"""A text goes through encode, inspect and decode; only data goes to standard output."""
 
 import io
 import os

@@ -55,7 +55,11 @@ def prose(page):
 
 
 def commands(page):
-    """Every `prototokens ...` of a page's console and sh blocks, as (line, arguments, whether it stands alone)."""
+    """Every `prototokens ...` of a page's console and sh blocks.
+
+    Returns:
+        (line, arguments, whether the command stands alone) of each.
+    """
     found = []
     for block in blocks(page):
         if block.language not in ("console", "sh"):

@@ -1,4 +1,7 @@
-"""The scripts that pages name take the options given there, and the tables they made are those of the committed rows."""
+"""The scripts that pages name take the options given there.
+
+The tables that they wrote are those of the committed rows.
+"""
 
 import argparse
 import json

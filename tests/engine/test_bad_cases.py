@@ -79,7 +79,7 @@ def test_a_large_vocabulary_is_fitted_and_decoded(large_vocabulary):
 
 
 class Breaks:
-    """Makes the loss of one target's tokens not a number, at the steps of the batch that are given."""
+    """Makes the loss of one target's tokens NaN at the given steps of the batch."""
 
     def __init__(self, monkeypatch, token, steps):
         self.calls, self.rates = 0, []
@@ -210,7 +210,10 @@ def test_a_row_that_stalls_starts_again_within_its_budget(tiny_llama, monkeypatc
 
 
 def test_an_interrupt_ends_a_fit_and_what_was_solved_is_known(tiny_llama, monkeypatch):
-    """Ctrl-C is not taken for a lack of memory, leaves the model as it was, and the next fit begins as ever."""
+    """Ctrl-C is not taken for a lack of memory and leaves the model as it was.
+
+    The next fit begins as ever.
+    """
     before = tiny_llama.weights_hash()
     recipe = pt.Recipe.named("fast", steps=60)
     targets = [[4], [3, 1, 4, 1, 5, 9, 2, 6]]

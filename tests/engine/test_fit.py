@@ -63,7 +63,7 @@ def test_a_row_goes_the_same_way_alone_and_in_company(any_lm):
 
 @pytest.mark.parametrize("method", [None, Cramming(2)], ids=["one-step", "cramming"])
 def test_padding_harms_no_row_where_norms_have_no_epsilon(tiny_llama, method):
-    """A norm without an epsilon (Gemma 3n) makes NaN of zeros, and a weight of zero times NaN is NaN."""
+    """A norm without an epsilon (Gemma 3n) makes NaN of zeros, and zero times NaN is NaN."""
     config = copy.deepcopy(tiny_llama.model.config)
     config.rms_norm_eps = 0.0
     model = type(tiny_llama.model)(config)
@@ -99,7 +99,7 @@ def test_seeds_give_other_starts_and_the_same_seed_the_same(tiny_llama):
 
 
 def test_the_papers_step_is_torchs_adamw(tiny_llama):
-    """One row under the paper's recipe, against a plain loop with torch.optim.AdamW and full logits."""
+    """One row of recipe `paper`, against a plain loop with torch.optim.AdamW and full logits."""
     recipe = pt.Recipe.named("paper", steps=12, margin=1e3)
     layout = pt.Layout.named("paper")
     target = torch.tensor(IDS[2])

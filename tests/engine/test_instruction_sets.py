@@ -1,4 +1,4 @@
-"""Decoding as with other instruction sets: the same margins, one child for each setting, reasons in words."""
+"""Decoding with other instruction sets: the same margins, one child process for each setting."""
 
 import stat
 import subprocess

@@ -28,7 +28,10 @@ def gradients(steps, count, width):
 
 
 def test_whitened_steps_are_those_of_the_definition(monkeypatch):
-    """C^(-p) a at a root mean square of 1, with C taken anew every third step, at a rate that falls with the loss."""
+    """Each step is C^(-p) a at a root mean square of 1, with C computed anew every third step.
+
+    The learning rate falls with the loss.
+    """
     monkeypatch.setattr(optimizer, "REFRESH", 3)
     recipe = Recipe(whiten_rate=0.5, whiten_power=0.4, slow_below=2.0, schedule="constant")
     vectors, state = states(2, 5)

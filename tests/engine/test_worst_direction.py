@@ -1,4 +1,7 @@
-"""The worst direction: far less does harm there than noise on all numbers, and about as much as is told."""
+"""The worst direction: a far smaller change does harm there than noise does.
+
+The change that does harm is about as large as is reported.
+"""
 
 from dataclasses import replace
 

@@ -200,7 +200,10 @@ class Page:
         if not busy:
             self.rest()
         SHOTS.mkdir(parents=True, exist_ok=True)
-        script = "return [document.documentElement.scrollWidth, document.documentElement.scrollHeight, window.innerWidth]"
+        script = (
+            "const root = document.documentElement;"
+            " return [root.scrollWidth, root.scrollHeight, window.innerWidth]"
+        )
         width, height, seen = self.driver.execute_script(script)
         clip = {
             "x": 0,
@@ -382,7 +385,7 @@ def test_results_are_tables_of_the_folder_alone(page):
 
 
 def test_nothing_is_fetched_from_elsewhere(page, address):
-    """Every address that the browser has asked for since it opened the page, and what its policy forbade."""
+    """Addresses that the browser has asked for since it opened the page, and what was forbidden."""
     script = "return performance.getEntriesByType('resource').map(each => each.name)"
     asked = page.driver.execute_script(script)
     assert asked

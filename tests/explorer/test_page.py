@@ -1,4 +1,7 @@
-"""The page without a browser: what it refuses, what it never gives away, and how a fit is watched and stopped."""
+"""The page without a browser.
+
+What it refuses, what it never gives away, and how a fit is watched and stopped.
+"""
 
 import asyncio
 import json
@@ -78,7 +81,7 @@ def test_no_file_of_the_machine_is_given_away(served, results):
     "place", ["secret.ptok", "/etc/passwd", "http://127.0.0.1:9/x.ptok", "/tmp/gradio/../x.ptok"]
 )
 def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, place):
-    """Whoever writes to the page directly cannot name a file of the machine, or have the machine fetch one."""
+    """A direct request cannot name a file of the machine or have the machine fetch one."""
     (results.parent / "secret.ptok").write_text("secret")
     named = str(results.parent / place) if place == "secret.ptok" else place
     data = [{"path": named, "meta": {"_type": "gradio.FileData"}}, "builtin", None]
@@ -515,7 +518,10 @@ def blocks(monkeypatch):
 
 @pytest.fixture
 def encoder(tiny_folder, blocks):
-    """The tab Encode: its desk, and what its two buttons do, as dictionaries from elements' names to what they show."""
+    """The tab Encode: its desk, and what its two buttons do.
+
+    What they do is given as dictionaries from elements' names to what they show.
+    """
     import gradio as gr
 
     from prototokens.explorer import encode

@@ -1,4 +1,7 @@
-"""The figures: what their colours and axes stand for is written on them, and names on a map can be told apart."""
+"""The figures of the page.
+
+The meaning of colours and axes is written on them, and names on a map do not overlap.
+"""
 
 import pytest
 import torch

@@ -1,20 +1,21 @@
-"""Damage valid `.ptok` files in many thousand ways, and see that each ends in a clear refusal or in the right text.
+"""Damage valid `.ptok` files in many thousand ways: each is refused clearly or decodes rightly.
 
 A mutant with broken hashes is the easy case. Most of these have their hashes made anew, as somebody
-would who means harm: then all that stands between the file and the program are the checks of what
-it says. Every mutant is loaded and decoded as `decode` does it, and shown by `inspect`. It must end
-in one of
+would who means harm: then only the checks of the file's content protect the program. Every mutant
+is loaded and decoded as `decode` does it, and shown by `inspect`. It must end in one of
 
 - refused: a FileError of one line;
 - right text: the text that was encoded;
-- told to differ: another text, and `matches` says so.
+- reported to differ: another text, and `matches` says so.
 
 Anything else is a fault: another exception; another text that is said to match; a command of more
 than 5 seconds; more than 1 GB of memory; another path opened, a model that the user did not name,
 the network. The mutations are `mutations.py`.
 
-    python tests/faults/mutate_files.py 20,000 at random, and every length and every header value in
-    turn python tests/faults/mutate_files.py --count 500 --brief a minute: at random alone
+    # 20,000 at random, and every length and every header value in turn
+    python tests/faults/mutate_files.py
+    # at random alone, in a minute
+    python tests/faults/mutate_files.py --count 500 --brief
 
 Mutant N of a seed is the same in every run: --only N reads that one again and lets its exception
 through.

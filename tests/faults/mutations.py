@@ -252,7 +252,7 @@ def spliced(chance: Random, one: Valid, other: Valid) -> bytes:
 
 
 def outer_header(chance: Random, one: Valid, other: Valid) -> bytes:
-    """What safetensors itself reads: names, kinds, shapes and offsets of the tensors, twice or too large."""
+    """What safetensors reads: names, dtypes, shapes and offsets of tensors, twice or too large."""
     length = int.from_bytes(one.raw[:8], "little")
     declared, data = json.loads(one.raw[8 : 8 + length]), one.raw[8 + length :]
     name = chance.choice(sorted(one.tensors))
@@ -336,10 +336,10 @@ def header_text(chance: Random, one: Valid, other: Valid) -> bytes:
     text = json.dumps({**header, "tensors_sha256": tensors_hash(tensors)})
     deep = 10 ** chance.randrange(1, 6) + chance.randrange(5)
     key = chance.choice(sorted(header))
+    values = ["null", "-1", "1e999", "[]", "{}", "9" * 6000, "NaN", "-Infinity", "1" + "0" * 300]
     more = chance.choice(
         [
-            f'"{key}":'
-            f" {chance.choice(['null', '-1', '1e999', '[]', '{}', '9' * 6000, 'NaN', '-Infinity', '1' + '0' * 300])}",
+            f'"{key}": {chance.choice(values)}',
             f'"{key}": {json.dumps(header[key])}',
             '"deep": ' + "[" * deep + "]" * deep,
             '"deep": ' + '{"a":' * deep + "1" + "}" * deep,
@@ -574,7 +574,10 @@ def mutant(files: list[Valid], seed: int, number: int) -> tuple[str, str, bytes]
 def mutants(
     files: list[Valid], count: int, seed: int, whole: bool
 ) -> Iterator[tuple[str, str, bytes]]:
-    """So many mutants; with `whole`, also each file cut off at every length, and with every value of its header replaced."""
+    """`count` mutants at random.
+
+    With `whole`, also each file cut off at every length, and with each header value replaced.
+    """
     for one in files if whole else ():
         for length in range(len(one.raw)):
             yield "cut off", f"{one.name}, {length}", one.raw[:length]

@@ -1,4 +1,4 @@
-"""A `.ptok` file that is not what it should be is refused in words that name it, or gives the right text: never another one."""
+"""A damaged or forged `.ptok` file is refused by name or gives the right text, never another."""
 
 import copy
 import errno
@@ -68,7 +68,7 @@ def refused(path):
 
 
 def forged(encoded, tensors=None, whole=None, **changes):
-    """A file with other tensors or header values whose hashes all agree, so that only what it says can be wrong with it.
+    """A file with other tensors or header values, whose hashes all agree.
 
     Args:
         tensors: in place of its own.
@@ -204,7 +204,10 @@ class TestTensors:
 
 class TestHeader:
     def test_newer_format(self, encoded, refused):
-        words = f"has format {FORMAT + 1}, and this version reads up to {FORMAT}: install a newer prototokens"
+        words = (
+            f"has format {FORMAT + 1}, and this version reads up to {FORMAT}:"
+            " install a newer prototokens"
+        )
         assert refused(forged(encoded, format=FORMAT + 1), words)
         assert refused(forged(encoded, whole={"format": 10**30}), "install a newer prototokens")
 
@@ -458,7 +461,10 @@ class TestOtherModels:
         assert pt.decode(tiny_llama, encoded) == TEXT
 
     def test_other_code_for_the_same_weights(self, encoded, tiny_llama, path):
-        """As transformers 5.4 moved a factor of Gemma 1 and 2 from the body to the table, and no weight changed."""
+        """The same weights under other code are another model.
+
+        Transformers 5.4 moved a factor of Gemma 1 and 2 from the body to the table.
+        """
         model = copy.deepcopy(tiny_llama.model)
 
         def scaled(body, given, options):

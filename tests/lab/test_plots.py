@@ -1,4 +1,4 @@
-"""Figures show what they were given, in series that differ by more than their colour, and warn of nothing."""
+"""Figures show the given values, in series that differ by more than colour, without warnings."""
 
 import math
 import statistics

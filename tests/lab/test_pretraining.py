@@ -1,4 +1,7 @@
-"""Capacity over checkpoints: random weights, folders, what a name says of training, and texts that must be the same ids."""
+"""Capacity over checkpoints.
+
+Random weights, folders, what a name says of training, and texts that must be the same ids.
+"""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Published figures are found for the model and the kind of texts that they are of, and for no others."""
+"""Published figures are found for their own model and kind of texts, and for no others."""
 
 import pytest
 

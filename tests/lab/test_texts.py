@@ -1,4 +1,4 @@
-"""Where passages come from: every kind of source, what it refuses, and that passages are the same again."""
+"""Sources of passages: every kind, what it refuses, and that passages are reproducible."""
 
 import json
 import os

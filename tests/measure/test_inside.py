@@ -81,7 +81,10 @@ def test_the_lens_ends_at_what_is_decoded(lm):
 
 
 def test_the_lens_of_a_llama_by_hand(tiny_llama):
-    """The states between the blocks by transformers' own account, through norm and head by hand, against another target."""
+    """The lens equals norm and head on the states between the blocks that transformers returns.
+
+    The target is another one.
+    """
     lm, chunk = tiny_llama, held(tiny_llama)
     inputs = chunk.protos[chunk.layout.index(7)]
     target = torch.arange(7) + 40

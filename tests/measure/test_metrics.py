@@ -1,4 +1,4 @@
-"""Capacity, gains, bits and intervals against what they say they are, worked out by hand or slowly."""
+"""Capacity, gains, bits and intervals against worked examples and slow references."""
 
 import math
 import random

@@ -191,9 +191,8 @@ def test_the_fingerprint_is_the_hash_that_the_page_describes(tiny_llama):
     for name, tensor in sorted(tiny_llama.model.state_dict().items()):
         array = tensor.numpy()
         inner = hashlib.sha256(array.tobytes()).hexdigest()
-        digest.update(
-            f"{name}\t{array.dtype}\t{'x'.join(str(size) for size in array.shape)}\t{inner}\n".encode()
-        )
+        shape = "x".join(str(size) for size in array.shape)
+        digest.update(f"{name}\t{array.dtype}\t{shape}\t{inner}\n".encode())
     assert tiny_llama.fingerprint == digest.hexdigest()
 
 

@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_run_is_not_written_over(monkeypatch, texts, tmp
 
 
 def test_a_finished_model_can_be_gone_on_from(monkeypatch, texts, undisturbed, tmp_path):
-    """Its tokens count: the same windows are not seen again, and the fall is a share of what is left."""
+    """Its tokens count: no window is seen twice, and the fall is a share of what is left."""
     start = ["--init", str(undisturbed / "model"), "--init-tokens=768"]
     train(monkeypatch, texts, tmp_path, "--tokens=1536", *start)
     rows = logged(tmp_path)

@@ -241,14 +241,15 @@ def _show(result: dict[str, Any]) -> None:
         )
     )
     click.echo(
-        f"{'way':<22}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}{'times':>8}{'of peak':>9}"
-        f"{'memory':>9}"
+        f"{'way':<22}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}"
+        f"{'times':>8}{'of peak':>9}{'memory':>9}"
     )
     for way in result["ways"]:
         click.echo(
             f"{way['name']:<22}{way['tried']:>6}{way['solved']:>8}{way['solved_per_minute']:>10.1f}"
-            f"{way['times_serial_paper']:>8.1f}{way['row_steps_per_second']:>13.0f}{way['row_steps_times_serial_paper']:>8.1f}"
-            f"{way['share_of_peak']:>9.0%}{way['memory'] / 1e6:>6,.0f} MB"
+            f"{way['times_serial_paper']:>8.1f}{way['row_steps_per_second']:>13.0f}"
+            f"{way['row_steps_times_serial_paper']:>8.1f}{way['share_of_peak']:>9.0%}"
+            f"{way['memory'] / 1e6:>6,.0f} MB"
         )
     rates = result["decoding"]
     click.echo(

@@ -31,7 +31,9 @@ FAST = 0.75  # of the best rate on that device: what is called fast
 @click.command(short_help="Say what is installed and fast here.")
 @common.output_options
 def doctor(as_json: bool, quiet: bool, debug: bool) -> int:
-    """Say what is installed, which devices there are, which dtypes are fast on them, and which extras are missing.
+    """Report what is installed, which devices there are, and which dtypes are fast on them.
+
+    The report also names the extras that are missing.
 
     The rates are measured, in a second or so; on a busy machine they are lower. The exit status is
     1 where the built-in model cannot be used.

@@ -27,10 +27,10 @@ ENCODE = {
     "min_margin": "least lead of a right token's logit over the best other one; null where a fit"
     " gave no finite number",
     "certified": "the level of certificate that the file passed, or `none`",
-    "noise_radius": "noise on the vectors that they withstand, as a share of their root mean square;"
-    " null without a certificate",
-    "worst_radius": "shortest step that changes a token, to first order, as a share of the norm of a"
-    " chunk's vectors; null but for a strict certificate",
+    "noise_radius": "noise on the vectors that they withstand, as a share of their root mean"
+    " square; null without a certificate",
+    "worst_radius": "shortest step that changes a token, to first order, as a share of the norm of"
+    " a chunk's vectors; null but for a strict certificate",
     "forecast_exact": "before the first step: share of the chunks expected to be exact as they are"
     " cut; null with"
     " --share, as are the next three",

@@ -49,7 +49,10 @@ def reader_has_gone(error: Exception) -> bool:
 
 
 def _drop_the_rest(descriptor: int) -> None:
-    """What is still buffered would be written at the end of the process, and fail again, with a traceback."""
+    """Discard what is still buffered.
+
+    Python would write it at the end of the process and fail again, with a traceback.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 

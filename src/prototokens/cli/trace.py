@@ -1,4 +1,7 @@
-"""`prototokens trace`: at which depth a text appears, and what the model looks at, as numbers and as a picture."""
+"""`prototokens trace`: at which depth a text appears, and what the model attends to.
+
+Both as numbers and as a picture.
+"""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def verify(
 ) -> int:
     """Decode a file again under other batch sizes, paddings, dtypes, attention kernels and threads.
 
-    Then compiled, and as processors with other instruction sets would, each in a process of its own.
+    Then compiled, and as processors with other instruction sets would, each in its own process.
 
     Each way is a line: the positions that come out wrong in it, and the least margin. What does not
     exist on this machine is said. The exit status is 1 where anything is wrong. The whole matrix

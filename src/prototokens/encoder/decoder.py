@@ -1,4 +1,7 @@
-"""Through the frozen decoder: what a text's vectors decode to, what it costs in nats, and the way back to the vectors.
+"""Run vectors through the frozen model.
+
+The results are the decoded tokens, their cross-entropy in nats, and the gradient with respect to
+the vectors.
 
 The decoder's own pass and head are the engine's (`engine.inputs`, `engine.head`): the logits never
 exist as a whole, and no gradient of a weight is ever asked for.

@@ -1,11 +1,12 @@
-"""Refinement: what the frozen decoder makes of a text's vectors goes back into the encoder, which moves them.
+"""Refinement: the encoder moves a text's vectors by what the frozen decoder makes of them.
 
-A look costs the decoder one pass forward and one back, as a step of a fit does, and is counted as
-one. It gives the gradient of the text's loss with respect to its vectors; and for each token the
-decoder's last state, and the gradient there, which says what is wrong with it. The network learns
-what to make of that, where a fit follows the gradient alone. After every look the vectors are
-judged by the same loss, and gradients reach the network from each of them; through what a look has
-seen, none goes back. Source of the idea: J. Marino, Y. Yue, S. Mandt, "Iterative amortized
+A feedback pass costs the decoder one forward and one backward pass, as a step of a fit does, and is
+counted as one. It gives the gradient of the text's loss with respect to its vectors; and for each
+token the decoder's last hidden state and the gradient there, which shows what is wrong with the
+token. The network learns how to use them, where a fit follows the gradient alone. After every
+feedback pass the vectors are judged by the same loss, and the network gets a gradient from each of
+these losses; the inputs that a feedback pass gives to the network are constants to that gradient.
+Source of the idea: J. Marino, Y. Yue, S. Mandt, "Iterative amortized
 inference", ICML 2018 (arXiv 1807.09356).
 """
 

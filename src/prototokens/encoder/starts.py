@@ -36,7 +36,7 @@ class Begun(NamedTuple):
 
 
 def saves(row: dict[str, Any]) -> bool:
-    """Whether a row of `training.proof.prove` shows less time with the encoder, and no text lost."""
+    """Whether a row of `training.proof.prove` shows less time with the encoder and no text lost."""
     random, encoder = row["random"], row["encoder"]
     return encoder["seconds"] < random["seconds"] and encoder["exact"] >= random["exact"]
 

@@ -117,7 +117,7 @@ def score(
 
 
 def _minus_one_hot(probabilities: Tensor, target: Tensor, tokens: Tensor | None) -> Tensor:
-    """P - y of all tokens, in place, or of `tokens`, whose last one at each position is the target."""
+    """P - y of all tokens, in place, or of `tokens`, the last of which are the targets."""
     difference = probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
     if tokens is None:
         return difference

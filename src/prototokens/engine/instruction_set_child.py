@@ -1,6 +1,7 @@
-"""The child process of a setting: load the model, decode the rows that were asked for, hand margins back.
+"""The child process of a setting of the instruction set.
 
-`instruction_sets` writes the request and starts the process.
+It loads the model, decodes the rows of the request and returns their margins. `instruction_sets`
+writes the request and starts the process.
 """
 
 from __future__ import annotations

@@ -302,18 +302,18 @@ def _apart(at: Tensor) -> list[tuple[float, float]]:
     A label is free of all points and of the labels before it.
 
     Args:
-        at: [count, 2], in points; so what is given. A label is at most 16 wide and 10 high, a position
+        at: [count, 2], in points, as is the result. A label is at most 16 wide and 10 high, a mark
             8 in both.
     """
-    taken: list[tuple[Tensor, float, float]] = [(place, 12.0, 9.0) for place in at]
+    taken: list[tuple[Tensor, float, float]] = [(point, 12.0, 9.0) for point in at]
     moved = []
-    for place in at:
+    for point in at:
         ways = [
             (far * math.cos(turn * math.pi / 6), far * math.sin(turn * math.pi / 6))
             for far in (NEAR, 1.8 * NEAR, 2.6 * NEAR)
             for turn in (1, 5, 11, 7, 0, 6, 3, 9, 2, 4, 8, 10)
         ]
-        spots = [place + torch.tensor(way, dtype=at.dtype) for way in ways]
+        spots = [point + torch.tensor(way, dtype=at.dtype) for way in ways]
         free = (
             number
             for number, spot in enumerate(spots)

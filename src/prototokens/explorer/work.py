@@ -137,7 +137,7 @@ class Desk:
         Already set where they pressed Stop after Encode, while it waited in the line.
 
         Args:
-            pressed: when they pressed Encode; here as in `stop`, milliseconds by their browser's clock.
+            pressed: when they pressed Encode, in milliseconds by their browser's clock.
         """
         stopping = self.stops[visitor] = Event()  # first this, so that a Stop from now on sets it
         if self.stopped.get(visitor, -math.inf) >= pressed:

@@ -93,7 +93,7 @@ def draw_scatter(
             axes.errorbar(
                 one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1
             )
-        # Each a little smaller than the one below it, so that points on one position show all of them.
+        # Each a little smaller than the one below it, so that all points at one position show.
         size = max(20.0, 70 * 0.8**number)
         axes.scatter(
             one.x,

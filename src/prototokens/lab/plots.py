@@ -94,8 +94,8 @@ class Panel:
             10 along y.
         log_x_from: a logarithmic x axis of base 10 that has room for zero: from zero to this value
             it is straight.
-        x_ticks: positions that get a number, where the usual ones do not say enough; `x_names`: words
-            in the numbers' place.
+        x_ticks: positions that get a number, where the usual ones do not say enough; `x_names`:
+            words in the numbers' place.
         y_range: lowest and highest value, where they are known beforehand.
     """
 

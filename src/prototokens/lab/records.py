@@ -2,14 +2,17 @@
 
 They are safe against kills, torn lines and other processes.
 
-    FOLDER/rows.jsonl rows, each with the key of its job; `part` of `parts` where a job gave several
-    FOLDER/solutions/ab/abcd....safetensors solutions, one file a fit, named by the fit's key
-    (`lab.kept`) FOLDER/claims empty; processes lock bytes of it to say which jobs they are at
+    FOLDER/rows.jsonl
+        rows, each with the key of its job; `part` of `parts` where a job gave several
+    FOLDER/solutions/ab/abcd....safetensors
+        solutions, one file a fit, named by the fit's key (`lab.kept`)
+    FOLDER/claims
+        empty; processes lock bytes of it to claim jobs
 
 All rows of a job go out in one write, under a lock, at the end of the file. A process that is
-killed in the middle of it leaves a torn line: it is skipped, reported, and closed off by whoever writes
-next, and the job, of which rows are missing, is run again. Locks are the operating system's, so
-those of a killed process are free at once.
+killed in the middle of it leaves a torn line: it is skipped, reported, and closed off by whoever
+writes next, and the job, of which rows are missing, is run again. Locks are the operating system's,
+so those of a killed process are free at once.
 """
 
 from __future__ import annotations

@@ -189,8 +189,10 @@ def card(encoded: HubMixin, repository: str | None = None) -> str:
 {front_matter(meta)}
 # A text as {len(encoded.vectors):,} vectors
 
-`{FILE}` holds a text as input vectors of a frozen language model, which gives it back token for token, each chunk in one
-forward pass. To any other model the vectors mean nothing. They are larger than the text: this is no compressor.
+`{FILE}` holds a text as input vectors of a frozen language model, which gives it back token for \
+token, each chunk in one
+forward pass. To any other model the vectors mean nothing. They are larger than the text: \
+this is no compressor.
 
 | | |
 |---|---|
