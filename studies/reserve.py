@@ -124,11 +124,11 @@ def report(rows: list[Row]) -> Report:
     )
 
 
-def _of_solution(place: int, own: list[Tensor], tried: list[Tried]) -> Row:
+def _of_solution(which: int, own: list[Tensor], tried: list[Tried]) -> Row:
     """What the ways of decoding did to the margins of a solution."""
-    least = float(own[place].min())
-    here = {one.cell: one.margins[place] for one in tried if not one.cell.setting and one.margins}
-    there = {one.cell: one.margins[place] for one in tried if one.cell.setting and one.margins}
+    least = float(own[which].min())
+    here = {one.cell: one.margins[which] for one in tried if not one.cell.setting and one.margins}
+    there = {one.cell: one.margins[which] for one in tried if one.cell.setting and one.margins}
     row = {
         "margin": round(least, 5),
         "fall": round(least - min(float(each.min()) for each in here.values()), 5),

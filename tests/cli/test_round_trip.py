@@ -254,8 +254,8 @@ def test_vectors_that_are_not_exact_are_saved_and_said_to_be_so(encode, decode, 
     assert back.out != TEXT.encode()
     assert "warning" in back.err
     assert str(path) in back.err
-    told = decode(path, "--json")
-    assert (told.status, told.json["matches"]) == (1, False)
+    result = decode(path, "--json")
+    assert (result.status, result.json["matches"]) == (1, False)
     assert "exact  no" in run("inspect", path).out.decode()
     assert "warning" in decode(path, "--quiet").err
 
@@ -276,8 +276,8 @@ def test_what_vectors_do_not_hold_is_in_the_file_and_said(encode, decode, run, t
     for_people = run("inspect", path).out.decode()
     assert "stored as their" in for_people
     assert "xz -9" in for_people
-    told = encode("--text", TEXT, "-o", path, "--steps", 0, "--force").err
-    assert "tokens stored as they are" in told
+    errors = encode("--text", TEXT, "-o", path, "--steps", 0, "--force").err
+    assert "tokens stored as they are" in errors
 
 
 def test_few_bits_make_a_smaller_file_with_the_same_text(encode, decode, run, tmp_path):

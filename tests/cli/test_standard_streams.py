@@ -19,10 +19,10 @@ def shell(tmp_path, folder, run):
     assert run("encode", "--text", "hi", "-o", tmp_path / "x.ptok", "--model", folder).status == 0
 
     def shell(line):
-        place = {"PT": f"{sys.executable} -m prototokens", "MODEL": str(folder)}
+        variables = {"PT": f"{sys.executable} -m prototokens", "MODEL": str(folder)}
         return subprocess.run(
             ["bash", "-c", line],
-            env={**os.environ, **place},
+            env={**os.environ, **variables},
             cwd=tmp_path,
             capture_output=True,
             timeout=300,

@@ -28,11 +28,11 @@ def test_auto_is_exact_and_its_forecast_is_printed_before_the_fit(encode, decode
     assert made.status == 0, made.err
     assert made.json["layout"] in [f"keyed:{count}" for count in VECTORS]
     assert decode(path).out == TEXT.encode()
-    told = made.json
-    assert 0 <= told["forecast_exact"] <= 1
-    assert 0 < told["forecast_steps"] <= 2000
-    assert told["forecast_row_steps"] >= told["chunks"]
-    assert told["forecast_seconds"] > 0
+    result = made.json
+    assert 0 <= result["forecast_exact"] <= 1
+    assert 0 < result["forecast_steps"] <= 2000
+    assert result["forecast_row_steps"] >= result["chunks"]
+    assert result["forecast_seconds"] > 0
     line = (
         r"forecast from other models: [\d,]+ steps a chunk, \d+% of the chunks exact"
         r" as they are cut, \d+:\d\d at the pace"

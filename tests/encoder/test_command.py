@@ -48,11 +48,11 @@ def given(tiny_folder, words, tmp_path):
 def test_it_trains_measures_and_writes(capfd, given, tmp_path):
     status, out, err = run(capfd, *given, "--steps=10", "--json", "--proved=2")
     assert status == 0, err
-    told = json.loads(out)
-    assert told["shape"]["layout"] == "mixed:2"
-    assert told["trained"]["step"] == 10
-    assert [row["length"] for row in told["held_out"]["rows"]] == [1, 2, 4, 6]
-    assert [row["length"] for row in told["proof"]] == [4, 6]
+    result = json.loads(out)
+    assert result["shape"]["layout"] == "mixed:2"
+    assert result["trained"]["step"] == 10
+    assert [row["length"] for row in result["held_out"]["rows"]] == [1, 2, 4, 6]
+    assert [row["length"] for row in result["proof"]] == [4, 6]
     assert "step 5 of 10" in err
     assert " left" in err
     assert Encoder.load(tmp_path / "encoder").shape.max_length == 6

@@ -213,12 +213,12 @@ def test_a_source_of_its_own_can_be_held_out(tiny_llama, training, running, tmp_
 def test_what_is_held_out_is_never_trained_on(texts, tiny_llama, training, running):
     pool = Trainer(tiny_llama, SHAPE, replace(training, texts=texts, pool=3000), running).pool
     held = {
-        place * pool.stride + offset
-        for place in pool.held_out_places(50)
+        index * pool.stride + offset
+        for index in pool.held_out_indices(50)
         for offset in range(pool.most)
     }
     trained = {
-        place * pool.stride + offset for place in range(pool.count) for offset in range(pool.most)
+        index * pool.stride + offset for index in range(pool.count) for offset in range(pool.most)
     }
     assert held
     assert not held & trained

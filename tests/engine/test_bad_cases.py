@@ -125,14 +125,14 @@ def test_a_loss_that_breaks_in_the_middle_starts_its_row_again_at_a_lower_rate(
     assert solutions[1].restarts in (0, 1)  # the attempt that was the better one
     assert solutions[1].row_steps > RECIPE.steps + 1
     assert solutions[1].protos.isfinite().all()
-    for place in (0, 2):
-        assert solutions[place].failure is None
-        assert (solutions[place].steps, solutions[place].correct) == (
-            undisturbed[place].steps,
-            undisturbed[place].correct,
+    for number in (0, 2):
+        assert solutions[number].failure is None
+        assert (solutions[number].steps, solutions[number].correct) == (
+            undisturbed[number].steps,
+            undisturbed[number].correct,
         )
         torch.testing.assert_close(
-            solutions[place].protos, undisturbed[place].protos, rtol=1e-3, atol=1e-3
+            solutions[number].protos, undisturbed[number].protos, rtol=1e-3, atol=1e-3
         )
 
 
@@ -147,9 +147,9 @@ def test_a_loss_that_breaks_again_and_again_is_reported(tiny_llama, monkeypatch)
     assert solutions[1].failure == f"the loss was not finite in {MAX_DIVERGENCES + 1} attempts"
     assert solutions[1].protos.isfinite().all()
     assert solutions[1].margin > -math.inf  # of the steps before it broke
-    for place in (0, 2):
+    for number in (0, 2):
         torch.testing.assert_close(
-            solutions[place].protos, undisturbed[place].protos, rtol=1e-3, atol=1e-3
+            solutions[number].protos, undisturbed[number].protos, rtol=1e-3, atol=1e-3
         )
 
 

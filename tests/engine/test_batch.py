@@ -1,4 +1,4 @@
-"""Rows that enter, leave, and are set aside: nobody's way depends on it."""
+"""Rows enter, leave and are preempted, and no row's result depends on it."""
 
 import gc
 from collections import deque
@@ -148,7 +148,7 @@ def test_where_not_even_a_trial_fits_one_row_is_tried(tiny_llama, monkeypatch):
 class Scarce(TorchDispatchMode):
     """Within it memory runs out at chosen operations, counted from the first.
 
-    Those that work in place take none.
+    Operations that work in place take none.
     """
 
     def __init__(self, *failing):
@@ -192,7 +192,7 @@ def same(got, expected):
 
 @pytest.mark.parametrize("whiten", [True, False])
 def test_memory_that_runs_out_within_a_step_changes_no_rows_way(tiny_llama, monkeypatch, whiten):
-    """At every place of it in turn, spread over runs.
+    """At every call of it in turn, spread over runs.
 
     No gradient is counted twice, and none is lost.
     """
@@ -232,12 +232,12 @@ def test_memory_that_runs_out_as_a_step_is_taken_counts_no_gradient_twice(
 
     monkeypatch.setattr(batch_module, "move", count)
     pt.fit(tiny_llama, TARGETS[:4], recipe=recipe)
-    for place in {*range(1, calls[0], 2), calls[0]}:
+    for call in {*range(1, calls[0], 2), calls[0]}:
         tried = []
 
-        def short_of(*arguments, place=place, tried=tried):
+        def short_of(*arguments, call=call, tried=tried):
             tried.append(None)
-            with Scarce(*[place] * (len(tried) == 1)):
+            with Scarce(*[call] * (len(tried) == 1)):
                 real(*arguments)
 
         monkeypatch.setattr(batch_module, "move", short_of)
@@ -252,9 +252,9 @@ def test_memory_that_runs_out_as_rows_enter_loses_none(tiny_llama, monkeypatch):
     with monkeypatch.context() as patch:
         entered = scarce_in(patch, methods=("_enter",))
         pt.fit(tiny_llama, targets, recipe=recipe, rows=4)
-    for place in range(1, entered.count, 23):
+    for call in range(1, entered.count, 23):
         with monkeypatch.context() as patch:
-            scarce = scarce_in(patch, place, methods=("_enter",))
+            scarce = scarce_in(patch, call, methods=("_enter",))
             same(pt.fit(tiny_llama, targets, recipe=recipe, rows=4), expected)
             assert len(scarce.failed) == 1
 

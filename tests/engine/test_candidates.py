@@ -77,8 +77,8 @@ def test_a_row_that_is_solved_among_its_candidates_alone_is_not_solved(tiny_llam
     strongest = weight[others].norm(dim=1).argmax()
     hidden = 50 * weight[targets] + 100 * weight[others][strongest]
     among = replace(tiny_llama.head, weight=weight[group.rows[0].candidates])
-    places = torch.searchsorted(group.rows[0].candidates, targets)
-    solved_among = score(tiny_llama, hidden, places, head=among).margin.min() > RECIPE.margin
+    indices = torch.searchsorted(group.rows[0].candidates, targets)
+    solved_among = score(tiny_llama, hidden, indices, head=among).margin.min() > RECIPE.margin
     scores, full = candidates.score_candidates(tiny_llama, RECIPE, groups, hidden, targets)
     assert solved_among
     assert full.tolist() == [True]

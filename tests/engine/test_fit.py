@@ -130,11 +130,11 @@ def test_a_shared_vector_is_one_vector(tiny_llama, share):
     solutions = pt.fit(
         tiny_llama, [[3, 5], [4, 9], [6, 2]], share=share, recipe=pt.Recipe.named("fast", steps=400)
     )
-    place = 0 if share == "e" else 1
+    index = 0 if share == "e" else 1
     assert all(
-        torch.equal(solution.protos[place], solutions[0].protos[place]) for solution in solutions
+        torch.equal(solution.protos[index], solutions[0].protos[index]) for solution in solutions
     )
-    assert not torch.equal(solutions[0].protos[1 - place], solutions[1].protos[1 - place])
+    assert not torch.equal(solutions[0].protos[1 - index], solutions[1].protos[1 - index])
     assert len({solution.steps for solution in solutions}) == 1
     assert decode_ids(tiny_llama, solutions).ids == [list(s.ids) for s in solutions] or not all(
         s.exact for s in solutions

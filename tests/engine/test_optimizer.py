@@ -39,10 +39,10 @@ def test_whitened_steps_are_those_of_the_definition(monkeypatch):
     mean = torch.zeros(2, 5, dtype=torch.float64)
     outer, where = torch.zeros(2, 5, 5, dtype=torch.float64), torch.ones(2, 5, dtype=torch.float64)
     whitener = torch.zeros(0)
-    for age, slope in enumerate(gradients(18, 2, 5)):
+    for age, gradient in enumerate(gradients(18, 2, 5)):
         loss = 4 * 0.8**age  # beyond which the rate does not fall, and below which no further
-        move(recipe, vectors, state, [age, age], slope, torch.full((2,), loss))
-        g = slope.double()
+        move(recipe, vectors, state, [age, age], gradient, torch.full((2,), loss))
+        g = gradient.double()
         mean = fast * mean + (1 - fast) * g
         outer = slow * outer + (1 - slow) * g[:, :, None] * g[:, None, :]
         if age % 3 == 0:
@@ -66,12 +66,12 @@ def test_whitened_steps_are_those_of_the_definition(monkeypatch):
 
 
 def test_the_rate_of_a_given_start_does_not_fall_with_the_loss():
-    recipe, slope = Recipe(slow_below=2.0, schedule="constant"), gradients(1, 1, 5)[0]
+    recipe, gradient = Recipe(slow_below=2.0, schedule="constant"), gradients(1, 1, 5)[0]
     moved = []
     for steady in (False, True):
         vectors, state = states(1, 5)
         state.warm_started = torch.tensor([steady])
-        move(recipe, vectors, state, [0], slope, torch.ones(1))
+        move(recipe, vectors, state, [0], gradient, torch.ones(1))
         moved.append(1 - vectors.value)
     torch.testing.assert_close(moved[1], 2 * moved[0])
 
@@ -79,15 +79,15 @@ def test_the_rate_of_a_given_start_does_not_fall_with_the_loss():
 def test_each_vector_goes_by_its_own_age():
     """Two of different ages side by side: each moves as it would alone."""
     recipe = Recipe(schedule="constant")
-    slopes = gradients(30, 2, 4)
+    all_gradients = gradients(30, 2, 4)
     together, state = states(2, 4)
     alone = [states(1, 4) for _ in range(2)]
-    for age, slope in enumerate(slopes):
-        move(recipe, together, state, [age, age + 7], slope, torch.ones(2))
-        for place, shift in enumerate((0, 7)):
-            move(recipe, *alone[place], [age + shift], slope[place : place + 1], torch.ones(1))
-    for place in range(2):
-        torch.testing.assert_close(together.value[place], alone[place][0].value[0])
+    for age, gradient in enumerate(all_gradients):
+        move(recipe, together, state, [age, age + 7], gradient, torch.ones(2))
+        for row, shift in enumerate((0, 7)):
+            move(recipe, *alone[row], [age + shift], gradient[row : row + 1], torch.ones(1))
+    for row in range(2):
+        torch.testing.assert_close(together.value[row], alone[row][0].value[0])
     assert not torch.equal(together.preconditioner[0], together.preconditioner[1])
 
 

@@ -1,4 +1,4 @@
-"""Files of few bits: the same text from them, rounded and mended, and what they take."""
+"""Files of few bits: the same text from them, rounded and repaired, and their size."""
 
 import pytest
 import torch

@@ -28,13 +28,13 @@ def everywhere(rows):
     return [torch.ones(len(row.ids), dtype=torch.bool) for row in rows]
 
 
-def along_the_gradient(lm, row, place, share):
+def along_the_gradient(lm, row, position, share):
     """The row after a step, so long, against the gradient of the margin of a position."""
     protos = row.protos.clone().requires_grad_()
     index, scored = row.layout.index(row.length), row.layout.scored(row.length)
-    logits = lm.logits(lm.hidden(protos[index][None])[0, scored[place]])
-    true = logits[row.ids[place]]
-    others = torch.cat([logits[: row.ids[place]], logits[row.ids[place] + 1 :]])
+    logits = lm.logits(lm.hidden(protos[index][None])[0, scored[position]])
+    true = logits[row.ids[position]]
+    others = torch.cat([logits[: row.ids[position]], logits[row.ids[position] + 1 :]])
     (gradient,) = torch.autograd.grad(true - others.max(), protos)
     return replace(row, protos=row.protos - share * row.protos.norm() * gradient / gradient.norm())
 
@@ -45,9 +45,9 @@ def test_a_step_of_the_radius_takes_a_token_away_and_much_less_does_not(tiny_lla
 
     def survives(share):
         moved = [
-            along_the_gradient(tiny_llama, row, place, share)
+            along_the_gradient(tiny_llama, row, position, share)
             for row in solutions
-            for place in range(row.length)
+            for position in range(row.length)
         ]
         return all((margin > 0).all() for margin in margins(tiny_llama, moved))
 

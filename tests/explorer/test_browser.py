@@ -78,16 +78,16 @@ def ptok(tmp_path_factory):
 class Page:
     """A window on the page."""
 
-    def __init__(self, address, size, place):
+    def __init__(self, address, size, folder):
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
-        for flag in [*FLAGS, f"--user-data-dir={place}", f"--window-size={size[0]},{size[1]}"]:
+        for flag in [*FLAGS, f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}"]:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(
             options=options, service=webdriver.ChromeService(executable_path=DRIVER)
         )
-        # A headless window is never as narrow as a phone: the page is told that it is.
+        # A headless window is never as narrow as a phone: this sets what the page takes its width to be.
         metrics = {
             "width": size[0],
             "height": size[1],

@@ -51,8 +51,8 @@ from prototokens.ptok.encoded import EncodedText
 
 SECONDS = 5.0  # of one command
 MEMORY = 1 << 30  # bytes that the process may grow by
-LONGEST_REFUSAL = 20_000  # characters: it may name a model's folder
-ENDS = ("refused", "right text", "told to differ", "fault")
+MAX_REFUSAL = 20_000  # characters: it may name a model's folder
+ENDS = ("refused", "right text", "reported to differ", "fault")
 WATCHED = (
     "socket.",
     "subprocess.",
@@ -121,11 +121,11 @@ class Judge:
 
     Args:
         files: those that the mutants are made of.
-        place: a folder for them.
+        folder: a folder for them.
     """
 
-    def __init__(self, lm: FrozenLM, files: list[Valid], place: Path):
-        self.lm, self.path, self.texts = lm, place / "mutant.ptok", {one.text for one in files}
+    def __init__(self, lm: FrozenLM, files: list[Valid], folder: Path):
+        self.lm, self.path, self.texts = lm, folder / "mutant.ptok", {one.text for one in files}
         self.loads: list[str] = []
         for one in files:  # what is imported on the way is imported before anything is watched
             self.path.write_bytes(one.raw)
@@ -142,7 +142,7 @@ class Judge:
                 end, why = self.read()
             except FileError as refusal:
                 end, why = "refused", str(refusal)
-                if "\n" in why or len(why) > LONGEST_REFUSAL:
+                if "\n" in why or len(why) > MAX_REFUSAL:
                     end, why = "fault", f"a refusal of {len(why)} characters: {why[:60]!r}"
             except (Exception, Hang) as error:
                 end, why = "fault", f"{type(error).__name__}: {str(error)[:200]}"
@@ -178,7 +178,7 @@ class Judge:
             ):
                 inspect.callback(self.path, as_json, False, False)  # pyright: ignore[reportOptionalCall]
         if not decoded.matches:
-            return "told to differ", ""
+            return "reported to differ", ""
         return (
             ("right text", "")
             if decoded.content in self.texts
@@ -244,7 +244,7 @@ def small_model() -> FrozenLM:
 def table(counts: dict[str, Counter[str]]) -> str:
     """In Markdown."""
     lines = [
-        "| kind | tried | refused | right text | told to differ | faults |",
+        "| kind | tried | refused | right text | reported to differ | faults |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     whole = sum(counts.values(), Counter())
@@ -275,8 +275,8 @@ def main() -> int:
     torch.set_num_threads(1)
     lm = FrozenLM.from_pretrained(given.model) if given.model else small_model()
     files = valid_files(lm)
-    with tempfile.TemporaryDirectory() as place:
-        judge = Judge(lm, files, Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        judge = Judge(lm, files, Path(folder))
         if given.only is not None:
             kind, name, content = mutant(files, given.seed, given.only)
             judge.path.write_bytes(content)

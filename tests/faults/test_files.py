@@ -119,17 +119,17 @@ class TestDamage:
     def test_every_byte_of_the_tensors_is_covered(self, encoded, refused):
         whole = encoded.to_bytes()
         start = 8 + int.from_bytes(whole[:8], "little")
-        for place in range(start, len(whole), 97):
+        for offset in range(start, len(whole), 97):
             damaged = bytearray(whole)
-            damaged[place] ^= 1
+            damaged[offset] ^= 1
             assert refused(bytes(damaged), "its vectors are not the ones that were saved")
 
     def test_every_byte_of_the_header_is_covered(self, encoded, refused):
         whole = encoded.to_bytes()
         start, end = whole.index(b"chunks_exact"), whole.index(b"vocab_size")
-        for place in range(start, end, 23):
+        for offset in range(start, end, 23):
             damaged = bytearray(whole)
-            damaged[place] = ord("0") if damaged[place] != ord("0") else ord("1")
+            damaged[offset] = ord("0") if damaged[offset] != ord("0") else ord("1")
             assert refused(bytes(damaged))
 
 
@@ -251,8 +251,8 @@ class TestHeader:
     @pytest.mark.parametrize("key", ["format", "d_model", "tokens", "bytes", "characters"])
     def test_counts_of_another_kind(self, encoded, refused, key, wrong):
         header = json.loads(json.dumps(encoded.header.as_json()))
-        place = next(one for one in (header["text"], header["model"], header) if key in one)
-        place[key] = wrong
+        offset = next(one for one in (header["text"], header["model"], header) if key in one)
+        offset[key] = wrong
         assert refused(forged(encoded, whole=header), "damaged")
 
     @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_every_mutant_is_refused_or_right_or_told_to_differ(judge, files):
     assert {end for one in counts.values() for end in one} == {
         "refused",
         "right text",
-        "told to differ",
+        "reported to differ",
     }
 
 

@@ -32,7 +32,7 @@ PRELOAD = [
     "prototokens.planning.throughput",
     "transformers.models.llama.modeling_llama",
 ]
-LONGEST = 120.0  # seconds until a test gives up
+TIME_LIMIT = 120.0  # seconds until a test gives up
 
 
 class Ended(NamedTuple):
@@ -55,7 +55,7 @@ def command(arguments, log, limit, slow):
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     # What is solved is saved at every step; where writing is slow or limited, the output alone is
     # written.
-    sys.modules["prototokens.cli.encode_run"].SAVE_EVERY = LONGEST if slow or limit else 0.0
+    sys.modules["prototokens.cli.encode_run"].SAVE_EVERY = TIME_LIMIT if slow or limit else 0.0
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if slow:
@@ -79,7 +79,7 @@ class Process:
 
     def wait_for(self, happened):
         """Wait until something has happened, or the process has ended."""
-        end = time.monotonic() + LONGEST
+        end = time.monotonic() + TIME_LIMIT
         while self.process.is_alive() and not happened():
             assert time.monotonic() < end, self.said()
             time.sleep(0.002)
@@ -90,18 +90,18 @@ class Process:
         return self.ended()
 
     def ended(self):
-        self.process.join(LONGEST)
+        self.process.join(TIME_LIMIT)
         assert self.process.exitcode is not None, self.said()
         return Ended(self.process.exitcode, self.said())
 
 
-def begin_in(place, folder):
+def begin_in(root, folder):
     """What begins an encoding of a text in a process of its own.
 
-    The output is x.ptok in `place`/out.
+    The output is x.ptok in `root`/out.
     """
-    (place / "out").mkdir()
-    (place / "logs").mkdir()
+    (root / "out").mkdir()
+    (root / "logs").mkdir()
     count = iter(range(1000))
 
     def begin(text=TEXT, **options):
@@ -109,7 +109,7 @@ def begin_in(place, folder):
             "--text",
             text,
             "-o",
-            output(place),
+            output(root),
             "--model",
             folder,
             "--rows",
@@ -119,7 +119,7 @@ def begin_in(place, folder):
             "--force",
         ]
         return Process(
-            place / "logs" / str(next(count)), "encode", *given, "--certify", "none", **options
+            root / "logs" / str(next(count)), "encode", *given, "--certify", "none", **options
         )
 
     return begin
@@ -133,12 +133,12 @@ def begin(folder, tmp_path):
 @pytest.fixture(scope="module")
 def undisturbed(folder, tmp_path_factory):
     """A run that nothing disturbs: its file, and the seconds from its first words to its end."""
-    place = tmp_path_factory.mktemp("undisturbed")
-    process = begin_in(place, folder)()
+    root = tmp_path_factory.mktemp("undisturbed")
+    process = begin_in(root, folder)()
     process.wait_for(lambda: "chunk" in process.said())
     began = time.monotonic()
     assert process.ended().status == 0, process.said()
-    return output(place).read_bytes(), time.monotonic() - began
+    return output(root).read_bytes(), time.monotonic() - began
 
 
 def output(tmp_path):

@@ -77,7 +77,7 @@ def test_gains_by_hand(tiny_llama):
     """The text fed to the model itself, with and without the vectors before it, in float64."""
     lm, ids = tiny_llama, [40, 50, 60, 70, 80]
     (solution,) = fit(lm, [ids], method=Cramming(2), recipe=Recipe.named("fast", steps=80))
-    told = figure3.gains(lm, solution)
+    gains = figure3.gains(lm, solution)
     text = lm.embed(torch.tensor(ids))
     bos = lm.embed(torch.tensor([lm.tokenizer.bos_token_id]))
     nats, right = [], []
@@ -89,8 +89,8 @@ def test_gains_by_hand(tiny_llama):
         )
         nats.append(-float(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum()))
         right.append(int((logits.argmax(-1) == torch.tensor(ids)).sum()))
-    assert told["information_gain"] == pytest.approx(nats[0] - nats[1], rel=1e-4)
-    assert told["token_gain"] == right[1] - right[0]
+    assert gains["information_gain"] == pytest.approx(nats[0] - nats[1], rel=1e-4)
+    assert gains["token_gain"] == right[1] - right[0]
     assert right[1] == solution.correct
 
 

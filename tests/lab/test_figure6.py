@@ -71,9 +71,9 @@ def test_end_to_end_with_an_embedding_model(tiny_llama, tiny_embedder, tmp_path)
         tiny_llama, steps=150, most_texts=3, most_seeds=1, grid=(2,), embedder=str(tiny_embedder)
     )
     _, rows, report = carried_out("figure6", tiny_llama, config, tmp_path)
-    told = [pair for row in rows for kind in ("same", "other") for pair in row[kind]]
-    assert told
-    assert all(0 <= value <= 2 for pair in told for value in pair)
+    found = [pair for row in rows for kind in ("same", "other") for pair in row[kind]]
+    assert found
+    assert all(0 <= value <= 2 for pair in found for value in pair)
     table = cells(report, "figure6")
     assert {line["distance"] for line in table} >= {"semantic"}
     for line in table:

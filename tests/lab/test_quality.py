@@ -44,10 +44,10 @@ def test_errors_add_up(made):
     tokens = sum(len(row["right"]) for row in rows if not row["exact"])
     assert wrong > 0
     later = sum(
-        place / len(row["right"]) >= 0.2
+        index / len(row["right"]) >= 0.2
         for row in rows
         if not row["exact"]
-        for place in range(len(row["right"]))
+        for index in range(len(row["right"]))
     )
     assert (
         sum(line["tokens"] for line in errors if line["property"] == "later surprisal")

@@ -50,8 +50,8 @@ def test_published_figures_stand_beside_those_of_the_same_model(tiny_llama, tmp_
     _, rows, report = carried_out("table1", tiny_llama, config, tmp_path)
     assert not any("published" in line["arrangement"] for line in cells(report, "accuracy"))
     theirs = [{**row, "model": published.ARRANGEMENT_MODEL} for row in rows]
-    told = cells(experiments.load("table1").report(theirs), "accuracy")
-    assert [line["N=2"] for line in told if line["arrangement"] == "[e] x N, published"] == [
+    lines = cells(experiments.load("table1").report(theirs), "accuracy")
+    assert [line["N=2"] for line in lines if line["arrangement"] == "[e] x N, published"] == [
         "0.45 ± 0.31"
     ]
 

@@ -38,8 +38,8 @@ def test_a_file_gives_passages_that_begin_at_a_sentence(tiny_llama, story):
     passages = Texts(tiny_llama, [f"file:{story}"]).passages(6, 12)
     starts = []
     for passage in passages:
-        name, _, place = passage.id.partition("@")
-        start = int(place)
+        name, _, offset = passage.id.partition("@")
+        start = int(offset)
         assert (name, len(passage.ids)) == ("story.txt", 12)
         assert STORY[start : start + 12] == tiny_llama.detokenize(list(passage.ids))
         assert start == 0 or STORY[:start].rstrip().rstrip('"')[-1] in ".!?"

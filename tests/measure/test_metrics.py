@@ -16,8 +16,8 @@ def test_h_lm_is_the_sum_of_surprisals_of_the_prefix(tiny_llama):
     nats = tiny_llama.surprisal(ids)
     # One forward pass of the model itself for each token, its probability read off in float64.
     slow = []
-    for place, token in enumerate(ids):
-        logits = tiny_llama.model(torch.tensor([[256, *ids[:place]]])).logits[0, -1].double()
+    for index, token in enumerate(ids):
+        logits = tiny_llama.model(torch.tensor([[256, *ids[:index]]])).logits[0, -1].double()
         slow.append(-float(logits.log_softmax(-1)[token]))
     assert metrics.h_lm(nats, 16) == pytest.approx(sum(slow[:16]), rel=1e-5)
     assert metrics.h_lm(nats) == pytest.approx(sum(slow), rel=1e-5)

@@ -15,9 +15,9 @@ def code(table, symbols):
     coded = write([(int(sums[n, s]), int(table[n, s])) for n, s in enumerate(symbols)])
     rows = iter(range(len(symbols)))
 
-    def symbol_at(place):
+    def symbol_at(point):
         row = next(rows)
-        symbol = int((sums[row] <= place).sum()) - 1
+        symbol = int((sums[row] <= point).sum()) - 1
         return symbol, int(sums[row, symbol]), int(table[row, symbol])
 
     return coded, read(coded, len(symbols), symbol_at)

@@ -61,15 +61,15 @@ def test_edits_lead_from_any_bytes_to_any_others(old, new):
 def test_edits_of_like_texts_are_right(old, data):
     new = bytearray(old)
     for _ in range(data.draw(st.integers(0, 4))):
-        place = data.draw(st.integers(0, len(new)))
-        new[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+        position = data.draw(st.integers(0, len(new)))
+        new[position : position + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     assert apply_edits(old, edits_between(old, bytes(new))) == new
 
 
 def test_few_differences_make_few_edits():
     text = " ".join(f"word{number}" for number in range(5000))
     upper = "".join(
-        letter.upper() if place % 500 == 7 else letter for place, letter in enumerate(text)
+        letter.upper() if position % 500 == 7 else letter for position, letter in enumerate(text)
     )
     changed = sum(a != b for a, b in zip(text, upper, strict=True))
     edits = edits_between(text.encode(), upper.encode())
@@ -103,7 +103,7 @@ def test_sizes_are_those_that_are_written():
 
 class TestSuspicion:
     def refused(self, raw, lengths=(4, 4), stored=(), text_bytes=50, packed=None):
-        with pytest.raises(ValueError):  # noqa: PT011 (each is told apart by its caller, as damage)
+        with pytest.raises(ValueError):  # noqa: PT011 (its caller reports each as damage)
             unpack(
                 zlib.compress(raw, wbits=-15) if packed is None else packed,
                 lengths,
@@ -146,5 +146,5 @@ class TestSuspicion:
                 found = unpack(zlib.compress(raw, wbits=-15), [4, 4], [1], 50)
             except ValueError:
                 continue
-            assert all(0 <= place < 4 for patch in found.patches.values() for place in patch)
+            assert all(0 <= position < 4 for patch in found.patches.values() for position in patch)
             assert len(found.stored[1]) == 4

@@ -24,7 +24,7 @@ def script():
 def test_the_package_has_what_the_committed_rows_give(script):
     known = json.loads(script.HOME.read_text(encoding="utf-8"))
     assert script.fitted(script.certified(script.ROWS), known["shifts"]) == known
-    highest = max(place["quantile"] for place in known["places"].values())
+    highest = max(group["quantile"] for group in known["places"].values())
     assert reserve() == known["reserve"] == highest
 
 

@@ -151,8 +151,10 @@ class Whitened(torch.optim.Optimizer):
         (protos,), lr = self.param_groups[0]["params"], self.param_groups[0]["lr"]
         fast, slow = self.recipe.betas
         self.average = fast * self.average + (1 - fast) * protos.grad
-        for number, slope in enumerate(protos.grad):
-            self.outer[number] = slow * self.outer[number] + (1 - slow) * torch.outer(slope, slope)
+        for number, gradient in enumerate(protos.grad):
+            self.outer[number] = slow * self.outer[number] + (1 - slow) * torch.outer(
+                gradient, gradient
+            )
             if self.taken % REFRESH == 0:
                 floor = max(DAMPING, FIRST_DAMPING * 0.1 ** (self.taken // REFRESH))
                 values, axes = torch.linalg.eigh(self.outer[number])

@@ -150,7 +150,7 @@ BENCH = {
 }
 
 TRACE = {
-    "chunk": "which chunk of the file was looked at, from 1",
+    "chunk": "which chunk of the file was traced, from 1",
     "tokens": "the text of each token that is read",
     "lens_right": "for each depth, the share of the tokens that it decodes already; 0 is the input,"
     " the last the whole model",

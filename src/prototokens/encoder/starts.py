@@ -75,7 +75,7 @@ def _starts(
             lr_scale=min(
                 encoder.rate(len(ids)), 1.0 if one.reached or not refined else MISSED_RATE
             ),
-            row_steps=one.looks,
+            row_steps=one.feedback_passes,
         )
         for one, ids in zip(encodings, texts, strict=True)
     ]
@@ -167,7 +167,7 @@ def judged(
                 correct=correct,
                 margin=margin,
                 steps=0,
-                row_steps=encoding.looks,
+                row_steps=encoding.feedback_passes,
                 restarts=0,
                 seed=0,
             )

@@ -47,9 +47,9 @@ def bytes_per_position(lm: FrozenLM, width: int) -> float:
     def count(tensor: Tensor) -> None:
         # The storage is kept, so that no later tensor takes its place in memory, and the graph is
         # not: one that holds what it has computed is never freed.
-        place = tensor.untyped_storage().data_ptr()
-        if place not in weights:
-            kept[place] = tensor.detach()
+        address = tensor.untyped_storage().data_ptr()
+        if address not in weights:
+            kept[address] = tensor.detach()
 
     inputs = torch.zeros(1, width, lm.d_model, device=lm.device, dtype=lm.dtype, requires_grad=True)
     with (

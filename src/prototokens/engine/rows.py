@@ -85,7 +85,7 @@ class Row:
     @property
     def scored_ids(self) -> list[int]:
         """The tokens of the target that are scored, in order."""
-        return [token for place, token in enumerate(self.ids) if place not in self.excluded]
+        return [token for position, token in enumerate(self.ids) if position not in self.excluded]
 
 
 @dataclass

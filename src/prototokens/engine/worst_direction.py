@@ -65,7 +65,7 @@ def _radii(lm: FrozenLM, rows: Sequence[Row], found: Sequence[Tensor]) -> list[f
     order = [margin.argsort()[:CLOSEST] for margin in found]
     radii = []
     for number in range(max(map(len, order))):
-        turn = [row for row, places in enumerate(order) if number < len(places)]
+        turn = [row for row, positions in enumerate(order) if number < len(positions)]
         turn = [row for row in turn if math.isfinite(float(found[row][order[row][number]]))]
         if not turn:
             break

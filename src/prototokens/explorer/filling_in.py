@@ -132,7 +132,7 @@ def cut(token: str, letters: int) -> str:
 
 
 def chip_positions(target: Sequence[str], sheet: Sheet) -> list[tuple[float, int, int]]:
-    """For each token of the target: left edge of its chip, line, and room in letters.
+    """For each token of the target: left edge of its chip, line, and width in letters.
 
     The same in every row of the picture.
     """
@@ -326,7 +326,7 @@ def row_head(
     """The line above a row, its step, and how many tokens are right.
 
     Args:
-        tall: whether there is room for a second line beside the tokens; where there is none, the
+        tall: whether a second line fits beside the tokens; where there is none, the
             count is left out.
     """
     ink, counted = RIGHT[1] if last else MUTED, f"{right} of {tokens}"

@@ -221,7 +221,7 @@ def _bar(axes: Axes, image: Any, unit: str) -> None:
 
 
 def _token_axis(axes: Axes, tokens: list[str]) -> None:
-    """Tokens under a figure, as far as they can be told apart."""
+    """Tokens under a figure, as far as they can be distinguished."""
     if len(tokens) > MAX_LABELS:
         axes.set_xlabel("position", **_LABEL)
         return

@@ -241,8 +241,8 @@ def tokens_of(
     """A row's tokens as the page shows them; right or wrong only where the target is known."""
     got = read(lm, chunk, ids)
     return [
-        show.Token(lm.detokenize([token]), margin, None if ids is None else token == ids[place])
-        for place, (token, margin) in enumerate(
+        show.Token(lm.detokenize([token]), margin, None if ids is None else token == ids[position])
+        for position, (token, margin) in enumerate(
             zip(got.ids.tolist(), got.margin.tolist(), strict=True)
         )
     ]
@@ -263,9 +263,11 @@ def all_tokens(
         if stored is not None:
             tokens += [show.Token(lm.detokenize([token]), patched=True) for token in stored]
             continue
-        for place, token in enumerate(tokens_of(lm, encoded.chunk(number + 1), own)):
+        for position, token in enumerate(tokens_of(lm, encoded.chunk(number + 1), own)):
             tokens.append(
-                show.Token(lm.detokenize([patch[place]]), patched=True) if place in patch else token
+                show.Token(lm.detokenize([patch[position]]), patched=True)
+                if position in patch
+                else token
             )
     return tokens
 

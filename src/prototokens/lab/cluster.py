@@ -6,7 +6,7 @@ The driver keeps the rows, the solutions and all decisions: it hands out jobs a 
 that a fast actor gets more of them, takes each job's rows as they come, and gives the jobs of an
 actor that died to another. What an actor needs of the driver's disk, solutions that are known, and
 what it finds, it asks of one small actor beside the driver (`_Shelf`), so no disk has to be shared,
-and what was found before an actor died is not looked for again.
+and what was found before an actor died is not computed again.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class _Crew:
             while True:
                 while idle and (jobs := self._handful(queue)):
                     actor, number = idle.pop()
-                    # Streams are told apart by the list's order, which ray.wait keeps.
+                    # Streams are distinguished by the list's order, which ray.wait keeps.
                     hands.append(
                         _Hand(actor, number, {job.key: job for job in jobs}, actor.run.remote(jobs))
                     )

@@ -166,7 +166,7 @@ def _fit_some(
         key, wish = order[number]
         parts[key][number] = solution
         if len(parts[key]) == len(wish.targets):
-            found[key] = tuple(parts[key][place] for place in sorted(parts[key]))
+            found[key] = tuple(parts[key][part] for part in sorted(parts[key]))
             shelf.save(wish, model, found[key])
 
     first = next(iter(fits.values()))

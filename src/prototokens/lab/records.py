@@ -112,7 +112,7 @@ class Records:
         So the order of the work does not show.
         """
         whole = ((key, part) for key, part in sorted(self._rows) if self.done(key))
-        found = [self._rows[place] for place in whole if keys is None or place[0] in keys]
+        found = [self._rows[which] for which in whole if keys is None or which[0] in keys]
         return [row for row in found if experiment is None or row["experiment"] == experiment]
 
     def done(self, key: str) -> bool:

@@ -69,9 +69,9 @@ def bezier(
     Args:
         t: one position for all curves, or one for each.
     """
-    place = torch.as_tensor(t, dtype=start.dtype, device=start.device)
-    place = place.reshape(-1, *[1] * (start.dim() - 1)) if place.dim() else place
-    return (1 - place) ** 2 * start + 2 * place * (1 - place) * control + place**2 * end
+    at = torch.as_tensor(t, dtype=start.dtype, device=start.device)
+    at = at.reshape(-1, *[1] * (start.dim() - 1)) if at.dim() else at
+    return (1 - at) ** 2 * start + 2 * at * (1 - at) * control + at**2 * end
 
 
 def length(

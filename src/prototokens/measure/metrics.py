@@ -258,10 +258,10 @@ def _crossing(above: Callable[[float], bool]) -> float:
 def _members(groups: Sequence[K] | None, count: int) -> Mapping[K | int, np.ndarray]:
     """The indices of each group's values."""
     if groups is None:
-        return {place: np.array([place]) for place in range(count)}
+        return {index: np.array([index]) for index in range(count)}
     if len(groups) != count:
         raise ValueError(f"{len(groups)} groups for {count} values")
-    places: dict[K, list[int]] = {}
-    for place, group in enumerate(groups):
-        places.setdefault(group, []).append(place)
-    return {group: np.array(its) for group, its in places.items()}
+    indices: dict[K, list[int]] = {}
+    for index, group in enumerate(groups):
+        indices.setdefault(group, []).append(index)
+    return {group: np.array(its) for group, its in indices.items()}

@@ -59,17 +59,17 @@ class HubMixin:
         Raises:
             FileError: the folder cannot be written.
         """
-        place = Path(folder)
+        target = Path(folder)
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(
-                f"the folder {place} cannot be made ({error.strerror or error}): choose another"
+                f"the folder {target} cannot be made ({error.strerror or error}): choose another"
                 " place"
             ) from error
-        self.save(place / FILE)
-        write_atomically(place / CARD, card(self).encode())
-        return place / FILE
+        self.save(target / FILE)
+        write_atomically(target / CARD, card(self).encode())
+        return target / FILE
 
     @classmethod
     def from_pretrained(

@@ -200,11 +200,13 @@ def draw(log: Path, encoder: Encoder, path: Path) -> None:
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n") if line]
     tokens = [row["tokens"] / 1e6 for row in rows]
     held = [row for row in rows if "held_out" in row]
-    places = [row["tokens"] / 1e6 for row in held]
+    tokens_measured = [row["tokens"] / 1e6 for row in held]
     last = [row["held_out"][-1] for row in held]
     words = f"Held-out, {encoder.shape.max_length} tokens"
     loss = [Series("", [row["nats"] for row in rows], tokens)]
-    shares = [Series(name, [row[name] for row in last], places) for name in ("accuracy", "exact")]
+    shares = [
+        Series(name, [row[name] for row in last], tokens_measured) for name in ("accuracy", "exact")
+    ]
     figure = panels(
         [
             (

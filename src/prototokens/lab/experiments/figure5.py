@@ -131,9 +131,9 @@ def other_pairs(counts: list[int], each: int, seed: int) -> Iterator[list[tuple[
 
     (continuation of this one, another context, continuation of it).
     """
-    for place, count in enumerate(counts):
-        draw = random.Random(f"{seed} {place}")
-        others = [other for other in range(len(counts)) if other != place]
+    for number, count in enumerate(counts):
+        draw = random.Random(f"{seed} {number}")
+        others = [other for other in range(len(counts)) if other != number]
         yield [
             (draw.randrange(each), draw.choice(others), draw.randrange(each))
             for _ in range(count if others else 0)
@@ -153,11 +153,11 @@ def run(job: Job, lm: FrozenLM) -> Run:
     contexts, each = by_context(job, fitted), job.values["each"]
     counts = [each * (each - 1) // 2] * len(contexts)
     made = []
-    for place, pairs in enumerate(other_pairs(counts, each, job.seed)):
-        mine, seeds = contexts[place]
+    for number, pairs in enumerate(other_pairs(counts, each, job.seed)):
+        mine, seeds = contexts[number]
         made.append(
             {
-                "context": place,
+                "context": number,
                 "shared": job.values["shared"],
                 "same_text": [distances(one, other) for one, other in combinations(seeds, 2)],
                 "same_context": [

@@ -167,10 +167,10 @@ def _exponent(x: np.ndarray, log_steps: np.ndarray, texts: list[str]) -> metrics
     """
 
     def fitted(chosen: np.ndarray) -> float:
-        places = chosen.astype(int)
-        drawn = x[places]
+        indices = chosen.astype(int)
+        drawn = x[indices]
         return (
-            float(np.polyfit(drawn, log_steps[places], 1)[0])
+            float(np.polyfit(drawn, log_steps[indices], 1)[0])
             if len(set(drawn.tolist())) > 1
             else float("nan")
         )
