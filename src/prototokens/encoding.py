@@ -297,7 +297,7 @@ def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:
 def _all_decode(lm: FrozenLM, spans: list[Span], kept: Solved, failed: Solved) -> bool:
     """Whether all spans decode exactly.
 
-    Decoding, not the fit, decides which are kept and which have failed.
+    Decoding, not the fit, decides which are solved and which have failed.
     """
     solutions = [kept.get(span) or failed[span] for span in spans]
     for span, solution, got in zip(spans, solutions, decode_ids(lm, solutions).ids, strict=True):

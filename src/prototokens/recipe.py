@@ -113,8 +113,8 @@ class Recipe:
             in ("constant", "cosine", "inverse"),
             "half_life must be above zero": self.half_life > 0 and math.isfinite(self.half_life),
         }
-        for rule, kept in checks.items():
-            if not kept:
+        for rule, holds in checks.items():
+            if not holds:
                 raise UsageError(f"recipe {self.name!r}: {rule}")
 
     @staticmethod

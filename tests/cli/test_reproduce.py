@@ -154,7 +154,7 @@ def test_layouts_of_the_user_are_compared_in_place_of_the_own(reproduce):
         ("table1", ["--scale", "huge"], "--scale"),
     ],
 )
-def test_what_cannot_be_run_is_said_in_a_line(run, folder, tmp_path, name, more, sentence):
+def test_refused_runs_have_a_reason_of_one_line(run, folder, tmp_path, name, more, sentence):
     options = [*FEW[2:], "--model", folder, "--out", tmp_path / "out", *more]
     failed = run("reproduce", name, *(options if "--texts" in more else [*FEW[:2], *options]))
     assert (failed.status, failed.out) == (2, b"")
@@ -190,7 +190,7 @@ def test_a_card_as_text_json_and_a_picture(run, folder, tmp_path):
     assert "card.json" in printed.err
 
 
-def test_what_was_found_by_one_command_is_there_for_the_other(reproduce, run, folder, tmp_path):
+def test_commands_share_their_rows(reproduce, run, folder, tmp_path):
     """The climbs of the card are those of reproduce: the same jobs, the same rows."""
     assert reproduce("capacity").status == 0
     before = (tmp_path / "out" / "rows.jsonl").read_bytes()

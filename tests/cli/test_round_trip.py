@@ -241,7 +241,7 @@ def test_a_shared_vector_is_stored_once(encode, decode, run, tmp_path):
     assert "layout of two vectors" in refused.err
 
 
-def test_vectors_that_are_not_exact_are_saved_and_said_to_be_so(encode, decode, run, tmp_path):
+def test_inexact_vectors_are_saved_and_reported(encode, decode, run, tmp_path):
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--steps", 0, "--inexact", "keep", "--json")
     assert made.status == 1
@@ -260,7 +260,9 @@ def test_vectors_that_are_not_exact_are_saved_and_said_to_be_so(encode, decode, 
     assert "warning" in decode(path, "--quiet").err
 
 
-def test_what_vectors_do_not_hold_is_in_the_file_and_said(encode, decode, run, tmp_path):
+def test_tokens_that_vectors_cannot_reproduce_are_stored_and_reported(
+    encode, decode, run, tmp_path
+):
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--steps", 0, "--json")
     assert made.status == 0

@@ -31,7 +31,7 @@ def shell(tmp_path, folder, run):
     return shell
 
 
-def test_a_reader_that_has_gone_is_no_failure_and_not_worth_a_word(shell):
+def test_a_closed_pipe_is_no_failure_and_has_no_message(shell):
     """As `head` leaves a pipe; 141 is what a shell reports of a program that was ended so."""
     for command in ("--help", "inspect x.ptok"):
         ran = shell(f"$PT {command} | true; echo ${{PIPESTATUS[0]}}")

@@ -48,7 +48,7 @@ def test_the_forecast_is_for_the_budget_that_is_given(encode, tmp_path):
     assert made.json["forecast_steps"] <= 3
 
 
-def test_no_trial_steps_where_nobody_reads_the_time(encode, tmp_path):
+def test_quiet_runs_make_no_trial_steps(encode, tmp_path):
     made = encode("--text", TEXT, "-o", tmp_path / "x.ptok", "--json", "--quiet")
     assert made.status == 0
     assert made.json["forecast_seconds"] is None

@@ -189,8 +189,8 @@ def test_a_pages_commands_do_what_they_say(page, reader, monkeypatch, capsysbina
     for arguments in run:
         with pytest.raises(SystemExit) as end:
             main(arguments)
-        said = capsysbinary.readouterr().err.decode()
-        assert end.value.code == 0, f"{page.name}: prototokens {shlex.join(arguments)}\n{said}"
+        errors = capsysbinary.readouterr().err.decode()
+        assert end.value.code == 0, f"{page.name}: prototokens {shlex.join(arguments)}\n{errors}"
     if (again := Path("again.txt")).exists():
         assert again.read_text(encoding="utf-8") == CHAPTER
 

@@ -45,7 +45,7 @@ def given(tiny_folder, words, tmp_path):
     return ["--model", tiny_folder, "--texts", f"file:{words}", *SMALL, "-o", tmp_path / "encoder"]
 
 
-def test_it_trains_measures_and_writes(capfd, given, tmp_path):
+def test_the_command_trains_measures_and_writes_an_encoder(capfd, given, tmp_path):
     status, out, err = run(capfd, *given, "--steps=10", "--json", "--proved=2")
     assert status == 0, err
     result = json.loads(out)
@@ -136,7 +136,7 @@ def test_ctrl_c_ends_it_after_the_step_in_work(given, tmp_path):
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 3):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    _, errors = process.communicate()
     assert process.returncode == 130
-    assert "the same command goes on from there" in said
+    assert "the same command goes on from there" in errors
     assert (tmp_path / "encoder.work" / "checkpoint.safetensors").exists()

@@ -63,7 +63,7 @@ def taught(tiny_llama, tmp_path):
     return Encoder.of(tiny_llama, trainer.network), texts
 
 
-def test_a_look_sees_the_gradients_of_float64(tiny_llama, decoder, network):
+def test_a_feedback_pass_gives_the_gradients_of_float64(tiny_llama, decoder, network):
     protos = encode(network, decoder, TEXTS, most=0).protos.detach()
     found = feedback_pass(decoder, protos, TEXTS)
     seen, gradient = found.seen, found.gradient
@@ -84,7 +84,7 @@ def test_a_look_sees_the_gradients_of_float64(tiny_llama, decoder, network):
         assert not seen.hidden[row, count:].any()
 
 
-def test_a_texts_refined_vectors_do_not_depend_on_its_company(decoder, network):
+def test_a_texts_refined_vectors_do_not_depend_on_the_batch(decoder, network):
     together = encode(network, decoder, TEXTS)
     for number, ids in enumerate(TEXTS):
         alone = encode(network, decoder, [ids])
@@ -182,9 +182,7 @@ def test_with_a_margin_refining_goes_on_until_it_is_there(tiny_llama, taught):
     assert start.row_steps == int(more[0])
 
 
-def test_it_knows_which_texts_it_failed_and_fits_go_on_from_them_in_smaller_steps(
-    tiny_llama, taught
-):
+def test_failed_texts_are_known_and_fits_continue_from_them_in_smaller_steps(tiny_llama, taught):
     encoder, texts = taught
     unknown = [(250, 3, 77, 12), (9, 200, 14, 91)]  # nothing like what it has learned
     asked = 0.1
@@ -204,7 +202,7 @@ def test_it_knows_which_texts_it_failed_and_fits_go_on_from_them_in_smaller_step
     assert all(one.exact for one in fitted)
 
 
-def test_looks_count_as_row_steps(tiny_llama, taught):
+def test_feedback_passes_count_as_row_steps(tiny_llama, taught):
     encoder, texts = taught
     passes = [encoding.feedback_passes for encoding in encoder.encodings(tiny_llama, texts)]
     assert all(0 < count <= BEYOND * SHAPE.refinements for count in passes)
@@ -238,12 +236,12 @@ def test_an_encoder_without_refinements_refuses_them(tiny_llama):
     assert len(plain.encodings(tiny_llama, TEXTS, refinements=0)) == len(TEXTS)
 
 
-def test_looks_are_at_temperature_1(tiny_llama, training, running):
+def test_feedback_passes_are_at_temperature_1(tiny_llama, training, running):
     with pytest.raises(UsageError, match="temperature 1"):
         Trainer(tiny_llama, SHAPE, replace(training, temperature=0.5), running)
 
 
-def test_held_out_rows_say_how_many_looks_a_text_took(tiny_llama, training, running, tmp_path):
+def test_held_out_rows_count_feedback_passes(tiny_llama, training, running, tmp_path):
     shape = replace(SHAPE, max_length=6)
     encoder = train(tiny_llama, shape, training, tmp_path / "out", running)
     rows = encoder.config["held_out"]["rows"]

@@ -173,9 +173,7 @@ def test_long_texts_are_cut_into_few_chunks_of_like_length(tokens, untrained, ti
     assert len(lengths) == -(-tokens // 6)
 
 
-def test_what_no_step_will_mend_is_cut_where_the_encoder_is_nearly_always_right(
-    untrained, tiny_llama
-):
+def test_zero_step_chunks_use_the_encoders_reliable_length(untrained, tiny_llama):
     ids = list(range(24))
     untrained.config["held_out"] = {"rows": [held_out(2, 1.0), held_out(4, 0.96), held_out(6, 0.5)]}
     assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [4] * 6
@@ -184,7 +182,7 @@ def test_what_no_step_will_mend_is_cut_where_the_encoder_is_nearly_always_right(
     assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [6] * 4
 
 
-def test_with_an_encoder_the_forecast_is_what_it_has_proved(untrained, tiny_llama):
+def test_with_an_encoder_the_forecast_is_its_proof(untrained, tiny_llama):
     ids = list(range(13))
     for row, row_steps, steps in ((proof(4, 1.0), 16, 2), (proof(6, 1.0, encoder_exact=6), 80, 9)):
         row["encoder"] |= {"row_steps": row_steps, "steps_median": steps}
@@ -239,7 +237,7 @@ def test_auto_tries_the_encoder_on_the_text_before_it_cuts_all_of_it_for_it(at_h
         assert plan.lengths == [5, 4, 4] or not chosen_there
 
 
-def test_of_several_the_one_is_taken_that_is_right_more_often(at_hand, tiny_llama):
+def test_the_most_accurate_of_several_encoders_is_taken(at_hand, tiny_llama):
     for name, layout, accuracy in (("two", "tiled:3", 0.7), ("zero", "tiled:4", 0.4)):
         network = make_network(
             tiny_llama,
@@ -257,7 +255,7 @@ def held_out(length, accuracy):
     return {"length": length, "accuracy": accuracy, "exact": 0.0, "nats": 1.0, "texts": 8}
 
 
-def test_a_damaged_encoder_among_those_that_ship_is_said(at_hand, tiny_llama):
+def test_a_damaged_shipped_encoder_is_reported(at_hand, tiny_llama):
     (shipped_module.SHIPPED / "one" / "encoder.safetensors").write_bytes(b"")
     with pytest.raises(FileError, match="damaged"):
         begin(tiny_llama, TEXTS, TILED, "auto")
@@ -268,7 +266,7 @@ class TestEncode:
 
     TEXT = "Call me Ishmael."
 
-    def test_one_that_is_insisted_on_cuts_the_text(self, at_hand, tiny_llama):
+    def test_a_required_encoder_determines_the_chunks(self, at_hand, tiny_llama):
         lines = []
         encoded = pt.encode(tiny_llama, self.TEXT, start="encoder", log=lines.append)
         assert encoded.exact
@@ -278,7 +276,7 @@ class TestEncode:
         assert len(lines) == 1
         assert str(shipped_module.SHIPPED) in lines[0]
 
-    def test_without_a_step_it_is_the_encoders_word_and_patches(self, at_hand, tiny_llama):
+    def test_zero_step_encoding_is_the_encoders_vectors_and_patches(self, at_hand, tiny_llama):
         encoded = pt.encode(tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe(steps=0))
         assert set(encoded.header.steps) == {0}
         assert encoded.header.chunks == (6, 6, 4)

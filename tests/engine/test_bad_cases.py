@@ -66,13 +66,13 @@ def test_a_large_vocabulary_with_a_bias(large_vocabulary, temperature):
 def test_a_large_vocabulary_is_fitted_and_decoded(large_vocabulary):
     """Of so many tokens a narrow model can say but some: those that it says to random vectors."""
     lm = large_vocabulary
-    said = argmax(
+    likeliest = argmax(
         lm,
         lm.hidden(
             torch.randn(1, 5, lm.d_model, generator=torch.Generator().manual_seed(4))
         ).detach()[0],
     ).tolist()
-    targets = [said[:3], said[3:]]
+    targets = [likeliest[:3], likeliest[3:]]
     solutions = pt.fit(lm, targets, layout="tiled:8", recipe=pt.Recipe.named("fast", steps=600))
     assert [solution.exact for solution in solutions] == [True, True]
     assert pt.decode_ids(lm, solutions).ids == targets
@@ -154,7 +154,7 @@ def test_a_loss_that_breaks_again_and_again_is_reported(tiny_llama, monkeypatch)
 
 
 def test_one_token_and_the_whole_context_decode_from_one_batch(tiny_gpt2):
-    """So wide a row is held by many vectors: both are exact, and both come out of one pass."""
+    """Many vectors reproduce so wide a row: both are exact, and both come out of one pass."""
     longest = tiny_gpt2.max_context
     targets = [[5], [1, 2] * (longest // 2)]
     solutions = pt.fit(
@@ -166,8 +166,8 @@ def test_one_token_and_the_whole_context_decode_from_one_batch(tiny_gpt2):
     assert decoded.forward_passes == 1
 
 
-def test_a_row_that_never_solves_ends_with_its_budget_and_holds_nobody_up(tiny_llama):
-    """Sixty random tokens in one vector: not to be held."""
+def test_an_unsolved_row_ends_with_its_budget_and_delays_no_other(tiny_llama):
+    """Sixty random tokens in one vector: it cannot reproduce them."""
     hopeless = torch.randint(0, 256, (60,), generator=torch.Generator().manual_seed(0)).tolist()
     recipe = pt.Recipe.named("fast", steps=150, restarts=1, stall=0)
     ended = []

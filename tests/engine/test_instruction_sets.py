@@ -52,7 +52,7 @@ def test_a_child_decodes_all_rows_in_all_dtypes_as_this_process_does(tiny_folder
             torch.testing.assert_close(there, here, rtol=0, atol=1e-3)
 
 
-def test_what_the_processor_lacks_and_what_it_has_anyway_are_told(on_avx2):
+def test_missing_and_native_instruction_sets_have_reasons(on_avx2):
     reasons = {setting: why_not(setting) for setting in SETTINGS}
     own = {
         name

@@ -27,7 +27,7 @@ def gradients(steps, count, width):
     ]
 
 
-def test_whitened_steps_are_those_of_the_definition(monkeypatch):
+def test_preconditioned_steps_equal_the_definition(monkeypatch):
     """Each step is C^(-p) a at a root mean square of 1, with C computed anew every third step.
 
     The learning rate falls with the loss.

@@ -55,14 +55,14 @@ def test_a_step_of_the_radius_takes_a_token_away_and_much_less_does_not(tiny_lla
     assert not survives(1.5 * radius)
 
 
-def test_it_is_the_least_of_all_rows_whatever_their_company(tiny_llama, solutions):
+def test_the_radius_is_the_least_of_all_rows_in_any_batch(tiny_llama, solutions):
     alone = [worst_direction_radius(tiny_llama, [row], everywhere([row])) for row in solutions]
     assert worst_direction_radius(tiny_llama, solutions, everywhere(solutions)) == pytest.approx(
         min(alone), rel=1e-3
     )
 
 
-def test_what_counts_for_nothing_and_what_is_wrong_already(tiny_llama, solutions):
+def test_the_radius_without_scored_positions_and_with_wrong_tokens(tiny_llama, solutions):
     nowhere = [torch.zeros(len(row.ids), dtype=torch.bool) for row in solutions]
     assert worst_direction_radius(tiny_llama, solutions, nowhere) is None
     wrong = [replace(solutions[0], ids=(solutions[0].ids[0] + 1, *solutions[0].ids[1:]))]

@@ -1,7 +1,7 @@
 """The page in a real browser: every tab's main path, on a wide window and on one of a phone's size.
 
 Headless Chromium against `prototokens explore`, on the built-in model. What the windows show is
-kept as pictures under build/screenshots.
+saved as pictures under build/screenshots.
 """
 
 import base64
@@ -277,7 +277,7 @@ def test_a_text_that_cannot_be_encoded(page, words, sentence):
     page.tab("Encode")
     page.type("#encode-text", words)
     page.click("#encode-go")
-    page.until("#encode-said", re.escape(sentence))
+    page.until("#encode-message", re.escape(sentence))
     page.shot("encode-refused")
 
 
@@ -286,7 +286,7 @@ def test_a_model_that_cannot_be_loaded(page):
     page.type("#encode-text", SENTENCE)
     page.choose("#encode-model", "empty")
     page.click("#encode-go")
-    page.until("#encode-said", "holds no config.json, so no model")
+    page.until("#encode-message", "holds no config.json, so no model")
     assert "Traceback" not in page.text("body")
     page.choose("#encode-model", "builtin")
 
@@ -302,8 +302,8 @@ def test_decode_shows_margins_and_a_race(page, ptok):
     shown = "return getComputedStyle(document.activeElement, '::after').content"
     assert "margin" in page.driver.execute_script(shown)
     page.click("#decode-race-go button, #decode-race-go")
-    said = page.until("#decode-race", "times as long")
-    assert "One step:" in said
+    message = page.until("#decode-race", "times as long")
+    assert "One step:" in message
     assert len(page.all("#decode-race .pt-clock")) == 2
     time.sleep(7)  # the race is shown in six seconds
     lanes = page.all("#decode-race .pt-text")
@@ -311,14 +311,14 @@ def test_decode_shows_margins_and_a_race(page, ptok):
     page.shot("decode")
 
 
-def test_files_that_are_none_of_ours(page, tmp_path):
+def test_files_of_other_programs(page, tmp_path):
     page.driver.refresh()
     page.tab("Decode")
     wrong = tmp_path / "wrong.ptok"
     wrong.write_bytes(b"not one of ours")
     page.one("#decode-file input[type=file]").send_keys(str(wrong))
-    said = page.until("#decode-said", "wrong.ptok is not a whole .ptok file")
-    assert "/" not in said.partition("wrong.ptok")[0]  # not a word of where the page keeps it
+    message = page.until("#decode-message", "wrong.ptok is not a whole .ptok file")
+    assert "/" not in message.partition("wrong.ptok")[0]  # not a word of where the page keeps it
     page.shot("decode-refused")
 
 
@@ -399,7 +399,7 @@ def test_nothing_is_fetched_from_elsewhere(page, address):
     assert "connect-src 'self'" in POLICY
 
 
-def test_a_second_visitor_waits_in_a_line_that_is_seen(address, tmp_path):
+def test_a_second_visitor_sees_their_position_in_the_queue(address, tmp_path):
     one = Page(address, WIDE, tmp_path / "one")
     two = Page(address, WIDE, tmp_path / "two")
     try:
@@ -414,7 +414,7 @@ def test_a_second_visitor_waits_in_a_line_that_is_seen(address, tmp_path):
         two.until("#encode-live", r"queue: \d+/\d+")
         two.shot("queue", busy=True)
         two.click("#encode-stop")
-        two.until("#encode-said", "Stop is noted")
+        two.until("#encode-message", "Stop is noted")
         one.click("#encode-stop")
         one.until("#encode-live", "this is how far it got")
         two.until("#encode-live", "stopped before it began")

@@ -519,7 +519,7 @@ class TestOtherModels:
             pt.decode(tiny_llama, EncodedText.load(path))
 
 
-def test_another_text_than_the_hash_says_is_told(encoded, tiny_llama, path):
+def test_a_text_that_differs_from_the_hash_is_reported(encoded, tiny_llama, path):
     """Vectors swapped between chunks with every hash made good.
 
     Only the text's own hash can tell.

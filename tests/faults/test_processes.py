@@ -74,14 +74,14 @@ class Process:
         self.process = self.context.Process(target=command, args=(arguments, log, limit, slow))
         self.process.start()
 
-    def said(self):
+    def printed(self):
         return self.log.read_text() if self.log.exists() else ""
 
     def wait_for(self, happened):
         """Wait until something has happened, or the process has ended."""
         end = time.monotonic() + TIME_LIMIT
         while self.process.is_alive() and not happened():
-            assert time.monotonic() < end, self.said()
+            assert time.monotonic() < end, self.printed()
             time.sleep(0.002)
 
     def send(self, number):
@@ -91,8 +91,8 @@ class Process:
 
     def ended(self):
         self.process.join(TIME_LIMIT)
-        assert self.process.exitcode is not None, self.said()
-        return Ended(self.process.exitcode, self.said())
+        assert self.process.exitcode is not None, self.printed()
+        return Ended(self.process.exitcode, self.printed())
 
 
 def begin_in(root, folder):
@@ -135,9 +135,9 @@ def undisturbed(folder, tmp_path_factory):
     """A run that nothing disturbs: its file, and the seconds from its first words to its end."""
     root = tmp_path_factory.mktemp("undisturbed")
     process = begin_in(root, folder)()
-    process.wait_for(lambda: "chunk" in process.said())
+    process.wait_for(lambda: "chunk" in process.printed())
     began = time.monotonic()
-    assert process.ended().status == 0, process.said()
+    assert process.ended().status == 0, process.printed()
     return output(root).read_bytes(), time.monotonic() - began
 
 
@@ -164,7 +164,7 @@ def test_stopped_at_a_random_moment(begin, undisturbed, tiny_llama, tmp_path, nu
         if old:
             path.write_bytes(old)
         process = begin()
-        process.wait_for(lambda process=process: "chunk" in process.said())
+        process.wait_for(lambda process=process: "chunk" in process.printed())
         time.sleep(chance.uniform(0, length))
         status, err = process.send(number)
         assert "Traceback" not in err
@@ -224,7 +224,7 @@ def test_a_disk_that_is_full_before_the_file_is_whole(begin, tmp_path):
 
 def test_a_folder_that_goes_away(begin, tmp_path):
     process = begin()
-    process.wait_for(lambda: "chunk" in process.said())
+    process.wait_for(lambda: "chunk" in process.printed())
     shutil.rmtree(output(tmp_path).parent)
     status, err = process.ended()
     assert status == 2, err

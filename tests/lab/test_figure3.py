@@ -60,7 +60,7 @@ def test_layouts_of_the_users_own(tiny_llama):
 
 
 def test_greedy_decoding_is_real(tiny_llama, tmp_path):
-    """What a row says of real generation is what the kept solution generates."""
+    """The row's figures of real generation are those of the saved solution."""
     config = settings(tiny_llama, most_texts=1, grid=(1, 2))
     jobs, rows, _ = carried_out("figure3", tiny_llama, config, tmp_path)
     (row,) = [row for row in rows if row["layout"] == "memory:2"]
@@ -73,7 +73,7 @@ def test_greedy_decoding_is_real(tiny_llama, tmp_path):
     assert row["greedy_accuracy"] == pytest.approx(float(right))
 
 
-def test_gains_by_hand(tiny_llama):
+def test_gains_equal_a_worked_example(tiny_llama):
     """The text fed to the model itself, with and without the vectors before it, in float64."""
     lm, ids = tiny_llama, [40, 50, 60, 70, 80]
     (solution,) = fit(lm, [ids], method=Cramming(2), recipe=Recipe.named("fast", steps=80))

@@ -59,7 +59,7 @@ def test_one_m_for_all_texts_and_seeds(tiny_llama, tmp_path):
     assert [pair[0] > 0.001 for row in shared for pair in row["same_text"]] == [True] * (3 * 2)
 
 
-def test_what_is_not_exact_is_left_out(tiny_llama, tmp_path):
+def test_inexact_solutions_are_left_out(tiny_llama, tmp_path):
     config = settings(tiny_llama, steps=0, most_texts=2, most_seeds=2, grid=(8,))
     (job, _), rows, report = carried_out("figure5", tiny_llama, config, tmp_path, drawn=False)
     assert all(

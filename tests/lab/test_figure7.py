@@ -90,7 +90,7 @@ def test_end_to_end(tiny_llama, tmp_path):
     assert curve["way"] == "trained curve"
 
 
-def test_texts_that_nothing_solved_are_said(tiny_llama, tmp_path):
+def test_texts_that_nothing_solved_are_reported(tiny_llama, tmp_path):
     from prototokens.lab import experiments
     from prototokens.lab.records import Records
     from prototokens.lab.sweep import Local, sweep

@@ -89,7 +89,7 @@ def test_density_integrates_to_one_and_marks_the_median():
     assert float(np.median(sample)) in medians
 
 
-def test_zero_has_room_on_a_logarithmic_axis():
+def test_a_logarithmic_axis_can_begin_at_zero():
     figure = plots.lines(Panel(log_x_from=1e6), [Series("", [1.0, 2.0, 3.0], [0, 1e6, 6e7])])
     (axes,) = figure.axes
     pixels = axes.transData.transform([(x, 1.0) for x in (0, 1e6, 6e7)])[:, 0]

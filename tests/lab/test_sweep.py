@@ -40,7 +40,7 @@ def table1(tiny_llama):
     return experiments.load("table1").jobs(config)
 
 
-def test_a_row_says_all_that_makes_it_again(tiny_llama, table1, tmp_path):
+def test_a_row_has_everything_needed_to_make_it_again(tiny_llama, table1, tmp_path):
     rows = sweep(table1, Records(tmp_path), Local(tiny_llama))
     assert len(rows) == len(table1) == 28
     for row in rows:
@@ -89,7 +89,7 @@ def test_side_by_side_gives_what_one_at_a_time_gives(tiny_llama, table1, tmp_pat
         assert one["margin"] == pytest.approx(other["margin"], abs=1e-4)
 
 
-def test_a_torn_last_line_is_said_and_its_job_is_run_again(tiny_llama, table1, tmp_path):
+def test_a_torn_last_line_is_reported_and_its_job_is_run_again(tiny_llama, table1, tmp_path):
     whole = sweep(table1, Records(tmp_path), Local(tiny_llama))
     path = tmp_path / "rows.jsonl"
     data = path.read_bytes()
@@ -220,7 +220,7 @@ def test_a_model_that_has_changed_is_refused(tiny_llama, tiny_folder, tmp_path):
         sweep(changed, Records(tmp_path), Local())
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="--out"):
         Records(tmp_path / "file" / "rows")

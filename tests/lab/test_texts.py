@@ -170,7 +170,7 @@ def test_random_words_are_those_of_the_list(tiny_llama, tmp_path):
     assert seen == {"oak", "elm", "ash"}
 
 
-def test_without_a_list_it_is_said_where_there_is_one(tiny_llama, tmp_path):
+def test_a_missing_word_list_names_where_to_get_one(tiny_llama, tmp_path):
     (tmp_path / "none.txt").write_text("\n\n")
     with pytest.raises(UsageError, match=r"nlp\.stanford\.edu/projects/glove"):
         Texts(tiny_llama, ["random-words"])
@@ -226,7 +226,7 @@ def test_several_sources_are_taken_one_by_one(tiny_llama):
 
 
 @pytest.mark.parametrize("source", ["", "books", "Sample", "random_tokens"])
-def test_what_is_no_source_is_said(tiny_llama, source):
+def test_unknown_sources_are_reported(tiny_llama, source):
     with pytest.raises(UsageError, match="are none of sample, file:PATH"):
         Texts(tiny_llama, [source])
 

@@ -26,7 +26,7 @@ def test_h_lm_is_the_sum_of_surprisals_of_the_prefix(tiny_llama):
         metrics.h_lm(nats, 41)
 
 
-def test_held_is_the_longest_prefix_above_the_threshold():
+def test_the_capacity_length_is_the_longest_prefix_above_the_threshold():
     nats = torch.arange(200, dtype=torch.float32)
     found = metrics.longest_prefix({4: 4, 90: 90, 128: 127, 181: 179}, nats)
     assert found == (128, 127, sum(range(128)))  # 127 of 128 is 0.992, 179 of 181 is 0.989
@@ -34,7 +34,7 @@ def test_held_is_the_longest_prefix_above_the_threshold():
     assert metrics.longest_prefix({100: 99}, nats).length == 100  # exactly 0.99 counts
 
 
-def test_capacity_takes_the_best_text_for_tokens_and_the_mean_for_nats():
+def test_capacity_is_the_best_texts_tokens_and_the_mean_nats():
     texts = [
         metrics.LongestPrefix(32, 32, 100.0),
         metrics.LongestPrefix(45, 45, 80.0),

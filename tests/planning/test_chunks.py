@@ -162,7 +162,7 @@ def test_auto_is_never_dearer_than_a_number_that_it_chooses_from(
 
 
 @pytest.mark.parametrize("length", [1, 5, 16, 40, 80])
-def test_the_cut_is_no_dearer_than_one_by_hand(tiny_llama, monkeypatch, curve, length):
+def test_the_cut_is_no_dearer_than_a_hand_written_one(tiny_llama, monkeypatch, curve, length):
     """Chunks by hand fall between the loads that are tried: a tenth is granted to them."""
     even(tiny_llama, monkeypatch, 2.0)
     ids = ids_of(tiny_llama, 80)
@@ -251,9 +251,7 @@ def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypat
     assert free.forecast.steps < charged.forecast.steps
 
 
-def test_the_default_takes_two_vectors_for_a_text_they_hold_with_ease(
-    tiny_llama, monkeypatch, curve
-):
+def test_the_default_takes_two_vectors_for_a_short_text(tiny_llama, monkeypatch, curve):
     for bits, name in [(0.1, "keyed:2"), (2.0, "keyed:5")]:
         even(tiny_llama, monkeypatch, bits)
         plan = plan_chunks(tiny_llama, ids_of(tiny_llama, 10))

@@ -134,7 +134,7 @@ def test_a_single_row_is_forecast_from_its_tokens(tiny_llama):
         assert tuple(forecast) == pytest.approx([float(values) for values in rows], rel=1e-5)
 
 
-def test_what_is_shipped_says_where_it_comes_from():
+def test_the_shipped_forecast_names_its_origin():
     for name in ("fast", "paper"):
         values = _stored()["recipes"][name]
         assert set(values["weights"]) == set(features(doubles(1), doubles(1), tiled(1), 8))

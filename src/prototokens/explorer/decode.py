@@ -69,7 +69,7 @@ class DecodeTab:
                         " anything is decoded"
                     )
                 )
-        self.message = gr.HTML(elem_id="decode-said")
+        self.message = gr.HTML(elem_id="decode-message")
         self.text = gr.HTML(elem_id="decode-text", min_height=30)
         self.start = gr.Button(
             "Race: one pass against many", visible=False, elem_id="decode-race-go"

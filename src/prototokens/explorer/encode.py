@@ -175,7 +175,7 @@ class EncodeTab:
         with gr.Row():
             self.go = gr.Button("Encode", variant="primary", elem_id="encode-go")
             self.halted = gr.Button("Stop", elem_id="encode-stop")
-        self.message = gr.HTML(elem_id="encode-said")
+        self.message = gr.HTML(elem_id="encode-message")
         self.live = gr.HTML(elem_id="encode-live", min_height=40)
         self.download = gr.DownloadButton(
             "Download the .ptok", visible=False, elem_id="encode-download"

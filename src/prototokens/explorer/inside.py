@@ -24,7 +24,7 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
         )
         number = gr.Number(1, label="Chunk", precision=0, minimum=1, scale=1, min_width=90)
         go = gr.Button("Look inside", variant="primary", elem_id="inside-go", scale=1)
-    message = gr.HTML(elem_id="inside-said")
+    message = gr.HTML(elem_id="inside-message")
     seen = gr.State(None)
     whole = gr.HTML(elem_id="inside-whole", min_height=30)
     with gr.Row(visible=False) as choice:

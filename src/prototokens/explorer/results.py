@@ -85,7 +85,7 @@ def tab(desk: Desk) -> None:
     with gr.Row():
         chosen = gr.Dropdown(tables, value=None, label="Rows", elem_id="results-file", scale=3)
         refresh = gr.Button("Look for new files", elem_id="results-refresh", scale=1)
-    message = gr.HTML(elem_id="results-said")
+    message = gr.HTML(elem_id="results-message")
     about = gr.HTML(elem_id="results-about")
     rows = gr.Dataframe(
         interactive=False,

@@ -1,7 +1,7 @@
 """Many jobs of one model at a time: what they ask for is fitted side by side, in one engine.
 
 Jobs are advanced as far as the solutions at hand allow. Then all fits that are wanted and alike in
-layout and recipe are fitted in one go, whichever jobs want them; each solution is kept the moment
+layout and recipe are fitted in one go, whichever jobs want them; each solution is saved the moment
 it is found.
 """
 

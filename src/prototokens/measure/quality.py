@@ -1,6 +1,6 @@
 """What a reconstruction that is not exact is worth as a text, and which tokens it gets wrong.
 
-Distances and scores of text are kept libraries' (extra `[metrics]`): Levenshtein and longest common
+Distances and scores of text come from maintained libraries (extra `[metrics]`): Levenshtein and longest common
 subsequence from rapidfuzz, chrF and BLEU from sacrebleu. Semantic similarity takes the texts'
 embeddings; what embeds them is `lab.embedding`'s.
 """

@@ -108,7 +108,7 @@ def by_kind(
 def of_encoder(lm: FrozenLM, encoder: Encoder, texts: Texts, source: str) -> dict[str, Any]:
     """What an encoder's config tells of held-out texts.
 
-    `source`, and `by_length`'s `rows` of the weights as they are kept.
+    `source`, and `by_length`'s `rows` of the weights as they are saved.
     """
     lengths = lengths_of(encoder.shape.max_length)
     rows = by_length(

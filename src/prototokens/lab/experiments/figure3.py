@@ -217,5 +217,5 @@ def _line(source: str, layout: str, vectors: int, pairs: list[tuple[Row, Row]]) 
 
 
 def _ratio(one: np.ndarray, other: np.ndarray) -> float:
-    """Of the means; not a number where nothing was held token by token."""
+    """Of the means; not a number where no prefix was reproduced token by token."""
     return float(one.mean() / other.mean()) if other.mean() else float("nan")

@@ -2,7 +2,7 @@
 
 Texts are fitted with budgets of steps that are too small for them, and at lengths that are too
 long, so that all degrees of accuracy occur. Each reconstruction is scored against its text; each of
-its tokens is kept with its surprisal and position, and whether it is right.
+its tokens is recorded with its surprisal and position, and whether it is right.
 """
 
 from __future__ import annotations
