@@ -31,11 +31,12 @@ class Recipe:
         temperature: of the cross-entropy; logits are divided by it (the argmax does not change).
             Below 1 it spends the gradient on positions that are still wrong.
         margin: a row is solved once every true logit leads the next best by more than this.
-        whiten: whether steps see how the numbers of a vector hang together (`engine.optimizer`), or
-            are AdamW's own.
-        whiten_rate: factor on the learning rate for whitened steps, whose root mean square is
-            always 1.
-        whiten_power: of the matrix, with a minus, in whitened steps; 0.5 is full-matrix Adagrad's.
+        whiten: whether steps are preconditioned with the second-moment matrix of a vector's
+            gradients (`engine.optimizer`), or are AdamW's own.
+        whiten_rate: factor on the learning rate for preconditioned steps, whose root mean
+            square is always 1.
+        whiten_power: of the matrix, with a minus, in preconditioned steps; 0.5 is full-matrix
+            Adagrad's.
         slow_below: nats a token, at the loss temperature: below them the rate falls as the loss
             does, to a tenth at most; 0: it does not. Nor does it where a fit begins at vectors that
             were given.

@@ -87,7 +87,7 @@ class Page:
         self.driver = webdriver.Chrome(
             options=options, service=webdriver.ChromeService(executable_path=DRIVER)
         )
-        # A headless window is never as narrow as a phone: this sets what the page takes its width to be.
+        # A headless window is never as narrow as a phone: this sets the width that the page sees.
         metrics = {
             "width": size[0],
             "height": size[1],

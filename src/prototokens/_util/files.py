@@ -18,7 +18,7 @@ MAX_NAME = (
 def write_atomically(path: Path, content: bytes, like: Path | None = None) -> None:
     """Write a temporary file in the same folder, flush it to disk, rename it.
 
-    A file that is replaced keeps its permissions. A new one may be read by nobody who may not read
+    A file that is replaced keeps its permissions. A new one can be read only by those who may read
     `like`.
 
     Args:

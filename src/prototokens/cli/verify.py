@@ -39,9 +39,10 @@ def verify(
 
     Then compiled, and as processors with other instruction sets would, each in its own process.
 
-    Each way is a line: the positions that come out wrong in it, and the least margin. A way that does
-    not exist on this machine is named. The exit status is 1 where anything is wrong. The whole matrix
-    takes a minute or more: compiling is the most of it, and each process loads the model.
+    Each way is a line: the positions that come out wrong in it, and the least margin. A way
+    that does not exist on this machine is named. The exit status is 1 where anything is wrong. The
+    whole matrix takes a minute or more: compiling is the most of it, and each process loads the
+    model.
     """
     from prototokens.decoding import verify_text
     from prototokens.ptok.encoded import EncodedText

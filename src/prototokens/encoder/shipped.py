@@ -45,7 +45,7 @@ def shipped(
 
 
 def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> Encoder | None:
-    """The encoder that a start insists on; None: it insists on none.
+    """The encoder that a start requires; None: it requires none.
 
     Args:
         start: `random`, `auto`, `encoder`, or an encoder.

@@ -118,7 +118,7 @@ def short_name(dtype: torch.dtype) -> str:
 def few_cells(lm: FrozenLM) -> list[Cell]:
     """The cells that differ most, few enough for every encoding.
 
-    Alone, in company, other kernels, the other dtypes.
+    Alone, in a batch, another kernel, the other dtypes.
     """
     own = short_name(lm.dtype)
     cells = [Cell(1, 0, own), Cell(7, 5, own), Cell(7, 0, own, "math")]
@@ -128,7 +128,7 @@ def few_cells(lm: FrozenLM) -> list[Cell]:
 def all_cells(lm: FrozenLM) -> list[Cell]:
     """Every batch size with every padding in every dtype.
 
-    Then each other way, in every dtype, alone and in company, and on a CPU each setting of the
+    Then each other way, in every dtype, alone and in a batch, and on a CPU each setting of the
     instruction set.
     """
     names = [

@@ -45,7 +45,7 @@ def bytes_per_position(lm: FrozenLM, width: int) -> float:
     weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
 
     def count(tensor: Tensor) -> None:
-        # The storage is kept, so that no later tensor takes its place in memory, and the graph is
+        # The storage is kept, so that no later tensor takes its address, and the graph is
         # not: one that holds what it has computed is never freed.
         address = tensor.untyped_storage().data_ptr()
         if address not in weights:

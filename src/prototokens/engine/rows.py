@@ -158,8 +158,8 @@ class Group:
 class Starts:
     """Random starts on the scale that a recipe asks for.
 
-    A start is a function of the seed, the attempt and the target, so neither the company nor the
-    order of the rows changes it.
+    A start is a function of the seed, the attempt and the target, so neither the other rows nor
+    their order changes it.
     """
 
     def __init__(self, lm: FrozenLM, recipe: Recipe, vectors: int):

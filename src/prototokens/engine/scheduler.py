@@ -1,8 +1,8 @@
 """Which groups are fitted side by side: when they enter, are preempted, resume and leave.
 
 A group is what enters and leaves together: one row, or all rows that share a vector. Every group
-has its own step count, schedule and optimizer state, so its fit does not depend on its company.
-Where memory runs out, groups are preempted with all their state, and resumed later.
+has its own step count, schedule and optimizer state, so its fit does not depend on the other
+groups. Where memory runs out, groups are preempted with all their state, and resumed later.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Scheduler:
         return chain((state.groups[0] for state in reversed(self.preempted)), self.waiting)
 
     def _admissible(self) -> int:
-        """How many groups of the queue may enter within `max_positions`; an empty batch takes one."""
+        """How many groups of the queue fit within `max_positions`; an empty batch takes one."""
         running = self.batch.groups
         rows, count = len(self.batch), 0
         longest = max((group.positions for group in running), default=0)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_LABELS = 64  # tokens written under a figure; beyond, nothing is
 MAX_WORDS = 32  # tokens in a row whose cells are written into
-NEAR = 13.0  # points between a place on a map and the middle of its label
+NEAR = 13.0  # points between a mark on a map and the middle of its label
 INK, FAINT = "#1f2328", "#6e7781"
 RIGHT = "#1a7f37"
 
@@ -271,7 +271,7 @@ def plane(points: Float[Tensor, "count 2"], names: list[str]) -> Figure:
     axes.tick_params(labelsize=8, colors=FAINT, length=0)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.2)
-    # until then, nobody knows how many pixels lie between two points
+    # until then, the number of pixels between two points is unknown
     figure.draw_without_rendering()
     at = torch.tensor(
         axes.transData.transform(points.tolist()) * 72 / figure.dpi

@@ -42,7 +42,7 @@ def jobs_of(
     Experiments that climb ask for the same fits; `Job.same` says so, and a plan counts them once.
 
     Args:
-        layouts: of the vectors; all climb the lengths that the context has room for in each.
+        layouts: of the vectors; all climb the lengths that fit the context in each.
         models: and the values of their jobs; by default that of `config` alone.
         shared: also, where the layout `paper` is among them, one job in it for all texts together,
             which share an m.

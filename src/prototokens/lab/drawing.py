@@ -1,7 +1,7 @@
 """Drawing into a pair of axes: lines, points, bars and densities, distinguishable without colour.
 
-Colours are Okabe and Ito's (2008), distinguishable to people of any colour vision; beside its colour
-every series has a marker, a dash or a hatch of its own, so that a figure survives a grey printer.
+Colours are Okabe and Ito's (2008), distinguishable to people of any colour vision. Every series
+also has a marker, a dash or a hatch of its own, so that a figure survives a grey printer.
 """
 
 from __future__ import annotations

@@ -240,7 +240,7 @@ class _Reader:
 
 
 def edits_between(old: bytes, new: bytes) -> list[Edit]:
-    """Edits that turn `old` into `new`: few where the two differ in places, never wrong.
+    """Edits that turn `old` into `new`: few where the two differ little, never wrong.
 
     Both are walked side by side; where they differ, the nearest stretch that they share again ends
     the edit.

@@ -139,8 +139,7 @@ def read_contents(handle: BinaryIO) -> Contents:
     handle.seek(0)
     stated = int.from_bytes(handle.read(8), "little")
     if stated > MAX_HEADER and stated > size:
-        # Of a text that was renamed, the first letters read as a number would say nothing to
-        # anybody.
+        # The first letters of a renamed text, read as a number, would be of no use in a message.
         raise ValueError("it does not begin as such a file does, with the length of a header")
     if stated > MAX_HEADER:
         raise ValueError(

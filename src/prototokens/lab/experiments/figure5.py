@@ -4,7 +4,7 @@ Of one text, of texts from one context, of texts from different ones.
 
 Of each context several continuations are sampled from the model. All but the last are fitted from
 one seed, the last from several. That is done in two ways: with an m for each solution, so that none
-depends on the others' company, and with one m that all texts and seeds share, as in the paper.
+depends on the others, and with one m that all texts and seeds share, as in the paper.
 Distances are cosine distances between e's; where each has its own m, also between m's, and between
 both taken as one vector.
 """
