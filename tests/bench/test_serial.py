@@ -20,8 +20,8 @@ def start_of(lm, recipe, ids, seed):
     return Starts(lm, recipe, 2).draw(group.rows[0], group)
 
 
-# Rounding grows with every step, most where the steps are whitened. The second root of the matrices
-# is taken at step 20.
+# Rounding grows with every step, most where the steps are preconditioned. The second root of the
+# matrices is taken at step 20.
 @pytest.mark.parametrize(("steps", "tolerance"), [(0, 0.0), (1, 1e-5), (8, 1e-4), (30, 5e-3)])
 @pytest.mark.parametrize("name", ["paper", "fast"])
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_neox"])

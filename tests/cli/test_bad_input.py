@@ -383,10 +383,10 @@ def test_other_weights_are_tried_with_any_model_and_judged_by_the_hash(
     tiny_neox.model.save_pretrained(tmp_path / "other")
     tiny_neox.tokenizer.save_pretrained(tmp_path / "other")
     assert refused(run("decode", target, "--model", tmp_path / "other"), "fingerprint")
-    insisted = run("decode", target, "--model", tmp_path / "other", "--any-model")
-    assert insisted.status == 1
-    assert insisted.out != b"hi there"
-    assert "differs from the one that was encoded" in insisted.err
+    forced = run("decode", target, "--model", tmp_path / "other", "--any-model")
+    assert forced.status == 1
+    assert forced.out != b"hi there"
+    assert "differs from the one that was encoded" in forced.err
 
 
 def test_a_copy_of_the_model_serves_whatever_revision_the_file_names(

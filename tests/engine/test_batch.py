@@ -117,14 +117,14 @@ def test_nothing_is_left_in_memory_when_a_position_was_measured(tiny_llama):
 def test_matrices_are_counted_into_what_a_row_costs(tiny_llama, monkeypatch):
     from prototokens.engine import memory
 
-    plain, whitened = (pt.Recipe.named("fast", whiten=whiten) for whiten in (False, True))
+    plain, preconditioned = (pt.Recipe.named("fast", whiten=whiten) for whiten in (False, True))
     width = tiny_llama.d_model
     assert bytes_per_vector(plain, width) == 16 * width
-    assert bytes_per_vector(whitened, width) == 16 * width + 8 * width**2
+    assert bytes_per_vector(preconditioned, width) == 16 * width + 8 * width**2
     monkeypatch.setattr(memory, "free_bytes", lambda device: 4_000_000)
     activations = bytes_per_position(tiny_llama, 20)
     method = OneStep(pt.Layout.named("tiled:4"))
-    for recipe in (plain, whitened):
+    for recipe in (plain, preconditioned):
         waiting = deque(groups_of(tiny_llama, [[7] * 20], method))
         row = 20 * activations + 5 * bytes_per_vector(recipe, width)
         expected = int(2_000_000 * 20 / row)

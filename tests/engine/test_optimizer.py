@@ -1,4 +1,4 @@
-"""The whitened step against its definition in float64, and when it is taken."""
+"""The preconditioned step against its definition in float64, and when it is taken."""
 
 import pytest
 import torch

@@ -8,9 +8,9 @@ is loaded and decoded as `decode` does it, and shown by `inspect`. It must end i
 - right text: the text that was encoded;
 - reported to differ: another text, and `matches` says so.
 
-Anything else is a fault: another exception; another text that is said to match; a command of more
-than 5 seconds; more than 1 GB of memory; another path opened, a model that the user did not name,
-the network. The mutations are `mutations.py`.
+Anything else is a fault: another exception; another text that is reported to match; a command of
+more than 5 seconds; more than 1 GB of memory; another path opened, a model that the user did not
+name, the network. The mutations are `mutations.py`.
 
     # 20,000 at random, and every length and every header value in turn
     python tests/faults/mutate_files.py

@@ -53,7 +53,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def refused(path):
-    """Write a content and load it: it must be refused with the file named and these words said."""
+    """Write a content and load it: it must be refused with the file named and these words."""
 
     def refused(content, words=""):
         path.write_bytes(content)

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     "--compile",
     "compiled",
     is_flag=True,
-    help="Compile the engine's body first, for the shapes it will meet: minutes, which are told and"
-    " not counted.",
+    help="Compile the engine's body first, for the shapes it will meet: minutes, which are"
+    " reported and not counted.",
 )
 @click.option(
     "--random",

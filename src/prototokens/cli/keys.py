@@ -15,7 +15,7 @@ ENCODE = {
     "bytes": "size of the file",
     "bits": "bits of a number of the vectors in the file, the mean",
     "patched": "tokens that patches set, in place of the vectors",
-    "stored": "tokens of the chunks that are stored as they are",
+    "stored": "tokens of the chunks that are stored as tokens, without vectors",
     "edited": "bytes that edits drop and insert, where the input is no text that the tokenizer"
     " gives back",
     "exact": "whether the file, read back, decodes to the text; if not, the exit status is 1",

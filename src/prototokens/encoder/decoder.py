@@ -73,7 +73,7 @@ class Decoder:
 
         Args:
             texts: token ids, of any lengths.
-            temperature: of the loss; margins are of the logits as they are.
+            temperature: of the loss; margins are of the undivided logits.
             gradient: whether a way back will be asked for.
         """
         lm = self.lm

@@ -67,7 +67,7 @@ class Cell:
         padding: positions behind the longest row of a pass.
         dtype: what the model computes in.
         kernel: of attention: `default`, or one of `KERNELS`.
-        threads: of the processor; 0 leaves them as they are.
+        threads: of the processor; 0 leaves their number unchanged.
         compiled: whether the body is compiled by `torch.compile`.
         setting: of `instruction_sets.SETTINGS`, under which a child process decodes; empty: this
             process does.

@@ -26,7 +26,7 @@ class Start(NamedTuple):
 
     Attributes:
         protos: the vectors.
-        grid: what they are scored on, if not as they are.
+        grid: that vectors are rounded to before they are scored; None: they are not rounded.
         lr_scale: factor on the recipe's learning rate in the attempt that begins there: from nearly
             right vectors smaller steps need fewer of them.
         row_steps: row-steps that it took to find them; they count as the fit's.

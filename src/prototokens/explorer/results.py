@@ -55,7 +55,7 @@ HASH = re.compile("[0-9a-f]{32,}")
 
 
 class Table(NamedTuple):
-    """Rows as they are shown.
+    """Rows as the page shows them.
 
     Attributes:
         heads: of the columns.

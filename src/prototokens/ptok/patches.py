@@ -1,6 +1,6 @@
 """Patches, stored chunks and edits: they make a file lossless where vectors are not.
 
-Patches, chunks stored as they are, and edits of the bytes.
+Patches, chunks stored as tokens, and edits of the bytes.
 
 Three lists of small integers, packed into one stretch of bytes with DEFLATE (zlib):
 

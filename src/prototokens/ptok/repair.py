@@ -1,6 +1,6 @@
 """Tokens that the vectors cannot reproduce safely are stored as patches.
 
-Patches, or a chunk's tokens as they are.
+Patches, or all tokens of a chunk.
 """
 
 from __future__ import annotations

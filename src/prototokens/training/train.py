@@ -150,7 +150,7 @@ def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Ru
         UsageError: settings that cannot be meant, or a work folder of another run.
         FileError: a checkpoint or an output that cannot be read or written.
         ModelError: the loss is not finite any more.
-        Interrupted: `running.stop` said so.
+        Interrupted: `running.stop` asked for it.
     """
     need("matplotlib", "plots", "the picture on an encoder's card")
     before = lm.weights_hash()
