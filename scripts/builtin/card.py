@@ -98,8 +98,10 @@ def draw_loss(log: Path, decay_start: int, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     tokens, nats = [row["tokens"] / 1e6 for row in rows], [row["nats"] for row in rows]
     axes.plot(tokens, nats, color="#b8c4d6", linewidth=0.7, label="training, each step")
-    held = [(row["tokens"] / 1e6, row["held_out_nats"]) for row in rows if "held_out_nats" in row]
-    axes.plot(*zip(*held, strict=True), color="#1f4e8c", linewidth=1.6, label="held-out books")
+    measured = [
+        (row["tokens"] / 1e6, row["held_out_nats"]) for row in rows if "held_out_nats" in row
+    ]
+    axes.plot(*zip(*measured, strict=True), color="#1f4e8c", linewidth=1.6, label="held-out books")
     falls = [row["tokens"] / 1e6 for row in rows if row["step"] > decay_start]
     if falls:
         axes.axvspan(

@@ -212,7 +212,7 @@ def test_a_source_of_its_own_can_be_held_out(tiny_llama, training, running, tmp_
 @pytest.mark.parametrize("texts", ["random-tokens", "sample"])
 def test_held_out_texts_are_never_trained_on(texts, tiny_llama, training, running):
     pool = Trainer(tiny_llama, SHAPE, replace(training, texts=texts, pool=3000), running).pool
-    held = {
+    unseen = {
         index * pool.stride + offset
         for index in pool.held_out_indices(50)
         for offset in range(pool.most)
@@ -220,9 +220,9 @@ def test_held_out_texts_are_never_trained_on(texts, tiny_llama, training, runnin
     trained = {
         index * pool.stride + offset for index in range(pool.count) for offset in range(pool.most)
     }
-    assert held
-    assert not held & trained
-    assert max(held) < len(pool.ids)
+    assert unseen
+    assert not unseen & trained
+    assert max(unseen) < len(pool.ids)
 
 
 def test_too_little_text_has_a_clear_message(tiny_llama, training, running, tmp_path):

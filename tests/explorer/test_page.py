@@ -78,12 +78,12 @@ def test_no_file_of_the_machine_is_given_away(served, results):
 
 
 @pytest.mark.parametrize(
-    "place", ["secret.ptok", "/etc/passwd", "http://127.0.0.1:9/x.ptok", "/tmp/gradio/../x.ptok"]
+    "path", ["secret.ptok", "/etc/passwd", "http://127.0.0.1:9/x.ptok", "/tmp/gradio/../x.ptok"]
 )
-def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, place):
+def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, path):
     """A direct request cannot name a file of the machine or have the machine fetch one."""
     (results.parent / "secret.ptok").write_text("secret")
-    named = str(results.parent / place) if place == "secret.ptok" else place
+    named = str(results.parent / path) if path == "secret.ptok" else path
     data = [{"path": named, "meta": {"_type": "gradio.FileData"}}, "builtin", None]
     for asked in ("gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/call/decode"):
         sent = {"data": data, "fn_index": 0, "session_hash": "x"}
@@ -95,7 +95,7 @@ def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, 
 
 
 def upload(served):
-    """A file that was sent up: the place that the page gave it."""
+    """A file that was sent up: the path that the page gave it."""
     return ask(
         "POST", f"{served}/gradio_api/upload", files={"files": ("a b.ptok", b"x" * 100)}
     ).json()[0]
@@ -317,16 +317,14 @@ def test_reports_beside_below_and_above(tmp_path):
     folder = tmp_path / "results"
     for name in ("one", "two", "bare"):
         (folder / name).mkdir(parents=True)
-    for place, words in (
+    for name, words in (
         ("README.md", "of all"),
         ("one/report.md", "of one"),
         ("two/report.md", "of two"),
     ):
-        (folder / place).write_text(words + "\n")
+        (folder / name).write_text(words + "\n")
     (tmp_path / "README.md").write_text("outside")
-    shown = {
-        place: _report((folder,), folder / place / "rows.jsonl") for place in ("one", "bare", "")
-    }
+    shown = {name: _report((folder,), folder / name / "rows.jsonl") for name in ("one", "bare", "")}
     assert shown["one"] == "of one"
     assert shown["bare"] == "of all"
     assert [shown[""].index(words) for words in ("of all", "of one", "of two")] == sorted(

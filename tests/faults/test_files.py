@@ -292,9 +292,9 @@ class TestHeader:
             "recipe": ["name"],
             "versions": ["torch"],
         }
-        for room, key in ((room, key) for room, keys in words.items() for key in keys):
-            values = encoded.header.as_json()[room]
-            assert refused(forged(encoded, **{room: {**values, key: wrong}}), f"'{room}.{key}'")
+        for part, key in ((part, key) for part, keys in words.items() for key in keys):
+            values = encoded.header.as_json()[part]
+            assert refused(forged(encoded, **{part: {**values, key: wrong}}), f"'{part}.{key}'")
         words = """has "yes" as 'exact', and not true or false"""
         assert refused(forged(encoded, exact="yes"), words)
         words = """has "all" as 'accuracy', and not a number"""

@@ -320,5 +320,7 @@ def test_a_data_set_of_a_hub_is_streamed(tmp_path):
         == "TextError: texts 'hub:some/books:text': there is no column 'text', there are body,"
         " number"
     )
-    for said, source in ((revision, "some/books@v2:body"), (missing, "no/books:body")):
-        assert said.startswith(f"TextError: texts 'hub:{source}': the data set could not be opened")
+    for message, source in ((revision, "some/books@v2:body"), (missing, "no/books:body")):
+        assert message.startswith(
+            f"TextError: texts 'hub:{source}': the data set could not be opened"
+        )

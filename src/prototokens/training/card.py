@@ -199,9 +199,9 @@ def draw(log: Path, encoder: Encoder, path: Path) -> None:
     """Training loss, and held-out accuracy and exact share of the longest texts, over tokens."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n") if line]
     tokens = [row["tokens"] / 1e6 for row in rows]
-    held = [row for row in rows if "held_out" in row]
-    tokens_measured = [row["tokens"] / 1e6 for row in held]
-    last = [row["held_out"][-1] for row in held]
+    measured = [row for row in rows if "held_out" in row]
+    tokens_measured = [row["tokens"] / 1e6 for row in measured]
+    last = [row["held_out"][-1] for row in measured]
     words = f"Held-out, {encoder.shape.max_length} tokens"
     loss = [Series("", [row["nats"] for row in rows], tokens)]
     shares = [

@@ -99,8 +99,8 @@ def wanted(job: Job) -> list[Fit]:
         for seed in (seeds if number % each == each - 1 else seeds[:1])
     ]
     if job.values["shared"]:
-        targets, its = zip(*rows, strict=True)
-        return [Fit(targets, job.layout, job.recipe, share="m", seeds=its)]
+        targets, seeds = zip(*rows, strict=True)
+        return [Fit(targets, job.layout, job.recipe, share="m", seeds=seeds)]
     return [Fit.one(ids, layout=job.layout, recipe=job.recipe, seed=seed) for ids, seed in rows]
 
 

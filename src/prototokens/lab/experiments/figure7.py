@@ -88,17 +88,17 @@ def run(job: Job, lm: FrozenLM) -> Run:
     if scorer is None:
         return [{**about, "kind": "text"}]
     made: list[Row] = [{**about, "kind": "text"}]
-    for solution, its in zip(
+    for solution, noise in zip(
         solved, scorer.noise(solved, job.values["directions"], job.seed), strict=True
     ):
-        made.append({**about, "kind": "solution", "solution": solution.seed, **its})
+        made.append({**about, "kind": "solution", "solution": solution.seed, **noise})
     if len(solved) > 1:
         pairs, curve = (
             list(combinations(solved, 2)),
             (job.values["curve_steps"], job.values["curve_draws"]),
         )
-        for (one, other), its in zip(pairs, scorer.ways(pairs, *curve, job.seed), strict=True):
-            made.append({**about, "kind": "pair", "pair": [one.seed, other.seed], **its})
+        for (one, other), values in zip(pairs, scorer.ways(pairs, *curve, job.seed), strict=True):
+            made.append({**about, "kind": "pair", "pair": [one.seed, other.seed], **values})
     return made
 
 
@@ -295,7 +295,7 @@ def _by_text(values: list[tuple[str, float]]):
     """Mean over texts of each text's mean, with its interval."""
     texts = dict.fromkeys(text for text, _ in values)
     return metrics.bootstrap(
-        [float(np.mean([value for its, value in values if its == text])) for text in texts]
+        [float(np.mean([value for name, value in values if name == text])) for text in texts]
     )
 
 

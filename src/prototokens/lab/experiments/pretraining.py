@@ -46,17 +46,17 @@ def jobs(config: Config) -> list[Job]:
         RANDOM + _named(config.model.name, config.model.revision)
     ]
     facts = {name: config.facts_of(name.partition("=")[0]) for name in names}
-    for name, its in facts.items():
-        if its.tokenizer != config.model.tokenizer:
+    for name, model in facts.items():
+        if model.tokenizer != config.model.tokenizer:
             raise UsageError(
                 f"checkpoint {name} has another tokenizer than {config.model.name}: give --model"
                 " one of the same training"
             )
-    if config.model.fingerprint not in [its.fingerprint for its in facts.values()]:
+    if config.model.fingerprint not in [model.fingerprint for model in facts.values()]:
         facts[_named(config.model.name, config.model.revision)] = config.model
     models = [
-        (its, {"checkpoint": name, "place": number})
-        for number, (name, its) in enumerate(facts.items())
+        (model, {"checkpoint": name, "place": number})
+        for number, (name, model) in enumerate(facts.items())
     ]
     made = []
     for texts in config.texts.each():
