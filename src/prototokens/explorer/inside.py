@@ -33,8 +33,8 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
     closer = gr.HTML(elem_id="inside-closer")
 
     @show_errors_in(message)
-    def run(kept: list[ShelvedText], title: str | None, number: float | None) -> dict[Any, Any]:
-        text = from_shelf(kept, title)
+    def run(shelf: list[ShelvedText], title: str | None, number: float | None) -> dict[Any, Any]:
+        text = from_shelf(shelf, title)
         lm = desk.model(text.model)
         inside = look(lm, chunk_of(text.encoded, number))
         read = {
