@@ -135,7 +135,7 @@ BENCH = {
     " `gflops` (of the body and the head, attention left out), `share_of_peak`",
     "decoding": "tokens a second: `one_step_single`, `one_step_batch`, `autoregressive_single`; and"
     " `ratio_single`",
-    "peak_memory_bytes": "most memory that the process held",
+    "peak_memory_bytes": "most memory that the process used",
     "shapes": "with --what shapes, alone: for each model, length and number of rows `milliseconds`"
     " of a step (the median),"
     " `row_steps_per_second`, `gflops`, `share_of_peak`",
@@ -158,8 +158,8 @@ TRACE = {
     "appears": "for each token, the depth from which on it is decoded right",
     "attention": "for each layer and head, the attention to each vector, e first; mean over the"
     " positions behind the first",
-    "knockout_kept": "entry k: the share of the tokens that are kept where only the first k blocks"
-    " see e; in the last all do",
+    "knockout_kept": "entry k: the share of the tokens that stay right where only the first k"
+    " blocks see e; in the last all do",
     "output": "the picture that was drawn, or null",
 }
 
@@ -207,7 +207,7 @@ CAPACITY = {
     " of texts, `horizon` and `c_tokens` of the best text, `c_tokens_mean`, `h_lm` in nats with"
     " `h_lm_low`, `h_lm_high` (95%,"
     " bootstrap) and `h_lm_std`, `bits_per_float`, `bound` in tokens and `share_of_bound`,"
-    " `lower_bounds` (texts held at the"
+    " `lower_bounds` (texts reproduced at the"
     " longest length tried), `greedy_exact` (share of the autoregressive rows that real decoding"
     " gives; null for one-step)",
     "files": "what was written",

@@ -54,7 +54,7 @@ def trace(
     """Look inside while a chunk is decoded: attention, the logit lens, and e knocked out.
 
     For each depth of the model it prints how many tokens are right already, how much attention goes
-    to e, and how many tokens are kept where e is hidden from the deeper blocks. With -o all of it
+    to e, and how many tokens stay right where e is hidden from the deeper blocks. With -o all of it
     is drawn, token by token.
     """
     if output is not None:
