@@ -448,7 +448,7 @@ def test_the_shelf_keeps_the_newest_by_different_names(tiny_llama):
     shelf = []
     for number in range(10):
         shelf = put_on_shelf(shelf, tiny_llama, encoded, "A" if number % 2 else "B")
-    assert len(shelf) == len({kept.title for kept in shelf}) == 8
+    assert len(shelf) == len({text.title for text in shelf}) == 8
     assert from_shelf(shelf, shelf[3].title) is shelf[3]
     with pytest.raises(UsageError, match="no such text yet"):
         from_shelf(shelf, None)
