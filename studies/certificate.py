@@ -106,13 +106,13 @@ def run(job: Job, lm: FrozenLM) -> Run:
             "row_steps": solution.row_steps,
         }
         if solution.exact:
-            place = solved.index(number)
+            index = solved.index(number)
             found = {
-                cell.cell.describe(): cell.margins[place]
+                cell.cell.describe(): cell.margins[index]
                 for cell in tried
                 if cell.margins is not None
             }
-            row["margin"] = round(float(own[place].min()), 5)
+            row["margin"] = round(float(own[index].min()), 5)
             row["least_anywhere"] = round(min(float(each.min()) for each in found.values()), 5)
             row["wrong_in"] = [name for name, each in found.items() if bool((each <= 0).any())]
         rows.append(row)

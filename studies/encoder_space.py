@@ -173,7 +173,7 @@ def report(rows: list[Row]) -> Report:
 
 def _encoder(lm: FrozenLM, folders: Sequence[str]) -> Encoder:
     """The encoder of the first folder; without one, the first that ships for the model."""
-    for folder in folders or [str(place.parent) for place in sorted(SHIPPED.rglob(CONFIG))]:
+    for folder in folders or [str(path.parent) for path in sorted(SHIPPED.rglob(CONFIG))]:
         encoder = Encoder.load(Path(folder))
         if folders or encoder.config["model"]["fingerprint"] == lm.fingerprint:
             encoder.check(lm)
@@ -351,7 +351,7 @@ def _domains(lm: FrozenLM, encoder: Encoder, job: Job) -> list[Row]:
                 "length": len(texts[0]),
                 "texts": len(texts),
                 "first": float(first.scores.right.double().mean()),
-                "looks": float(encoded.looks.double().mean()),
+                "looks": float(encoded.feedback_passes.double().mean()),
                 "accuracy": float(judged.scores.right.double().mean()),
                 "exact": float(judged.exact(len(texts)).double().mean()),
                 "fitted_exact": sum(solution.exact for solution in fitted),

@@ -81,8 +81,8 @@ RAW_COLUMNS = (
 def encoders(lm: FrozenLM, folders: tuple[str, ...] = ()) -> dict[str, Encoder]:
     """The encoders of the folders, or those that ship, by the hash of their weights."""
     found = {}
-    for place in [Path(folder) / CONFIG for folder in folders] or sorted(SHIPPED.rglob(CONFIG)):
-        encoder = Encoder.load(place.parent)
+    for path in [Path(folder) / CONFIG for folder in folders] or sorted(SHIPPED.rglob(CONFIG)):
+        encoder = Encoder.load(path.parent)
         try:
             encoder.check(lm)
         except FileError:
@@ -194,7 +194,7 @@ def _zero_step(lm: FrozenLM, encoder: Encoder, job: Job) -> list[Row]:
         )
         solutions = judged(lm, encoder, passages, encodings)
         decoded, decoding = _timed(lm, lambda made=solutions: decode_ids(lm, made).ids)
-        passes = sum(one.looks for one in encodings) / len(passages)
+        passes = sum(one.feedback_passes for one in encodings) / len(passages)
         row = _zero_step_row(passages, decoded, encoding, decoding, fitted, seconds)
         rows.append(
             {
@@ -238,8 +238,8 @@ def _zero_step_row(
 def _shipped() -> list[list]:
     """The lines of the encoders that ship, from their folders."""
     cells = []
-    for place in sorted(SHIPPED.rglob(CONFIG)):
-        encoder = Encoder.load(place.parent)
+    for path in sorted(SHIPPED.rglob(CONFIG)):
+        encoder = Encoder.load(path.parent)
         shape, trained = encoder.shape, encoder.config["trained"]
         about = [shape.layout, shape.vectors, shape.refinements]
         about += [trained["tokens"] / 1e6, trained["seconds"] / 3600]

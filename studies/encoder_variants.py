@@ -172,10 +172,12 @@ def run(job: Job, lm: FrozenLM) -> list[Row]:
     WORK.mkdir(parents=True, exist_ok=True)
     if training.solutions:
         training = replace(training, solutions=str(_teachers(lm, training.texts)))
-    place = WORK / "".join(letter if letter.isalnum() else "-" for letter in values["variant"])
-    _share_pools(place)
-    running = Running(place, measured=MEASURED, proved=0, measure_every=max(1, training.steps // 8))
-    encoder = train(lm, shape, training, place / "encoder", running)
+    folder = WORK / "".join(letter if letter.isalnum() else "-" for letter in values["variant"])
+    _share_pools(folder)
+    running = Running(
+        folder, measured=MEASURED, proved=0, measure_every=max(1, training.steps // 8)
+    )
+    encoder = train(lm, shape, training, folder / "encoder", running)
     found = {
         "parameters": sum(parameter.numel() for parameter in encoder.network.parameters()),
         "trained": encoder.config["trained"],
@@ -216,12 +218,12 @@ def _teachers(lm: FrozenLM, source: str) -> Path:
     return path
 
 
-def _share_pools(place: Path) -> None:
+def _share_pools(folder: Path) -> None:
     """Let a training find the ids that an earlier one has made: reading them takes longer."""
-    place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for made in WORK.glob("*/ids-*.npy"):
-        if not (place / made.name).exists():
-            (place / made.name).hardlink_to(made)
+        if not (folder / made.name).exists():
+            (folder / made.name).hardlink_to(made)
 
 
 def _line(row: Row) -> tuple:

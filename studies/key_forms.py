@@ -53,7 +53,7 @@ ALONE = tuple(form for form in FORMS if form not in (FORMS[1], FORMS[11]))  # fo
 SOLVERS = ("preconditioned", "AdamW")
 TRIAL = 4  # passages of which one must be exact before more are run
 LAYOUTS = tuple(f"keyed:{count}" for count in (2, 1, 3, 5, 9, 17))  # for the numbers of vectors
-REFRESH, FLOOR, FIRST_FLOOR, SLOWEST = 20, 1e-4, 10.0, 0.1  # as in `engine.optimizer`
+REFRESH, FLOOR, FIRST_FLOOR, MIN_LR_SCALE = 20, 1e-4, 10.0, 0.1  # as in `engine.optimizer`
 SEED = 17  # of the fixed random parts of a form
 COLUMNS = (
     "form",
@@ -244,7 +244,7 @@ def _slowed(recipe: Recipe, loss: Float[Tensor, "rows"]) -> Float[Tensor, "rows"
     """By what the rate of each row falls with its loss (`Recipe.slow_below`)."""
     if recipe.slow_below == 0:
         return torch.ones_like(loss)
-    return (loss / recipe.slow_below).clamp(SLOWEST, 1)
+    return (loss / recipe.slow_below).clamp(MIN_LR_SCALE, 1)
 
 
 class AdamW:
@@ -276,10 +276,10 @@ class Preconditioned:
     def move(self, lr: float, slowed: Float[Tensor, "rows"], going: Tensor) -> None:
         assert self.vectors.grad is not None
         fast, slow = self.recipe.betas
-        slope = self.vectors.grad[going]
-        self.average[going] = self.average[going].lerp(slope, 1 - fast)
+        gradient = self.vectors.grad[going]
+        self.average[going] = self.average[going].lerp(gradient, 1 - fast)
         self.second[going] = self.second[going].lerp(
-            slope[..., :, None] * slope[..., None, :], 1 - slow
+            gradient[..., :, None] * gradient[..., None, :], 1 - slow
         )
         if self.step % REFRESH == 0:
             floor = max(FLOOR, FIRST_FLOOR * 0.1 ** (self.step // REFRESH))

@@ -1,4 +1,4 @@
-"""How far the margins of certified solutions fall in other ways of decoding, instruction sets among them.
+"""How far margins of certified solutions fall when decoded otherwise, as by other instruction sets.
 
     prototokens reproduce studies/reserve.py --texts file:books_val.parquet --dtype float32 \
         --scale paper --steps 2000 --out results/reserve
@@ -103,8 +103,9 @@ def report(rows: list[Row]) -> Report:
         groups[row["model"], row["dtype"], row["layout"], row["length"]].append(row)
     falls = [[*group, *_falls(part)] for group, part in sorted(groups.items(), key=str)]
     caption = (
-        "How far a text's least margin fell, as a share of the movement that was measured on vectors"
-        " at random in the same layout; quantiles over texts with 95% intervals of order statistics."
+        "How far a text's least margin fell, as a share of the movement that was measured on"
+        " vectors at random in the same layout; quantiles over texts with 95% intervals of order"
+        " statistics."
     )
     settings = [
         cells
@@ -123,11 +124,11 @@ def report(rows: list[Row]) -> Report:
     )
 
 
-def _of_solution(place: int, own: list[Tensor], tried: list[Tried]) -> Row:
+def _of_solution(which: int, own: list[Tensor], tried: list[Tried]) -> Row:
     """What the ways of decoding did to the margins of a solution."""
-    least = float(own[place].min())
-    here = {one.cell: one.margins[place] for one in tried if not one.cell.setting and one.margins}
-    there = {one.cell: one.margins[place] for one in tried if one.cell.setting and one.margins}
+    least = float(own[which].min())
+    here = {one.cell: one.margins[which] for one in tried if not one.cell.setting and one.margins}
+    there = {one.cell: one.margins[which] for one in tried if one.cell.setting and one.margins}
     row = {
         "margin": round(least, 5),
         "fall": round(least - min(float(each.min()) for each in here.values()), 5),

@@ -105,7 +105,7 @@ def tiny_gpt2():
 
 @pytest.fixture(scope="session")
 def tiny_opt():
-    """Of two widths, as OPT-350M: 24 at the embeddings and the head, 32 between them, and no final norm."""
+    """Of two widths, as OPT-350M: 24 at the embeddings and head, 32 between them; no final norm."""
     shape = {
         "hidden_size": 32,
         "word_embed_proj_dim": 24,
@@ -161,10 +161,10 @@ def any_lm(request):
 @pytest.fixture(scope="session")
 def folder(tiny_llama, tmp_path_factory):
     """A tiny Llama with a byte-level tokenizer: 32 wide, 128 positions, fits in milliseconds."""
-    place = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_llama.model.save_pretrained(place)
-    tiny_llama.tokenizer.save_pretrained(place)
-    return place
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_llama.model.save_pretrained(path)
+    tiny_llama.tokenizer.save_pretrained(path)
+    return path
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ The first writes the package's forecast.json, the second judges it on these rows
 the third writes the table of results/keyed/README.md. Rows are those of `studies/front.py`. Models
 should be well trained: one that reproduces next to nothing (early snapshots of a training run) is
 far from what an offset can tell, and would bend the weights for all. Recipes that the rows do not
-have are left as they are in the file.
+have are left unchanged in the file.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Choose the certificate's reserve from rows of certified texts: how far their margins fell.
 
     python scripts/artefacts/fit_reserve.py --measure     # write engine/reserve.json
-    python scripts/artefacts/fit_reserve.py --check       # the same from the rows alone, write nothing
+    python scripts/artefacts/fit_reserve.py --check       # from the rows alone, write nothing
 
 Rows are those of `studies/certificate.py` that stopped at the certificate's margin, and those of
 `studies/reserve.py`, in which settings of the instruction set are among the ways of decoding. For
 each text, how far its least margin fell in all of the ways is divided by the movement that is
 measured on vectors at random in its layout. The reserve is the quantile that `SHARE` of the texts
-of a model, dtype and layout do not exceed, where it is highest: kinds of texts are not mixed, or many
-easy ones would hide a hard one. Its 95% interval stands beside it. A text that falls further is found
-by the certificate itself and patched.
+of a model, dtype and layout do not exceed, where it is highest: kinds of texts are not mixed, or
+many easy ones would hide a hard one. Its 95% interval stands beside it. The certificate itself
+finds a text that falls further, and patches it.
 
 Rows of before 27 November 2026 had the movement measured in layout `tiled:4`, whatever their own.
 `--measure` measures it in theirs, on this machine, and keeps it in the file.
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / "src/prototokens/engine/reserve.json"
 ROWS = [ROOT / "results/certificate/rows.jsonl", ROOT / "results/reserve/rows.jsonl"]
 SHARE, LEVEL = 0.99, 0.95
-MIN_TEXTS = 100  # of a model, dtype and layout, below which its quantile is not looked at
+MIN_TEXTS = 100  # of a model, dtype and layout, below which its quantile is ignored
 
 
 def certified(paths: list[Path]) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def fall(row: dict[str, Any]) -> float:
     return max(row["fall"], *row["falls"].values())
 
 
-def place(row: dict[str, Any]) -> str:
+def group(row: dict[str, Any]) -> str:
     """Where the movement at random is measured: model, dtype and layout."""
     return f"{row['model']} {row['dtype']} {row['layout']}"
 
@@ -64,10 +64,10 @@ def measured(rows: list[dict[str, Any]]) -> dict[str, float]:
     """The movement at random for the rows that have it of another layout."""
     found: dict[str, float] = {}
     for row in rows:
-        if place(row) not in found and not own(row):
+        if group(row) not in found and not own(row):
             lm = FrozenLM.from_pretrained(row["model"], dtype=row["dtype"])
             shift = threshold(lm, "standard", Layout.named(row["layout"])).shift
-            found[place(row)] = round(shift, 5)
+            found[group(row)] = round(shift, 5)
     return found
 
 
@@ -75,8 +75,8 @@ def fitted(rows: list[dict[str, Any]], shifts: dict[str, float]) -> dict[str, An
     """What `reserve.json` holds."""
     ratios = defaultdict(list)
     for row in rows:
-        shift = row["shift"] if own(row) else shifts[place(row)]
-        ratios[place(row)].append(fall(row) / shift)
+        shift = row["shift"] if own(row) else shifts[group(row)]
+        ratios[group(row)].append(fall(row) / shift)
     quantiles = {
         name: quantile_interval(part, SHARE, LEVEL)
         for name, part in sorted(ratios.items())

@@ -46,10 +46,10 @@ def main() -> int:
         "smoke": {name: round(total_work(some)) for name, some in jobs.items()},
         "smoke_all": round(total_work(job for some in jobs.values() for job in some)),
     }
-    place = Path(catalogue.__file__).with_name("catalogue.json")
-    place.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    path = Path(catalogue.__file__).with_name("catalogue.json")
+    path.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(
-        f"{place.name}: {made['smoke_all'] / made['position_steps_per_second']:.0f} seconds for"
+        f"{path.name}: {made['smoke_all'] / made['position_steps_per_second']:.0f} seconds for"
         " all\n"
     )
     return 0

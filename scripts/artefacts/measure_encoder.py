@@ -2,15 +2,15 @@ r"""Measure an encoder again and write what was found into its folder.
 
 Held-out accuracy, rates by kind of text, rates of fits, and proof.
 
-    python scripts/artefacts/measure_encoder.py build/encoder/mixed-4 --texts file:books_val.parquet \
-        --lengths 4 8 16 24 32 --words vocab_100k.txt
+    python scripts/artefacts/measure_encoder.py build/encoder/mixed-4 \
+        --texts file:books_val.parquet --lengths 4 8 16 24 32 --words vocab_100k.txt
     python scripts/artefacts/measure_encoder.py src/prototokens/builtin/encoder/mixed-4 \
         --texts file:books_val.parquet --words vocab_100k.txt --only kinds
 
 The rate at which fits go on from the encoder's vectors is chosen on other passages than the proof.
 The proof fits the same passages from both starts, the encoder's own passes counted; `auto` decides
-by it. The machine should do nothing else meanwhile. `--only kinds` measures the kinds of text alone,
-which needs no quiet machine, and leaves everything else as it is.
+by it. The machine should do nothing else meanwhile. `--only kinds` measures the kinds of text
+alone, which needs no quiet machine, and leaves everything else as it is.
 """
 
 from __future__ import annotations

@@ -37,19 +37,22 @@ pipeline_tag: text-generation
 
 # The built-in model of prototokens
 
-A small causal language model of Llama's architecture, trained from scratch by ordinary next-token prediction. It ships inside
+A small causal language model of Llama's architecture, trained from scratch by ordinary next-token \
+prediction. It ships inside
 the package so that everything works offline; nothing about proto-tokens is in its training.
 
 | | |
 |---|---|
 | parameters | {parameters:,} ({dtype}, embeddings tied) |
 | width, layers, heads, feed-forward | {d_model}, {layers}, {heads}, {feed_forward} |
-| vocabulary | {vocabulary:,}, byte-level BPE without a normaliser: any text comes back byte for byte |
+| vocabulary | {vocabulary:,}, byte-level BPE without a normaliser: any text comes back \
+byte for byte |
 | context | {max_context} positions; trained on windows of {context} |
 | tokens seen | {tokens:,} in {steps:,} steps of {tokens_per_step:,} |
 | data | {data} |
 | optimiser | Muon (matrices, rate {muon_lr}) and AdamW (the rest, rate {adam_lr}) |
-| schedule | constant, windows of {short_context}; then a linear fall to zero over the last {decay:.0%}, windows of {context} |
+| schedule | constant, windows of {short_context}; then a linear fall to zero over the last \
+{decay:.0%}, windows of {context} |
 {origin}| time and machine | {hours:.1f} hours; {machine} |
 | held-out loss | {nats:.3f} nats a token, **{bits:.3f} bits a byte** |
 | measured on | {windows} windows of {context} tokens, spread evenly over the held-out books |
@@ -64,11 +67,14 @@ Prompt in bold; multinomial sampling at temperature 0.8, seed 0.
 
 ## Use and limits
 
-Meant for trying, testing and demonstrating prototokens, and as a small reference model in experiments. It writes fluent-looking
-fragments of old-fashioned English and knows nothing; it is no assistant. Its books were published until 1929 and hold the views
+Meant for trying, testing and demonstrating prototokens, and as a small reference model in \
+experiments. It writes fluent-looking
+fragments of old-fashioned English and knows nothing; it is no assistant. Its books were \
+published until 1929 and hold the views
 and words of their time.
 
-Made with `scripts/builtin/train.py`, this page with `scripts/builtin/card.py`. Licence: Apache-2.0; the books are in the public
+Made with `scripts/builtin/train.py`, this page with `scripts/builtin/card.py`. Licence: \
+Apache-2.0; the books are in the public
 domain.
 """
 
@@ -77,8 +83,10 @@ def origin(config: Config) -> str:
     """A row of the card for a run that went on from a finished model."""
     if not config.init_tokens:
         return ""
-    seen = f"weights that had seen {config.init_tokens:,} tokens, in a run of its own with its own fall"
-    return f"| begun from | {seen} |\n"
+    return (
+        f"| begun from | weights that had seen {config.init_tokens:,} tokens, in a run of its own"
+        " with its own fall |\n"
+    )
 
 
 def draw_loss(log: Path, decay_start: int, path: Path) -> None:
@@ -90,8 +98,10 @@ def draw_loss(log: Path, decay_start: int, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     tokens, nats = [row["tokens"] / 1e6 for row in rows], [row["nats"] for row in rows]
     axes.plot(tokens, nats, color="#b8c4d6", linewidth=0.7, label="training, each step")
-    held = [(row["tokens"] / 1e6, row["held_out_nats"]) for row in rows if "held_out_nats" in row]
-    axes.plot(*zip(*held, strict=True), color="#1f4e8c", linewidth=1.6, label="held-out books")
+    measured = [
+        (row["tokens"] / 1e6, row["held_out_nats"]) for row in rows if "held_out_nats" in row
+    ]
+    axes.plot(*zip(*measured, strict=True), color="#1f4e8c", linewidth=1.6, label="held-out books")
     falls = [row["tokens"] / 1e6 for row in rows if row["step"] > decay_start]
     if falls:
         axes.axvspan(

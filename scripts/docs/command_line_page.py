@@ -19,7 +19,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "command-line.md"
 INTRODUCTION = """\
 # Command line
 
-<!-- Written by scripts/docs/command_line_page.py from the commands themselves: change those, then run it again. -->
+<!-- Written by scripts/docs/command_line_page.py from the commands themselves: \
+change those, then run it again. -->
 
 `python -m prototokens` is the same as `prototokens`. With `-h` or `--help`, it and each of its
 commands print their help. Every command takes `--json`: then standard output is one JSON object,

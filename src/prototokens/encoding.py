@@ -55,9 +55,9 @@ def encode(
         text: a text, or bytes of any kind: bytes that are not UTF-8, or that the tokenizer changes,
             are restored by edits in the file; or the result of `read_source` with this model.
         plan: where to cut, as `plan_chunks` gives it; then `layout`, `chunk_length` and `vectors`
-            are not looked at.
+            are ignored.
         kept: spans solved before; new ones are added as they are solved, so that a caller can save
-            them when interrupted. Not looked at where a vector is shared: spans that were solved
+            them when interrupted. Ignored where a vector is shared: spans that were solved
             apart do not share it.
         progress: called after every step, as `fit` does.
         log: called with a sentence about the starts.
@@ -297,7 +297,7 @@ def _check_first_tokens(plan: ChunkPlan, ids: list[int]) -> None:
 def _all_decode(lm: FrozenLM, spans: list[Span], kept: Solved, failed: Solved) -> bool:
     """Whether all spans decode exactly.
 
-    Decoding, not the fit, decides which are kept and which have failed.
+    Decoding, not the fit, decides which are solved and which have failed.
     """
     solutions = [kept.get(span) or failed[span] for span in spans]
     for span, solution, got in zip(spans, solutions, decode_ids(lm, solutions).ids, strict=True):
@@ -305,8 +305,8 @@ def _all_decode(lm: FrozenLM, spans: list[Span], kept: Solved, failed: Solved) -
             solution,
             correct=sum(
                 token == right
-                for place, (token, right) in enumerate(zip(got, solution.ids, strict=True))
-                if place not in solution.excluded
+                for position, (token, right) in enumerate(zip(got, solution.ids, strict=True))
+                if position not in solution.excluded
             ),
         )
         right, wrong = (kept, failed) if decoded.exact_where_scored else (failed, kept)

@@ -1,4 +1,4 @@
-"""What a user can be told: every error of this package that is not our own bug, each one sentence.
+"""Errors that a user can act on: each one sentence, and none of them a bug of the package.
 
 A message names what was given, what was expected and what to do. `exit_status` is what the command
 line ends with.

@@ -22,7 +22,7 @@ from prototokens._util.numerals import whole_number
 from prototokens.errors import UsageError
 from prototokens.keys import VERSION, signs
 
-MOST_REPEATED = 1024  # K of `tiled:K`, `mixed:K` and `keyed:K`
+MAX_REPEATED = 1024  # K of `tiled:K`, `mixed:K` and `keyed:K`
 NEIGHBOURS = (1, 2, 3)  # preceding vectors together with which a vector should be new, in `mixed:K`
 
 
@@ -75,10 +75,10 @@ class Layout:
             return NAMED[name]
         kind, _, number = name.partition(":")
         count = whole_number(number) or 0
-        if kind in REPEATING and 1 <= count <= MOST_REPEATED:
+        if kind in REPEATING and 1 <= count <= MAX_REPEATED:
             return REPEATING[kind](count)
         known = ", ".join(
-            [*NAMED, f"{_or([f'{kind}:K' for kind in REPEATING])} with K from 1 to {MOST_REPEATED}"]
+            [*NAMED, f"{_or([f'{kind}:K' for kind in REPEATING])} with K from 1 to {MAX_REPEATED}"]
         )
         raise UsageError(f"there is no layout {name!r}: choose one of {known}")
 
@@ -93,9 +93,7 @@ class Layout:
     def windows(self, length: int) -> int:
         """How many different stretches of three inputs there are in a row.
 
-        What tells places with one vector apart.
-
-        With keys every place is different.
+        They tell positions with the same vector apart; with keys every position is different.
         """
         return max(0, length - 2) if self.key_version else _windows(self, length)
 
@@ -142,8 +140,8 @@ def mixed(repeated: int) -> Layout:
     """The vector e and K others, in an order in which pairs of neighbours repeat late.
 
     Tiled, a vector always stands behind the same one, and only the distance to the beginning tells
-    its places apart. Here each of its places has other neighbours, which is what a language model
-    reads best: fits take about half as many steps (docs/vectors.md).
+    its positions apart. Here each of its positions has other neighbours, which is what a language
+    model reads best: fits take about half as many steps (docs/vectors.md).
     """
     return Layout(
         name=f"mixed:{repeated}",
@@ -182,8 +180,10 @@ def _mixed_order(count: int, length: int) -> tuple[int, ...]:
     """
     order: list[int] = []
     come: Counter[tuple[int, ...]] = Counter()
-    for place in range(length):
-        contexts = [tuple(order[place - before :]) for before in NEIGHBOURS if before <= place]
+    for position in range(length):
+        contexts = [
+            tuple(order[position - before :]) for before in NEIGHBOURS if before <= position
+        ]
         turn = order[-1] + 1 if order else 0
         best, least = turn % count, None
         for number in range(turn, turn + count):

@@ -113,8 +113,8 @@ class Recipe:
             in ("constant", "cosine", "inverse"),
             "half_life must be above zero": self.half_life > 0 and math.isfinite(self.half_life),
         }
-        for rule, kept in checks.items():
-            if not kept:
+        for rule, holds in checks.items():
+            if not holds:
                 raise UsageError(f"recipe {self.name!r}: {rule}")
 
     @staticmethod
@@ -132,7 +132,7 @@ class Recipe:
 
     @property
     def least_lead(self) -> float:
-        """Tokens whose lead over another cannot exceed this, in logits, are left out of the loss."""
+        """The loss leaves out tokens whose lead over another cannot exceed this, in logits."""
         return self.untrained_slack * self.margin
 
     def as_dict(self) -> dict[str, Any]:

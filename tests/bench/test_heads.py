@@ -1,4 +1,4 @@
-"""Ways from hidden states to loss and gradient, each against the head as it is defined, in float64."""
+"""Ways from hidden states to loss and gradient, against the definition of the head in float64."""
 
 import copy
 from dataclasses import replace
@@ -57,11 +57,11 @@ def test_the_reference_is_the_definition(lm):
         hidden.double(), targets.tolist(), *found, strict=True
     ):
         torch.testing.assert_close(loss, loss_of(state, target))
-        for step, slope in zip(
+        for step, own in zip(
             1e-6 * torch.eye(len(state), dtype=torch.float64), gradient, strict=True
         ):
             difference = (loss_of(state + step, target) - loss_of(state - step, target)) / 2e-6
-            torch.testing.assert_close(slope, difference, rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(own, difference, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])

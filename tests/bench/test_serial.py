@@ -20,12 +20,12 @@ def start_of(lm, recipe, ids, seed):
     return Starts(lm, recipe, 2).draw(group.rows[0], group)
 
 
-# Rounding grows with every step, most where the steps are preconditioned. The second root of the matrices
-# is taken at step 20.
+# Rounding grows with every step, most where the steps are preconditioned. The second root of the
+# matrices is taken at step 20.
 @pytest.mark.parametrize(("steps", "tolerance"), [(0, 0.0), (1, 1e-5), (8, 1e-4), (30, 5e-3)])
 @pytest.mark.parametrize("name", ["paper", "fast"])
 @pytest.mark.parametrize("family", ["tiny_llama", "tiny_neox"])
-def test_a_serial_fit_goes_the_engines_way(request, family, name, steps, tolerance):
+def test_the_serial_fit_equals_the_engines(request, family, name, steps, tolerance):
     lm = request.getfixturevalue(family)
     recipe = pt.Recipe.named(name, steps=steps, margin=1e3)  # never reached: all steps are taken
     seen = []
@@ -43,7 +43,7 @@ def test_a_serial_fit_goes_the_engines_way(request, family, name, steps, toleran
 
 
 @pytest.mark.parametrize("width", [32, 16])
-def test_beyond_the_width_of_the_matrices_the_steps_are_adamws(tiny_llama, monkeypatch, width):
+def test_wide_vectors_take_adamws_steps(tiny_llama, monkeypatch, width):
     from prototokens.engine import optimizer
 
     monkeypatch.setattr(optimizer, "MAX_WIDTH", width)

@@ -76,7 +76,7 @@ def test_odd_texts_come_back(encode, decode, target, text):
     assert decode(target).out == raw
 
 
-def test_bytes_that_are_no_text_come_back_and_are_said(encode, decode, target, tmp_path):
+def test_bytes_that_are_no_text_come_back_and_are_reported(encode, decode, target, tmp_path):
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     ran = encode(tmp_path / "latin.txt")
     assert ran.status == 0
@@ -376,17 +376,17 @@ def test_a_file_of_another_model_is_refused(encode, run, target, folder, tmp_pat
     assert refused(other, target, "fingerprint", repr(folder.name))
 
 
-def test_other_weights_are_tried_where_the_user_insists_and_the_hash_tells(
+def test_other_weights_are_tried_with_any_model_and_judged_by_the_hash(
     encode, run, target, tmp_path, tiny_neox
 ):
     encode("--text", "hi there", "-o", target)
     tiny_neox.model.save_pretrained(tmp_path / "other")
     tiny_neox.tokenizer.save_pretrained(tmp_path / "other")
     assert refused(run("decode", target, "--model", tmp_path / "other"), "fingerprint")
-    insisted = run("decode", target, "--model", tmp_path / "other", "--any-model")
-    assert insisted.status == 1
-    assert insisted.out != b"hi there"
-    assert "differs from the one that was encoded" in insisted.err
+    forced = run("decode", target, "--model", tmp_path / "other", "--any-model")
+    assert forced.status == 1
+    assert forced.out != b"hi there"
+    assert "differs from the one that was encoded" in forced.err
 
 
 def test_a_copy_of_the_model_serves_whatever_revision_the_file_names(
@@ -413,7 +413,7 @@ def test_debug_shows_the_traceback(tmp_path):
         main(["inspect", str(tmp_path / "x.ptok"), "--debug"])
 
 
-def test_a_full_disk_under_standard_output_is_said(encode, run, target, monkeypatch):
+def test_a_full_disk_under_standard_output_is_reported(encode, run, target, monkeypatch):
     encode("--text", "hi", "-o", target)
     echo = click.echo
 

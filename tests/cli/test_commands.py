@@ -17,7 +17,10 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "docs" / "command_lin
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
-    code = "import sys\nfrom prototokens.cli import main\ntry: main(['--help'])\nfinally: print(sorted(sys.modules))"
+    code = (
+        "import sys\nfrom prototokens.cli import main\n"
+        "try: main(['--help'])\nfinally: print(sorted(sys.modules))"
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

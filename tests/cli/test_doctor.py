@@ -12,7 +12,7 @@ from prototokens.errors import ModelError
 from prototokens.lm.frozen_lm import FrozenLM
 
 
-def test_what_it_finds(run, tiny_llama, monkeypatch):
+def test_doctor_reports_versions_and_devices(run, tiny_llama, monkeypatch):
     monkeypatch.setattr(FrozenLM, "from_pretrained", lambda name: tiny_llama)
     monkeypatch.setattr(sys.modules["prototokens.cli.doctor"], "SIDE", 32)
     found = run("doctor", "--json")
@@ -29,9 +29,9 @@ def test_what_it_finds(run, tiny_llama, monkeypatch):
         "dtype": "float32",
         "fingerprint": tiny_llama.fingerprint,
     }
-    said = run("doctor").out.decode()
-    assert __version__ in said
-    assert "usable, takes float32 on cpu" in said
+    printed = run("doctor").out.decode()
+    assert __version__ in printed
+    assert "usable, takes float32 on cpu" in printed
 
 
 def test_a_built_in_model_that_cannot_be_used(run, monkeypatch):

@@ -54,7 +54,7 @@ def test_any_other_address_warns(run, served):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_served(run, served, arguments, sentence):
+def test_options_that_cannot_be_served_are_refused(run, served, arguments, sentence):
     ran = run("explore", *arguments)
     assert ran.status == 2
     assert sentence in ran.err

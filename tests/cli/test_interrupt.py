@@ -1,6 +1,6 @@
 """A run that is stopped, in real processes.
 
-What is solved is kept, and the same command goes on from there.
+Solved chunks are saved, and the same command continues from there.
 """
 
 import signal

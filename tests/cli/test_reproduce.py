@@ -25,7 +25,7 @@ FEW = (
 
 @pytest.fixture
 def reproduce(run, folder, tmp_path):
-    """`prototokens reproduce NAME` on the tiny model, with few texts and steps, into a folder of its own."""
+    """`prototokens reproduce NAME` on the tiny model, with few texts and steps."""
     return lambda name, *more: run(
         "reproduce", name, "--model", folder, "--out", tmp_path / "out", *FEW, *more
     )
@@ -82,16 +82,16 @@ def test_a_table_is_run_printed_written_and_not_run_again(reproduce, tmp_path):
 
 def test_reports_are_drawn_again_from_rows_alone(reproduce, run, tmp_path):
     assert reproduce("table4").status == 0
-    place = tmp_path / "out" / "table4"
-    before = {path.name: path.read_bytes() for path in place.iterdir()}
-    for path in place.iterdir():
+    out = tmp_path / "out" / "table4"
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for path in out.iterdir():
         path.unlink()
     rows = (tmp_path / "out" / "rows.jsonl").read_bytes()
     # Neither the model nor the texts of the run are named.
     drawn = run("reproduce", "all", "--from-rows", "--out", tmp_path / "out", "--json")
     assert [(one["name"], one["rows"]) for one in drawn.json["experiments"]] == [("table4", 2)]
     assert set(drawn.json) <= set(KEYS["reproduce"])
-    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     # A second model's rows in one folder are no table.
     other = (
         rows.splitlines(keepends=True)[0]
@@ -102,8 +102,8 @@ def test_reports_are_drawn_again_from_rows_alone(reproduce, run, tmp_path):
     mixed = run("reproduce", "table4", "--from-rows", "--out", tmp_path / "out")
     assert (mixed.status, mixed.out) == (2, b"")
     assert "several models" in mixed.err
-    for place in ("out", "nowhere"):
-        none = run("reproduce", "table2", "--from-rows", "--out", tmp_path / place)
+    for out in ("out", "nowhere"):
+        none = run("reproduce", "table2", "--from-rows", "--out", tmp_path / out)
         assert (none.status, none.out) == (2, b"")
         assert "no rows of table2" in none.err
     assert not (tmp_path / "nowhere").exists()
@@ -154,7 +154,7 @@ def test_layouts_of_the_user_are_compared_in_place_of_the_own(reproduce):
         ("table1", ["--scale", "huge"], "--scale"),
     ],
 )
-def test_what_cannot_be_run_is_said_in_a_line(run, folder, tmp_path, name, more, sentence):
+def test_refused_runs_have_a_reason_of_one_line(run, folder, tmp_path, name, more, sentence):
     options = [*FEW[2:], "--model", folder, "--out", tmp_path / "out", *more]
     failed = run("reproduce", name, *(options if "--texts" in more else [*FEW[:2], *options]))
     assert (failed.status, failed.out) == (2, b"")
@@ -175,10 +175,10 @@ def test_a_card_as_text_json_and_a_picture(run, folder, tmp_path):
     assert (made.status, made.err) == (0, "")
     assert set(made.json) == set(KEYS["capacity"])
     assert [one["way"] for one in made.json["capacity"]] == ["paper", "memory:1", "memory:2"]
-    place = tmp_path / "out" / "capacity"
-    assert json.loads((place / "card.json").read_text())["capacity"] == made.json["capacity"]
-    assert (place / "card.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in place.iterdir()} == {
+    out = tmp_path / "out" / "capacity"
+    assert json.loads((out / "card.json").read_text())["capacity"] == made.json["capacity"]
+    assert (out / "card.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in out.iterdir()} == {
         "report.md",
         "card.csv",
         "card.png",
@@ -186,11 +186,11 @@ def test_a_card_as_text_json_and_a_picture(run, folder, tmp_path):
         "card.json",
     }
     printed = run(*words)
-    assert printed.out.decode() == (place / "report.md").read_text()
+    assert printed.out.decode() == (out / "report.md").read_text()
     assert "card.json" in printed.err
 
 
-def test_what_was_found_by_one_command_is_there_for_the_other(reproduce, run, folder, tmp_path):
+def test_commands_share_their_rows(reproduce, run, folder, tmp_path):
     """The climbs of the card are those of reproduce: the same jobs, the same rows."""
     assert reproduce("capacity").status == 0
     before = (tmp_path / "out" / "rows.jsonl").read_bytes()

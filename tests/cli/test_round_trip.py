@@ -1,4 +1,4 @@
-"""encode, inspect, decode: what goes in comes out, data on standard output and the rest on standard error."""
+"""A text goes through encode, inspect and decode; only data goes to standard output."""
 
 import io
 import os
@@ -241,7 +241,7 @@ def test_a_shared_vector_is_stored_once(encode, decode, run, tmp_path):
     assert "layout of two vectors" in refused.err
 
 
-def test_vectors_that_are_not_exact_are_saved_and_said_to_be_so(encode, decode, run, tmp_path):
+def test_inexact_vectors_are_saved_and_reported(encode, decode, run, tmp_path):
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--steps", 0, "--inexact", "keep", "--json")
     assert made.status == 1
@@ -254,13 +254,15 @@ def test_vectors_that_are_not_exact_are_saved_and_said_to_be_so(encode, decode, 
     assert back.out != TEXT.encode()
     assert "warning" in back.err
     assert str(path) in back.err
-    told = decode(path, "--json")
-    assert (told.status, told.json["matches"]) == (1, False)
+    result = decode(path, "--json")
+    assert (result.status, result.json["matches"]) == (1, False)
     assert "exact  no" in run("inspect", path).out.decode()
     assert "warning" in decode(path, "--quiet").err
 
 
-def test_what_vectors_do_not_hold_is_in_the_file_and_said(encode, decode, run, tmp_path):
+def test_tokens_that_vectors_cannot_reproduce_are_stored_and_reported(
+    encode, decode, run, tmp_path
+):
     path = tmp_path / "x.ptok"
     made = encode("--text", TEXT, "-o", path, "--steps", 0, "--json")
     assert made.status == 0
@@ -276,8 +278,8 @@ def test_what_vectors_do_not_hold_is_in_the_file_and_said(encode, decode, run, t
     for_people = run("inspect", path).out.decode()
     assert "stored as their" in for_people
     assert "xz -9" in for_people
-    told = encode("--text", TEXT, "-o", path, "--steps", 0, "--force").err
-    assert "tokens stored as they are" in told
+    errors = encode("--text", TEXT, "-o", path, "--steps", 0, "--force").err
+    assert "tokens stored as they are" in errors
 
 
 def test_few_bits_make_a_smaller_file_with_the_same_text(encode, decode, run, tmp_path):

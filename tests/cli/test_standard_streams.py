@@ -19,10 +19,10 @@ def shell(tmp_path, folder, run):
     assert run("encode", "--text", "hi", "-o", tmp_path / "x.ptok", "--model", folder).status == 0
 
     def shell(line):
-        place = {"PT": f"{sys.executable} -m prototokens", "MODEL": str(folder)}
+        variables = {"PT": f"{sys.executable} -m prototokens", "MODEL": str(folder)}
         return subprocess.run(
             ["bash", "-c", line],
-            env={**os.environ, **place},
+            env={**os.environ, **variables},
             cwd=tmp_path,
             capture_output=True,
             timeout=300,
@@ -31,7 +31,7 @@ def shell(tmp_path, folder, run):
     return shell
 
 
-def test_a_reader_that_has_gone_is_no_failure_and_not_worth_a_word(shell):
+def test_a_closed_pipe_is_no_failure_and_has_no_message(shell):
     """As `head` leaves a pipe; 141 is what a shell reports of a program that was ended so."""
     for command in ("--help", "inspect x.ptok"):
         ran = shell(f"$PT {command} | true; echo ${{PIPESTATUS[0]}}")

@@ -88,7 +88,7 @@ def test_a_file_of_ones_own_is_run_and_reported(study, tmp_path):
         ("lacking.py", "TITLE = 'x'", "has to define TITLE, jobs, run and report"),
     ],
 )
-def test_what_no_study_is(study, tmp_path, name, code, sentence):
+def test_files_that_are_no_study_are_refused(study, tmp_path, name, code, sentence):
     if code is not None:
         (tmp_path / name).write_text(code)
     refused = study(tmp_path / name)

@@ -73,7 +73,7 @@ def test_one_token_alone(run, folder, encode, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_traced(run, folder, file, arguments, sentence):
+def test_chunks_that_cannot_be_traced_are_refused(run, folder, file, arguments, sentence):
     named = (
         arguments if "builtin" in arguments or not arguments else [*arguments, "--model", folder]
     )

@@ -28,12 +28,15 @@ def test_auto_is_exact_and_its_forecast_is_printed_before_the_fit(encode, decode
     assert made.status == 0, made.err
     assert made.json["layout"] in [f"keyed:{count}" for count in VECTORS]
     assert decode(path).out == TEXT.encode()
-    told = made.json
-    assert 0 <= told["forecast_exact"] <= 1
-    assert 0 < told["forecast_steps"] <= 2000
-    assert told["forecast_row_steps"] >= told["chunks"]
-    assert told["forecast_seconds"] > 0
-    line = r"forecast from other models: [\d,]+ steps a chunk, \d+% of the chunks exact as they are cut, \d+:\d\d at the pace"
+    result = made.json
+    assert 0 <= result["forecast_exact"] <= 1
+    assert 0 < result["forecast_steps"] <= 2000
+    assert result["forecast_row_steps"] >= result["chunks"]
+    assert result["forecast_seconds"] > 0
+    line = (
+        r"forecast from other models: [\d,]+ steps a chunk, \d+% of the chunks exact"
+        r" as they are cut, \d+:\d\d at the pace"
+    )
     assert re.search(line, made.err)
 
 
@@ -45,7 +48,7 @@ def test_the_forecast_is_for_the_budget_that_is_given(encode, tmp_path):
     assert made.json["forecast_steps"] <= 3
 
 
-def test_no_trial_steps_where_nobody_reads_the_time(encode, tmp_path):
+def test_quiet_runs_make_no_trial_steps(encode, tmp_path):
     made = encode("--text", TEXT, "-o", tmp_path / "x.ptok", "--json", "--quiet")
     assert made.status == 0
     assert made.json["forecast_seconds"] is None

@@ -55,7 +55,11 @@ def prose(page):
 
 
 def commands(page):
-    """Every `prototokens ...` of a page's console and sh blocks, as (line, arguments, whether it stands alone)."""
+    """Every `prototokens ...` of a page's console and sh blocks.
+
+    Returns:
+        (line, arguments, whether the command stands alone) of each.
+    """
     found = []
     for block in blocks(page):
         if block.language not in ("console", "sh"):
@@ -67,13 +71,13 @@ def commands(page):
             lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
             lexer.whitespace_split = True
             words = list(lexer)
-            for place, word in enumerate(words):
-                if word == "prototokens" and (place == 0 or words[place - 1] in ("|", "&&", ";")):
-                    rest = words[place + 1 :]
+            for number, word in enumerate(words):
+                if word == "prototokens" and (number == 0 or words[number - 1] in ("|", "&&", ";")):
+                    rest = words[number + 1 :]
                     stop = next(
                         (n for n, w in enumerate(rest) if set(w) <= set("|&;<>()")), len(rest)
                     )
-                    found.append((line, rest[:stop], place == 0 and stop == len(rest)))
+                    found.append((line, rest[:stop], number == 0 and stop == len(rest)))
     return found
 
 
@@ -185,8 +189,8 @@ def test_a_pages_commands_do_what_they_say(page, reader, monkeypatch, capsysbina
     for arguments in run:
         with pytest.raises(SystemExit) as end:
             main(arguments)
-        said = capsysbinary.readouterr().err.decode()
-        assert end.value.code == 0, f"{page.name}: prototokens {shlex.join(arguments)}\n{said}"
+        errors = capsysbinary.readouterr().err.decode()
+        assert end.value.code == 0, f"{page.name}: prototokens {shlex.join(arguments)}\n{errors}"
     if (again := Path("again.txt")).exists():
         assert again.read_text(encoding="utf-8") == CHAPTER
 
@@ -220,18 +224,18 @@ def test_every_relative_link_of_a_page_leads_somewhere(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
         if re.match(r"[a-z]+:", link):
             continue
-        target, _, place = link.partition("#")
+        target, _, anchor = link.partition("#")
         goal = (page.parent / target).resolve() if target else page
         assert goal.exists(), link
         assert goal.is_relative_to(ROOT), link
-        assert not place or place in anchors(goal), link
+        assert not anchor or anchor in anchors(goal), link
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_module_and_file_that_a_page_names_is_there(page):
     package = ROOT / "src" / "prototokens"
     for name in re.findall(r"`([\w/.]+\.py)`", page.read_text(encoding="utf-8")):
-        assert any((place / name).is_file() for place in (package, package / "engine", ROOT)), name
+        assert any((root / name).is_file() for root in (package, package / "engine", ROOT)), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -273,9 +277,13 @@ def test_the_table_of_layouts_holds_what_they_do():
         layout = pt.Layout.named(name.replace("K", "2"))
         several = "K" if name == "keyed:K" else "K + 1"
         assert vectors == (several if name.endswith(":K") else str(layout.vectors))
-        places = [int(word.translate(signs)[-1]) for word in drawn.removesuffix(" (K = 2)").split()]
-        assert places == layout.index(5).tolist()
-        assert layout.scored(5).tolist() == list(range(len(places)))[0 if read == "all" else 1 :]
+        signs_drawn = [
+            int(word.translate(signs)[-1]) for word in drawn.removesuffix(" (K = 2)").split()
+        ]
+        assert signs_drawn == layout.index(5).tolist()
+        assert (
+            layout.scored(5).tolist() == list(range(len(signs_drawn)))[0 if read == "all" else 1 :]
+        )
 
 
 @pytest.mark.parametrize(("name", "width"), [("filling-in", 760), ("filling-in-narrow", 400)])

@@ -1,4 +1,7 @@
-"""The scripts that pages name take the options given there, and the tables they made are those of the committed rows."""
+"""The scripts that pages name take the options given there.
+
+The tables that they wrote are those of the committed rows.
+"""
 
 import argparse
 import json
@@ -127,7 +130,7 @@ def test_the_table_of_the_forecast_is_that_of_the_package(tmp_path):
 
 
 @pytest.mark.parametrize("line", OF_PYTEST, ids=lambda line: " ".join(line.words))
-def test_the_tests_that_a_page_names_are_there(line):
+def test_the_tests_that_a_page_names_exist(line):
     (name,) = (word for word in line.words if word.startswith("tests/"))
     text = (ROOT / name).read_text(encoding="utf-8")
     assert all(

@@ -45,14 +45,14 @@ def given(tiny_folder, words, tmp_path):
     return ["--model", tiny_folder, "--texts", f"file:{words}", *SMALL, "-o", tmp_path / "encoder"]
 
 
-def test_it_trains_measures_and_writes(capfd, given, tmp_path):
+def test_the_command_trains_measures_and_writes_an_encoder(capfd, given, tmp_path):
     status, out, err = run(capfd, *given, "--steps=10", "--json", "--proved=2")
     assert status == 0, err
-    told = json.loads(out)
-    assert told["shape"]["layout"] == "mixed:2"
-    assert told["trained"]["step"] == 10
-    assert [row["length"] for row in told["held_out"]["rows"]] == [1, 2, 4, 6]
-    assert [row["length"] for row in told["proof"]] == [4, 6]
+    result = json.loads(out)
+    assert result["shape"]["layout"] == "mixed:2"
+    assert result["trained"]["step"] == 10
+    assert [row["length"] for row in result["held_out"]["rows"]] == [1, 2, 4, 6]
+    assert [row["length"] for row in result["proof"]] == [4, 6]
     assert "step 5 of 10" in err
     assert " left" in err
     assert Encoder.load(tmp_path / "encoder").shape.max_length == 6
@@ -136,7 +136,7 @@ def test_ctrl_c_ends_it_after_the_step_in_work(given, tmp_path):
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= 3):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    _, errors = process.communicate()
     assert process.returncode == 130
-    assert "the same command goes on from there" in said
+    assert "the same command goes on from there" in errors
     assert (tmp_path / "encoder.work" / "checkpoint.safetensors").exists()

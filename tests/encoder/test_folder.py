@@ -36,7 +36,7 @@ def replace_tensors(folder, change):
     rewrite(folder, lambda config: config.update(weights_sha256=digest))
 
 
-def test_what_is_read_back_gives_the_same_vectors(untrained, folder, tiny_llama):
+def test_a_loaded_encoder_gives_the_same_vectors(untrained, folder, tiny_llama):
     ours, theirs = (
         untrained.vectors(tiny_llama, TEXTS),
         Encoder.load(folder).vectors(tiny_llama, TEXTS),
@@ -77,7 +77,7 @@ def test_an_altered_file_is_refused(folder):
         Encoder.load(folder)
 
 
-def test_a_file_that_is_none_is_refused_even_where_the_config_vouches_for_it(folder):
+def test_a_file_of_no_tensors_is_refused_even_with_a_matching_config(folder):
     (folder / "encoder.safetensors").write_bytes(b"no tensors")
     digest = hashlib.sha256(b"no tensors").hexdigest()
     rewrite(folder, lambda config: config.update(weights_sha256=digest))
@@ -171,7 +171,7 @@ def test_a_shape_that_cannot_be_is_refused(folder, shape):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "7", "{"])
-def test_a_config_that_is_none_is_refused(folder, content):
+def test_a_config_that_is_no_config_is_refused(folder, content):
     (folder / "config.json").write_text(content)
     with pytest.raises(FileError, match="damaged"):
         Encoder.load(folder)

@@ -13,14 +13,14 @@ from prototokens.errors import UsageError
 from prototokens.layout import Layout
 
 SHAPE = Shape(layout="tiled:2", max_length=9, width=16, layers=2, heads=2, feed_forward=24)
-direct_or_not = pytest.mark.parametrize("direct", [0, 8], ids=["queries", "a map of each place"])
+direct_or_not = pytest.mark.parametrize("direct", [0, 8], ids=["queries", "a map of each position"])
 TEXTS = [(5, 6, 7, 8, 9, 1, 2), (3, 4), (200,), (9, 9, 9, 9)]
 
 
 def vectors_of(lm, network, texts):
     """Of texts, before any refinement."""
     ids, lengths = padded(texts, lm.device)
-    return network.place(
+    return network.vectors(
         network.begin(states(lm, ids, network.shape.depths, network.adapters), lengths)
     )
 
@@ -36,7 +36,7 @@ def lively(lm, shape=SHAPE):
 
 
 @direct_or_not
-def test_a_texts_vectors_do_not_depend_on_its_company(tiny_llama, direct):
+def test_a_texts_vectors_do_not_depend_on_the_batch(tiny_llama, direct):
     network = lively(tiny_llama, replace(SHAPE, direct=direct))
     together = vectors_of(tiny_llama, network, TEXTS)
     for number, ids in enumerate(TEXTS):
@@ -45,10 +45,10 @@ def test_a_texts_vectors_do_not_depend_on_its_company(tiny_llama, direct):
 
 
 @direct_or_not
-def test_every_token_and_its_place_is_heard(tiny_llama, direct):
+def test_every_token_and_its_position_changes_the_vectors(tiny_llama, direct):
     network = lively(tiny_llama, replace(SHAPE, direct=direct))
-    told = vectors_of(tiny_llama, network, [(1, 2, 3), (1, 2, 4), (2, 1, 3), (1, 2)])
-    distances = torch.cdist(told.flatten(1), told.flatten(1)) + torch.eye(4)
+    found = vectors_of(tiny_llama, network, [(1, 2, 3), (1, 2, 4), (2, 1, 3), (1, 2)])
+    distances = torch.cdist(found.flatten(1), found.flatten(1)) + torch.eye(4)
     assert distances.min() > 1e-4
 
 
@@ -138,7 +138,7 @@ def test_shapes_that_cannot_be_are_refused_in_words(changes, words):
         Shape(**{**vars(SHAPE), **changes})
 
 
-def test_what_the_model_has_not_is_refused(tiny_llama):
+def test_depths_and_lengths_beyond_the_model_are_refused(tiny_llama):
     with pytest.raises(UsageError, match="depths 0 to 2"):
         shape_for(tiny_llama, Shape(**{**vars(SHAPE), "depths": (0, 9)}))
     with pytest.raises(UsageError, match="128"):

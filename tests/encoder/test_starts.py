@@ -116,16 +116,16 @@ def test_a_start_that_loses_texts_does_not_count_as_saving(untrained):
 
 def test_a_proof_fits_every_text_both_ways(untrained, tiny_llama):
     texts = [ids[:1] * 3 for ids in TEXTS]
-    row = prove(tiny_llama, untrained, texts, log=(told := []).append)
+    row = prove(tiny_llama, untrained, texts, log=(lines := []).append)
     assert row["random"]["exact"] == row["encoder"]["exact"] == row["texts"] == 3
     assert min(row[way]["row_steps"] for way in ("random", "encoder")) >= 3
-    assert told[-1].startswith("3 tokens: 3 of 3")
+    assert lines[-1].startswith("3 tokens: 3 of 3")
 
 
 def test_a_rate_is_chosen_among_those_that_lose_no_text(untrained, tiny_llama):
-    row = tune(tiny_llama, untrained, [ids[:1] * 3 for ids in TEXTS], log=(told := []).append)
+    row = tune(tiny_llama, untrained, [ids[:1] * 3 for ids in TEXTS], log=(lines := []).append)
     assert [one["rate"] for one in row["tried"]] == list(RATES)
-    assert len(told) == len(RATES)
+    assert len(lines) == len(RATES)
     most = max(one["exact"] for one in row["tried"])
     cheapest = min(
         (one for one in row["tried"] if one["exact"] == most), key=lambda one: one["row_steps"]
@@ -173,9 +173,7 @@ def test_long_texts_are_cut_into_few_chunks_of_like_length(tokens, untrained, ti
     assert len(lengths) == -(-tokens // 6)
 
 
-def test_what_no_step_will_mend_is_cut_where_the_encoder_is_nearly_always_right(
-    untrained, tiny_llama
-):
+def test_zero_step_chunks_use_the_encoders_reliable_length(untrained, tiny_llama):
     ids = list(range(24))
     untrained.config["held_out"] = {"rows": [held_out(2, 1.0), held_out(4, 0.96), held_out(6, 0.5)]}
     assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [4] * 6
@@ -184,19 +182,19 @@ def test_what_no_step_will_mend_is_cut_where_the_encoder_is_nearly_always_right(
     assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [6] * 4
 
 
-def test_with_an_encoder_the_forecast_is_what_it_has_proved(untrained, tiny_llama):
+def test_with_an_encoder_the_forecast_is_its_proof(untrained, tiny_llama):
     ids = list(range(13))
     for row, row_steps, steps in ((proof(4, 1.0), 16, 2), (proof(6, 1.0, encoder_exact=6), 80, 9)):
         row["encoder"] |= {"row_steps": row_steps, "steps_median": steps}
         untrained.config["proof"].append(row)
-    told = plan_from(tiny_llama, ids, untrained).forecast  # of 5, 5 and 3 tokens
-    assert (told.exact, told.steps, told.chunks, told.row_steps) == (
+    forecast = plan_from(tiny_llama, ids, untrained).forecast  # of 5, 5 and 3 tokens
+    assert (forecast.exact, forecast.steps, forecast.chunks, forecast.row_steps) == (
         pytest.approx((0.75 * 2 + 1) / 3),
         9,
         3,
         10 + 10 + 2,
     )
-    assert told.position_steps == 5 * 10 + 5 * 10 + 3 * 2
+    assert forecast.position_steps == 5 * 10 + 5 * 10 + 3 * 2
     assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).forecast is None
     untrained.config["proof"] = []
     assert plan_from(tiny_llama, ids, untrained).forecast is None
@@ -239,7 +237,7 @@ def test_auto_tries_the_encoder_on_the_text_before_it_cuts_all_of_it_for_it(at_h
         assert plan.lengths == [5, 4, 4] or not chosen_there
 
 
-def test_of_several_the_one_is_taken_that_is_right_more_often(at_hand, tiny_llama):
+def test_the_most_accurate_of_several_encoders_is_taken(at_hand, tiny_llama):
     for name, layout, accuracy in (("two", "tiled:3", 0.7), ("zero", "tiled:4", 0.4)):
         network = make_network(
             tiny_llama,
@@ -257,7 +255,7 @@ def held_out(length, accuracy):
     return {"length": length, "accuracy": accuracy, "exact": 0.0, "nats": 1.0, "texts": 8}
 
 
-def test_a_damaged_encoder_among_those_that_ship_is_said(at_hand, tiny_llama):
+def test_a_damaged_shipped_encoder_is_reported(at_hand, tiny_llama):
     (shipped_module.SHIPPED / "one" / "encoder.safetensors").write_bytes(b"")
     with pytest.raises(FileError, match="damaged"):
         begin(tiny_llama, TEXTS, TILED, "auto")
@@ -268,17 +266,17 @@ class TestEncode:
 
     TEXT = "Call me Ishmael."
 
-    def test_one_that_is_insisted_on_cuts_the_text(self, at_hand, tiny_llama):
-        told = []
-        encoded = pt.encode(tiny_llama, self.TEXT, start="encoder", log=told.append)
+    def test_a_required_encoder_determines_the_chunks(self, at_hand, tiny_llama):
+        lines = []
+        encoded = pt.encode(tiny_llama, self.TEXT, start="encoder", log=lines.append)
         assert encoded.exact
         assert encoded.header.layout == "tiled:2"
         assert max(encoded.header.chunks) <= 6
         assert pt.decode(tiny_llama, encoded) == self.TEXT
-        assert len(told) == 1
-        assert str(shipped_module.SHIPPED) in told[0]
+        assert len(lines) == 1
+        assert str(shipped_module.SHIPPED) in lines[0]
 
-    def test_without_a_step_it_is_the_encoders_word_and_patches(self, at_hand, tiny_llama):
+    def test_zero_step_encoding_is_the_encoders_vectors_and_patches(self, at_hand, tiny_llama):
         encoded = pt.encode(tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe(steps=0))
         assert set(encoded.header.steps) == {0}
         assert encoded.header.chunks == (6, 6, 4)
@@ -298,10 +296,10 @@ class TestEncode:
         torch.testing.assert_close(rough.vectors, vectors)
 
     def test_without_a_step_auto_is_the_encoder(self, at_hand, tiny_llama):
-        told, recipe = [], pt.Recipe.named("fast", steps=0)
-        encoded = pt.encode(tiny_llama, self.TEXT, recipe=recipe, log=told.append)
+        lines, recipe = [], pt.Recipe.named("fast", steps=0)
+        encoded = pt.encode(tiny_llama, self.TEXT, recipe=recipe, log=lines.append)
         assert (encoded.header.layout, encoded.header.chunks) == ("tiled:2", (6, 6, 4))
-        assert "starts from" in told[0]
+        assert "starts from" in lines[0]
         assert (
             pt.encode(tiny_llama, self.TEXT, layout="paper", recipe=recipe).header.layout == "paper"
         )
@@ -310,14 +308,14 @@ class TestEncode:
         assert without_steps(tiny_llama, "random", None, None, recipe) == "random"
 
     def test_auto_leaves_the_plan_alone(self, at_hand, tiny_llama):
-        told = []
+        lines = []
         encoded = pt.encode(
-            tiny_llama, self.TEXT, layout="tiled:2", chunk_length=4, log=told.append
+            tiny_llama, self.TEXT, layout="tiled:2", chunk_length=4, log=lines.append
         )
         assert encoded.exact
-        assert "4 of 4 chunks start from the encoder" in told[0]
-        pt.encode(tiny_llama, self.TEXT, layout="tiled:2", chunk_length=5, log=told.append)
-        assert "1 of 4 chunks start from the encoder" in told[1]
+        assert "4 of 4 chunks start from the encoder" in lines[0]
+        pt.encode(tiny_llama, self.TEXT, layout="tiled:2", chunk_length=5, log=lines.append)
+        assert "1 of 4 chunks start from the encoder" in lines[1]
 
     def test_what_cannot_be_is_refused(self, at_hand, tiny_llama, tiny_neox):
         with pytest.raises(UsageError, match="and layout 'paper': train one"):
@@ -331,5 +329,5 @@ class TestEncode:
 
 
 def _cut(ids, lengths):
-    places = [sum(lengths[:number]) for number in range(len(lengths) + 1)]
-    return [ids[start:end] for start, end in itertools.pairwise(places)]
+    ends = [sum(lengths[:number]) for number in range(len(lengths) + 1)]
+    return [ids[start:end] for start, end in itertools.pairwise(ends)]

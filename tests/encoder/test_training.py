@@ -117,7 +117,7 @@ def test_a_run_between_two_checkpoints_is_taken_up_from_the_first(
     assert [row["step"] for row in logged(other.work)] == list(range(1, 13))
 
 
-def test_a_run_that_is_told_to_stop_keeps_what_it_has(tiny_llama, training, running, tmp_path):
+def test_a_run_that_is_stopped_keeps_its_progress(tiny_llama, training, running, tmp_path):
     stops = iter([False, False, True])
     with pytest.raises(Interrupted, match="step 3 of 12"):
         train(
@@ -168,7 +168,7 @@ def test_the_checkpoint_of_another_run_is_not_written_over(
     )
 
 
-def test_a_damaged_checkpoint_is_said_in_words(tiny_llama, training, running, tmp_path):
+def test_a_damaged_checkpoint_has_a_clear_message(tiny_llama, training, running, tmp_path):
     train(tiny_llama, SHAPE, training, tmp_path / "out", running)
     for path in running.work.glob("checkpoint*"):
         path.write_bytes(path.read_bytes()[:100])
@@ -176,7 +176,7 @@ def test_a_damaged_checkpoint_is_said_in_words(tiny_llama, training, running, tm
         train(tiny_llama, SHAPE, training, tmp_path / "out", running)
 
 
-def test_what_is_logged_and_kept(tiny_llama, training, running, tmp_path):
+def test_the_log_and_the_weights_of_a_training(tiny_llama, training, running, tmp_path):
     proving = replace(running, proved=2, prove_at=(4, 99))
     encoder = train(tiny_llama, SHAPE, training, tmp_path / "out", proving)
     rows = logged(running.work)
@@ -210,22 +210,22 @@ def test_a_source_of_its_own_can_be_held_out(tiny_llama, training, running, tmp_
 
 
 @pytest.mark.parametrize("texts", ["random-tokens", "sample"])
-def test_what_is_held_out_is_never_trained_on(texts, tiny_llama, training, running):
+def test_held_out_texts_are_never_trained_on(texts, tiny_llama, training, running):
     pool = Trainer(tiny_llama, SHAPE, replace(training, texts=texts, pool=3000), running).pool
-    held = {
-        place * pool.stride + offset
-        for place in pool.held_out_places(50)
+    unseen = {
+        index * pool.stride + offset
+        for index in pool.held_out_indices(50)
         for offset in range(pool.most)
     }
     trained = {
-        place * pool.stride + offset for place in range(pool.count) for offset in range(pool.most)
+        index * pool.stride + offset for index in range(pool.count) for offset in range(pool.most)
     }
-    assert held
-    assert not held & trained
-    assert max(held) < len(pool.ids)
+    assert unseen
+    assert not unseen & trained
+    assert max(unseen) < len(pool.ids)
 
 
-def test_too_little_text_is_said_in_words(tiny_llama, training, running, tmp_path):
+def test_too_little_text_has_a_clear_message(tiny_llama, training, running, tmp_path):
     (tmp_path / "short.txt").write_text("too short")
     with pytest.raises(TextError, match="too few to train on"):
         train(

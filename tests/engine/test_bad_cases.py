@@ -66,20 +66,20 @@ def test_a_large_vocabulary_with_a_bias(large_vocabulary, temperature):
 def test_a_large_vocabulary_is_fitted_and_decoded(large_vocabulary):
     """Of so many tokens a narrow model can say but some: those that it says to random vectors."""
     lm = large_vocabulary
-    said = argmax(
+    likeliest = argmax(
         lm,
         lm.hidden(
             torch.randn(1, 5, lm.d_model, generator=torch.Generator().manual_seed(4))
         ).detach()[0],
     ).tolist()
-    targets = [said[:3], said[3:]]
+    targets = [likeliest[:3], likeliest[3:]]
     solutions = pt.fit(lm, targets, layout="tiled:8", recipe=pt.Recipe.named("fast", steps=600))
     assert [solution.exact for solution in solutions] == [True, True]
     assert pt.decode_ids(lm, solutions).ids == targets
 
 
 class Breaks:
-    """Makes the loss of one target's tokens not a number, at the steps of the batch that are given."""
+    """Makes the loss of one target's tokens NaN at the given steps of the batch."""
 
     def __init__(self, monkeypatch, token, steps):
         self.calls, self.rates = 0, []
@@ -125,14 +125,14 @@ def test_a_loss_that_breaks_in_the_middle_starts_its_row_again_at_a_lower_rate(
     assert solutions[1].restarts in (0, 1)  # the attempt that was the better one
     assert solutions[1].row_steps > RECIPE.steps + 1
     assert solutions[1].protos.isfinite().all()
-    for place in (0, 2):
-        assert solutions[place].failure is None
-        assert (solutions[place].steps, solutions[place].correct) == (
-            undisturbed[place].steps,
-            undisturbed[place].correct,
+    for number in (0, 2):
+        assert solutions[number].failure is None
+        assert (solutions[number].steps, solutions[number].correct) == (
+            undisturbed[number].steps,
+            undisturbed[number].correct,
         )
         torch.testing.assert_close(
-            solutions[place].protos, undisturbed[place].protos, rtol=1e-3, atol=1e-3
+            solutions[number].protos, undisturbed[number].protos, rtol=1e-3, atol=1e-3
         )
 
 
@@ -147,14 +147,14 @@ def test_a_loss_that_breaks_again_and_again_is_reported(tiny_llama, monkeypatch)
     assert solutions[1].failure == f"the loss was not finite in {MAX_DIVERGENCES + 1} attempts"
     assert solutions[1].protos.isfinite().all()
     assert solutions[1].margin > -math.inf  # of the steps before it broke
-    for place in (0, 2):
+    for number in (0, 2):
         torch.testing.assert_close(
-            solutions[place].protos, undisturbed[place].protos, rtol=1e-3, atol=1e-3
+            solutions[number].protos, undisturbed[number].protos, rtol=1e-3, atol=1e-3
         )
 
 
 def test_one_token_and_the_whole_context_decode_from_one_batch(tiny_gpt2):
-    """So wide a row is held by many vectors: both are exact, and both come out of one pass."""
+    """Many vectors reproduce so wide a row: both are exact, and both come out of one pass."""
     longest = tiny_gpt2.max_context
     targets = [[5], [1, 2] * (longest // 2)]
     solutions = pt.fit(
@@ -166,8 +166,8 @@ def test_one_token_and_the_whole_context_decode_from_one_batch(tiny_gpt2):
     assert decoded.forward_passes == 1
 
 
-def test_a_row_that_never_solves_ends_with_its_budget_and_holds_nobody_up(tiny_llama):
-    """Sixty random tokens in one vector: not to be held."""
+def test_an_unsolved_row_ends_with_its_budget_and_delays_no_other(tiny_llama):
+    """Sixty random tokens in one vector: it cannot reproduce them."""
     hopeless = torch.randint(0, 256, (60,), generator=torch.Generator().manual_seed(0)).tolist()
     recipe = pt.Recipe.named("fast", steps=150, restarts=1, stall=0)
     ended = []
@@ -210,7 +210,10 @@ def test_a_row_that_stalls_starts_again_within_its_budget(tiny_llama, monkeypatc
 
 
 def test_an_interrupt_ends_a_fit_and_what_was_solved_is_known(tiny_llama, monkeypatch):
-    """Ctrl-C is not taken for a lack of memory, leaves the model as it was, and the next fit begins as ever."""
+    """Ctrl-C is not taken for a lack of memory and leaves the model as it was.
+
+    The next fit begins as ever.
+    """
     before = tiny_llama.weights_hash()
     recipe = pt.Recipe.named("fast", steps=60)
     targets = [[4], [3, 1, 4, 1, 5, 9, 2, 6]]

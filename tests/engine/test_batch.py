@@ -1,4 +1,4 @@
-"""Rows that enter, leave, and are set aside: nobody's way depends on it."""
+"""Rows enter, leave and are preempted, and no row's result depends on it."""
 
 import gc
 from collections import deque
@@ -37,9 +37,7 @@ def fails_above(monkeypatch, most_rows):
 
 
 @pytest.mark.parametrize("most_rows", [1, 2, 3])
-def test_where_memory_runs_out_rows_are_set_aside_and_nothing_is_lost(
-    tiny_llama, monkeypatch, most_rows
-):
+def test_out_of_memory_preempts_rows_and_loses_none(tiny_llama, monkeypatch, most_rows):
     recipe = pt.Recipe.named("fast", steps=30, margin=1e3)
     expected = pt.fit(tiny_llama, TARGETS, recipe=recipe)
     seen = fails_above(monkeypatch, most_rows)
@@ -50,7 +48,7 @@ def test_where_memory_runs_out_rows_are_set_aside_and_nothing_is_lost(
         torch.testing.assert_close(one.protos, other.protos, rtol=1e-3, atol=1e-3)
 
 
-def test_what_is_set_aside_goes_on_with_its_own_state(tiny_llama, monkeypatch):
+def test_preempted_groups_resume_with_their_own_state(tiny_llama, monkeypatch):
     """Memory shrinks in the middle of a fit.
 
     The rows in work keep their age, their moments and their best.
@@ -75,7 +73,7 @@ def test_what_is_set_aside_goes_on_with_its_own_state(tiny_llama, monkeypatch):
         torch.testing.assert_close(one.protos, other.protos, rtol=1e-3, atol=1e-3)
 
 
-def test_memory_that_does_not_hold_one_row_is_said(tiny_llama, monkeypatch):
+def test_memory_too_small_for_one_row_is_reported(tiny_llama, monkeypatch):
     fails_above(monkeypatch, 0)
     with pytest.raises(DeviceMemoryError, match="with 1 rows of 20 positions alone"):
         pt.fit(tiny_llama, TARGETS)
@@ -93,7 +91,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_llama, monkeypatch
     assert is_out_of_memory(MemoryError())
 
 
-def test_what_a_position_costs_is_counted(tiny_llama):
+def test_the_memory_of_a_position_is_measured(tiny_llama):
     """At least the inputs of every matrix product; more layers cost more."""
     cost = bytes_per_position(tiny_llama, 16)
     config = tiny_llama.model.config
@@ -135,7 +133,7 @@ def test_matrices_are_counted_into_what_a_row_costs(tiny_llama, monkeypatch):
         assert Scheduler(tiny_llama, recipe, method, waiting, None).max_positions == expected
 
 
-def test_where_not_even_a_trial_fits_one_row_is_tried(tiny_llama, monkeypatch):
+def test_where_measuring_runs_out_of_memory_one_row_is_tried(tiny_llama, monkeypatch):
     from prototokens.engine import memory
 
     def too_large(lm, width):
@@ -150,7 +148,7 @@ def test_where_not_even_a_trial_fits_one_row_is_tried(tiny_llama, monkeypatch):
 class Scarce(TorchDispatchMode):
     """Within it memory runs out at chosen operations, counted from the first.
 
-    Those that work in place take none.
+    Operations that work in place take none.
     """
 
     def __init__(self, *failing):
@@ -193,10 +191,8 @@ def same(got, expected):
 
 
 @pytest.mark.parametrize("precondition", [True, False])
-def test_memory_that_runs_out_within_a_step_changes_no_rows_way(
-    tiny_llama, monkeypatch, precondition
-):
-    """At every place of it in turn, spread over runs.
+def test_out_of_memory_within_a_step_changes_no_result(tiny_llama, monkeypatch, precondition):
+    """At every call of it in turn, spread over runs.
 
     No gradient is counted twice, and none is lost.
     """
@@ -221,9 +217,7 @@ def test_memory_that_runs_out_within_a_step_changes_no_rows_way(
 
 
 @pytest.mark.parametrize("name", ["fast", "paper"])
-def test_memory_that_runs_out_as_a_step_is_taken_counts_no_gradient_twice(
-    tiny_llama, monkeypatch, name
-):
+def test_out_of_memory_in_the_optimizer_counts_no_gradient_twice(tiny_llama, monkeypatch, name):
     """The last operation that takes memory before the vectors move is among them."""
     recipe = pt.Recipe.named(name, steps=8, margin=1e3)
     expected = pt.fit(tiny_llama, TARGETS[:4], recipe=recipe)
@@ -236,19 +230,19 @@ def test_memory_that_runs_out_as_a_step_is_taken_counts_no_gradient_twice(
 
     monkeypatch.setattr(batch_module, "move", count)
     pt.fit(tiny_llama, TARGETS[:4], recipe=recipe)
-    for place in {*range(1, calls[0], 2), calls[0]}:
+    for call in {*range(1, calls[0], 2), calls[0]}:
         tried = []
 
-        def short_of(*arguments, place=place, tried=tried):
+        def short_of(*arguments, call=call, tried=tried):
             tried.append(None)
-            with Scarce(*[place] * (len(tried) == 1)):
+            with Scarce(*[call] * (len(tried) == 1)):
                 real(*arguments)
 
         monkeypatch.setattr(batch_module, "move", short_of)
         same(pt.fit(tiny_llama, TARGETS[:4], recipe=recipe), expected)
 
 
-def test_memory_that_runs_out_as_rows_enter_loses_none(tiny_llama, monkeypatch):
+def test_out_of_memory_as_rows_enter_loses_none(tiny_llama, monkeypatch):
     """Wherever it happens while the first rows enter, and while later ones join those in work."""
     recipe = pt.Recipe.named("fast", steps=6, margin=1e3)
     targets = [*TARGETS, *TARGETS[::-1]]
@@ -256,14 +250,14 @@ def test_memory_that_runs_out_as_rows_enter_loses_none(tiny_llama, monkeypatch):
     with monkeypatch.context() as patch:
         entered = scarce_in(patch, methods=("_enter",))
         pt.fit(tiny_llama, targets, recipe=recipe, rows=4)
-    for place in range(1, entered.count, 23):
+    for call in range(1, entered.count, 23):
         with monkeypatch.context() as patch:
-            scarce = scarce_in(patch, place, methods=("_enter",))
+            scarce = scarce_in(patch, call, methods=("_enter",))
             same(pt.fit(tiny_llama, targets, recipe=recipe, rows=4), expected)
             assert len(scarce.failed) == 1
 
 
-def test_memory_that_lets_no_row_in_is_said(tiny_llama, monkeypatch):
+def test_memory_that_admits_no_row_is_reported(tiny_llama, monkeypatch):
     scarce_in(monkeypatch, *range(1, 100), methods=("_enter",))
     with pytest.raises(DeviceMemoryError, match="with 1 rows of 20 positions alone"):
         pt.fit(tiny_llama, TARGETS)

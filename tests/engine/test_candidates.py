@@ -77,8 +77,8 @@ def test_a_row_that_is_solved_among_its_candidates_alone_is_not_solved(tiny_llam
     strongest = weight[others].norm(dim=1).argmax()
     hidden = 50 * weight[targets] + 100 * weight[others][strongest]
     among = replace(tiny_llama.head, weight=weight[group.rows[0].candidates])
-    places = torch.searchsorted(group.rows[0].candidates, targets)
-    solved_among = score(tiny_llama, hidden, places, head=among).margin.min() > RECIPE.margin
+    indices = torch.searchsorted(group.rows[0].candidates, targets)
+    solved_among = score(tiny_llama, hidden, indices, head=among).margin.min() > RECIPE.margin
     scores, full = candidates.score_candidates(tiny_llama, RECIPE, groups, hidden, targets)
     assert solved_among
     assert full.tolist() == [True]
@@ -96,14 +96,14 @@ def test_solutions_are_exact_by_the_whole_vocabulary(any_lm, few):
         assert margin.item() == pytest.approx(solution.margin, abs=1e-3)
 
 
-def test_what_is_not_solved_reports_scores_of_the_whole_vocabulary(tiny_llama, few):
+def test_unsolved_rows_report_scores_of_the_whole_vocabulary(tiny_llama, few):
     recipe = replace(RECIPE, steps=2, margin=1e3)
     (solution,) = pt.fit(tiny_llama, IDS[1:2], layout="keyed:2", recipe=recipe)
     assert solution.steps == 0  # steps 1 and 2 saw candidates alone
     assert decode_ids(tiny_llama, [solution]).ids != IDS[1:2] or solution.exact
 
 
-def test_a_row_goes_the_same_way_alone_and_in_company(tiny_llama, few):
+def test_a_row_gets_the_same_result_alone_and_in_a_batch(tiny_llama, few):
     recipe = replace(RECIPE, steps=9, margin=1e3)
     (alone,) = pt.fit(tiny_llama, IDS[:1], layout="keyed:2", recipe=recipe)
     crowd = pt.fit(tiny_llama, [IDS[1], IDS[0], IDS[2]], layout="keyed:2", recipe=recipe, rows=2)

@@ -38,9 +38,7 @@ def plain_margins(lm, solution):
 
 @pytest.mark.parametrize("batch", matrix.BATCHES)
 @pytest.mark.parametrize("padding", [0, 5, 200])
-def test_margins_are_those_of_plain_decoding_whatever_the_company(
-    tiny_llama, solutions, batch, padding
-):
+def test_margins_equal_those_of_plain_decoding_in_any_batch(tiny_llama, solutions, batch, padding):
     found = matrix.cell_margins(tiny_llama, solutions, Cell(batch, padding, "float32"))
     for margin, solution in zip(found, solutions, strict=True):
         torch.testing.assert_close(margin, plain_margins(tiny_llama, solution), rtol=0, atol=1e-4)
@@ -80,7 +78,7 @@ def test_unrounded_weights_are_read_again(tiny_llama, tiny_folder):
     assert "cannot be had" in tried.reason
 
 
-def test_a_kernel_that_is_not_there_is_said(tiny_llama, solutions):
+def test_a_missing_kernel_is_reported(tiny_llama, solutions):
     (tried,) = matrix.run_cells(tiny_llama, solutions, [Cell(1, 0, "float32", "efficient")])
     assert tried.margins is not None or "no efficient attention for float32" in tried.reason
 

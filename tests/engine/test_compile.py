@@ -83,7 +83,7 @@ def test_as_rows_leave_few_shapes_are_compiled(compiled):
     assert len(set(shapes)) == len(shapes) <= 3
 
 
-def test_a_fit_goes_the_same_way_compiled(compiled, tiny_llama):
+def test_a_compiled_fit_gives_the_same_result(compiled, tiny_llama):
     recipe = pt.Recipe.named("fast", steps=12, margin=1e3)
     for rows in (None, 3):
         pairs = zip(
@@ -100,7 +100,7 @@ def test_a_fit_goes_the_same_way_compiled(compiled, tiny_llama):
             torch.testing.assert_close(one.protos, other.protos, rtol=1e-3, atol=1e-3)
 
 
-def test_padding_stays_within_room_and_context(compiled):
+def test_padding_stays_within_max_positions_and_context(compiled):
     lm = compiled[0]
     method = OneStep(pt.Layout.named("paper"))
     waiting = deque(groups_of(lm, [[7] * lm.max_context, *[[5] * 17] * 40], method))
@@ -116,7 +116,7 @@ def test_padding_stays_within_room_and_context(compiled):
     assert len(batch) == batch.height == most // (2 * BUCKET)
 
 
-def test_where_memory_ran_out_no_more_empty_rows_are_added_than_it_holds(compiled):
+def test_padding_rows_stay_within_the_memory_found(compiled):
     lm = compiled[0]
     method = OneStep(pt.Layout.named("paper"))
     scheduler = Scheduler(

@@ -49,7 +49,7 @@ def test_the_vectors_returned_are_the_ones_that_were_scored(tiny_llama):
         assert scores.margin.min().item() == pytest.approx(solution.margin, abs=1e-4)
 
 
-def test_a_row_goes_the_same_way_alone_and_in_company(any_lm):
+def test_a_row_gets_the_same_result_alone_and_in_a_batch(any_lm):
     recipe = pt.Recipe.named(
         "fast", steps=15, margin=1e3
     )  # never solved: all fifteen steps are taken
@@ -63,7 +63,7 @@ def test_a_row_goes_the_same_way_alone_and_in_company(any_lm):
 
 @pytest.mark.parametrize("method", [None, Cramming(2)], ids=["one-step", "cramming"])
 def test_padding_harms_no_row_where_norms_have_no_epsilon(tiny_llama, method):
-    """A norm without an epsilon (Gemma 3n) makes NaN of zeros, and a weight of zero times NaN is NaN."""
+    """A norm without an epsilon (Gemma 3n) makes NaN of zeros, and zero times NaN is NaN."""
     config = copy.deepcopy(tiny_llama.model.config)
     config.rms_norm_eps = 0.0
     model = type(tiny_llama.model)(config)
@@ -82,7 +82,7 @@ def test_padding_harms_no_row_where_norms_have_no_epsilon(tiny_llama, method):
         assert together.ids == singly
 
 
-def test_rows_that_wait_give_what_they_give_at_once(tiny_llama):
+def test_waiting_rows_get_the_same_results(tiny_llama):
     recipe = pt.Recipe.named("fast", steps=300)
     targets = [[3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9], [3, 2], [3, 8, 4]]
     together = pt.fit(tiny_llama, targets, recipe=recipe)
@@ -99,7 +99,7 @@ def test_seeds_give_other_starts_and_the_same_seed_the_same(tiny_llama):
 
 
 def test_the_papers_step_is_torchs_adamw(tiny_llama):
-    """One row under the paper's recipe, against a plain loop with torch.optim.AdamW and full logits."""
+    """One row of recipe `paper`, against a plain loop with torch.optim.AdamW and full logits."""
     recipe = pt.Recipe.named("paper", steps=12, margin=1e3)
     layout = pt.Layout.named("paper")
     target = torch.tensor(IDS[2])
@@ -130,11 +130,11 @@ def test_a_shared_vector_is_one_vector(tiny_llama, share):
     solutions = pt.fit(
         tiny_llama, [[3, 5], [4, 9], [6, 2]], share=share, recipe=pt.Recipe.named("fast", steps=400)
     )
-    place = 0 if share == "e" else 1
+    index = 0 if share == "e" else 1
     assert all(
-        torch.equal(solution.protos[place], solutions[0].protos[place]) for solution in solutions
+        torch.equal(solution.protos[index], solutions[0].protos[index]) for solution in solutions
     )
-    assert not torch.equal(solutions[0].protos[1 - place], solutions[1].protos[1 - place])
+    assert not torch.equal(solutions[0].protos[1 - index], solutions[1].protos[1 - index])
     assert len({solution.steps for solution in solutions}) == 1
     assert decode_ids(tiny_llama, solutions).ids == [list(s.ids) for s in solutions] or not all(
         s.exact for s in solutions
@@ -155,7 +155,7 @@ def test_a_budget_that_runs_out_gives_the_best_that_was_seen(tiny_llama):
     assert solution.row_steps == 41
 
 
-def test_another_attempt_starts_elsewhere_and_the_better_one_is_kept(tiny_llama):
+def test_a_restart_has_other_initial_vectors_and_the_better_fit_wins(tiny_llama):
     recipe = pt.Recipe.named("fast", steps=2, restarts=3, margin=1e3)
     attempts = [
         pt.fit(tiny_llama, [IDS[2]], recipe=replace(recipe, restarts=n))[0] for n in range(4)
@@ -166,9 +166,7 @@ def test_another_attempt_starts_elsewhere_and_the_better_one_is_kept(tiny_llama)
     )
 
 
-def test_a_row_whose_loss_is_not_finite_is_given_up_and_its_neighbours_do_not_notice(
-    tiny_llama, monkeypatch
-):
+def test_a_row_without_a_finite_loss_ends_and_changes_no_other(tiny_llama, monkeypatch):
     recipe = pt.Recipe.named("fast", steps=10, margin=1e3)
     undisturbed = pt.fit(tiny_llama, [IDS[0], IDS[2]], recipe=recipe)
     from prototokens.engine.rows import Starts
@@ -190,7 +188,7 @@ def test_a_row_whose_loss_is_not_finite_is_given_up_and_its_neighbours_do_not_no
         torch.testing.assert_close(after.protos, before.protos, rtol=1e-3, atol=1e-3)
 
 
-def test_one_bad_start_is_mended_by_a_restart(tiny_llama, monkeypatch):
+def test_a_restart_recovers_from_a_bad_start(tiny_llama, monkeypatch):
     from prototokens.engine.rows import Starts
 
     draw = Starts.draw
@@ -223,7 +221,7 @@ def test_one_bad_start_is_mended_by_a_restart(tiny_llama, monkeypatch):
         ({"targets": [[1]], "layout": "spiral"}, UsageError, "no layout 'spiral'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_words(tiny_llama, options, error, words):
+def test_invalid_options_have_a_clear_message(tiny_llama, options, error, words):
     with pytest.raises(error, match=words):
         pt.fit(tiny_llama, options.pop("targets"), **options)
 

@@ -82,7 +82,7 @@ def test_steps_on_a_grid_make_right_what_rounding_broke(tiny_llama, solved):
     assert sum(one.correct for one in rounded) < sum(one.correct for one in polished) == 7
 
 
-def test_a_start_goes_at_its_own_rate_whatever_its_company(tiny_llama, solved):
+def test_a_start_keeps_its_own_learning_rate_in_any_batch(tiny_llama, solved):
     """Steps of `fast` have the size of the rate, so a tenth of the rate goes a tenth of the way."""
     targets, solutions = solved
     recipe = pt.Recipe.named("fast", steps=1, margin=1e6)

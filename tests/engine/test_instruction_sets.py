@@ -1,4 +1,4 @@
-"""Decoding as with other instruction sets: the same margins, one child for each setting, reasons in words."""
+"""Decoding with other instruction sets: the same margins, one child process for each setting."""
 
 import stat
 import subprocess
@@ -52,17 +52,19 @@ def test_a_child_decodes_all_rows_in_all_dtypes_as_this_process_does(tiny_folder
             torch.testing.assert_close(there, here, rtol=0, atol=1e-3)
 
 
-def test_what_the_processor_lacks_and_what_it_has_anyway_are_told(on_avx2):
-    told = {setting: why_not(setting) for setting in SETTINGS}
+def test_missing_and_native_instruction_sets_have_reasons(on_avx2):
+    reasons = {setting: why_not(setting) for setting in SETTINGS}
     own = {
         name
-        for name, reason in told.items()
+        for name, reason in reasons.items()
         if reason.endswith("is what this process computes with")
     }
-    lacking = {name for name, reason in told.items() if "this processor has no AVX-512" in reason}
+    lacking = {
+        name for name, reason in reasons.items() if "this processor has no AVX-512" in reason
+    }
     assert own == {"ATEN_CPU_CAPABILITY=avx2", "ONEDNN_MAX_CPU_ISA=AVX2"}
     assert lacking == {"ATEN_CPU_CAPABILITY=avx512", "ONEDNN_MAX_CPU_ISA=AVX512_CORE"}
-    assert {name for name, reason in told.items() if not reason} == set(SETTINGS) - own - lacking
+    assert {name for name, reason in reasons.items() if not reason} == set(SETTINGS) - own - lacking
 
 
 def test_with_more_instructions_more_settings_are_tried(on_avx2, monkeypatch):

@@ -27,8 +27,11 @@ def gradients(steps, count, width):
     ]
 
 
-def test_whitened_steps_are_those_of_the_definition(monkeypatch):
-    """C^(-p) a at a root mean square of 1, with C taken anew every third step, at a rate that falls with the loss."""
+def test_preconditioned_steps_equal_the_definition(monkeypatch):
+    """Each step is C^(-p) a at a root mean square of 1, with C computed anew every third step.
+
+    The learning rate falls with the loss.
+    """
     monkeypatch.setattr(optimizer, "REFRESH", 3)
     recipe = Recipe(
         precondition_rate=0.5, precondition_power=0.4, slow_below=2.0, schedule="constant"
@@ -36,41 +39,42 @@ def test_whitened_steps_are_those_of_the_definition(monkeypatch):
     vectors, state = states(2, 5)
     fast, slow = recipe.betas
     mean = torch.zeros(2, 5, dtype=torch.float64)
-    outer, where = torch.zeros(2, 5, 5, dtype=torch.float64), torch.ones(2, 5, dtype=torch.float64)
+    second_moment = torch.zeros(2, 5, 5, dtype=torch.float64)
+    where = torch.ones(2, 5, dtype=torch.float64)
     preconditioner = torch.zeros(0)
-    for age, slope in enumerate(gradients(18, 2, 5)):
-        loss = 4 * 0.8**age  # beyond which the rate does not fall, and below which no further
-        move(recipe, vectors, state, [age, age], slope, torch.full((2,), loss))
-        g = slope.double()
+    for step, gradient in enumerate(gradients(18, 2, 5)):
+        loss = 4 * 0.8**step  # beyond which the rate does not fall, and below which no further
+        move(recipe, vectors, state, [step, step], gradient, torch.full((2,), loss))
+        g = gradient.double()
         mean = fast * mean + (1 - fast) * g
-        outer = slow * outer + (1 - slow) * g[:, :, None] * g[:, None, :]
-        if age % 3 == 0:
-            values, axes = torch.linalg.eigh(outer)
-            values = values.clamp_min(0) + max(1e-4, 10 * 0.1 ** (age // 3)) * values.mean(
+        second_moment = slow * second_moment + (1 - slow) * g[:, :, None] * g[:, None, :]
+        if step % 3 == 0:
+            values, axes = torch.linalg.eigh(second_moment)
+            values = values.clamp_min(0) + max(1e-4, 10 * 0.1 ** (step // 3)) * values.mean(
                 1, keepdim=True
             )
             preconditioner = torch.stack(
                 [axes[i] @ torch.diag(values[i] ** -0.4) @ axes[i].T for i in range(2)]
             )
-        step = (preconditioner @ mean[:, :, None])[:, :, 0]
+        direction = (preconditioner @ mean[:, :, None])[:, :, 0]
         where = (
             where
             - 0.1
             * min(1, max(0.1, loss / 2))
             * 0.5
-            * step
-            / step.square().mean(1, keepdim=True).sqrt()
+            * direction
+            / direction.square().mean(1, keepdim=True).sqrt()
         )
         torch.testing.assert_close(vectors.value.double(), where, rtol=1e-3, atol=1e-3)
 
 
 def test_the_rate_of_a_given_start_does_not_fall_with_the_loss():
-    recipe, slope = Recipe(slow_below=2.0, schedule="constant"), gradients(1, 1, 5)[0]
+    recipe, gradient = Recipe(slow_below=2.0, schedule="constant"), gradients(1, 1, 5)[0]
     moved = []
-    for steady in (False, True):
+    for warm_started in (False, True):
         vectors, state = states(1, 5)
-        state.warm_started = torch.tensor([steady])
-        move(recipe, vectors, state, [0], slope, torch.ones(1))
+        state.warm_started = torch.tensor([warm_started])
+        move(recipe, vectors, state, [0], gradient, torch.ones(1))
         moved.append(1 - vectors.value)
     torch.testing.assert_close(moved[1], 2 * moved[0])
 
@@ -78,15 +82,15 @@ def test_the_rate_of_a_given_start_does_not_fall_with_the_loss():
 def test_each_vector_goes_by_its_own_age():
     """Two of different ages side by side: each moves as it would alone."""
     recipe = Recipe(schedule="constant")
-    slopes = gradients(30, 2, 4)
+    all_gradients = gradients(30, 2, 4)
     together, state = states(2, 4)
     alone = [states(1, 4) for _ in range(2)]
-    for age, slope in enumerate(slopes):
-        move(recipe, together, state, [age, age + 7], slope, torch.ones(2))
-        for place, shift in enumerate((0, 7)):
-            move(recipe, *alone[place], [age + shift], slope[place : place + 1], torch.ones(1))
-    for place in range(2):
-        torch.testing.assert_close(together.value[place], alone[place][0].value[0])
+    for step, gradient in enumerate(all_gradients):
+        move(recipe, together, state, [step, step + 7], gradient, torch.ones(2))
+        for row, shift in enumerate((0, 7)):
+            move(recipe, *alone[row], [step + shift], gradient[row : row + 1], torch.ones(1))
+    for row in range(2):
+        torch.testing.assert_close(together.value[row], alone[row][0].value[0])
     assert not torch.equal(together.preconditioner[0], together.preconditioner[1])
 
 

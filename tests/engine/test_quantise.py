@@ -1,4 +1,4 @@
-"""Files of few bits: the same text from them, rounded and mended, and what they take."""
+"""Files of few bits: the same text from them, rounded and repaired, and their size."""
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def test_each_chunk_goes_its_own_way(tiny_llama, solutions):
     assert torch.equal(together[0].solution.protos, alone[0].solution.protos)
 
 
-def test_mending_is_counted(tiny_llama, solutions):
+def test_repairing_is_counted(tiny_llama, solutions):
     assert sum(one.row_steps for one in quantise(tiny_llama, solutions, 1, pt.Recipe())) > 0
     assert all(one.row_steps == 0 for one in quantise(tiny_llama, solutions, 32, pt.Recipe()))
 
@@ -81,14 +81,14 @@ def test_a_shared_vector_has_one_grid(tiny_llama, path):
     assert len(set(loaded.header.bits)) == 1
 
 
-def test_what_is_not_exact_is_left_alone(tiny_llama, solutions):
+def test_inexact_solutions_are_not_rounded(tiny_llama, solutions):
     (broken,) = pt.fit(tiny_llama, [solutions[0].ids], layout="tiled:4", recipe=pt.Recipe(steps=0))
     found = quantise(tiny_llama, [broken, solutions[1]], 8, pt.Recipe())
     assert [one.bits for one in found] == [32, 8]
     assert found[0].solution is broken
 
 
-def test_what_is_no_number_is_refused_too():
+def test_a_word_other_than_auto_is_refused():
     with pytest.raises(UsageError, match="not 'few'"):
         check_bits("few")
 

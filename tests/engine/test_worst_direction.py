@@ -1,4 +1,7 @@
-"""The worst direction: far less does harm there than noise on all numbers, and about as much as is told."""
+"""The worst direction: a far smaller change does harm there than noise does.
+
+The change that does harm is about as large as is reported.
+"""
 
 from dataclasses import replace
 
@@ -25,13 +28,13 @@ def everywhere(rows):
     return [torch.ones(len(row.ids), dtype=torch.bool) for row in rows]
 
 
-def along_the_gradient(lm, row, place, share):
+def along_the_gradient(lm, row, position, share):
     """The row after a step, so long, against the gradient of the margin of a position."""
     protos = row.protos.clone().requires_grad_()
     index, scored = row.layout.index(row.length), row.layout.scored(row.length)
-    logits = lm.logits(lm.hidden(protos[index][None])[0, scored[place]])
-    true = logits[row.ids[place]]
-    others = torch.cat([logits[: row.ids[place]], logits[row.ids[place] + 1 :]])
+    logits = lm.logits(lm.hidden(protos[index][None])[0, scored[position]])
+    true = logits[row.ids[position]]
+    others = torch.cat([logits[: row.ids[position]], logits[row.ids[position] + 1 :]])
     (gradient,) = torch.autograd.grad(true - others.max(), protos)
     return replace(row, protos=row.protos - share * row.protos.norm() * gradient / gradient.norm())
 
@@ -42,9 +45,9 @@ def test_a_step_of_the_radius_takes_a_token_away_and_much_less_does_not(tiny_lla
 
     def survives(share):
         moved = [
-            along_the_gradient(tiny_llama, row, place, share)
+            along_the_gradient(tiny_llama, row, position, share)
             for row in solutions
-            for place in range(row.length)
+            for position in range(row.length)
         ]
         return all((margin > 0).all() for margin in margins(tiny_llama, moved))
 
@@ -52,14 +55,14 @@ def test_a_step_of_the_radius_takes_a_token_away_and_much_less_does_not(tiny_lla
     assert not survives(1.5 * radius)
 
 
-def test_it_is_the_least_of_all_rows_whatever_their_company(tiny_llama, solutions):
+def test_the_radius_is_the_least_of_all_rows_in_any_batch(tiny_llama, solutions):
     alone = [worst_direction_radius(tiny_llama, [row], everywhere([row])) for row in solutions]
     assert worst_direction_radius(tiny_llama, solutions, everywhere(solutions)) == pytest.approx(
         min(alone), rel=1e-3
     )
 
 
-def test_what_counts_for_nothing_and_what_is_wrong_already(tiny_llama, solutions):
+def test_the_radius_without_scored_positions_and_with_wrong_tokens(tiny_llama, solutions):
     nowhere = [torch.zeros(len(row.ids), dtype=torch.bool) for row in solutions]
     assert worst_direction_radius(tiny_llama, solutions, nowhere) is None
     wrong = [replace(solutions[0], ids=(solutions[0].ids[0] + 1, *solutions[0].ids[1:]))]

@@ -16,7 +16,7 @@ import pytest
 def explore(*arguments, cwd, clean=True):
     """Run `prototokens explore` at a free port; gives its address.
 
-    Afterwards it must have said nothing of a failure, unless `clean` is false: a request that no
+    Afterwards it must have reported no failure, unless `clean` is false: a request that no
     browser makes is one.
     """
     command = [
@@ -35,8 +35,8 @@ def explore(*arguments, cwd, clean=True):
     ) as server:
         yield json.loads(server.stdout.readline())["address"]
         server.terminate()
-        said = server.stderr.read().decode()
-    assert not (clean and "Traceback" in said), said
+        errors = server.stderr.read().decode()
+    assert not (clean and "Traceback" in errors), errors
 
 
 @pytest.fixture(scope="module")

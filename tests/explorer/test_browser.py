@@ -1,7 +1,7 @@
 """The page in a real browser: every tab's main path, on a wide window and on one of a phone's size.
 
 Headless Chromium against `prototokens explore`, on the built-in model. What the windows show is
-kept as pictures under build/screenshots.
+saved as pictures under build/screenshots.
 """
 
 import base64
@@ -78,16 +78,16 @@ def ptok(tmp_path_factory):
 class Page:
     """A window on the page."""
 
-    def __init__(self, address, size, place):
+    def __init__(self, address, size, folder):
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
-        for flag in [*FLAGS, f"--user-data-dir={place}", f"--window-size={size[0]},{size[1]}"]:
+        for flag in [*FLAGS, f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}"]:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(
             options=options, service=webdriver.ChromeService(executable_path=DRIVER)
         )
-        # A headless window is never as narrow as a phone: the page is told that it is.
+        # A headless window is never as narrow as a phone: this sets the width that the page sees.
         metrics = {
             "width": size[0],
             "height": size[1],
@@ -200,7 +200,10 @@ class Page:
         if not busy:
             self.rest()
         SHOTS.mkdir(parents=True, exist_ok=True)
-        script = "return [document.documentElement.scrollWidth, document.documentElement.scrollHeight, window.innerWidth]"
+        script = (
+            "const root = document.documentElement;"
+            " return [root.scrollWidth, root.scrollHeight, window.innerWidth]"
+        )
         width, height, seen = self.driver.execute_script(script)
         clip = {
             "x": 0,
@@ -274,7 +277,7 @@ def test_a_text_that_cannot_be_encoded(page, words, sentence):
     page.tab("Encode")
     page.type("#encode-text", words)
     page.click("#encode-go")
-    page.until("#encode-said", re.escape(sentence))
+    page.until("#encode-message", re.escape(sentence))
     page.shot("encode-refused")
 
 
@@ -283,7 +286,7 @@ def test_a_model_that_cannot_be_loaded(page):
     page.type("#encode-text", SENTENCE)
     page.choose("#encode-model", "empty")
     page.click("#encode-go")
-    page.until("#encode-said", "holds no config.json, so no model")
+    page.until("#encode-message", "holds no config.json, so no model")
     assert "Traceback" not in page.text("body")
     page.choose("#encode-model", "builtin")
 
@@ -299,8 +302,8 @@ def test_decode_shows_margins_and_a_race(page, ptok):
     shown = "return getComputedStyle(document.activeElement, '::after').content"
     assert "margin" in page.driver.execute_script(shown)
     page.click("#decode-race-go button, #decode-race-go")
-    said = page.until("#decode-race", "times as long")
-    assert "One step:" in said
+    message = page.until("#decode-race", "times as long")
+    assert "One step:" in message
     assert len(page.all("#decode-race .pt-clock")) == 2
     time.sleep(7)  # the race is shown in six seconds
     lanes = page.all("#decode-race .pt-text")
@@ -308,14 +311,14 @@ def test_decode_shows_margins_and_a_race(page, ptok):
     page.shot("decode")
 
 
-def test_files_that_are_none_of_ours(page, tmp_path):
+def test_files_of_other_programs(page, tmp_path):
     page.driver.refresh()
     page.tab("Decode")
     wrong = tmp_path / "wrong.ptok"
     wrong.write_bytes(b"not one of ours")
     page.one("#decode-file input[type=file]").send_keys(str(wrong))
-    said = page.until("#decode-said", "wrong.ptok is not a whole .ptok file")
-    assert "/" not in said.partition("wrong.ptok")[0]  # not a word of where the page keeps it
+    message = page.until("#decode-message", "wrong.ptok is not a whole .ptok file")
+    assert "/" not in message.partition("wrong.ptok")[0]  # not a word of where the page keeps it
     page.shot("decode-refused")
 
 
@@ -382,7 +385,7 @@ def test_results_are_tables_of_the_folder_alone(page):
 
 
 def test_nothing_is_fetched_from_elsewhere(page, address):
-    """Every address that the browser has asked for since it opened the page, and what its policy forbade."""
+    """Addresses that the browser has asked for since it opened the page, and what was forbidden."""
     script = "return performance.getEntriesByType('resource').map(each => each.name)"
     asked = page.driver.execute_script(script)
     assert asked
@@ -396,7 +399,7 @@ def test_nothing_is_fetched_from_elsewhere(page, address):
     assert "connect-src 'self'" in POLICY
 
 
-def test_a_second_visitor_waits_in_a_line_that_is_seen(address, tmp_path):
+def test_a_second_visitor_sees_their_position_in_the_queue(address, tmp_path):
     one = Page(address, WIDE, tmp_path / "one")
     two = Page(address, WIDE, tmp_path / "two")
     try:
@@ -411,7 +414,7 @@ def test_a_second_visitor_waits_in_a_line_that_is_seen(address, tmp_path):
         two.until("#encode-live", r"queue: \d+/\d+")
         two.shot("queue", busy=True)
         two.click("#encode-stop")
-        two.until("#encode-said", "Stop is noted")
+        two.until("#encode-message", "Stop is noted")
         one.click("#encode-stop")
         one.until("#encode-live", "this is how far it got")
         two.until("#encode-live", "stopped before it began")

@@ -1,4 +1,7 @@
-"""The page without a browser: what it refuses, what it never gives away, and how a fit is watched and stopped."""
+"""The page without a browser.
+
+What it refuses, what it never gives away, and how a fit is watched and stopped.
+"""
 
 import asyncio
 import json
@@ -75,12 +78,12 @@ def test_no_file_of_the_machine_is_given_away(served, results):
 
 
 @pytest.mark.parametrize(
-    "place", ["secret.ptok", "/etc/passwd", "http://127.0.0.1:9/x.ptok", "/tmp/gradio/../x.ptok"]
+    "path", ["secret.ptok", "/etc/passwd", "http://127.0.0.1:9/x.ptok", "/tmp/gradio/../x.ptok"]
 )
-def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, place):
-    """Whoever writes to the page directly cannot name a file of the machine, or have the machine fetch one."""
+def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, path):
+    """A direct request cannot name a file of the machine or have the machine fetch one."""
     (results.parent / "secret.ptok").write_text("secret")
-    named = str(results.parent / place) if place == "secret.ptok" else place
+    named = str(results.parent / path) if path == "secret.ptok" else path
     data = [{"path": named, "meta": {"_type": "gradio.FileData"}}, "builtin", None]
     for asked in ("gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/call/decode"):
         sent = {"data": data, "fn_index": 0, "session_hash": "x"}
@@ -92,7 +95,7 @@ def test_a_path_or_an_address_in_place_of_an_upload_is_refused(served, results, 
 
 
 def upload(served):
-    """A file that was sent up: the place that the page gave it."""
+    """A file that was sent up: the path that the page gave it."""
     return ask(
         "POST", f"{served}/gradio_api/upload", files={"files": ("a b.ptok", b"x" * 100)}
     ).json()[0]
@@ -169,7 +172,7 @@ def test_a_file_that_is_described_twice_is_refused(served):
 
 
 @pytest.mark.parametrize("size", [5 << 20, 12 << 20])
-def test_a_text_too_large_to_be_looked_at_is_refused_in_words_that_gradio_shows(served, size):
+def test_a_request_that_is_too_large_is_refused_in_words_that_gradio_shows(served, size):
     """Its page takes the sentence from the JSON member `detail`.
 
     Anything else it calls an answer that it cannot read.
@@ -277,7 +280,7 @@ def test_columns_of_numbers_sort_as_numbers():
     assert _kinds(["a"], []) == ["str"]
 
 
-def test_what_tells_rows_apart_stands_first_and_what_they_share_above_them():
+def test_distinguishing_columns_come_first_and_shared_values_stand_above():
     from prototokens.explorer.results import _about, _arranged
 
     heads = [
@@ -299,10 +302,10 @@ def test_what_tells_rows_apart_stands_first_and_what_they_share_above_them():
     assert table.heads == ["run.exact", "run.steps", "recipe.steps", "gap", "ids_sha256"]
     assert table.cells[0] == [True, 100, 1, None, "b" * 64]
     assert table.alike == {"model": "builtin", "fingerprint": "aaaaaaaaaaaa…"}
-    said = unescape(_about("given/x.jsonl", table))
-    assert "given/x.jsonl: 3 rows." in said
-    assert "sort" in said
-    assert "All rows alike: model builtin; fingerprint aaaaaaaaaaaa…" in said
+    words = unescape(_about("given/x.jsonl", table))
+    assert "given/x.jsonl: 3 rows." in words
+    assert "sort" in words
+    assert "All rows alike: model builtin; fingerprint aaaaaaaaaaaa…" in words
     one = _arranged(heads[:2], [cells[0][:2]], 1)
     assert (one.heads, one.alike) == (heads[:2], {})
     assert _arranged(["a", "b"], [[1, 2], [3]], 2).cells == [[1, 2], [3, None]]
@@ -314,16 +317,14 @@ def test_reports_beside_below_and_above(tmp_path):
     folder = tmp_path / "results"
     for name in ("one", "two", "bare"):
         (folder / name).mkdir(parents=True)
-    for place, words in (
+    for name, words in (
         ("README.md", "of all"),
         ("one/report.md", "of one"),
         ("two/report.md", "of two"),
     ):
-        (folder / place).write_text(words + "\n")
+        (folder / name).write_text(words + "\n")
     (tmp_path / "README.md").write_text("outside")
-    shown = {
-        place: _report((folder,), folder / place / "rows.jsonl") for place in ("one", "bare", "")
-    }
+    shown = {name: _report((folder,), folder / name / "rows.jsonl") for name in ("one", "bare", "")}
     assert shown["one"] == "of one"
     assert shown["bare"] == "of all"
     assert [shown[""].index(words) for words in ("of all", "of one", "of two")] == sorted(
@@ -344,7 +345,7 @@ def test_more_pictures_than_are_shown_are_counted(tmp_path):
     assert "pictures are shown" not in _plots((tmp_path,), tmp_path / "rows.jsonl")
 
 
-def test_what_a_visitor_writes_is_never_markup():
+def test_a_visitors_text_is_never_markup():
     nasty = '<img src=x onerror="alert(1)">'
     made = [
         show.problem(nasty),
@@ -367,26 +368,26 @@ def test_errors_are_sentences(caplog):
 
         return handler
 
-    @show_errors_in("said")
+    @show_errors_in("message")
     def well():
         return {"out": 1}
 
-    assert well() == {"said": "", "out": 1}
-    refused = show_errors_in("said")(fails(ModelError("'x' cannot be <b>loaded</b>")))()
-    assert "&lt;b&gt;loaded" in refused["said"]
-    broken = show_errors_in("said")(fails(ZeroDivisionError("secret detail")))()
-    assert "secret" not in broken["said"]
-    assert "went wrong in the program" in broken["said"]
+    assert well() == {"message": "", "out": 1}
+    refused = show_errors_in("message")(fails(ModelError("'x' cannot be <b>loaded</b>")))()
+    assert "&lt;b&gt;loaded" in refused["message"]
+    broken = show_errors_in("message")(fails(ZeroDivisionError("secret detail")))()
+    assert "secret" not in broken["message"]
+    assert "went wrong in the program" in broken["message"]
     assert "secret detail" in caplog.text
 
-    @show_errors_in("said")
+    @show_errors_in("message")
     def many():
         yield {"out": 1}
         raise UsageError("no more")
 
     first, last = list(many())
-    assert first == {"said": "", "out": 1}
-    assert "no more" in last["said"]
+    assert first == {"message": "", "out": 1}
+    assert "no more" in last["message"]
 
 
 def test_only_the_models_of_the_page_are_loaded(tiny_folder):
@@ -425,7 +426,7 @@ def test_what_is_read_of_vectors(tiny_llama):
     assert "".join(token.text for token in tokens_of(tiny_llama, solution)) == "Call me."
 
 
-def test_tokens_from_patches_are_told_from_those_of_vectors(tiny_llama):
+def test_tokens_from_patches_are_marked(tiny_llama):
     text = "Call me Ishmael."
     recipe = pt.Recipe.named("fast", steps=8)
     encoded = pt.encode(
@@ -447,7 +448,7 @@ def test_the_shelf_keeps_the_newest_by_different_names(tiny_llama):
     shelf = []
     for number in range(10):
         shelf = put_on_shelf(shelf, tiny_llama, encoded, "A" if number % 2 else "B")
-    assert len(shelf) == len({kept.title for kept in shelf}) == 8
+    assert len(shelf) == len({text.title for text in shelf}) == 8
     assert from_shelf(shelf, shelf[3].title) is shelf[3]
     with pytest.raises(UsageError, match="no such text yet"):
         from_shelf(shelf, None)
@@ -515,7 +516,10 @@ def blocks(monkeypatch):
 
 @pytest.fixture
 def encoder(tiny_folder, blocks):
-    """The tab Encode: its desk, and what its two buttons do, as dictionaries from elements' names to what they show."""
+    """The tab Encode: its desk, and what its two buttons do.
+
+    What they do is given as dictionaries from elements' names to what they show.
+    """
     import gradio as gr
 
     from prototokens.explorer import encode
@@ -568,7 +572,7 @@ def test_stop_while_the_model_loads(encoder, monkeypatch):
 def test_a_refused_text_leaves_no_file_of_the_one_before_to_be_downloaded(encoder):
     _, press, _ = encoder
     updates = list(press("x" * 101, 1.0))
-    assert "the text has 101 characters" in updates[-1]["encode-said"]
+    assert "the text has 101 characters" in updates[-1]["encode-message"]
     assert [
         update["encode-download"].visible for update in updates if "encode-download" in update
     ] == [False]
@@ -593,7 +597,7 @@ def test_a_curve_has_a_scale_and_few_points():
     assert show.curve([1.0], "red", "loss") == ""
 
 
-def test_what_waits_in_the_line_says_so(blocks):
+def test_fits_show_their_position_in_the_queue(blocks):
     from prototokens.explorer import space
 
     space.tab(Desk(Settings()))
@@ -636,9 +640,9 @@ def test_a_race_of_a_chunk(tiny_llama):
     from prototokens.explorer.decode import _load, _race
 
     solution = pt.fit(tiny_llama, "Call me.")
-    said = _race(tiny_llama, Chunk(solution.protos, solution.layout, 8))
-    assert "8 tokens, from 2 vectors either way" in said
-    assert said.count("pt-clock") == 2
+    words = _race(tiny_llama, Chunk(solution.protos, solution.layout, 8))
+    assert "8 tokens, from 2 vectors either way" in words
+    assert words.count("pt-clock") == 2
     with pytest.raises(FileError, match=r"^none\.ptok does not exist"):
         _load("/tmp/where/it/is/kept/none.ptok")
 
@@ -677,7 +681,7 @@ def test_margins_have_a_legend_deeper_colours_in_the_dark_and_a_number_for_finge
     assert float(base) + float(deep) >= 0.8
 
 
-def test_what_is_wider_than_a_phone_can_be_moved_and_says_so():
+def test_wide_pictures_and_tables_scroll_on_a_phone():
     assert "moves sideways" in show.image(b"x", "a wide one")
     head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (3000).to_bytes(4, "big")
     assert "min-width:1800px" in show.image(head, "one of many tokens")

@@ -1,4 +1,7 @@
-"""The figures: what their colours and axes stand for is written on them, and names on a map can be told apart."""
+"""The figures of the page.
+
+The meaning of colours and axes is written on them, and names on a map do not overlap.
+"""
 
 import pytest
 import torch
@@ -42,5 +45,5 @@ def test_names_on_a_map_stand_apart_where_points_almost_coincide():
     assert len(boxes) == 6
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:number])
-    places = figure.axes[0].transData.transform(points.tolist())
-    assert not any(box.contains(*place) for box in boxes for place in places)
+    drawn = figure.axes[0].transData.transform(points.tolist())
+    assert not any(box.contains(*point) for box in boxes for point in drawn)

@@ -1,20 +1,21 @@
-"""Damage valid `.ptok` files in many thousand ways, and see that each ends in a clear refusal or in the right text.
+"""Damage valid `.ptok` files in many thousand ways: each is refused clearly or decodes rightly.
 
 A mutant with broken hashes is the easy case. Most of these have their hashes made anew, as somebody
-would who means harm: then all that stands between the file and the program are the checks of what
-it says. Every mutant is loaded and decoded as `decode` does it, and shown by `inspect`. It must end
-in one of
+would who means harm: then only the checks of the file's content protect the program. Every mutant
+is loaded and decoded as `decode` does it, and shown by `inspect`. It must end in one of
 
 - refused: a FileError of one line;
 - right text: the text that was encoded;
-- told to differ: another text, and `matches` says so.
+- reported to differ: another text, and `matches` says so.
 
-Anything else is a fault: another exception; another text that is said to match; a command of more
-than 5 seconds; more than 1 GB of memory; another path opened, a model that the user did not name,
-the network. The mutations are `mutations.py`.
+Anything else is a fault: another exception; another text that is reported to match; a command of
+more than 5 seconds; more than 1 GB of memory; another path opened, a model that the user did not
+name, the network. The mutations are `mutations.py`.
 
-    python tests/faults/mutate_files.py 20,000 at random, and every length and every header value in
-    turn python tests/faults/mutate_files.py --count 500 --brief a minute: at random alone
+    # 20,000 at random, and every length and every header value in turn
+    python tests/faults/mutate_files.py
+    # at random alone, in a minute
+    python tests/faults/mutate_files.py --count 500 --brief
 
 Mutant N of a seed is the same in every run: --only N reads that one again and lets its exception
 through.
@@ -50,8 +51,8 @@ from prototokens.ptok.encoded import EncodedText
 
 SECONDS = 5.0  # of one command
 MEMORY = 1 << 30  # bytes that the process may grow by
-LONGEST_REFUSAL = 20_000  # characters: it may name a model's folder
-ENDS = ("refused", "right text", "told to differ", "fault")
+MAX_REFUSAL = 20_000  # characters: it may name a model's folder
+ENDS = ("refused", "right text", "reported to differ", "fault")
 WATCHED = (
     "socket.",
     "subprocess.",
@@ -120,11 +121,11 @@ class Judge:
 
     Args:
         files: those that the mutants are made of.
-        place: a folder for them.
+        folder: a folder for them.
     """
 
-    def __init__(self, lm: FrozenLM, files: list[Valid], place: Path):
-        self.lm, self.path, self.texts = lm, place / "mutant.ptok", {one.text for one in files}
+    def __init__(self, lm: FrozenLM, files: list[Valid], folder: Path):
+        self.lm, self.path, self.texts = lm, folder / "mutant.ptok", {one.text for one in files}
         self.loads: list[str] = []
         for one in files:  # what is imported on the way is imported before anything is watched
             self.path.write_bytes(one.raw)
@@ -141,7 +142,7 @@ class Judge:
                 end, why = self.read()
             except FileError as refusal:
                 end, why = "refused", str(refusal)
-                if "\n" in why or len(why) > LONGEST_REFUSAL:
+                if "\n" in why or len(why) > MAX_REFUSAL:
                     end, why = "fault", f"a refusal of {len(why)} characters: {why[:60]!r}"
             except (Exception, Hang) as error:
                 end, why = "fault", f"{type(error).__name__}: {str(error)[:200]}"
@@ -177,7 +178,7 @@ class Judge:
             ):
                 inspect.callback(self.path, as_json, False, False)  # pyright: ignore[reportOptionalCall]
         if not decoded.matches:
-            return "told to differ", ""
+            return "reported to differ", ""
         return (
             ("right text", "")
             if decoded.content in self.texts
@@ -243,7 +244,7 @@ def small_model() -> FrozenLM:
 def table(counts: dict[str, Counter[str]]) -> str:
     """In Markdown."""
     lines = [
-        "| kind | tried | refused | right text | told to differ | faults |",
+        "| kind | tried | refused | right text | reported to differ | faults |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     whole = sum(counts.values(), Counter())
@@ -274,8 +275,8 @@ def main() -> int:
     torch.set_num_threads(1)
     lm = FrozenLM.from_pretrained(given.model) if given.model else small_model()
     files = valid_files(lm)
-    with tempfile.TemporaryDirectory() as place:
-        judge = Judge(lm, files, Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        judge = Judge(lm, files, Path(folder))
         if given.only is not None:
             kind, name, content = mutant(files, given.seed, given.only)
             judge.path.write_bytes(content)

@@ -252,7 +252,7 @@ def spliced(chance: Random, one: Valid, other: Valid) -> bytes:
 
 
 def outer_header(chance: Random, one: Valid, other: Valid) -> bytes:
-    """What safetensors itself reads: names, kinds, shapes and offsets of the tensors, twice or too large."""
+    """What safetensors reads: names, dtypes, shapes and offsets of tensors, twice or too large."""
     length = int.from_bytes(one.raw[:8], "little")
     declared, data = json.loads(one.raw[8 : 8 + length]), one.raw[8 + length :]
     name = chance.choice(sorted(one.tensors))
@@ -299,22 +299,22 @@ def values(chance: Random, one: Valid, other: Valid) -> bytes:
     """Values of the header replaced by absurd ones of every kind."""
     header, tensors = one.parts()
     for _ in range(chance.choice([1, 1, 1, 2, 5])):
-        room, key = chance.choice(list(_places(header)))
-        room[key] = copy.deepcopy(chance.choice(ABSURD))
+        owner, key = chance.choice(list(_values(header)))
+        owner[key] = copy.deepcopy(chance.choice(ABSURD))
     return forged(header, tensors)
 
 
 def keys(chance: Random, one: Valid, other: Valid) -> bytes:
-    """Keys taken out, added, or with the value of another place."""
+    """Keys taken out, added, or with the value of another key."""
     header, tensors = one.parts()
     for _ in range(chance.choice([1, 1, 3])):
-        room, key = chance.choice(list(_places(header)))
+        owner, key = chance.choice(list(_values(header)))
         match chance.randrange(4):
             case 0:
-                del room[key]
+                del owner[key]
             case 1:
-                from_room, from_key = chance.choice(list(_places(other.header)))
-                room[key] = copy.deepcopy(from_room[from_key])
+                from_owner, from_key = chance.choice(list(_values(other.header)))
+                owner[key] = copy.deepcopy(from_owner[from_key])
             case 2:
                 header[
                     chance.choice(["stored", "bits", "patched", "edited", "sizes", "shared"])
@@ -336,10 +336,10 @@ def header_text(chance: Random, one: Valid, other: Valid) -> bytes:
     text = json.dumps({**header, "tensors_sha256": tensors_hash(tensors)})
     deep = 10 ** chance.randrange(1, 6) + chance.randrange(5)
     key = chance.choice(sorted(header))
+    values = ["null", "-1", "1e999", "[]", "{}", "9" * 6000, "NaN", "-Infinity", "1" + "0" * 300]
     more = chance.choice(
         [
-            f'"{key}":'
-            f" {chance.choice(['null', '-1', '1e999', '[]', '{}', '9' * 6000, 'NaN', '-Infinity', '1' + '0' * 300])}",
+            f'"{key}": {chance.choice(values)}',
             f'"{key}": {json.dumps(header[key])}',
             '"deep": ' + "[" * deep + "]" * deep,
             '"deep": ' + '{"a":' * deep + "1" + "}" * deep,
@@ -356,15 +356,15 @@ def names(chance: Random, one: Valid, other: Valid) -> bytes:
     """Paths, addresses and control codes where names stand."""
     header, tensors = one.parts()
     trick = chance.choice(PATHS)
-    for room, key in chance.choice(
+    for part, key in chance.choice(
         [[("model", "name")], [("model", "revision")], [("model", "name"), ("model", "revision")]]
     ):
-        header[room][key] = trick
+        header[part][key] = trick
     if chance.random() < 0.5:
-        room, key = chance.choice(
-            [place for place in _places(header) if isinstance(place[0][place[1]], str)]
+        owner, key = chance.choice(
+            [(owner, key) for owner, key in _values(header) if isinstance(owner[key], str)]
         )
-        room[key] = chance.choice(PATHS)
+        owner[key] = chance.choice(PATHS)
     return forged(header, tensors)
 
 
@@ -482,10 +482,15 @@ def extras(chance: Random, one: Valid, other: Valid) -> bytes:
             [b"", packed[:-1], packed + b"\0", chance.randbytes(40), own, own + packed]
         )
     tensors["patches"] = torch.tensor(list(packed), dtype=torch.uint8)
-    told = chance.choice(
+    declared = chance.choice(
         [sorted(stored)] * 6 + [list(range(len(counts))), [], [0, 0], [len(counts)]]
     )
-    header |= {"format": chance.choice([2] * 7 + [1]), "stored": told, "patched": 1, "edited": 1}
+    header |= {
+        "format": chance.choice([2] * 7 + [1]),
+        "stored": declared,
+        "patched": 1,
+        "edited": 1,
+    }
     if chance.random() < 0.2:
         header["bits"] = [
             chance.choice([1, 4, 8, 16, 32, 0, 9])
@@ -537,12 +542,12 @@ def bombs(chance: Random, one: Valid, other: Valid) -> bytes:
     return forged(header, tensors)
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in the header: the object or list, and the key or number in it."""
+def _values(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every value in the header: the object or list, and the key or number in it."""
     for key in list(value) if isinstance(value, dict) else range(min(len(value), 3)):
         yield value, key
         if isinstance(value[key], dict | list):
-            yield from _places(value[key])
+            yield from _values(value[key])
 
 
 # The kinds, and how many shares of all mutants each has.
@@ -574,15 +579,18 @@ def mutant(files: list[Valid], seed: int, number: int) -> tuple[str, str, bytes]
 def mutants(
     files: list[Valid], count: int, seed: int, whole: bool
 ) -> Iterator[tuple[str, str, bytes]]:
-    """So many mutants; with `whole`, also each file cut off at every length, and with every value of its header replaced."""
+    """`count` mutants at random.
+
+    With `whole`, also each file cut off at every length, and with each header value replaced.
+    """
     for one in files if whole else ():
         for length in range(len(one.raw)):
             yield "cut off", f"{one.name}, {length}", one.raw[:length]
     for one in files if whole else ():
-        for place, value in product(range(len(list(_places(one.header)))), EACH_KIND):
+        for index, value in product(range(len(list(_values(one.header)))), EACH_KIND):
             header, tensors = one.parts()
-            room, key = list(_places(header))[place]
-            room[key] = copy.deepcopy(value)
+            owner, key = list(_values(header))[index]
+            owner[key] = copy.deepcopy(value)
             yield "every value", f"{one.name}, {key} = {value!r:.40}", forged(header, tensors)
     for number in range(count):
         kind, name, content = mutant(files, seed, number)

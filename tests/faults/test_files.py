@@ -1,4 +1,4 @@
-"""A `.ptok` file that is not what it should be is refused in words that name it, or gives the right text: never another one."""
+"""A damaged or forged `.ptok` file is refused by name or gives the right text, never another."""
 
 import copy
 import errno
@@ -53,7 +53,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def refused(path):
-    """Write a content and load it: it must be refused with the file named and these words said."""
+    """Write a content and load it: it must be refused with the file named and these words."""
 
     def refused(content, words=""):
         path.write_bytes(content)
@@ -68,7 +68,7 @@ def refused(path):
 
 
 def forged(encoded, tensors=None, whole=None, **changes):
-    """A file with other tensors or header values whose hashes all agree, so that only what it says can be wrong with it.
+    """A file with other tensors or header values, whose hashes all agree.
 
     Args:
         tensors: in place of its own.
@@ -119,17 +119,17 @@ class TestDamage:
     def test_every_byte_of_the_tensors_is_covered(self, encoded, refused):
         whole = encoded.to_bytes()
         start = 8 + int.from_bytes(whole[:8], "little")
-        for place in range(start, len(whole), 97):
+        for offset in range(start, len(whole), 97):
             damaged = bytearray(whole)
-            damaged[place] ^= 1
+            damaged[offset] ^= 1
             assert refused(bytes(damaged), "its vectors are not the ones that were saved")
 
     def test_every_byte_of_the_header_is_covered(self, encoded, refused):
         whole = encoded.to_bytes()
         start, end = whole.index(b"chunks_exact"), whole.index(b"vocab_size")
-        for place in range(start, end, 23):
+        for offset in range(start, end, 23):
             damaged = bytearray(whole)
-            damaged[place] = ord("0") if damaged[place] != ord("0") else ord("1")
+            damaged[offset] = ord("0") if damaged[offset] != ord("0") else ord("1")
             assert refused(bytes(damaged))
 
 
@@ -204,7 +204,10 @@ class TestTensors:
 
 class TestHeader:
     def test_newer_format(self, encoded, refused):
-        words = f"has format {FORMAT + 1}, and this version reads up to {FORMAT}: install a newer prototokens"
+        words = (
+            f"has format {FORMAT + 1}, and this version reads up to {FORMAT}:"
+            " install a newer prototokens"
+        )
         assert refused(forged(encoded, format=FORMAT + 1), words)
         assert refused(forged(encoded, whole={"format": 10**30}), "install a newer prototokens")
 
@@ -248,8 +251,8 @@ class TestHeader:
     @pytest.mark.parametrize("key", ["format", "d_model", "tokens", "bytes", "characters"])
     def test_counts_of_another_kind(self, encoded, refused, key, wrong):
         header = json.loads(json.dumps(encoded.header.as_json()))
-        place = next(one for one in (header["text"], header["model"], header) if key in one)
-        place[key] = wrong
+        offset = next(one for one in (header["text"], header["model"], header) if key in one)
+        offset[key] = wrong
         assert refused(forged(encoded, whole=header), "damaged")
 
     @pytest.mark.parametrize(
@@ -289,9 +292,9 @@ class TestHeader:
             "recipe": ["name"],
             "versions": ["torch"],
         }
-        for room, key in ((room, key) for room, keys in words.items() for key in keys):
-            values = encoded.header.as_json()[room]
-            assert refused(forged(encoded, **{room: {**values, key: wrong}}), f"'{room}.{key}'")
+        for part, key in ((part, key) for part, keys in words.items() for key in keys):
+            values = encoded.header.as_json()[part]
+            assert refused(forged(encoded, **{part: {**values, key: wrong}}), f"'{part}.{key}'")
         words = """has "yes" as 'exact', and not true or false"""
         assert refused(forged(encoded, exact="yes"), words)
         words = """has "all" as 'accuracy', and not a number"""
@@ -458,7 +461,10 @@ class TestOtherModels:
         assert pt.decode(tiny_llama, encoded) == TEXT
 
     def test_other_code_for_the_same_weights(self, encoded, tiny_llama, path):
-        """As transformers 5.4 moved a factor of Gemma 1 and 2 from the body to the table, and no weight changed."""
+        """The same weights under other code are another model.
+
+        Transformers 5.4 moved a factor of Gemma 1 and 2 from the body to the table.
+        """
         model = copy.deepcopy(tiny_llama.model)
 
         def scaled(body, given, options):
@@ -513,7 +519,7 @@ class TestOtherModels:
             pt.decode(tiny_llama, EncodedText.load(path))
 
 
-def test_another_text_than_the_hash_says_is_told(encoded, tiny_llama, path):
+def test_a_text_that_differs_from_the_hash_is_reported(encoded, tiny_llama, path):
     """Vectors swapped between chunks with every hash made good.
 
     Only the text's own hash can tell.

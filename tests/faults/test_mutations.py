@@ -21,7 +21,7 @@ def judge(tiny_llama, files, tmp_path):
     return mutate_files.Judge(tiny_llama, files, tmp_path)
 
 
-def test_every_mutant_is_refused_or_right_or_told_to_differ(judge, files):
+def test_every_mutant_is_refused_or_right_or_reported_to_differ(judge, files):
     counts, faults = mutate_files.tally(
         judge, mutations.mutants(files, count=400, seed=1, whole=False)
     )
@@ -30,7 +30,7 @@ def test_every_mutant_is_refused_or_right_or_told_to_differ(judge, files):
     assert {end for one in counts.values() for end in one} == {
         "refused",
         "right text",
-        "told to differ",
+        "reported to differ",
     }
 
 
@@ -71,6 +71,6 @@ def test_faults_are_seen(judge, files, monkeypatch, fault, words):
     assert words in why
 
 
-def test_another_text_that_is_said_to_match_is_a_fault(judge, files):
+def test_a_wrong_text_reported_to_match_is_a_fault(judge, files):
     judge.texts = {b"another"}
     assert judge.end(files[0].raw) == ("fault", f"gave {files[0].text!r}")

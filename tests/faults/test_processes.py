@@ -32,7 +32,7 @@ PRELOAD = [
     "prototokens.planning.throughput",
     "transformers.models.llama.modeling_llama",
 ]
-LONGEST = 120.0  # seconds until a test gives up
+TIME_LIMIT = 120.0  # seconds until a test gives up
 
 
 class Ended(NamedTuple):
@@ -55,7 +55,7 @@ def command(arguments, log, limit, slow):
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     # What is solved is saved at every step; where writing is slow or limited, the output alone is
     # written.
-    sys.modules["prototokens.cli.encode_run"].SAVE_EVERY = LONGEST if slow or limit else 0.0
+    sys.modules["prototokens.cli.encode_run"].SAVE_EVERY = TIME_LIMIT if slow or limit else 0.0
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if slow:
@@ -74,14 +74,14 @@ class Process:
         self.process = self.context.Process(target=command, args=(arguments, log, limit, slow))
         self.process.start()
 
-    def said(self):
+    def printed(self):
         return self.log.read_text() if self.log.exists() else ""
 
     def wait_for(self, happened):
         """Wait until something has happened, or the process has ended."""
-        end = time.monotonic() + LONGEST
+        end = time.monotonic() + TIME_LIMIT
         while self.process.is_alive() and not happened():
-            assert time.monotonic() < end, self.said()
+            assert time.monotonic() < end, self.printed()
             time.sleep(0.002)
 
     def send(self, number):
@@ -90,18 +90,18 @@ class Process:
         return self.ended()
 
     def ended(self):
-        self.process.join(LONGEST)
-        assert self.process.exitcode is not None, self.said()
-        return Ended(self.process.exitcode, self.said())
+        self.process.join(TIME_LIMIT)
+        assert self.process.exitcode is not None, self.printed()
+        return Ended(self.process.exitcode, self.printed())
 
 
-def begin_in(place, folder):
+def begin_in(root, folder):
     """What begins an encoding of a text in a process of its own.
 
-    The output is x.ptok in `place`/out.
+    The output is x.ptok in `root`/out.
     """
-    (place / "out").mkdir()
-    (place / "logs").mkdir()
+    (root / "out").mkdir()
+    (root / "logs").mkdir()
     count = iter(range(1000))
 
     def begin(text=TEXT, **options):
@@ -109,7 +109,7 @@ def begin_in(place, folder):
             "--text",
             text,
             "-o",
-            output(place),
+            output(root),
             "--model",
             folder,
             "--rows",
@@ -119,7 +119,7 @@ def begin_in(place, folder):
             "--force",
         ]
         return Process(
-            place / "logs" / str(next(count)), "encode", *given, "--certify", "none", **options
+            root / "logs" / str(next(count)), "encode", *given, "--certify", "none", **options
         )
 
     return begin
@@ -133,12 +133,12 @@ def begin(folder, tmp_path):
 @pytest.fixture(scope="module")
 def undisturbed(folder, tmp_path_factory):
     """A run that nothing disturbs: its file, and the seconds from its first words to its end."""
-    place = tmp_path_factory.mktemp("undisturbed")
-    process = begin_in(place, folder)()
-    process.wait_for(lambda: "chunk" in process.said())
+    root = tmp_path_factory.mktemp("undisturbed")
+    process = begin_in(root, folder)()
+    process.wait_for(lambda: "chunk" in process.printed())
     began = time.monotonic()
-    assert process.ended().status == 0, process.said()
-    return output(place).read_bytes(), time.monotonic() - began
+    assert process.ended().status == 0, process.printed()
+    return output(root).read_bytes(), time.monotonic() - began
 
 
 def output(tmp_path):
@@ -164,7 +164,7 @@ def test_stopped_at_a_random_moment(begin, undisturbed, tiny_llama, tmp_path, nu
         if old:
             path.write_bytes(old)
         process = begin()
-        process.wait_for(lambda process=process: "chunk" in process.said())
+        process.wait_for(lambda process=process: "chunk" in process.printed())
         time.sleep(chance.uniform(0, length))
         status, err = process.send(number)
         assert "Traceback" not in err
@@ -224,7 +224,7 @@ def test_a_disk_that_is_full_before_the_file_is_whole(begin, tmp_path):
 
 def test_a_folder_that_goes_away(begin, tmp_path):
     process = begin()
-    process.wait_for(lambda: "chunk" in process.said())
+    process.wait_for(lambda: "chunk" in process.printed())
     shutil.rmtree(output(tmp_path).parent)
     status, err = process.ended()
     assert status == 2, err

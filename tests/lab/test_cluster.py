@@ -1,4 +1,7 @@
-"""The runner on Ray: the same rows as here, nothing lost with an actor that is killed, a sentence where Ray is missing."""
+"""The runner on Ray gives the same rows as the local runner.
+
+No row is lost with an actor that is killed, and a missing Ray gives a clear message.
+"""
 
 import os
 import signal

@@ -60,7 +60,7 @@ def test_layouts_of_the_users_own(tiny_llama):
 
 
 def test_greedy_decoding_is_real(tiny_llama, tmp_path):
-    """What a row says of real generation is what the kept solution generates."""
+    """The row's figures of real generation are those of the saved solution."""
     config = settings(tiny_llama, most_texts=1, grid=(1, 2))
     jobs, rows, _ = carried_out("figure3", tiny_llama, config, tmp_path)
     (row,) = [row for row in rows if row["layout"] == "memory:2"]
@@ -73,11 +73,11 @@ def test_greedy_decoding_is_real(tiny_llama, tmp_path):
     assert row["greedy_accuracy"] == pytest.approx(float(right))
 
 
-def test_gains_by_hand(tiny_llama):
+def test_gains_equal_a_worked_example(tiny_llama):
     """The text fed to the model itself, with and without the vectors before it, in float64."""
     lm, ids = tiny_llama, [40, 50, 60, 70, 80]
     (solution,) = fit(lm, [ids], method=Cramming(2), recipe=Recipe.named("fast", steps=80))
-    told = figure3.gains(lm, solution)
+    gains = figure3.gains(lm, solution)
     text = lm.embed(torch.tensor(ids))
     bos = lm.embed(torch.tensor([lm.tokenizer.bos_token_id]))
     nats, right = [], []
@@ -89,8 +89,8 @@ def test_gains_by_hand(tiny_llama):
         )
         nats.append(-float(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum()))
         right.append(int((logits.argmax(-1) == torch.tensor(ids)).sum()))
-    assert told["information_gain"] == pytest.approx(nats[0] - nats[1], rel=1e-4)
-    assert told["token_gain"] == right[1] - right[0]
+    assert gains["information_gain"] == pytest.approx(nats[0] - nats[1], rel=1e-4)
+    assert gains["token_gain"] == right[1] - right[0]
     assert right[1] == solution.correct
 
 

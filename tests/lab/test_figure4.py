@@ -29,7 +29,7 @@ def test_throughput_both_ways(tiny_llama, tmp_path):
     assert line["ratio, mean over texts"] == pytest.approx(statistics.mean(ratios))
 
 
-def test_what_does_not_come_back_is_not_timed(tiny_llama, tmp_path):
+def test_passages_that_do_not_decode_exactly_are_not_timed(tiny_llama, tmp_path):
     config = settings(tiny_llama, most_texts=1, grid=(2,))
     (job, _) = figure4.jobs(config)
     from prototokens.fitting import fit

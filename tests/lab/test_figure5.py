@@ -59,7 +59,7 @@ def test_one_m_for_all_texts_and_seeds(tiny_llama, tmp_path):
     assert [pair[0] > 0.001 for row in shared for pair in row["same_text"]] == [True] * (3 * 2)
 
 
-def test_what_is_not_exact_is_left_out(tiny_llama, tmp_path):
+def test_inexact_solutions_are_left_out(tiny_llama, tmp_path):
     config = settings(tiny_llama, steps=0, most_texts=2, most_seeds=2, grid=(8,))
     (job, _), rows, report = carried_out("figure5", tiny_llama, config, tmp_path, drawn=False)
     assert all(
@@ -70,9 +70,9 @@ def test_what_is_not_exact_is_left_out(tiny_llama, tmp_path):
 
 
 def test_other_pairs_are_of_other_contexts():
-    for place, pairs in enumerate(figure5.other_pairs([5, 5, 5], 4, seed=0)):
+    for number, pairs in enumerate(figure5.other_pairs([5, 5, 5], 4, seed=0)):
         assert len(pairs) == 5
-        assert all(there != place and 0 <= one < 4 and 0 <= its < 4 for one, there, its in pairs)
+        assert all(there != number and 0 <= one < 4 and 0 <= its < 4 for one, there, its in pairs)
     assert list(figure5.other_pairs([5], 4, seed=0)) == [[]]  # a single context has no others
 
 
@@ -92,8 +92,8 @@ def test_differences_are_paired_by_context():
             **pairs,
         }
 
-    # Contexts differ by far more than kinds of pairs do: unpaired, the difference could not be told
-    # from zero.
+    # Contexts differ by far more than kinds of pairs do: unpaired, the difference could not be
+    # distinguished from zero.
     report = figure5.report([row(0, 0.1, 0.2), row(1, 0.5, 0.6), row(2, 0.8, 0.9)])
     lines = [line for line in cells(report, "figure5_differences") if line["vectors"] == "e"]
     assert [(line["further apart"], line["than"], line["contexts"]) for line in lines] == [

@@ -16,7 +16,7 @@ from prototokens.lab.experiments.figure6 import Pair
 from prototokens.lab.passages import Passage
 
 
-def test_tf_idf_by_hand():
+def test_tf_idf_distances_equal_a_worked_example():
     texts = [Passage("a", (1, 1, 2)), Passage("b", (2, 3)), Passage("c", (3, 3, 4))]
 
     def weights(ids):
@@ -71,9 +71,9 @@ def test_end_to_end_with_an_embedding_model(tiny_llama, tiny_embedder, tmp_path)
         tiny_llama, steps=150, most_texts=3, most_seeds=1, grid=(2,), embedder=str(tiny_embedder)
     )
     _, rows, report = carried_out("figure6", tiny_llama, config, tmp_path)
-    told = [pair for row in rows for kind in ("same", "other") for pair in row[kind]]
-    assert told
-    assert all(0 <= value <= 2 for pair in told for value in pair)
+    found = [pair for row in rows for kind in ("same", "other") for pair in row[kind]]
+    assert found
+    assert all(0 <= value <= 2 for pair in found for value in pair)
     table = cells(report, "figure6")
     assert {line["distance"] for line in table} >= {"semantic"}
     for line in table:
@@ -81,10 +81,10 @@ def test_end_to_end_with_an_embedding_model(tiny_llama, tiny_embedder, tmp_path)
         assert line["from"] <= line["mean between texts"] <= line["to"]
 
 
-def test_without_an_embedding_model_that_is_said(tiny_llama, tmp_path):
+def test_without_an_embedding_model_the_report_says_so(tiny_llama, tmp_path):
     config = settings(tiny_llama, steps=150, most_texts=3, most_seeds=1, grid=(2,))
     # Where no two of the continuations have a token in common, their TF-IDF distances are all 1:
-    # nothing to bin, which is said.
+    # nothing to bin, which is reported.
     _, rows, report = carried_out("figure6", tiny_llama, config, tmp_path, drawn=None)
     assert all(pair[1] is None for row in rows for pair in row["same"])
     compared = sum("at equal distance" in note for note in report.notes)

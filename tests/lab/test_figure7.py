@@ -1,6 +1,6 @@
 """Lines, curves and noise between solutions, scored by the model.
 
-The slope of the loss against autograd.
+The gradient of the loss against autograd.
 """
 
 import pytest
@@ -28,30 +28,30 @@ def between(tiny_llama):
 
 
 def test_gradients_and_margins_against_autograd(tiny_llama, between):
-    place, solutions = between
+    scorer, solutions = between
     points = torch.stack([one.protos for one in solutions]).requires_grad_()
     inputs = torch.stack([points[:, 0], points[:, 1], points[:, 1]], 1)
-    logits = tiny_llama.model(inputs_embeds=inputs).logits.double() / place.recipe.temperature
+    logits = tiny_llama.model(inputs_embeds=inputs).logits.double() / scorer.recipe.temperature
     target = torch.tensor([65, 66, 67]).repeat(len(points))
     functional.cross_entropy(logits.flatten(0, 1), target, reduction="sum").backward()
-    torch.testing.assert_close(place.gradient(points.detach()), points.grad, atol=1e-4, rtol=1e-3)
-    plain = logits * place.recipe.temperature
+    torch.testing.assert_close(scorer.gradient(points.detach()), points.grad, atol=1e-4, rtol=1e-3)
+    plain = logits * scorer.recipe.temperature
     true = plain.gather(2, target.view(len(points), 3, 1))
     others = plain.scatter(2, target.view(len(points), 3, 1), -torch.inf).amax(2, keepdim=True)
     torch.testing.assert_close(
-        place.margins(points.detach()).double(),
+        scorer.margins(points.detach()).double(),
         (true - others)[..., 0].detach(),
         atol=1e-4,
         rtol=1e-3,
     )
     # In parts of one row each, the same.
-    place.side_by_side = 1
-    torch.testing.assert_close(place.gradient(points.detach()), points.grad, atol=1e-4, rtol=1e-3)
+    scorer.side_by_side = 1
+    torch.testing.assert_close(scorer.gradient(points.detach()), points.grad, atol=1e-4, rtol=1e-3)
 
 
 def test_ends_of_every_way_are_the_solutions(between):
-    place, solutions = between
-    (way, *_) = place.ways([(solutions[0], solutions[1])], steps=20, draws=2, seed=0)
+    scorer, solutions = between
+    (way, *_) = scorer.ways([(solutions[0], solutions[1])], steps=20, draws=2, seed=0)
     for name in ("line", "curve"):
         assert len(way[name]) == PLACES
         assert way[name][0] == way[name][-1] == 1
@@ -63,14 +63,16 @@ def test_ends_of_every_way_are_the_solutions(between):
     )
 
 
-def test_a_solution_bears_the_noise_that_is_told(tiny_llama, between):
-    place, solutions = between
-    for solution, told in zip(solutions, place.noise(solutions, directions=8, seed=3), strict=True):
-        assert 0 < told["radius_low"] <= told["radius"] <= told["radius_high"] <= 1
+def test_solutions_decode_exactly_under_noise_below_the_reported_radius(tiny_llama, between):
+    scorer, solutions = between
+    for solution, found in zip(
+        solutions, scorer.noise(solutions, directions=8, seed=3), strict=True
+    ):
+        assert 0 < found["radius_low"] <= found["radius"] <= found["radius_high"] <= 1
         ways = torch.randn(8, *solution.protos.shape, generator=torch.Generator().manual_seed(3))
         ways /= ways.flatten(1).norm(dim=1).view(-1, 1, 1)
-        within = solution.protos + 0.5 * told["radius_low"] * told["norm"] * ways
-        holds = (place.margins(within) > 0).all(1)
+        within = solution.protos + 0.5 * found["radius_low"] * found["norm"] * ways
+        holds = (scorer.margins(within) > 0).all(1)
         assert float(holds.double().mean()) >= 0.85
 
 
@@ -88,7 +90,7 @@ def test_end_to_end(tiny_llama, tmp_path):
     assert curve["way"] == "trained curve"
 
 
-def test_texts_that_nothing_solved_are_said(tiny_llama, tmp_path):
+def test_texts_that_nothing_solved_are_reported(tiny_llama, tmp_path):
     from prototokens.lab import experiments
     from prototokens.lab.records import Records
     from prototokens.lab.sweep import Local, sweep

@@ -6,7 +6,7 @@ from prototokens.lab.passages import labels_of, sources_of, without_folders
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "name"),
     [
         ("sample", "sample"),
         ("file:/home/me/books.txt", "file:books.txt"),
@@ -19,9 +19,9 @@ from prototokens.lab.passages import labels_of, sources_of, without_folders
         ("hub:emozilla/pg19@main:text", "hub:emozilla/pg19@main:text"),
     ],
 )
-def test_folders_stay_here(source, said):
-    assert without_folders(source) == said
-    assert without_folders(said) == said
+def test_folders_stay_here(source, name):
+    assert without_folders(source) == name
+    assert without_folders(name) == name
 
 
 def test_sources_are_listed_by_kind_whatever_the_order_of_the_rows():

@@ -1,4 +1,4 @@
-"""Figures show what they were given, in series that differ by more than their colour, and warn of nothing."""
+"""Figures show the given values, in series that differ by more than colour, without warnings."""
 
 import math
 import statistics
@@ -38,7 +38,7 @@ def test_series_differ_by_more_than_colour():
 
 def brightness(colour):
     """Relative luminance of a colour (WCAG 2.1)."""
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
     linear = [
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
     ]
@@ -77,23 +77,23 @@ def test_density_integrates_to_one_and_marks_the_median():
     curve = figure.axes[0].lines[0]
     x, y = curve.get_xdata(), curve.get_ydata()
     assert float(np.trapezoid(y, x)) == pytest.approx(1, abs=0.02)
-    # Kernel by kernel, at one place in ten; the width by Silverman's rule.
+    # Kernel by kernel, at one point in ten; the width by Silverman's rule.
     quarter, three = np.percentile(sample, [25, 75])
     width = 0.9 * min(statistics.stdev(sample), (three - quarter) / 1.34) * len(sample) ** -0.2
-    for place in range(0, len(x), 10):
-        slow = sum(math.exp(-0.5 * ((x[place] - value) / width) ** 2) for value in sample)
-        assert y[place] == pytest.approx(
+    for index in range(0, len(x), 10):
+        slow = sum(math.exp(-0.5 * ((x[index] - value) / width) ** 2) for value in sample)
+        assert y[index] == pytest.approx(
             slow / (len(sample) * width * math.sqrt(2 * math.pi)), abs=1e-9
         )
     medians = [line.get_xdata()[0] for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert float(np.median(sample)) in medians
 
 
-def test_zero_has_room_on_a_logarithmic_axis():
+def test_a_logarithmic_axis_can_begin_at_zero():
     figure = plots.lines(Panel(log_x_from=1e6), [Series("", [1.0, 2.0, 3.0], [0, 1e6, 6e7])])
     (axes,) = figure.axes
-    places = axes.transData.transform([(x, 1.0) for x in (0, 1e6, 6e7)])[:, 0]
-    assert places[0] < places[1] < places[2]
+    pixels = axes.transData.transform([(x, 1.0) for x in (0, 1e6, 6e7)])[:, 0]
+    assert pixels[0] < pixels[1] < pixels[2]
     assert axes.xaxis.get_major_formatter()(2e7) == "20M"
 
 

@@ -1,4 +1,7 @@
-"""Capacity over checkpoints: random weights, folders, what a name says of training, and texts that must be the same ids."""
+"""Capacity over checkpoints.
+
+Random weights, folders, what a name says of training, and texts that must be the same ids.
+"""
 
 import copy
 
@@ -80,7 +83,7 @@ def test_a_folder_of_snapshots_in_the_order_of_their_tokens(tiny_folder, facts_o
     assert {axes.get_xlabel() for axes in (tokens, nats)} == {"training tokens"}
 
 
-def test_a_folder_without_models_is_said(tiny_folder, facts_of, tmp_path):
+def test_a_folder_without_models_is_reported(tiny_folder, facts_of, tmp_path):
     lm = models.load(str(tiny_folder), dtype="float32")
     config = settings(
         lm, most_texts=1, grid=(1,), facts_of=facts_of, checkpoints=(str(tmp_path / "bare"),)
@@ -114,5 +117,5 @@ def test_another_tokenizer_is_refused(tiny_folder, facts_of):
         ("some/model@step1000", None),
     ],
 )
-def test_what_a_name_says_of_training(name, tokens):
+def test_tokens_of_training_are_read_from_a_checkpoints_name(name, tokens):
     assert pretraining.tokens_seen(name) == tokens

@@ -56,5 +56,5 @@ def test_a_model_without_beginning_of_sequence(tiny_llama, tmp_path):
     }
 
 
-def test_no_room_in_the_context_is_no_job(tiny_llama):
+def test_lengths_beyond_the_context_give_no_job(tiny_llama):
     assert probe.jobs(settings(tiny_llama, grid=(64,))) == []

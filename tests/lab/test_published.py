@@ -1,4 +1,4 @@
-"""Published figures are found for the model and the kind of texts that they are of, and for no others."""
+"""Published figures are found for their own model and kind of texts, and for no others."""
 
 import pytest
 
@@ -24,7 +24,7 @@ from prototokens.lab import published
         ("sample", "sample"),
     ],
 )
-def test_what_the_paper_calls_a_source(source, kind):
+def test_sources_have_the_papers_names(source, kind):
     assert published.kind_of(source) == kind
 
 

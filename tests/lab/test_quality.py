@@ -44,10 +44,10 @@ def test_errors_add_up(made):
     tokens = sum(len(row["right"]) for row in rows if not row["exact"])
     assert wrong > 0
     later = sum(
-        place / len(row["right"]) >= 0.2
+        index / len(row["right"]) >= 0.2
         for row in rows
         if not row["exact"]
-        for place in range(len(row["right"]))
+        for index in range(len(row["right"]))
     )
     assert (
         sum(line["tokens"] for line in errors if line["property"] == "later surprisal")
@@ -61,7 +61,7 @@ def test_errors_add_up(made):
     assert sum(line["fits"] for line in cells(report, "quality")) == len(rows)
 
 
-def test_without_an_embedding_model_that_is_said(made):
+def test_without_an_embedding_model_the_report_says_so(made):
     _, _, rows, _ = made
     report = experiment.report(
         [{name: value for name, value in row.items() if name != "semantic"} for row in rows]

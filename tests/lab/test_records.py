@@ -14,5 +14,5 @@ def test_a_row_names_a_model_without_the_folders_it_lay_in(tmp_path):
         "random:builtin",
     )
     models = [ModelFacts(name, None, "f" * 64, "t" * 64, "float32", 8, 40, 16) for name in names]
-    said = [describe(Job("length", model))["model"] for model in models]
-    assert said == ["builtin", "EleutherAI/pythia-160m", "mine", "random:mine", "random:builtin"]
+    names = [describe(Job("length", model))["model"] for model in models]
+    assert names == ["builtin", "EleutherAI/pythia-160m", "mine", "random:mine", "random:builtin"]

@@ -40,7 +40,7 @@ def table1(tiny_llama):
     return experiments.load("table1").jobs(config)
 
 
-def test_a_row_says_all_that_makes_it_again(tiny_llama, table1, tmp_path):
+def test_a_row_has_everything_needed_to_make_it_again(tiny_llama, table1, tmp_path):
     rows = sweep(table1, Records(tmp_path), Local(tiny_llama))
     assert len(rows) == len(table1) == 28
     for row in rows:
@@ -74,8 +74,8 @@ def test_a_second_run_fits_nothing(tiny_llama, table1, tmp_path, monkeypatch):
 
 
 def test_side_by_side_gives_what_one_at_a_time_gives(tiny_llama, table1, tmp_path):
-    # Steps of AdamW: preconditioned ones, in the first of which hardly any direction is known, make more
-    # of a sum's last bits.
+    # Steps of AdamW: preconditioned ones, in the first of which hardly any direction is known,
+    # amplify a sum's last bits.
     table1 = [replace(job, recipe=Recipe.named("paper", steps=4)) for job in table1]
     alone = sweep(table1, Records(tmp_path / "alone"), Local(tiny_llama, most=1))
     together = sweep(table1, Records(tmp_path / "together"), Local(tiny_llama))
@@ -89,16 +89,16 @@ def test_side_by_side_gives_what_one_at_a_time_gives(tiny_llama, table1, tmp_pat
         assert one["margin"] == pytest.approx(other["margin"], abs=1e-4)
 
 
-def test_a_torn_last_line_is_said_and_its_job_is_run_again(tiny_llama, table1, tmp_path):
+def test_a_torn_last_line_is_reported_and_its_job_is_run_again(tiny_llama, table1, tmp_path):
     whole = sweep(table1, Records(tmp_path), Local(tiny_llama))
     path = tmp_path / "rows.jsonl"
     data = path.read_bytes()
     for cut in (1, 40, len(data.splitlines()[-1]) - 1):
         path.write_bytes(data[:-cut])
-        said = []
-        records = Records(tmp_path, said.append)
+        lines = []
+        records = Records(tmp_path, lines.append)
         # Only the newline gone: the row is whole.
-        assert len(said) == (cut > 1)
+        assert len(lines) == (cut > 1)
         rows = sweep(table1, records, Local(tiny_llama))
         assert steady(rows) == steady(whole)
         for line in path.read_bytes().splitlines()[-1:]:
@@ -108,9 +108,9 @@ def test_a_torn_last_line_is_said_and_its_job_is_run_again(tiny_llama, table1, t
 
 def test_a_foreign_line_is_skipped(tmp_path):
     (tmp_path / "rows.jsonl").write_text('[1]\nnull\n{"a": 1}\n\nxyz\n')
-    said = []
-    assert Records(tmp_path, said.append).rows() == []
-    assert [line.split(", ")[1].split(" is")[0] for line in said] == [
+    lines = []
+    assert Records(tmp_path, lines.append).rows() == []
+    assert [line.split(", ")[1].split(" is")[0] for line in lines] == [
         "line 1",
         "line 2",
         "line 3",
@@ -220,7 +220,7 @@ def test_a_model_that_has_changed_is_refused(tiny_llama, tiny_folder, tmp_path):
         sweep(changed, Records(tmp_path), Local())
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="--out"):
         Records(tmp_path / "file" / "rows")
@@ -260,8 +260,8 @@ def test_killed_again_and_again_a_sweep_ends_with_the_rows_of_an_undisturbed_one
     # Most runs have to have been killed at work, or the test would show nothing.
     assert json.loads(done.stdout)["killed"] >= 0.75 * KILLS
     lm, jobs = jobs_of(str(tiny_folder), KILLS)
-    said = []
-    ended = sweep(jobs, Records(tmp_path / "killed", said.append), Local(lm))
+    lines = []
+    ended = sweep(jobs, Records(tmp_path / "killed", lines.append), Local(lm))
     undisturbed = sweep(jobs, Records(tmp_path / "whole"), Local(lm))
     assert [row["key"] for row in ended] == [row["key"] for row in undisturbed]
     assert len(ended) == len(jobs)

@@ -50,8 +50,8 @@ def test_published_figures_stand_beside_those_of_the_same_model(tiny_llama, tmp_
     _, rows, report = carried_out("table1", tiny_llama, config, tmp_path)
     assert not any("published" in line["arrangement"] for line in cells(report, "accuracy"))
     theirs = [{**row, "model": published.ARRANGEMENT_MODEL} for row in rows]
-    told = cells(experiments.load("table1").report(theirs), "accuracy")
-    assert [line["N=2"] for line in told if line["arrangement"] == "[e] x N, published"] == [
+    lines = cells(experiments.load("table1").report(theirs), "accuracy")
+    assert [line["N=2"] for line in lines if line["arrangement"] == "[e] x N, published"] == [
         "0.45 ± 0.31"
     ]
 
@@ -124,7 +124,7 @@ def test_table3_climbs_each_source_with_m_its_own_and_shared(tiny_llama, tmp_pat
     assert set(report.figures) == {"figure1"}
 
 
-def test_a_climb_ends_where_nothing_is_held(tiny_llama, tmp_path):
+def test_a_climb_ends_where_no_prefix_is_reproduced(tiny_llama, tmp_path):
     """With no steps to take, the shortest length is tried and no other."""
     config = settings(tiny_llama, sources=("random-tokens",), most_texts=2, grid=(8, 16, 32))
     config = replace(config, recipe=replace(config.recipe, steps=1))
@@ -137,7 +137,7 @@ def test_a_climb_ends_where_nothing_is_held(tiny_llama, tmp_path):
     assert "; 0 held the longest prefix" in report.notes[0]
 
 
-def test_tokens_held_are_the_right_ones_of_the_longest_prefix(tiny_llama, tmp_path):
+def test_capacity_tokens_are_the_right_ones_of_the_longest_prefix(tiny_llama, tmp_path):
     """C_tokens and H_LM by the definitions, of rows in which a token of a hundred is wrong."""
     config = settings(tiny_llama, sources=("random-tokens",), steps=1, most_texts=2, grid=(8,))
     _, rows, _ = carried_out("table3", tiny_llama, config, tmp_path)
@@ -222,7 +222,7 @@ def test_a_law_is_found_where_there_is_one():
     assert length_module.fitted_laws(rows[:9]) == ([], None)
 
 
-def test_a_capacity_card_says_both_ways(tiny_llama, tmp_path):
+def test_a_capacity_card_has_one_step_and_autoregressive_rows(tiny_llama, tmp_path):
     config = settings(
         tiny_llama, sources=("sample", "random-tokens"), steps=30, most_texts=2, grid=(1, 2)
     )

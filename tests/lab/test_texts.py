@@ -1,4 +1,4 @@
-"""Where passages come from: every kind of source, what it refuses, and that passages are the same again."""
+"""Sources of passages: every kind, what it refuses, and that passages are reproducible."""
 
 import json
 import os
@@ -38,8 +38,8 @@ def test_a_file_gives_passages_that_begin_at_a_sentence(tiny_llama, story):
     passages = Texts(tiny_llama, [f"file:{story}"]).passages(6, 12)
     starts = []
     for passage in passages:
-        name, _, place = passage.id.partition("@")
-        start = int(place)
+        name, _, offset = passage.id.partition("@")
+        start = int(offset)
         assert (name, len(passage.ids)) == ("story.txt", 12)
         assert STORY[start : start + 12] == tiny_llama.detokenize(list(passage.ids))
         assert start == 0 or STORY[:start].rstrip().rstrip('"')[-1] in ".!?"
@@ -170,7 +170,7 @@ def test_random_words_are_those_of_the_list(tiny_llama, tmp_path):
     assert seen == {"oak", "elm", "ash"}
 
 
-def test_without_a_list_it_is_said_where_there_is_one(tiny_llama, tmp_path):
+def test_a_missing_word_list_names_where_to_get_one(tiny_llama, tmp_path):
     (tmp_path / "none.txt").write_text("\n\n")
     with pytest.raises(UsageError, match=r"nlp\.stanford\.edu/projects/glove"):
         Texts(tiny_llama, ["random-words"])
@@ -226,7 +226,7 @@ def test_several_sources_are_taken_one_by_one(tiny_llama):
 
 
 @pytest.mark.parametrize("source", ["", "books", "Sample", "random_tokens"])
-def test_what_is_no_source_is_said(tiny_llama, source):
+def test_unknown_sources_are_reported(tiny_llama, source):
     with pytest.raises(UsageError, match="are none of sample, file:PATH"):
         Texts(tiny_llama, [source])
 
@@ -320,5 +320,7 @@ def test_a_data_set_of_a_hub_is_streamed(tmp_path):
         == "TextError: texts 'hub:some/books:text': there is no column 'text', there are body,"
         " number"
     )
-    for said, source in ((revision, "some/books@v2:body"), (missing, "no/books:body")):
-        assert said.startswith(f"TextError: texts 'hub:{source}': the data set could not be opened")
+    for message, source in ((revision, "some/books@v2:body"), (missing, "no/books:body")):
+        assert message.startswith(
+            f"TextError: texts 'hub:{source}': the data set could not be opened"
+        )

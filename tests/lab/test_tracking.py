@@ -1,4 +1,4 @@
-"""Rows to a tracker: what it is told, and when its run ends."""
+"""Rows to a tracker: what it receives, and when its run ends."""
 
 import sys
 from types import ModuleType
@@ -49,25 +49,25 @@ def test_a_tracker_gets_the_numbers_of_every_row_once(tiny_llama, library, tmp_p
     assert (numbers["length/steps"], numbers["length/accuracy"]) == (row["steps"], row["accuracy"])
     assert all(type(value) in (int, float) for value in numbers.values())
     assert library.finished == 1
-    # What was there already is not told again.
+    # Rows that were there already are not sent again.
     sweep(jobs, Records(tmp_path), Local(tiny_llama), tracker=remote)
     assert len(library.logged) == 1
 
 
 def test_any_callable_with_an_end_is_a_tracker(tiny_llama, tmp_path):
-    told = []
+    calls = []
 
     class Mine:
         def __call__(self, job, rows):
-            told.append((job.key, len(rows)))
+            calls.append((job.key, len(rows)))
 
         def finish(self):
-            told.append("end")
+            calls.append("end")
 
     assert isinstance(Mine(), Tracker)
     jobs = experiments.load("table4").jobs(settings(tiny_llama, steps=1, most_texts=2, grid=(1,)))
     sweep(jobs, Records(tmp_path), Local(tiny_llama), tracker=Mine())
-    assert told == [(jobs[0].key, 2)]
+    assert calls == [(jobs[0].key, 2)]
 
 
 def test_trackers_that_there_are_not(monkeypatch):

@@ -38,7 +38,7 @@ def test_end_to_end(glitched, tmp_path):
     assert "4 of 260 tokens cannot lead another one by" in report.notes[0]
 
 
-def test_a_model_that_learned_all_its_tokens(tiny_llama, tmp_path):
+def test_a_model_without_untrained_tokens_has_only_the_control(tiny_llama, tmp_path):
     config = settings(tiny_llama, most_texts=1, grid=(4,), steps=60)
     _, rows, report = carried_out("untrained", tiny_llama, config, tmp_path, drawn=False)
     assert {row["kind"] for row in rows if row["about"] == untrained.TRIAL} == {"control"}

@@ -42,8 +42,8 @@ def test_a_curve_begins_and_ends_where_it_should_and_bends_to_its_control_point(
 
 def test_length_against_a_polyline_of_many_pieces():
     start, control, end = (points(4, 2, 3, seed=seed).double() for seed in range(3))
-    places = np.linspace(0, 1, 20001)
-    path = torch.stack([geometry.bezier(start, control, end, float(t)) for t in places])
+    grid = np.linspace(0, 1, 20001)
+    path = torch.stack([geometry.bezier(start, control, end, float(t)) for t in grid])
     slow = (path[1:] - path[:-1]).flatten(2).norm(dim=2).sum(0)
     torch.testing.assert_close(geometry.length(start, control, end), slow, rtol=1e-7, atol=0)
 
@@ -98,7 +98,7 @@ def test_a_trained_curve_goes_round_where_the_line_does_not():
 
 @pytest.mark.parametrize("draws", [1, 3])
 def test_the_step_of_the_control_point_is_the_derivative_along_the_curve(draws):
-    """The chain rule against autograd, at the same places."""
+    """The chain rule against autograd, at the same grid."""
     start, end, target = points(3, 2, 4, seed=4), points(3, 2, 4, seed=5), points(3, 2, 4, seed=6)
     seen = []
 

@@ -18,7 +18,7 @@ def lm(request):
     return request.getfixturevalue(f"tiny_{request.param}")
 
 
-def held(lm, layout="tiled:2", length=7, seed=0):
+def fitted(lm, layout="tiled:2", length=7, seed=0):
     layout = pt.Layout.named(layout)
     generator = torch.Generator().manual_seed(seed)
     return Chunk(torch.randn(layout.vectors, lm.d_model, generator=generator), layout, length)
@@ -29,7 +29,7 @@ def close(one, other):
 
 
 def test_attention_adds_up_and_looks_back_alone(lm):
-    chunk = held(lm)
+    chunk = fitted(lm)
     shares = inside.attention(lm, chunk)
     assert shares.shape == (2, lm.model.config.num_attention_heads, 7, 3)
     close(shares.sum(-1), torch.ones(shares.shape[:-1]))
@@ -41,9 +41,9 @@ def test_attention_adds_up_and_looks_back_alone(lm):
     close(shares[..., 1], weights[..., [1, 3, 5]].sum(-1))
 
 
-def test_attention_of_a_llama_by_hand(tiny_llama):
+def test_attention_of_a_llama_equals_a_plain_computation(tiny_llama):
     """The first layer from its matrices, in float64: rotary positions, grouped keys, softmax."""
-    lm, chunk = tiny_llama, held(tiny_llama)
+    lm, chunk = tiny_llama, fitted(tiny_llama)
     block = lm.model.model.layers[0]
     inputs = chunk.protos[chunk.layout.index(7)].double()
     states = (
@@ -69,7 +69,7 @@ def test_attention_of_a_llama_by_hand(tiny_llama):
 
 
 def test_the_lens_ends_at_what_is_decoded(lm):
-    chunk = held(lm, layout="free")
+    chunk = fitted(lm, layout="free")
     lens = inside.logit_lens(lm, chunk)
     assert lens.ids.shape == (3, 7)
     decoded = pt.decode_ids(lm, [chunk]).ids[0]
@@ -80,9 +80,12 @@ def test_the_lens_ends_at_what_is_decoded(lm):
     close(lens.nats[-1], -lm.logits(hidden).log_softmax(-1).max(-1).values)
 
 
-def test_the_lens_of_a_llama_by_hand(tiny_llama):
-    """The states between the blocks by transformers' own account, through norm and head by hand, against another target."""
-    lm, chunk = tiny_llama, held(tiny_llama)
+def test_the_lens_of_a_llama_equals_norm_and_head_on_its_states(tiny_llama):
+    """The lens equals norm and head on the states between the blocks that transformers returns.
+
+    The target is another one.
+    """
+    lm, chunk = tiny_llama, fitted(tiny_llama)
     inputs = chunk.protos[chunk.layout.index(7)]
     target = torch.arange(7) + 40
     lens = inside.logit_lens(lm, chunk, target)
@@ -103,8 +106,8 @@ def test_the_depth_at_which_a_token_appears():
 
 
 def test_knocked_out_from_the_first_block_on_nothing_depends_on_e(lm):
-    chunk = held(lm)
-    other = chunk._replace(protos=torch.cat([held(lm, seed=1).protos[:1], chunk.protos[1:]]))
+    chunk = fitted(lm)
+    other = chunk._replace(protos=torch.cat([fitted(lm, seed=1).protos[:1], chunk.protos[1:]]))
     one, two = inside.knockout(lm, chunk), inside.knockout(lm, other)
     assert one.ids.shape == (3, 7)
     assert one.ids[0, 1:].tolist() == two.ids[0, 1:].tolist()
@@ -114,19 +117,19 @@ def test_knocked_out_from_the_first_block_on_nothing_depends_on_e(lm):
 
 
 def test_an_untouched_row_is_what_is_decoded(lm):
-    chunk = held(lm)
+    chunk = fitted(lm)
     knocked = inside.knockout(lm, chunk)
     assert knocked.ids[-1].tolist() == pt.decode_ids(lm, [chunk]).ids[0]
     assert bool((knocked.margin[-1] > 0).all())
     assert bool((knocked.margin[:-1, 1:] < knocked.margin[-1, 1:]).any())
 
 
-def test_a_block_that_does_not_see_e_does_not_feel_it(tiny_neox):
+def test_a_block_without_e_is_unaffected_by_it(tiny_neox):
     """Between: e's state before the second block is replaced.
 
     Where the second block does not see it, no other output moves.
     """
-    lm, chunk = tiny_neox, held(tiny_neox)
+    lm, chunk = tiny_neox, fitted(tiny_neox)
     inputs = chunk.protos[chunk.layout.index(7)]
     keys = chunk.layout.index(7) == 0
     before = inside._with_hidden_keys(lm, inputs, keys)
@@ -144,7 +147,7 @@ def test_a_block_that_does_not_see_e_does_not_feel_it(tiny_neox):
 
 
 def test_the_model_is_left_as_it_was(tiny_llama):
-    lm, chunk = tiny_llama, held(tiny_llama)
+    lm, chunk = tiny_llama, fitted(tiny_llama)
     weights, chosen = lm.weights_hash(), lm.model.config._attn_implementation
     before = lm.hidden(chunk.protos[None])
     inside.attention(lm, chunk)
@@ -155,14 +158,14 @@ def test_the_model_is_left_as_it_was(tiny_llama):
     assert torch.equal(lm.hidden(chunk.protos[None]), before)
 
 
-def test_what_cannot_be_looked_into(tiny_llama, tiny_mamba):
+def test_models_that_expose_no_states_are_refused(tiny_llama, tiny_mamba):
     with pytest.raises(ModelError, match="no attention weights"):
-        inside.attention(tiny_mamba, held(tiny_mamba))
+        inside.attention(tiny_mamba, fitted(tiny_mamba))
     with pytest.raises(ModelError, match="no attention mask"):
-        inside.knockout(tiny_mamba, held(tiny_mamba))
+        inside.knockout(tiny_mamba, fitted(tiny_mamba))
     with pytest.raises(UsageError, match="no vector 3 to knock out: layout tiled:2 has 0 to 2"):
-        inside.knockout(tiny_llama, held(tiny_llama), vector=3)
+        inside.knockout(tiny_llama, fitted(tiny_llama), vector=3)
     with pytest.raises(UsageError, match="vectors of width 24 given"):
         inside.attention(tiny_llama, Chunk(torch.zeros(2, 24), pt.Layout.named("paper"), 3))
     with pytest.raises(TextError, match="600 positions to look into, and at most 512"):
-        inside.logit_lens(tiny_llama, held(tiny_llama, length=600))
+        inside.logit_lens(tiny_llama, fitted(tiny_llama, length=600))

@@ -1,4 +1,4 @@
-"""Capacity, gains, bits and intervals against what they say they are, worked out by hand or slowly."""
+"""Capacity, gains, bits and intervals against worked examples and slow references."""
 
 import math
 import random
@@ -16,8 +16,8 @@ def test_h_lm_is_the_sum_of_surprisals_of_the_prefix(tiny_llama):
     nats = tiny_llama.surprisal(ids)
     # One forward pass of the model itself for each token, its probability read off in float64.
     slow = []
-    for place, token in enumerate(ids):
-        logits = tiny_llama.model(torch.tensor([[256, *ids[:place]]])).logits[0, -1].double()
+    for index, token in enumerate(ids):
+        logits = tiny_llama.model(torch.tensor([[256, *ids[:index]]])).logits[0, -1].double()
         slow.append(-float(logits.log_softmax(-1)[token]))
     assert metrics.h_lm(nats, 16) == pytest.approx(sum(slow[:16]), rel=1e-5)
     assert metrics.h_lm(nats) == pytest.approx(sum(slow), rel=1e-5)
@@ -26,7 +26,7 @@ def test_h_lm_is_the_sum_of_surprisals_of_the_prefix(tiny_llama):
         metrics.h_lm(nats, 41)
 
 
-def test_held_is_the_longest_prefix_above_the_threshold():
+def test_the_capacity_length_is_the_longest_prefix_above_the_threshold():
     nats = torch.arange(200, dtype=torch.float32)
     found = metrics.longest_prefix({4: 4, 90: 90, 128: 127, 181: 179}, nats)
     assert found == (128, 127, sum(range(128)))  # 127 of 128 is 0.992, 179 of 181 is 0.989
@@ -34,7 +34,7 @@ def test_held_is_the_longest_prefix_above_the_threshold():
     assert metrics.longest_prefix({100: 99}, nats).length == 100  # exactly 0.99 counts
 
 
-def test_capacity_takes_the_best_text_for_tokens_and_the_mean_for_nats():
+def test_capacity_is_the_best_texts_tokens_and_the_mean_nats():
     texts = [
         metrics.LongestPrefix(32, 32, 100.0),
         metrics.LongestPrefix(45, 45, 80.0),

@@ -51,6 +51,6 @@ def test_the_interval_covers_as_often_as_it_says():
     assert 0.94 <= covered / 1000 <= 0.99
 
 
-def test_what_cannot_be_said_is_a_question_mark():
+def test_characters_that_cannot_be_printed_are_question_marks():
     assert str(quantile_interval([1.0, 2.0], 0.5)) == "1.00 [?, ?]"
     assert str(quantile_interval(list(range(100)), 0.5)) == "49.00 [39.00, 60.00]"

@@ -86,7 +86,7 @@ def test_scores_against_slow_references(seed):
     assert found.chrf == pytest.approx(chrf_slowly(reference, text), abs=1e-6)
 
 
-def test_bleu_by_hand():
+def test_bleu_equals_a_worked_example():
     # 6 words, one of them wrong: precisions 5/6, 3/5, 2/4, 1/3, no brevity penalty.
     reference, text = "he never saw the sea again", "he was saw the sea again"
     slow = 100 * math.exp(sum(math.log(p) for p in (5 / 6, 3 / 5, 2 / 4, 1 / 3)) / 4)

@@ -76,10 +76,10 @@ def test_information_that_is_all_at_one_end_leaves_no_scraps():
     assert max(lengths) <= 256
 
 
-@pytest.mark.parametrize("place", [0, 57, 99])
-def test_a_token_of_more_information_than_a_piece_may_hold(place):
+@pytest.mark.parametrize("position", [0, 57, 99])
+def test_a_token_of_more_information_than_a_piece_may_hold(position):
     information = [1.0] * 100
-    information[place] = 1000.0
+    information[position] = 1000.0
     lengths = _cut(information, 10.0, 64)
     assert sum(lengths) == 100
     alone = [piece for piece in pieces_of(information, lengths) if 1000.0 in piece]
@@ -162,7 +162,7 @@ def test_auto_is_never_dearer_than_a_number_that_it_chooses_from(
 
 
 @pytest.mark.parametrize("length", [1, 5, 16, 40, 80])
-def test_the_cut_is_no_dearer_than_one_by_hand(tiny_llama, monkeypatch, curve, length):
+def test_the_cut_is_no_dearer_than_a_hand_written_one(tiny_llama, monkeypatch, curve, length):
     """Chunks by hand fall between the loads that are tried: a tenth is granted to them."""
     even(tiny_llama, monkeypatch, 2.0)
     ids = ids_of(tiny_llama, 80)
@@ -195,11 +195,11 @@ def test_a_plans_forecast_is_that_of_its_chunks(tiny_llama, curve):
     """A text that is one chunk: nothing stands before it, so its bits are those of the text."""
     ids = ids_of(tiny_llama, 20)
     plan = plan_chunks(tiny_llama, ids, "tiled:4", length=20)
-    told = Forecaster.of(tiny_llama)(tiny_llama.surprisal(ids).double() / math.log(2), tiled(4))
-    assert plan.forecast.steps == pytest.approx(told.steps)
-    assert plan.forecast.exact == pytest.approx(told.exact)
+    forecast = Forecaster.of(tiny_llama)(tiny_llama.surprisal(ids).double() / math.log(2), tiled(4))
+    assert plan.forecast.steps == pytest.approx(forecast.steps)
+    assert plan.forecast.exact == pytest.approx(forecast.exact)
     # It may have to be halved, which is counted.
-    assert plan.forecast.row_steps >= told.row_steps * (1 - 1e-9)
+    assert plan.forecast.row_steps >= forecast.row_steps * (1 - 1e-9)
 
 
 def test_halves_and_their_halves_are_counted(tiny_llama, monkeypatch):
@@ -212,13 +212,13 @@ def test_halves_and_their_halves_are_counted(tiny_llama, monkeypatch):
     )
     monkeypatch.setattr(Curve, "of", staticmethod(lambda recipe: wall))
     even(tiny_llama, monkeypatch, 1.0)
-    told = plan_chunks(
+    forecast = plan_chunks(
         tiny_llama, ids_of(tiny_llama, 8), "paper", length=8, recipe=Recipe(steps=50)
     ).forecast
-    assert told.exact == pytest.approx(0.0)
-    assert told.chunks == pytest.approx(4.0)
-    assert told.row_steps == pytest.approx(51 + 2 * 51 + 4 * 2, rel=0.02)
-    assert told.position_steps == pytest.approx(8 * 51 + 8 * 51 + 8 * 2, rel=0.02)
+    assert forecast.exact == pytest.approx(0.0)
+    assert forecast.chunks == pytest.approx(4.0)
+    assert forecast.row_steps == pytest.approx(51 + 2 * 51 + 4 * 2, rel=0.02)
+    assert forecast.position_steps == pytest.approx(8 * 51 + 8 * 51 + 8 * 2, rel=0.02)
 
 
 def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypatch, curve):
@@ -251,9 +251,7 @@ def test_chunks_are_charged_for_having_nothing_before_them(tiny_llama, monkeypat
     assert free.forecast.steps < charged.forecast.steps
 
 
-def test_the_default_takes_two_vectors_for_a_text_they_hold_with_ease(
-    tiny_llama, monkeypatch, curve
-):
+def test_the_default_takes_two_vectors_for_a_short_text(tiny_llama, monkeypatch, curve):
     for bits, name in [(0.1, "keyed:2"), (2.0, "keyed:5")]:
         even(tiny_llama, monkeypatch, bits)
         plan = plan_chunks(tiny_llama, ids_of(tiny_llama, 10))
@@ -304,9 +302,9 @@ def test_a_plan_in_words():
         ChunkPlan(layout, [5], None).describe()
         == "1 chunk of 5 tokens, 5 vectors each, layout tiled:4"
     )
-    told = ChunkPlan(layout, [5, 3], 16.0).describe()
+    words = ChunkPlan(layout, [5, 3], 16.0).describe()
     assert ChunkPlan(layout, [5, 3], 16.0).forecast is None
-    assert told == "2 chunks of 3-5 tokens, 5 vectors each, layout tiled:4 (2.0 bits a token)"
+    assert words == "2 chunks of 3-5 tokens, 5 vectors each, layout tiled:4 (2.0 bits a token)"
 
 
 def test_a_cost_forecast_in_words():

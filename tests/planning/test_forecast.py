@@ -50,13 +50,13 @@ def draw_steps(expect, bits, tokens, vectors, count=200_000):
 def test_forecasts_are_those_of_the_law(bits, tokens, vectors, steps):
     """Against draws: share within the budget, median of those, mean of what is spent."""
     expect = forecaster(steps=steps)
-    told = expect.rows(doubles(bits), doubles(tokens), tiled(vectors - 1))
+    forecast = expect.rows(doubles(bits), doubles(tokens), tiled(vectors - 1))
     drawn = draw_steps(expect, bits, tokens, vectors)
     ended = drawn[drawn <= steps]
-    assert float(told.exact) == pytest.approx(len(ended) / len(drawn), abs=0.005)
+    assert float(forecast.exact) == pytest.approx(len(ended) / len(drawn), abs=0.005)
     if len(ended) > 1000:
-        assert float(told.steps) == pytest.approx(np.median(ended), rel=0.02)
-    assert float(told.row_steps) == pytest.approx(np.minimum(drawn, steps).mean() + 1, rel=0.02)
+        assert float(forecast.steps) == pytest.approx(np.median(ended), rel=0.02)
+    assert float(forecast.row_steps) == pytest.approx(np.minimum(drawn, steps).mean() + 1, rel=0.02)
 
 
 @settings(max_examples=100, deadline=None)
@@ -70,10 +70,10 @@ def test_forecasts_are_those_of_the_law(bits, tokens, vectors, steps):
 )
 def test_forecasts_are_numbers_that_can_be(bits, tokens, vectors, steps, restarts, fingerprint):
     expect = forecaster(fingerprint, steps=steps, restarts=restarts)
-    told = expect.rows(doubles(bits), doubles(tokens), tiled(vectors - 1))
-    assert 0 <= float(told.exact) <= 1
-    assert 0 <= float(told.steps) <= steps
-    assert 1 <= float(told.row_steps) <= (restarts + 1) * (steps + 1) * (1 + 1e-9)
+    forecast = expect.rows(doubles(bits), doubles(tokens), tiled(vectors - 1))
+    assert 0 <= float(forecast.exact) <= 1
+    assert 0 <= float(forecast.steps) <= steps
+    assert 1 <= float(forecast.row_steps) <= (restarts + 1) * (steps + 1) * (1 + 1e-9)
 
 
 def test_more_bits_and_more_tokens_cost_more_and_more_vectors_less():
@@ -119,8 +119,8 @@ def test_a_model_that_was_never_measured_is_forecast_with_less_confidence():
     assert forecaster("known").measured
     assert not forecaster("new").measured
     assert CURVE.spread_of("new") > CURVE.spread_of("known") == SPREAD
-    for told in (known, new):
-        assert told.exact[0] > 0.5 > told.exact[1]
+    for forecast in (known, new):
+        assert forecast.exact[0] > 0.5 > forecast.exact[1]
     assert new.exact[0] < known.exact[0]
     assert new.exact[1] > known.exact[1]
 
@@ -129,12 +129,12 @@ def test_a_single_row_is_forecast_from_its_tokens(tiny_llama):
     bits = tiny_llama.surprisal([1, 2, 3, 4]).double() / math.log(2)
     expect = Forecaster.of(tiny_llama)
     for form in (bits, bits.tolist(), bits.float()):
-        told = expect(form, tiled(4))
+        forecast = expect(form, tiled(4))
         rows = expect.rows(bits.sum()[None], doubles(4), tiled(4))
-        assert tuple(told) == pytest.approx([float(values) for values in rows], rel=1e-5)
+        assert tuple(forecast) == pytest.approx([float(values) for values in rows], rel=1e-5)
 
 
-def test_what_is_shipped_says_where_it_comes_from():
+def test_the_shipped_forecast_names_its_origin():
     for name in ("fast", "paper"):
         values = _stored()["recipes"][name]
         assert set(values["weights"]) == set(features(doubles(1), doubles(1), tiled(1), 8))

@@ -15,16 +15,16 @@ def code(table, symbols):
     coded = write([(int(sums[n, s]), int(table[n, s])) for n, s in enumerate(symbols)])
     rows = iter(range(len(symbols)))
 
-    def symbol_at(place):
+    def symbol_at(point):
         row = next(rows)
-        symbol = int((sums[row] <= place).sum()) - 1
+        symbol = int((sums[row] <= point).sum()) - 1
         return symbol, int(sums[row, symbol]), int(table[row, symbol])
 
     return coded, read(coded, len(symbols), symbol_at)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0, 10.0, 100.0])
-def test_what_is_written_is_read(spread):
+def test_coded_symbols_are_decoded(spread):
     generator, chance = torch.Generator().manual_seed(0), random.Random(0)
     logits = spread * torch.randn(400, 50, generator=generator)
     table = frequencies(logits)

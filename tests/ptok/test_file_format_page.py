@@ -191,9 +191,8 @@ def test_the_fingerprint_is_the_hash_that_the_page_describes(tiny_llama):
     for name, tensor in sorted(tiny_llama.model.state_dict().items()):
         array = tensor.numpy()
         inner = hashlib.sha256(array.tobytes()).hexdigest()
-        digest.update(
-            f"{name}\t{array.dtype}\t{'x'.join(str(size) for size in array.shape)}\t{inner}\n".encode()
-        )
+        shape = "x".join(str(size) for size in array.shape)
+        digest.update(f"{name}\t{array.dtype}\t{shape}\t{inner}\n".encode())
     assert tiny_llama.fingerprint == digest.hexdigest()
 
 
@@ -223,8 +222,8 @@ def test_a_file_written_by_the_page_is_read_by_the_package(made, order, tmp_path
     assert np.array_equal(loaded.slots.numpy(), tensors["slots"])
 
 
-def test_the_first_fault_in_the_pages_order_is_the_one_that_is_told(made, tmp_path):
-    """A file with a fault of each kind, mended from the first to the last."""
+def test_the_first_fault_in_the_pages_order_is_the_one_reported(made, tmp_path):
+    """A file with a fault of each kind, repaired from the first to the last."""
     text, _, tensors = read(made[1])
     bad = {name: tensor.copy() for name, tensor in tensors.items()}
     bad["vectors"][0, 0] = np.nan
@@ -232,26 +231,26 @@ def test_the_first_fault_in_the_pages_order_is_the_one_that_is_told(made, tmp_pa
     good = json.loads(text)
     path = tmp_path / "bad.ptok"
 
-    def told(raw):
+    def message(raw):
         path.write_bytes(raw)
         with pytest.raises(FileError) as raised:
             pt.EncodedText.load(path)
         return str(raised.value)
 
     faulty = {**good, "format": 4, "chunks": [*good["chunks"], 1]}
-    assert "not a whole .ptok file" in told(write(faulty, bad)[:-1])
-    assert "format 4" in told(
+    assert "not a whole .ptok file" in message(write(faulty, bad)[:-1])
+    assert "format 4" in message(
         write(faulty, bad).replace(b"recipe", b"rezept")
     )  # its hash is wrong too
     faulty["format"] = 1
-    assert "not the one that was saved" in told(write(faulty, bad).replace(b"recipe", b"rezept"))
-    assert "its header has" in told(write(faulty, bad))
+    assert "not the one that was saved" in message(write(faulty, bad).replace(b"recipe", b"rezept"))
+    assert "its header has" in message(write(faulty, bad))
     wide = {**bad, "slots": np.concatenate([bad["slots"], bad["slots"]], axis=1)}
-    assert "its slots have shape" in told(write(good, wide))
+    assert "its slots have shape" in message(write(good, wide))
     whole = write(good, bad, order=("slots", "vectors"))
-    assert "its vectors are not the ones" in told(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert "not finite" in told(whole)
-    assert "names a vector that is not there" in told(
+    assert "its vectors are not the ones" in message(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "not finite" in message(whole)
+    assert "names a vector that is not there" in message(
         write(good, {**bad, "vectors": tensors["vectors"]})
     )
 
@@ -261,23 +260,23 @@ def numbers_of(raw):
 
     An iterator, and `raw` beside it for insertions.
     """
-    place = 0
+    offset = 0
 
     def number():
-        nonlocal place
+        nonlocal offset
         value = shift = 0
         while True:
-            byte = raw[place]
-            place, value, shift = place + 1, value | (byte & 0x7F) << shift, shift + 7
+            byte = raw[offset]
+            offset, value, shift = offset + 1, value | (byte & 0x7F) << shift, shift + 7
             if byte < 0x80:
                 return value
 
     def stretch(count):
-        nonlocal place
-        place += count
-        return raw[place - count : place]
+        nonlocal offset
+        offset += count
+        return raw[offset - count : offset]
 
-    return number, stretch, lambda: place == len(raw)
+    return number, stretch, lambda: offset == len(raw)
 
 
 def test_few_bits_patches_and_edits_are_read_by_the_page(tiny_llama):
@@ -329,10 +328,10 @@ def test_few_bits_patches_and_edits_are_read_by_the_page(tiny_llama):
             stored[chunk] = [number() for _ in range(length)]
             assert (tensors["slots"][chunk] == -1).all()
             continue
-        place = -1
+        offset = -1
         for _ in range(number()):
-            place += 1 + number()
-            patches.setdefault(chunk, {})[place] = number()
+            offset += 1 + number()
+            patches.setdefault(chunk, {})[offset] = number()
     while not ended():
         keep, drop, count = number(), number(), number()
         edits.append((keep, drop, stretch(count)))
@@ -382,7 +381,7 @@ def test_keys_and_prefixes_that_cannot_be_are_refused(tiny_llama, tmp_path):
         tmp_path / "bad.ptok",
     )
 
-    def told(**changes):
+    def message(**changes):
         header = {
             key: value
             for key, value in {**encoded.header.as_json(), **changes}.items()
@@ -397,16 +396,16 @@ def test_keys_and_prefixes_that_cannot_be_are_refused(tiny_llama, tmp_path):
             pt.EncodedText.load(path).check_model(tiny_llama)
         return str(raised.value)
 
-    assert "keys of version 2" in told(keys=2)
-    assert "'keys'" in told(keys=None)
-    assert "'keys'" in told(keys=0)
-    assert "'keys'" in told(keys=True)
-    assert "'keys'" in told(keys=1.0)
-    assert "'layout'" in told(layout="keyed:1025")
-    assert "'keys'" in told(layout="paper")
-    assert "'prefix" in told(prefix="7")
-    assert "'prefix" in told(prefix=[-1])
-    assert "'prefix" in told(prefix=[True])
-    assert "'format'" in told(format=2)
-    assert "its prefix has tokens" in told(prefix=[10**5])
-    assert "format 4" in told(format=4)
+    assert "keys of version 2" in message(keys=2)
+    assert "'keys'" in message(keys=None)
+    assert "'keys'" in message(keys=0)
+    assert "'keys'" in message(keys=True)
+    assert "'keys'" in message(keys=1.0)
+    assert "'layout'" in message(layout="keyed:1025")
+    assert "'keys'" in message(layout="paper")
+    assert "'prefix" in message(prefix="7")
+    assert "'prefix" in message(prefix=[-1])
+    assert "'prefix" in message(prefix=[True])
+    assert "'format'" in message(format=2)
+    assert "its prefix has tokens" in message(prefix=[10**5])
+    assert "format 4" in message(format=4)

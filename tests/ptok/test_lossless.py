@@ -161,15 +161,15 @@ class TestPatches:
         options = {"layout": "paper", "chunk_length": 4, "share": "m", "recipe": pt.Recipe(steps=3)}
         decoded, loaded = there_and_back(tiny_llama, "Call me Ishmael.", path, **options)
         assert decoded.text == "Call me Ishmael."
-        held = 4 - len(loaded.header.stored)
-        assert len(loaded.vectors) == (held + 1 if held else 0)
+        in_vectors = 4 - len(loaded.header.stored)
+        assert len(loaded.vectors) == (in_vectors + 1 if in_vectors else 0)
 
     def test_halves_come_first_and_what_is_left_is_patched(self, tiny_llama, path):
         decoded, loaded = there_and_back(tiny_llama, "abcd", path, chunk_length=4, inexact="halve")
         assert decoded.matches
         assert loaded.header.chunks == (1, 1, 1, 1)
 
-    def test_what_is_kept_as_it_is_is_said_not_to_be_exact(self, tiny_llama, path):
+    def test_inexact_chunks_that_are_kept_are_reported(self, tiny_llama, path):
         decoded, loaded = there_and_back(tiny_llama, "Call me Ishmael.", path, inexact="keep")
         assert not decoded.matches
         assert not loaded.exact
@@ -205,7 +205,7 @@ class TestBytes:
         decoded, _ = there_and_back(changing, text, path)
         assert decoded.text == text
 
-    def test_what_would_be_edits_beyond_all_bounds_is_refused_before_any_work(
+    def test_texts_that_need_too_many_edits_are_refused_before_any_work(
         self, tiny_llama, monkeypatch
     ):
         monkeypatch.setattr("prototokens.ptok.source.MAX_UNPACKED", 150)
@@ -300,7 +300,7 @@ class TestOtherWeights:
             other, loaded, any_model=True
         ).matches  # so small a change, within the margins
 
-    def test_are_refused_unless_insisted_on_and_then_the_hash_tells(
+    def test_are_refused_without_any_model_and_then_judged_by_the_hash(
         self, tiny_llama, tiny_neox, path
     ):
         pt.encode(tiny_llama, "Call me Ishmael.").save(path)

@@ -44,7 +44,7 @@ def extras(draw):
 
 @settings(deadline=None)
 @given(extras())
-def test_what_is_packed_is_unpacked(made):
+def test_packed_patches_are_unpacked(made):
     lengths, whole = made[0], Extras(*made[1:3], [Edit(*edit) for edit in made[3]])
     packed = pack(whole, len(lengths))
     assert unpack(packed, lengths, sorted(whole.stored), 100) == whole
@@ -61,15 +61,15 @@ def test_edits_lead_from_any_bytes_to_any_others(old, new):
 def test_edits_of_like_texts_are_right(old, data):
     new = bytearray(old)
     for _ in range(data.draw(st.integers(0, 4))):
-        place = data.draw(st.integers(0, len(new)))
-        new[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+        position = data.draw(st.integers(0, len(new)))
+        new[position : position + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     assert apply_edits(old, edits_between(old, bytes(new))) == new
 
 
 def test_few_differences_make_few_edits():
     text = " ".join(f"word{number}" for number in range(5000))
     upper = "".join(
-        letter.upper() if place % 500 == 7 else letter for place, letter in enumerate(text)
+        letter.upper() if position % 500 == 7 else letter for position, letter in enumerate(text)
     )
     changed = sum(a != b for a, b in zip(text, upper, strict=True))
     edits = edits_between(text.encode(), upper.encode())
@@ -88,7 +88,7 @@ def test_a_long_foreign_stretch_is_inserted_and_the_text_goes_on():
     assert (edit.drop, len(edit.insert)) == (0, 5000)
 
 
-def test_patches_and_stored_chunks_take_their_places():
+def test_patches_and_stored_chunks_replace_tokens():
     extras = Extras({0: {1: 9}}, {1: [7, 8]})
     assert apply_patches([[1, 2, 3], [4]], extras) == [[1, 9, 3], [7, 8], [4]]
 
@@ -103,7 +103,7 @@ def test_sizes_are_those_that_are_written():
 
 class TestSuspicion:
     def refused(self, raw, lengths=(4, 4), stored=(), text_bytes=50, packed=None):
-        with pytest.raises(ValueError):  # noqa: PT011 (each is told apart by its caller, as damage)
+        with pytest.raises(ValueError):  # noqa: PT011 (its caller reports each as damage)
             unpack(
                 zlib.compress(raw, wbits=-15) if packed is None else packed,
                 lengths,
@@ -112,7 +112,7 @@ class TestSuspicion:
             )
         return True
 
-    def test_places_outside(self):
+    def test_positions_outside_the_chunk(self):
         assert self.refused(b"\x01\x04\x01" + b"\0")
         assert self.refused(b"\x02\x03\x01\x00\x01" + b"\0")
 
@@ -146,5 +146,5 @@ class TestSuspicion:
                 found = unpack(zlib.compress(raw, wbits=-15), [4, 4], [1], 50)
             except ValueError:
                 continue
-            assert all(0 <= place < 4 for patch in found.patches.values() for place in patch)
+            assert all(0 <= position < 4 for patch in found.patches.values() for position in patch)
             assert len(found.stored[1]) == 4

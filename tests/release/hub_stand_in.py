@@ -1,4 +1,4 @@
-"""As much of the hub's API as one upload and one download take, kept in memory and served on loopback."""
+"""The part of the hub's API that an upload and a download need, in memory and on loopback."""
 
 import base64
 import hashlib
@@ -89,7 +89,8 @@ class Handler(BaseHTTPRequestHandler):
                 files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
         commit = hashlib.sha1(body).hexdigest()
         self.hub.commits[(kind, name)][commit] = files
-        url = f"http://{self.headers['Host']}/{'datasets/' * (kind == 'dataset')}{name}/commit/{commit}"
+        prefix = "datasets/" * (kind == "dataset")
+        url = f"http://{self.headers['Host']}/{prefix}{name}/commit/{commit}"
         return self.answer(
             200, {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""}
         )

@@ -208,7 +208,7 @@ def test_a_header_cannot_write_the_card(encoded):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_not_there(encoded, there, name, options, sentence):
+def test_missing_texts_on_the_hub_are_reported(encoded, there, name, options, sentence):
     endpoint, _ = there
     encoded.push_to_hub("me/there", token=TOKEN, endpoint=endpoint)
     with pytest.raises(FileError, match=sentence) as caught:
@@ -229,7 +229,7 @@ def test_a_hub_that_refuses_or_is_not_there(encoded, there, monkeypatch):
         pt.EncodedText.from_pretrained("me/ishmael", endpoint="http://127.0.0.1:9")
 
 
-def test_a_file_that_is_none_of_ours(there, encoded):
+def test_a_file_of_another_program(there, encoded):
     endpoint, holds = there
     encoded.push_to_hub("me/ishmael", token=TOKEN, endpoint=endpoint)
     commit = list(holds.commits[("model", "me/ishmael")])[-1]

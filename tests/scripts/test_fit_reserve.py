@@ -24,7 +24,7 @@ def script():
 def test_the_package_has_what_the_committed_rows_give(script):
     known = json.loads(script.HOME.read_text(encoding="utf-8"))
     assert script.fitted(script.certified(script.ROWS), known["shifts"]) == known
-    highest = max(place["quantile"] for place in known["places"].values())
+    highest = max(group["quantile"] for group in known["places"].values())
     assert reserve() == known["reserve"] == highest
 
 
@@ -51,7 +51,7 @@ def test_it_is_the_highest_quantile_and_easy_texts_do_not_hide_hard_ones(script)
     assert (found["reserve"], found["highest"]) == (0.79, "m float32 paper")
 
 
-def test_rows_that_stopped_elsewhere_or_were_not_solved_say_nothing(script, tmp_path):
+def test_rows_stopped_elsewhere_or_unsolved_do_not_count(script, tmp_path):
     lines = [
         {"solved": True, "rule": "standard"},
         {"solved": True, "rule": "argmax"},

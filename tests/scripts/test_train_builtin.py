@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_run_is_not_written_over(monkeypatch, texts, tmp
 
 
 def test_a_finished_model_can_be_gone_on_from(monkeypatch, texts, undisturbed, tmp_path):
-    """Its tokens count: the same windows are not seen again, and the fall is a share of what is left."""
+    """Its tokens count: no window is seen twice, and the fall is a share of what is left."""
     start = ["--init", str(undisturbed / "model"), "--init-tokens=768"]
     train(monkeypatch, texts, tmp_path, "--tokens=1536", *start)
     rows = logged(tmp_path)
@@ -142,7 +142,7 @@ def test_the_model_learns_and_loads(undisturbed):
     assert all(tensor.dtype == torch.bfloat16 for tensor in weights(undisturbed).values())
 
 
-def test_too_little_text_is_said_in_words(monkeypatch, tmp_path):
+def test_too_little_text_has_a_clear_message(monkeypatch, tmp_path):
     (tmp_path / "train.txt").write_text("too short")
     (tmp_path / "held-out.txt").write_text("too short")
     with pytest.raises(SystemExit, match="fewer than one window of 16"):

@@ -49,12 +49,12 @@ def imports_of(module):
 GRAPH = {module: set(imports_of(module)) & set(MODULES) for module in MODULES}
 
 
-def room(module):
+def package_of(module):
     return module.partition(".")[0]
 
 
 def test_every_module_has_a_layer():
-    assert {room(module) for module in MODULES} == set(RANK)
+    assert {package_of(module) for module in MODULES} == set(RANK)
 
 
 def test_imports_never_point_to_a_higher_layer():
@@ -62,14 +62,16 @@ def test_imports_never_point_to_a_higher_layer():
         f"{a} -> {b}"
         for a, others in GRAPH.items()
         for b in others
-        if RANK[room(b)] < RANK[room(a)]
+        if RANK[package_of(b)] < RANK[package_of(a)]
     ]
     assert wrong == []
 
 
 def test_there_is_no_cycle_of_modules_or_of_packages():
-    packages = {room(module): set() for module in MODULES}
+    packages = {package_of(module): set() for module in MODULES}
     for module, others in GRAPH.items():
-        packages[room(module)] |= {room(other) for other in others} - {room(module)}
+        packages[package_of(module)] |= {package_of(other) for other in others} - {
+            package_of(module)
+        }
     for graph in (GRAPH, packages):
         TopologicalSorter(graph).prepare()  # raises CycleError with the modules of the cycle

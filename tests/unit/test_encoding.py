@@ -54,7 +54,7 @@ def solved(lm, text, spans, layout="keyed:5"):
 
 
 @pytest.mark.parametrize("layout", ["one", "halves", "alternating", "free", "paper", "tiled:3"])
-def test_every_layout_holds_a_text(tiny_llama, layout):
+def test_every_layout_reproduces_a_text(tiny_llama, layout):
     encoded = pt.encode(
         tiny_llama, "Call", layout=layout, chunk_length=2, recipe=pt.Recipe(steps=200)
     )
@@ -99,7 +99,7 @@ def test_a_token_that_fails_is_tried_again_and_then_given_up(tiny_llama, fits):
     assert pt.decode(tiny_llama, encoded) == "abc"
 
 
-def test_what_is_not_exact_and_not_patched_is_refused(tiny_llama):
+def test_inexact_vectors_without_patches_are_refused(tiny_llama):
     encoded = pt.encode(
         tiny_llama, "abc", chunk_length=2, recipe=pt.Recipe.named("fast", steps=0), inexact="keep"
     )
@@ -164,7 +164,7 @@ def test_one_e_cannot_give_chunks_different_first_tokens(tiny_llama, fits):
     assert pt.encode(tiny_llama, "abac", layout="paper", chunk_length=2, share="e").exact
 
 
-def test_what_was_solved_is_not_fitted_again(tiny_llama, fits):
+def test_solved_spans_are_not_fitted_again(tiny_llama, fits):
     ids = tuple(tiny_llama.tokenize(TEXT))
     kept = solved(tiny_llama, TEXT, [Span(0, 8), Span(12, 16)])
     vectors = kept[Span(0, 8)].protos
@@ -185,7 +185,7 @@ def test_nothing_is_left_to_fit(tiny_llama, fits):
     assert torch.equal(first.vectors, second.vectors)
 
 
-def test_kept_vectors_that_do_not_decode_are_fitted_again(tiny_llama, fits):
+def test_saved_vectors_that_do_not_decode_are_fitted_again(tiny_llama, fits):
     kept = solved(tiny_llama, TEXT, [Span(0, 8)])
     kept[Span(0, 8)] = replace(kept[Span(0, 8)], protos=torch.full((5, 32), 0.1))
     encoded = pt.encode(tiny_llama, TEXT, chunk_length=8, kept=kept)
@@ -246,7 +246,7 @@ class TestPartial:
             ]
             assert rest[0] == rest[1]
 
-    def test_of_other_work_is_left_alone(self, tiny_llama, left):
+    def test_a_partial_file_of_other_work_is_left_alone(self, tiny_llama, left):
         path, key, layout, ids, _ = left
         others = [
             partial_key(tiny_llama, ids[:-1], resolved(layout)),

@@ -84,7 +84,7 @@ def test_mixing_repeats_no_pair_of_neighbours_before_one_vector_has_stood_before
     for repeated in (2, 4, 9):
         index = Layout.named(f"mixed:{repeated}").index((repeated + 1) ** 2).tolist()
         pairs = list(pairwise(index))
-        again = next(place for place, pair in enumerate(pairs) if pair in pairs[:place])
+        again = next(position for position, pair in enumerate(pairs) if pair in pairs[:position])
         before = pairs[again][0]
         assert {after for first, after in pairs[:again] if first == before} == set(
             range(repeated + 1)

@@ -18,7 +18,7 @@ MAX_NAME = (
 def write_atomically(path: Path, content: bytes, like: Path | None = None) -> None:
     """Write a temporary file in the same folder, flush it to disk, rename it.
 
-    A file that is replaced keeps its permissions. A new one may be read by nobody who may not read
+    A file that is replaced keeps its permissions. A new one can be read only by those who may read
     `like`.
 
     Args:
@@ -29,12 +29,12 @@ def write_atomically(path: Path, content: bytes, like: Path | None = None) -> No
     """
     beside = None
     try:
-        place = Path(
+        target = Path(
             os.path.realpath(path)
         )  # of a link, the file that it names is written, and the link stays
         # The name is known before the file is there: Ctrl-C at any moment leaves none.
-        beside = beside_name(place)
-        mode = permissions(place)
+        beside = beside_name(target)
+        mode = permissions(target)
         allowed = ANYBODY if like is None else ANYBODY & (permissions(like) or ANYBODY)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         # Never more than in the end, not even for a moment.
@@ -45,7 +45,7 @@ def write_atomically(path: Path, content: bytes, like: Path | None = None) -> No
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(beside, place)
+        os.replace(beside, target)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FileError(
@@ -65,10 +65,10 @@ def permissions(path: Path) -> int | None:
     return stat.S_IMODE(status.st_mode) if stat.S_ISREG(status.st_mode) else None
 
 
-def beside_name(place: Path) -> Path:
+def beside_name(target: Path) -> Path:
     """A name that no file in the same folder has.
 
     It is no longer than the file system allows, however long the file's own is.
     """
-    start = os.fsdecode(os.fsencode(place.name)[:MAX_NAME])
-    return place.with_name(f".{start}.{secrets.token_hex(4)}")
+    start = os.fsdecode(os.fsencode(target.name)[:MAX_NAME])
+    return target.with_name(f".{start}.{secrets.token_hex(4)}")

@@ -72,13 +72,13 @@ def head_memory(
 
 def _peak(way: str, work: Work, dtype: torch.dtype, device: str, threads: int) -> int | None:
     torch.set_num_threads(threads)
-    place = torch.device(device)
+    torch_device = torch.device(device)
     heads = max(1, work.d_model // 64)
     shape = Shape("llama", work.d_model, 1, heads, heads, work.d_model, work.vocabulary, tied=True)
-    lm = random_model(shape, dtype, place)
+    lm = random_model(shape, dtype, torch_device)
     positions = work.rows * work.tokens
-    hidden = torch.randn(positions, work.d_model, dtype=dtype, device=place)
-    targets = torch.randint(0, work.vocabulary, (positions,), device=place)
-    with PeakMemory(place) as memory:
+    hidden = torch.randn(positions, work.d_model, dtype=dtype, device=torch_device)
+    targets = torch.randint(0, work.vocabulary, (positions,), device=torch_device)
+    with PeakMemory(torch_device) as memory:
         WAYS[way](lm, hidden, targets, 0.5)
     return memory.extra

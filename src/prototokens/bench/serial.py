@@ -61,7 +61,7 @@ def fit_serial(
     )
     lr = recipe.lr * scale * recipe.start_scale
     optimiser = (
-        Whitened(protos, recipe)
+        Preconditioned(protos, recipe)
         if preconditions(recipe, lm.d_model)
         else torch.optim.AdamW([protos], betas=recipe.betas, weight_decay=recipe.weight_decay)
     )
@@ -129,7 +129,7 @@ def _right(
     return (first - second).min().item() > margin
 
 
-class Whitened(torch.optim.Optimizer):
+class Preconditioned(torch.optim.Optimizer):
     """The step of `engine.optimizer`, a vector at a time.
 
     X - lr * precondition_rate * u / rms(u), with u = C^(-p) a.
@@ -143,21 +143,23 @@ class Whitened(torch.optim.Optimizer):
         self.recipe, self.taken = recipe, 0
         count, width = protos.shape
         self.average = torch.zeros_like(protos)
-        self.outer = [torch.zeros(width, width, device=protos.device) for _ in range(count)]
-        self.preconditioner = list(self.outer)
+        self.second_moment = [torch.zeros(width, width, device=protos.device) for _ in range(count)]
+        self.preconditioner = list(self.second_moment)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         (protos,), lr = self.param_groups[0]["params"], self.param_groups[0]["lr"]
         fast, slow = self.recipe.betas
         self.average = fast * self.average + (1 - fast) * protos.grad
-        for number, slope in enumerate(protos.grad):
-            self.outer[number] = slow * self.outer[number] + (1 - slow) * torch.outer(slope, slope)
+        for number, gradient in enumerate(protos.grad):
+            self.second_moment[number] = slow * self.second_moment[number] + (
+                1 - slow
+            ) * torch.outer(gradient, gradient)
             if self.taken % REFRESH == 0:
-                floor = max(DAMPING, FIRST_DAMPING * 0.1 ** (self.taken // REFRESH))
-                values, axes = torch.linalg.eigh(self.outer[number])
+                damping = max(DAMPING, FIRST_DAMPING * 0.1 ** (self.taken // REFRESH))
+                values, axes = torch.linalg.eigh(self.second_moment[number])
                 values = values.clamp_min(0)
-                values = values + floor * values.mean() + torch.finfo(values.dtype).tiny
+                values = values + damping * values.mean() + torch.finfo(values.dtype).tiny
                 self.preconditioner[number] = (
                     axes @ torch.diag(values**-self.recipe.precondition_power) @ axes.T
                 )

@@ -59,7 +59,7 @@ for command in (
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and end the process with its status.
 
-    What a user can be told is one line, without a traceback.
+    An error that a user can act on is one line, without a traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     "--compile",
     "compiled",
     is_flag=True,
-    help="Compile the engine's body first, for the shapes it will meet: minutes, which are told and"
-    " not counted.",
+    help="Compile the engine's body first, for the shapes it will meet: minutes, which are"
+    " reported and not counted.",
 )
 @click.option(
     "--random",
@@ -106,14 +106,14 @@ def bench(
     if compiled:
         lm.compile()
 
-    def said(tally: Any) -> None:
+    def on_step(tally: Any) -> None:
         if not quiet:
             click.echo(
                 f"{tally.name}: {tally.tried} tried, {tally.solved} solved, {tally.seconds:.0f} s",
                 err=True,
             )
 
-    result = compare(lm, serial, targets, steps, seconds, said)
+    result = compare(lm, serial, targets, steps, seconds, on_step)
     if as_json:
         common.print_json(result)
     else:
@@ -156,19 +156,20 @@ def _models(
         return [common.load_model(model, revision, device, dtype)]
     from prototokens.bench.models import random_model
 
-    place, chosen = _place(device, dtype)
-    return [random_model(shape, chosen, place) for shape in shapes]
+    torch_device, chosen = _device_and_dtype(device, dtype)
+    return [random_model(shape, chosen, torch_device) for shape in shapes]
 
 
-def _place(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
+def _device_and_dtype(device: str | None, dtype: str) -> tuple[torch.device, torch.dtype]:
     """Where random weights are put, and in which dtype: with `auto` the one that pays there."""
     import torch
 
     from prototokens.lm.devices import bfloat16_pays
 
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return place, getattr(
-        torch, ("bfloat16" if bfloat16_pays(place) else "float32") if dtype == "auto" else dtype
+    torch_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return torch_device, getattr(
+        torch,
+        ("bfloat16" if bfloat16_pays(torch_device) else "float32") if dtype == "auto" else dtype,
     )
 
 
@@ -212,8 +213,8 @@ def _heads(models: list[FrozenLM], as_json: bool) -> int:
 def _head_memory(device: str | None, dtype: str, as_json: bool) -> int:
     from prototokens.bench.head_memory import head_memory
 
-    place, chosen = _place(device, dtype)
-    rows = head_memory(chosen, place)
+    torch_device, chosen = _device_and_dtype(device, dtype)
+    rows = head_memory(chosen, torch_device)
     if as_json:
         common.print_json({"head_memory": rows})
         return 0
@@ -241,14 +242,15 @@ def _show(result: dict[str, Any]) -> None:
         )
     )
     click.echo(
-        f"{'way':<22}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}{'times':>8}{'of peak':>9}"
-        f"{'memory':>9}"
+        f"{'way':<22}{'tried':>6}{'solved':>8}{'a minute':>10}{'times':>8}{'row-steps/s':>13}"
+        f"{'times':>8}{'of peak':>9}{'memory':>9}"
     )
     for way in result["ways"]:
         click.echo(
             f"{way['name']:<22}{way['tried']:>6}{way['solved']:>8}{way['solved_per_minute']:>10.1f}"
-            f"{way['times_serial_paper']:>8.1f}{way['row_steps_per_second']:>13.0f}{way['row_steps_times_serial_paper']:>8.1f}"
-            f"{way['share_of_peak']:>9.0%}{way['memory'] / 1e6:>6,.0f} MB"
+            f"{way['times_serial_paper']:>8.1f}{way['row_steps_per_second']:>13.0f}"
+            f"{way['row_steps_times_serial_paper']:>8.1f}{way['share_of_peak']:>9.0%}"
+            f"{way['memory'] / 1e6:>6,.0f} MB"
         )
     rates = result["decoding"]
     click.echo(

@@ -31,7 +31,9 @@ FAST = 0.75  # of the best rate on that device: what is called fast
 @click.command(short_help="Say what is installed and fast here.")
 @common.output_options
 def doctor(as_json: bool, quiet: bool, debug: bool) -> int:
-    """Say what is installed, which devices there are, which dtypes are fast on them, and which extras are missing.
+    """Report what is installed, which devices there are, and which dtypes are fast on them.
+
+    The report also names the extras that are missing.
 
     The rates are measured, in a second or so; on a busy machine they are lower. The exit status is
     1 where the built-in model cannot be used.
@@ -126,9 +128,9 @@ def _builtin() -> dict[str, Any]:
 def _show(result: dict[str, Any]) -> None:
     for library, version in result["versions"].items():
         click.echo(f"{library:>16}  {version or 'not installed'}")
-    place = result["platform"]
+    host = result["platform"]
     click.echo(
-        f"{'system':>16}  {place['system']}, {place['processors']} processors, {place['threads']}"
+        f"{'system':>16}  {host['system']}, {host['processors']} processors, {host['threads']}"
         " threads in use"
     )
     for device in result["devices"]:
@@ -139,12 +141,12 @@ def _show(result: dict[str, Any]) -> None:
         )
         click.echo(f"{device['name']:>16}  {device['kind']}{memory}; GFLOP/s: {rates}")
     model = result["builtin"]
-    said = (
+    words = (
         f"usable, takes {model['dtype']} on {model['device']}"
         if model["usable"]
         else f"NOT usable: {model['why']}"
     )
-    click.echo(f"{'built-in model':>16}  {said}")
+    click.echo(f"{'built-in model':>16}  {words}")
     for extra, packages in result["missing"].items():
         lacking = (
             f"missing {', '.join(packages)}: pip install 'prototokens[{extra}]'"

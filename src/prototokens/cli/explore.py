@@ -76,7 +76,7 @@ def explore(
     quiet: bool,
     debug: bool,
 ) -> int:
-    """Open a web page: encode and decode, walk between solutions, look inside the model, read results.
+    """Open a web page: encode, decode, walk between solutions, look inside the model, read results.
 
     It is served until Ctrl-C, to this machine alone, and fetches nothing from elsewhere. Needs the
     extra `explorer`.

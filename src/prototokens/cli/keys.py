@@ -15,7 +15,7 @@ ENCODE = {
     "bytes": "size of the file",
     "bits": "bits of a number of the vectors in the file, the mean",
     "patched": "tokens that patches set, in place of the vectors",
-    "stored": "tokens of the chunks that are stored as they are",
+    "stored": "tokens of the chunks that are stored as tokens, without vectors",
     "edited": "bytes that edits drop and insert, where the input is no text that the tokenizer"
     " gives back",
     "exact": "whether the file, read back, decodes to the text; if not, the exit status is 1",
@@ -27,10 +27,10 @@ ENCODE = {
     "min_margin": "least lead of a right token's logit over the best other one; null where a fit"
     " gave no finite number",
     "certified": "the level of certificate that the file passed, or `none`",
-    "noise_radius": "noise on the vectors that they withstand, as a share of their root mean square;"
-    " null without a certificate",
-    "worst_radius": "shortest step that changes a token, to first order, as a share of the norm of a"
-    " chunk's vectors; null but for a strict certificate",
+    "noise_radius": "noise on the vectors that they withstand, as a share of their root mean"
+    " square; null without a certificate",
+    "worst_radius": "shortest step that changes a token, to first order, as a share of the norm of"
+    " a chunk's vectors; null but for a strict certificate",
     "forecast_exact": "before the first step: share of the chunks expected to be exact as they are"
     " cut; null with"
     " --share, as are the next three",
@@ -135,7 +135,7 @@ BENCH = {
     " `gflops` (of the body and the head, attention left out), `share_of_peak`",
     "decoding": "tokens a second: `one_step_single`, `one_step_batch`, `autoregressive_single`; and"
     " `ratio_single`",
-    "peak_memory_bytes": "most memory that the process held",
+    "peak_memory_bytes": "most memory that the process used",
     "shapes": "with --what shapes, alone: for each model, length and number of rows `milliseconds`"
     " of a step (the median),"
     " `row_steps_per_second`, `gflops`, `share_of_peak`",
@@ -150,7 +150,7 @@ BENCH = {
 }
 
 TRACE = {
-    "chunk": "which chunk of the file was looked at, from 1",
+    "chunk": "which chunk of the file was traced, from 1",
     "tokens": "the text of each token that is read",
     "lens_right": "for each depth, the share of the tokens that it decodes already; 0 is the input,"
     " the last the whole model",
@@ -158,8 +158,8 @@ TRACE = {
     "appears": "for each token, the depth from which on it is decoded right",
     "attention": "for each layer and head, the attention to each vector, e first; mean over the"
     " positions behind the first",
-    "knockout_kept": "entry k: the share of the tokens that are kept where only the first k blocks"
-    " see e; in the last all do",
+    "knockout_kept": "entry k: the share of the tokens that stay right where only the first k"
+    " blocks see e; in the last all do",
     "output": "the picture that was drawn, or null",
 }
 
@@ -207,7 +207,7 @@ CAPACITY = {
     " of texts, `horizon` and `c_tokens` of the best text, `c_tokens_mean`, `h_lm` in nats with"
     " `h_lm_low`, `h_lm_high` (95%,"
     " bootstrap) and `h_lm_std`, `bits_per_float`, `bound` in tokens and `share_of_bound`,"
-    " `lower_bounds` (texts held at the"
+    " `lower_bounds` (texts reproduced at the"
     " longest length tried), `greedy_exact` (share of the autoregressive rows that real decoding"
     " gives; null for one-step)",
     "files": "what was written",

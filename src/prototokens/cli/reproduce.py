@@ -103,16 +103,16 @@ def _redraw(names: list[str], some: bool, options: dict[str, Any]) -> int:
     from prototokens.lab import experiments
     from prototokens.lab.records import Records
 
-    place = sweeping.folder(options)
+    folder = sweeping.folder(options)
     records = (
-        Records(place, lambda line: click.echo(f"prototokens: {line}", err=True))
-        if place.is_dir()
+        Records(folder, lambda line: click.echo(f"prototokens: {line}", err=True))
+        if folder.is_dir()
         else None
     )
     found = {name: rows for name in names if records and (rows := records.rows(name))}
     if not found or (not some and len(found) < len(names)):
         raise UsageError(
-            f"there are no rows of {', '.join(names)} in {place}: name their folder with --out, or"
+            f"there are no rows of {', '.join(names)} in {folder}: name their folder with --out, or"
             " run it first"
         )
     made = []
@@ -120,7 +120,7 @@ def _redraw(names: list[str], some: bool, options: dict[str, Any]) -> int:
         # Studies, and what follows a model over its training, compare models and recipes.
         if name != "pretraining" and not experiments.is_study(name) and _mixed(rows):
             raise UsageError(
-                f"{place} has rows of {name} from several models or recipes: a folder of each has"
+                f"{folder} has rows of {name} from several models or recipes: a folder of each has"
                 " one report"
             )
         made.append(
@@ -157,8 +157,8 @@ def _written(
     """Write a report, print it unless JSON is asked for, and say it as JSON."""
     from prototokens.lab import experiments
 
-    place = sweeping.folder(options)
-    files = report.save(place if experiments.is_study(name) else place / name)
+    folder = sweeping.folder(options)
+    files = report.save(folder if experiments.is_study(name) else folder / name)
     if not options["as_json"]:
         click.echo(report.markdown())
     if not options["quiet"]:
@@ -185,8 +185,8 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
     from prototokens.lab.plan import measure_rate, total_work
     from prototokens.lab.records import Records
 
-    place = sweeping.folder(options)
-    records = Records(place) if place.is_dir() else None
+    folder = sweeping.folder(options)
+    records = Records(folder) if folder.is_dir() else None
     rate = measure_rate(config.texts.lm, config.model.flops)
     planned, to_do = [], []
     for name, some in jobs.items():

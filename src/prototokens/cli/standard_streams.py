@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by nobody any more.
+"""Standard streams that are closed, full, or no longer read.
 
 A closed standard output must not pass for one that was written (`decode x.ptok >&-` would lose the
 text with status 0), and a reader that has seen enough (`inspect x.ptok | head -1`) is no failure of
@@ -18,11 +18,11 @@ OUTPUT, ERRORS = 1, 2  # the file descriptors of standard output and standard er
 
 
 def open_closed() -> None:
-    """Put something in the place of standard output and standard error where they are closed.
+    """Replace standard output and standard error where they are closed.
 
     Of output, a descriptor that refuses to be written to, so that a command which prints fails; of
-    errors, one that takes all, as there is nobody to tell. No file that is opened later gets their
-    numbers, and is written to by accident.
+    errors, one that discards all. No file that is opened later gets their numbers and is written
+    to by accident.
     """
     if sys.stdout is None:
         sys.stdout = _stream(os.O_RDONLY)
@@ -49,7 +49,10 @@ def reader_has_gone(error: Exception) -> bool:
 
 
 def _drop_the_rest(descriptor: int) -> None:
-    """What is still buffered would be written at the end of the process, and fail again, with a traceback."""
+    """Discard what is still buffered.
+
+    Python would write it at the end of the process and fail again, with a traceback.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 

@@ -1,4 +1,7 @@
-"""`prototokens trace`: at which depth a text appears, and what the model looks at, as numbers and as a picture."""
+"""`prototokens trace`: at which depth a text appears, and what the model attends to.
+
+Both as numbers and as a picture.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def trace(
     """Look inside while a chunk is decoded: attention, the logit lens, and e knocked out.
 
     For each depth of the model it prints how many tokens are right already, how much attention goes
-    to e, and how many tokens are kept where e is hidden from the deeper blocks. With -o all of it
+    to e, and how many tokens stay right where e is hidden from the deeper blocks. With -o all of it
     is drawn, token by token.
     """
     if output is not None:
@@ -63,9 +66,9 @@ def trace(
     from prototokens.ptok.encoded import EncodedText
 
     encoded = EncodedText.load(file)
-    held = encoded.chunk(chunk)
+    traced = encoded.chunk(chunk)
     lm = common.load_model_of(encoded, file, model, revision, device, dtype)
-    inside = look(lm, held)
+    inside = look(lm, traced)
     if output is not None:
         write_atomically(output, _draw(lm, inside, output.suffix.lower()))
     result = _figures(

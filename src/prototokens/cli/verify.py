@@ -37,11 +37,12 @@ def verify(
 ) -> int:
     """Decode a file again under other batch sizes, paddings, dtypes, attention kernels and threads.
 
-    Then compiled, and as processors with other instruction sets would, each in a process of its own.
+    Then compiled, and as processors with other instruction sets would, each in its own process.
 
-    Each way is a line: the positions that come out wrong in it, and the least margin. What does not
-    exist on this machine is said. The exit status is 1 where anything is wrong. The whole matrix
-    takes a minute or more: compiling is the most of it, and each process loads the model.
+    Each way is a line: the positions that come out wrong in it, and the least margin. A way
+    that does not exist on this machine is named. The exit status is 1 where anything is wrong. The
+    whole matrix takes a minute or more: compiling is the most of it, and each process loads the
+    model.
     """
     from prototokens.decoding import verify_text
     from prototokens.ptok.encoded import EncodedText
@@ -76,16 +77,16 @@ def _withstood(certificate: dict[str, Any]) -> str:
     )
     if radius is None:
         return "no chunk is stored in vectors: there is nothing to vary"
-    told = [f"noise of {radius:.1%} of the vectors' size is withstood"]
+    parts = [f"noise of {radius:.1%} of the vectors' size is withstood"]
     if worst is not None:
-        told.append(
+        parts.append(
             f"in the worst direction {worst:.2%} would do to change a token (to first order)"
         )
     if least is not None:
-        told.append(
+        parts.append(
             f"least margin {least:.3f}, and {certificate['threshold']:.3f} is asked of a fit"
         )
-    return "; ".join(told)
+    return "; ".join(parts)
 
 
 def _show(tried: Tried) -> None:

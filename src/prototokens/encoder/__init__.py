@@ -1,5 +1,5 @@
-"""An encoder: a network that maps a text to its vectors in one pass, trained through the frozen decoder's own loss.
+"""An encoder: a network that maps a text to its vectors in one pass.
 
-`network` is what is trained, `train` trains it, `encoder` is a trained one with its folder, and
-`starts` is where fits take their beginnings from.
+It is trained with the frozen decoder's own loss (package `training`). `network` is the network,
+`encoder` a trained one with its folder, and `starts` gives fits their initial vectors.
 """

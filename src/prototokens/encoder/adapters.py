@@ -1,4 +1,4 @@
-"""Low-rank adapters: small trained maps beside the frozen linear maps of a model, in force only where they are asked for.
+"""Low-rank adapters: small trained maps beside the frozen linear maps of a model.
 
 A frozen map x -> W x becomes x -> W x + B A x, with A `[rank, inputs]` and B `[outputs, rank]`, B
 zero at first (Hu et al., arXiv 2106.09685). They are added by hooks that are there during one pass

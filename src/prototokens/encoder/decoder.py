@@ -1,4 +1,7 @@
-"""Through the frozen decoder: what a text's vectors decode to, what it costs in nats, and the way back to the vectors.
+"""Run vectors through the frozen model.
+
+The results are the decoded tokens, their cross-entropy in nats, and the gradient with respect to
+the vectors.
 
 The decoder's own pass and head are the engine's (`engine.inputs`, `engine.head`): the logits never
 exist as a whole, and no gradient of a weight is ever asked for.
@@ -70,7 +73,7 @@ class Decoder:
 
         Args:
             texts: token ids, of any lengths.
-            temperature: of the loss; margins are of the logits as they are.
+            temperature: of the loss; margins are of the undivided logits.
             gradient: whether a way back will be asked for.
         """
         lm = self.lm

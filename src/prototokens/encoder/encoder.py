@@ -66,12 +66,12 @@ class Encoding(NamedTuple):
     """A text's vectors, float32, on the CPU.
 
     Attributes:
-        looks: feedback passes that they took: passes of the decoder, forward and backward.
+        feedback_passes: how many they took: passes of the decoder, forward and backward.
         reached: whether the text was seen to come out with the margin that was asked for.
     """
 
     protos: Float[Tensor, "vectors d_model"]
-    looks: int
+    feedback_passes: int
     reached: bool
 
 
@@ -239,14 +239,14 @@ class Encoder:
             count = max(1, MAX_TOKENS // len(targets[order[0]]))
             part, order = order[:count], order[count:]
             encoded = self.batch(lm, [targets[number] for number in part], refinements, margin)
-            for number, protos, looks, reached in zip(
+            for number, protos, passes, reached in zip(
                 part,
                 encoded.protos.cpu(),
-                encoded.looks.tolist(),
+                encoded.feedback_passes.tolist(),
                 encoded.reached.tolist(),
                 strict=True,
             ):
-                found[number] = Encoding(protos, looks, reached)
+                found[number] = Encoding(protos, passes, reached)
         return [found[number] for number in range(len(targets))]
 
     @torch.no_grad()

@@ -73,7 +73,7 @@ def _has_number(row: Any, name: str) -> bool:
 
 
 def _is_response(values: Any) -> bool:
-    """Whether it can be held against a model's response (`lm.response`)."""
+    """Whether it can be compared with a model's response (`lm.response`)."""
     return (
         isinstance(values, list)
         and len(values) <= MAX_RESPONSE

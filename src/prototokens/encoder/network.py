@@ -1,10 +1,10 @@
 """The network: tokens of a text in, its vectors out, in one pass.
 
-Each token is what the frozen model says of it (its input embedding, or hidden states at some
-depths), and learned queries, one for each vector, stand among the tokens. Bidirectional blocks let
-all of them look at all others; what the queries have become is read as the vectors, on the scale of
-the model's input embeddings. Where there are refinements (`refine`), further blocks are told what
-the decoder makes of the vectors, and move them.
+Each token is represented by its input embedding in the frozen model, or its hidden states at some
+depths, and learned queries, one for each vector, stand among the tokens. In bidirectional blocks
+each attends to all others; the queries' last states are read as the vectors, on the scale of the
+model's input embeddings. Where there are refinements (`refine`), further blocks take what the
+decoder makes of the vectors, and move them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from prototokens.encoder.config import Shape
 from prototokens.errors import ModelError, UsageError
 from prototokens.lm.frozen_lm import FrozenLM
 
-# A gradient's size is told as its logarithm, and this is its smallest.
-FAINTEST = 1e-8
+# The network takes the logarithm of a gradient's size, and this is its smallest.
+MIN_SIZE = 1e-8
 # Of attention: queries and keys are normed, so nothing else could make it attend to one token
 # alone.
 SHARPNESS = 2.0
@@ -138,22 +138,22 @@ class Block(nn.Module):
 
 
 class Seen(NamedTuple):
-    """What a look through the decoder tells of some vectors (`refine.look`).
+    """What a feedback pass gives for some vectors (`refine.feedback_pass`).
 
     Attributes:
-        slope: gradient of each text's loss with respect to its vectors.
-        error: of each token, the gradient with respect to the decoder's last state; zero behind a
-            text's end.
-        hidden: that state, scaled to a root mean square of 1.
+        gradient: of each text's loss with respect to its vectors.
+        error: of each token, the gradient with respect to the decoder's last hidden state; zero
+            behind a text's end.
+        hidden: that hidden state, scaled to a root mean square of 1.
     """
 
-    slope: Float[Tensor, "rows vectors d_model"]
+    gradient: Float[Tensor, "rows vectors d_model"]
     error: Float[Tensor, "rows seq hidden"]
     hidden: Float[Tensor, "rows seq hidden"]
 
     def of(self, rows: Int64[Tensor, "some"], longest: int) -> Seen:
         """Of some texts, the longest of which has so many tokens."""
-        return Seen(self.slope[rows], self.error[rows, :longest], self.hidden[rows, :longest])
+        return Seen(self.gradient[rows], self.error[rows, :longest], self.hidden[rows, :longest])
 
 
 class Reading(NamedTuple):
@@ -176,7 +176,7 @@ class Reading(NamedTuple):
 
 
 class Refiner(nn.Module):
-    """A refinement: what the decoder says joins what the blocks know, and the vectors are moved.
+    """A refinement: moves the vectors by the states of the blocks and a feedback pass.
 
     One set of maps serves all.
     """
@@ -196,23 +196,26 @@ class Refiner(nn.Module):
     def forward(
         self,
         reading: Reading,
-        place: Tensor,
-        slope: Tensor,
+        vectors: Tensor,
+        gradient: Tensor,
         tokens: Float[Tensor, "rows seq twice"],
     ) -> Reading:
         """Move the vectors.
 
         Args:
-            place: of the vectors that are predicted, and `slope`: the gradient there, both in units
-                of `std`.
-            tokens: what the decoder says of each token.
+            vectors: those that are predicted, and `gradient`: of the loss there, both in units of
+                `std`.
+            tokens: error and hidden state of each token (`Seen`).
         """
-        size = slope.square().mean((1, 2), keepdim=True).sqrt() + FAINTEST
-        told = torch.cat([slope / size, place, size.log().expand(-1, place.shape[1], 1)], -1)
-        x = reading.x + torch.cat([self.vectors(told), self.tokens(tokens)], 1).to(reading.x.dtype)
+        size = gradient.square().mean((1, 2), keepdim=True).sqrt() + MIN_SIZE
+        inputs = torch.cat(
+            [gradient / size, vectors, size.log().expand(-1, vectors.shape[1], 1)], -1
+        )
+        added = torch.cat([self.vectors(inputs), self.tokens(tokens)], 1)
+        x = reading.x + added.to(reading.x.dtype)
         for block in self.blocks:
             x = block(x, reading.absent)
-        moved = self.write(self.norm(x)[:, : place.shape[1]]).float()
+        moved = self.write(self.norm(x)[:, : vectors.shape[1]]).float()
         return Reading(x, reading.absent, reading.moved + moved)
 
 
@@ -268,36 +271,36 @@ class Network(nn.Module):
     def begin(
         self, features: Float[Tensor, "rows seq features"], lengths: Int64[Tensor, "rows"]
     ) -> Reading:
-        """Read texts, right-padded: what stands behind a text's end is not looked at."""
+        """Read texts, right-padded: no token attends to the padding."""
         seq = features.shape[1]
         tokens = self.read(features) + self.positions[:seq]
         queries = self.queries + self.lengths[lengths - 1][:, None]
         x = torch.cat([queries.to(tokens.dtype), tokens], 1)
-        places = torch.arange(seq, device=features.device)
+        positions = torch.arange(seq, device=features.device)
         absent = functional.pad(
-            places[None, :] >= lengths[:, None], (queries.shape[1], 0), value=False
+            positions[None, :] >= lengths[:, None], (queries.shape[1], 0), value=False
         )
         for block in self.blocks:
             x = block(x, absent)
         x = self.norm(x)
         moved = self.write(x[:, : queries.shape[1]]).float()
         if self.shape.direct:
-            told = self.narrow(x[:, queries.shape[1] :]).masked_fill(
+            narrow = self.narrow(x[:, queries.shape[1] :]).masked_fill(
                 absent[:, queries.shape[1] :, None], 0
             )
-            maps = self.direct[:seq].to(told.dtype).flatten(0, 1).flatten(1)
-            moved = moved + (told.flatten(1) @ maps).float().view_as(moved)
+            maps = self.direct[:seq].to(narrow.dtype).flatten(0, 1).flatten(1)
+            moved = moved + (narrow.flatten(1) @ maps).float().view_as(moved)
         return Reading(x, absent, moved)
 
     def refine(self, reading: Reading, seen: Seen) -> Reading:
         """Move the vectors by what the decoder makes of them."""
         assert self.refiner is not None
         queries = reading.moved.shape[1]
-        place = (self.base[:queries] + reading.moved).detach()
+        vectors = (self.base[:queries] + reading.moved).detach()
         tokens = torch.cat([seen.error / self.error, seen.hidden], -1)
-        return self.refiner(reading, place, seen.slope[:, :queries] * self.std, tokens)
+        return self.refiner(reading, vectors, seen.gradient[:, :queries] * self.std, tokens)
 
-    def place(self, reading: Reading) -> Float[Tensor, "rows vectors d_model"]:
+    def vectors(self, reading: Reading) -> Float[Tensor, "rows vectors d_model"]:
         """The vectors, float32."""
         moved = functional.pad(
             reading.moved, (0, 0, 0, self.shape.vectors - reading.moved.shape[1])

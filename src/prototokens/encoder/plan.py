@@ -31,7 +31,7 @@ def plan_from(
 ) -> ChunkPlan:
     """The plan of `plan_chunks`.
 
-    Where the start insists on an encoder, with its layout, chunks and forecast.
+    Where the start requires an encoder, the plan has its layout, chunks and forecast.
 
     With vectors and start `auto`, the encoder that ships is one more way to choose from, at the
     cost that it has proved.

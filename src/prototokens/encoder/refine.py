@@ -1,12 +1,13 @@
-"""Refinement: what the frozen decoder makes of a text's vectors goes back into the encoder, which moves them.
+"""Refinement: the encoder moves a text's vectors by what the frozen decoder makes of them.
 
-A look costs the decoder one pass forward and one back, as a step of a fit does, and is counted as
-one. It gives the gradient of the text's loss with respect to its vectors; and for each token the
-decoder's last state, and the gradient there, which says what is wrong with it. The network learns
-what to make of that, where a fit follows the gradient alone. After every look the vectors are
-judged by the same loss, and gradients reach the network from each of them; through what a look has
-seen, none goes back. Source of the idea: J. Marino, Y. Yue, S. Mandt, "Iterative amortized
-inference", ICML 2018 (arXiv 1807.09356).
+A feedback pass costs the decoder one forward and one backward pass, as a step of a fit does, and is
+counted as one. It gives the gradient of the text's loss with respect to its vectors; and for each
+token the decoder's last hidden state and the gradient there, which shows what is wrong with the
+token. The network learns how to use them, where a fit follows the gradient alone. After every
+feedback pass the vectors are judged by the same loss, and the network gets a gradient from each of
+these losses; the inputs that a feedback pass gives to the network are constants to that gradient.
+Source of the idea: J. Marino, Y. Yue, S. Mandt, "Iterative amortized inference", ICML 2018 (arXiv
+1807.09356).
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from prototokens.encoder.network import Network, Seen, states
 Texts = Sequence[Sequence[int]]
 
 
-class Look(NamedTuple):
-    """What the decoder says of the vectors of some texts.
+class FeedbackPass(NamedTuple):
+    """What one forward and backward pass of the decoder gives for the vectors of some texts.
 
     Attributes:
-        seen: what a refinement is told of it.
+        seen: what a refinement takes from it.
         judged: loss, margins, and what is right.
     """
 
@@ -37,76 +38,76 @@ class Look(NamedTuple):
     judged: Judged
 
     @property
-    def slope(self) -> Float[Tensor, "rows vectors d_model"]:
+    def gradient(self) -> Float[Tensor, "rows vectors d_model"]:
         """Of each text's summed loss, with respect to its vectors."""
-        return self.seen.slope
+        return self.seen.gradient
 
 
 class Encoded(NamedTuple):
     """Vectors of texts.
 
     Attributes:
-        looks: feedback passes that each text took.
+        feedback_passes: how many each text took.
         reached: whether the text was seen to come out with the margin that was asked for; False
-            where nobody looked, as without any refinement.
+            where it was never decoded, as without any refinement.
     """
 
     protos: Float32[Tensor, "rows vectors d_model"]
-    looks: Int64[Tensor, "rows"]
+    feedback_passes: Int64[Tensor, "rows"]
     reached: Bool[Tensor, "rows"]
 
 
-def look(
+def feedback_pass(
     decoder: Decoder,
     protos: Float[Tensor, "rows vectors d_model"],
     texts: Texts,
     temperature: float = 1.0,
-) -> Look:
+) -> FeedbackPass:
     """Decode the vectors of texts, and find which way they should move.
 
     Args:
         temperature: of the loss whose gradient it is.
     """
-    place = protos.detach().float().requires_grad_()
-    judged = decoder.judge(place, texts, temperature, gradient=True)
+    vectors = protos.detach().float().requires_grad_()
+    judged = decoder.judge(vectors, texts, temperature, gradient=True)
     assert judged.scores.gradient is not None
-    (slope,) = torch.autograd.grad(judged.hidden, place, judged.scores.gradient)
+    (gradient,) = torch.autograd.grad(judged.hidden, vectors, judged.scores.gradient)
     longest = max(len(ids) for ids in texts)
-    places = torch.tensor(
+    positions = torch.tensor(
         [row * longest + at for row, ids in enumerate(texts) for at in range(len(ids))],
         device=protos.device,
     )
 
     def by_text(values: Tensor) -> Tensor:
         out = values.new_zeros(len(texts) * longest, values.shape[-1], dtype=torch.float32)
-        return out.index_copy_(0, places, values.detach().float()).view(len(texts), longest, -1)
+        return out.index_copy_(0, positions, values.detach().float()).view(len(texts), longest, -1)
 
     hidden = functional.rms_norm(by_text(judged.hidden), (judged.hidden.shape[-1],))
-    return Look(Seen(slope, by_text(judged.scores.gradient), hidden), judged)
+    return FeedbackPass(Seen(gradient, by_text(judged.scores.gradient), hidden), judged)
 
 
-def looked(
+def every_refinement(
     network: Network,
     decoder: Decoder,
     texts: Texts,
     noise: Callable[[Tensor, int], Tensor] = lambda protos, number: protos,
     temperature: float = 1.0,
-) -> tuple[list[Float[Tensor, "rows vectors d_model"]], list[Look]]:
-    """Every text's vectors at first and after each refinement, each with a look at it.
+) -> tuple[list[Float[Tensor, "rows vectors d_model"]], list[FeedbackPass]]:
+    """Every text's vectors at first and after each refinement, each with a feedback pass.
 
-    What training takes its loss from.
+    Training takes its loss from them.
 
     Args:
-        noise: put on the vectors of the refinement with that number before they are looked at.
+        noise: put on the vectors of the refinement with that number before their feedback pass.
     """
     reading = network.begin(*_inputs(network, decoder, texts))
-    protos = [network.place(reading)]
-    looks = [look(decoder, noise(protos[0], 0), texts, temperature)]
+    protos = [network.vectors(reading)]
+    passes = [feedback_pass(decoder, noise(protos[0], 0), texts, temperature)]
     for number in range(network.shape.refinements):
-        reading = network.refine(reading, looks[-1].seen)
-        protos.append(network.place(reading))
-        looks.append(look(decoder, noise(protos[-1], number + 1), texts, temperature))
-    return protos, looks
+        reading = network.refine(reading, passes[-1].seen)
+        protos.append(network.vectors(reading))
+        passes.append(feedback_pass(decoder, noise(protos[-1], number + 1), texts, temperature))
+    return protos, passes
 
 
 def encode(
@@ -123,9 +124,9 @@ def encode(
     """
     most = network.shape.refinements if most is None else most
     reading = network.begin(*_inputs(network, decoder, texts))
-    protos = network.place(reading)
+    protos = network.vectors(reading)
     before, least = protos, protos.new_full((len(texts),), torch.inf)
-    looks = torch.zeros(len(texts), dtype=torch.int64)
+    feedback_passes = torch.zeros(len(texts), dtype=torch.int64)
     reached = torch.zeros(len(texts), dtype=torch.bool, device=protos.device)
     going = torch.arange(len(texts), device=protos.device)
     for number in range(most + 1 if most else 0):
@@ -133,8 +134,8 @@ def encode(
         if number == most:
             seen, judged = None, decoder.judge(protos[going].detach(), part)
         else:
-            seen, judged = look(decoder, protos[going], part)
-            looks[going.cpu()] += 1
+            seen, judged = feedback_pass(decoder, protos[going], part)
+            feedback_passes[going.cpu()] += 1
         loss, margins = judged.losses(len(going)), judged.least_margins(len(going))
         there = margins > margin
         reached[going[there]] = True
@@ -145,11 +146,11 @@ def encode(
             break
         before, going = protos, going[left]
         least = least.index_copy(0, going, loss[left])
-        # What is behind the longest text that goes on is left out.
+        # Padding behind the longest text that goes on is left out.
         longest = max(len(texts[row]) for row in going.tolist())
         reading = network.refine(reading.of(left, longest), seen.of(left, longest))
-        protos = protos.index_copy(0, going, network.place(reading))
-    return Encoded(protos, looks, reached)
+        protos = protos.index_copy(0, going, network.vectors(reading))
+    return Encoded(protos, feedback_passes, reached)
 
 
 def _inputs(network: Network, decoder: Decoder, texts: Texts) -> tuple[Tensor, Tensor]:

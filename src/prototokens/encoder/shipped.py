@@ -38,14 +38,14 @@ def shipped(
             encoder.check(lm, layout)
         except (FileError, UsageError):
             continue
-        if layout is not None:  # no other is looked for: reading each takes time
+        if layout is not None:  # no other is searched for: reading each takes time
             return encoder
         found.append(encoder)
     return max(found, key=lambda one: one.measured[-1][1] if one.measured else 0.0, default=None)
 
 
 def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> Encoder | None:
-    """The encoder that a start insists on; None: it insists on none.
+    """The encoder that a start requires; None: it requires none.
 
     Args:
         start: `random`, `auto`, `encoder`, or an encoder.

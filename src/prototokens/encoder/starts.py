@@ -36,7 +36,7 @@ class Begun(NamedTuple):
 
 
 def saves(row: dict[str, Any]) -> bool:
-    """Whether a row of `training.proof.prove` shows less time with the encoder, and no text lost."""
+    """Whether a row of `training.proof.prove` shows less time with the encoder and no text lost."""
     random, encoder = row["random"], row["encoder"]
     return encoder["seconds"] < random["seconds"] and encoder["exact"] >= random["exact"]
 
@@ -75,7 +75,7 @@ def _starts(
             lr_scale=min(
                 encoder.rate(len(ids)), 1.0 if one.reached or not refined else MISSED_RATE
             ),
-            row_steps=one.looks,
+            row_steps=one.feedback_passes,
         )
         for one, ids in zip(encodings, texts, strict=True)
     ]
@@ -106,23 +106,23 @@ def begin(
         found = encoder.encodings(lm, ids, margin=margin)
         words = f"starts from {encoder.path or 'an encoder'}{_missed(encoder, found)}"
         return Begun([*_starts(encoder, found, ids)], words)
-    none: list[Start | None] = [None] * len(targets)
+    starts: list[Start | None] = [None] * len(targets)
     if start == "random":
-        return Begun(none, "random starts")
+        return Begun(starts, "random starts")
     encoder = shipped(lm, layout)
     if encoder is None:
-        return Begun(none, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
+        return Begun(starts, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
     able = [number for number, one in enumerate(ids) if one and proved(encoder, len(one))]
     texts = [ids[number] for number in able]
     encodings = encoder.encodings(lm, texts, margin=margin)
     for number, start_there in zip(able, _starts(encoder, encodings, texts), strict=True):
-        none[number] = start_there
+        starts[number] = start_there
     if not able:
         return Begun(
-            none, "random starts: the encoder has not proved to save time at these lengths"
+            starts, "random starts: the encoder has not proved to save time at these lengths"
         )
     return Begun(
-        none,
+        starts,
         f"{len(able)} of {len(targets)} chunks start from the encoder, which saves time there"
         f"{_missed(encoder, encodings)}; others at random",
     )
@@ -167,7 +167,7 @@ def judged(
                 correct=correct,
                 margin=margin,
                 steps=0,
-                row_steps=encoding.looks,
+                row_steps=encoding.feedback_passes,
                 restarts=0,
                 seed=0,
             )

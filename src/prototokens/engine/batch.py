@@ -126,21 +126,21 @@ class Batch:
     def solutions(self, index: int) -> list[Solution]:
         """For each row of a group, the best vectors that were scored in this attempt."""
         group, rows = self.groups[index], self.state.rows
-        places = (rows.group == index).nonzero()[:, 0].tolist()
+        numbers = (rows.group == index).nonzero()[:, 0].tolist()
         return [
             Solution(
-                protos=self.state.vectors.best[rows.vectors[place]].cpu().clone(),
+                protos=self.state.vectors.best[rows.vectors[number]].cpu().clone(),
                 layout=self.method.layout,
                 ids=row.ids,
-                correct=int(rows.correct[place]),
-                margin=float(rows.margin[place]),
+                correct=int(rows.correct[number]),
+                margin=float(rows.margin[number]),
                 steps=int(self.state.of_groups.best_step[index]),
                 row_steps=0,
                 restarts=group.attempt,
                 seed=row.seed,
                 excluded=row.excluded,
             )
-            for row, place in zip(group.rows, places, strict=True)
+            for row, number in zip(group.rows, numbers, strict=True)
         ]
 
     def vectors_of(self, order: int) -> Tensor | None:
@@ -164,7 +164,7 @@ class Batch:
     def _record(self, scores: Scores, full: Tensor | bool) -> Tensor:
         """Record, for each group, whether the vectors just scored are its best so far.
 
-        Only scores against the whole vocabulary (`full`) count; a copy is kept of the best vectors.
+        Only scores against the whole vocabulary (`full`) count; the best vectors are copied.
 
         Returns:
             The mean loss of each group.

@@ -8,7 +8,7 @@ its positions, and its targets. In the steps between, the row is scored against 
 alone. A margin over candidates is an upper bound of the true one; a row that seems solved is scored
 again against the whole vocabulary in the same step, and only such scores decide whether a row is
 solved or better than before. Each row has candidates and steps of its own, so that its fit does not
-depend on its company.
+depend on the other rows of the batch.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ PROBES = 8
 PROBE_LENGTH = 24
 PROBE_LAYOUT = tiled(4)  # where no other is given
 NOISE_OCTAVES = (
-    12  # the noise radius is looked for among 2^0, 2^-1 ... 2^-12 of the vectors' root mean square
+    12  # the noise radius is one of 2^0, 2^-1 ... 2^-12 of the vectors' root mean square
 )
 NOISE_DRAWS = 2
 
@@ -206,8 +206,8 @@ def certify(
                 absent.append(one.reason)
             continue
         wrong = [(margin <= 0) & mask for margin, mask in zip(one.margins, free, strict=True)]
-        for places, flags in zip(weak, wrong, strict=True):
-            places.update(flags.nonzero()[:, 0].tolist())
+        for positions, flags in zip(weak, wrong, strict=True):
+            positions.update(flags.nonzero()[:, 0].tolist())
         count = sum(int(flags.sum()) for flags in wrong)
         tried.append(
             {**one.cell.as_dict(), "wrong": count, "least_margin": _least(one.margins, free)}
@@ -287,8 +287,8 @@ def _probes(lm: FrozenLM, layout: Layout) -> list[Chunk]:
 def _unpatched(rows: Sequence[Row], patched: Sequence[Sequence[int]] | None) -> list[Tensor]:
     """For each row, a flag for each position: whether the vectors alone have to get it right."""
     free = [torch.ones(len(row.ids), dtype=torch.bool) for row in rows]
-    for mask, places in zip(free, patched or [()] * len(rows), strict=True):
-        mask[list(places)] = False
+    for mask, positions in zip(free, patched or [()] * len(rows), strict=True):
+        mask[list(positions)] = False
     return free
 
 

@@ -19,7 +19,7 @@ from prototokens.lm.head import Head
 
 # Logits of a chunk. On a CPU they should stay in the last-level cache between the passes over them;
 # on a GPU a chunk has to be large enough to fill it, and small enough for its memory. That is at
-# most, in bytes a logit, 4 for the logits, 4 for their softmax and 4 for the slope of a soft cap:
+# most, in bytes a logit, 4 for the logits, 4 for their softmax, 4 for the derivative of a soft cap:
 # 12 * 2^25 = 403 MB, and with the gradient of 16 rows of 512 positions, 2,048 wide in bfloat16 (34
 # MB), 437 MB in all. Without a soft cap 8 * 2^25 = 268 MB, 302 MB in all.
 CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 25}
@@ -70,7 +70,7 @@ def score(
 
     Args:
         hidden: final hidden states, in the model's dtype.
-        temperature: of the loss alone; margins are of the logits as they are.
+        temperature: of the loss alone; margins are of the undivided logits.
         gradient: whether the gradient is wanted.
         head: in place of the model's own, one of some of its tokens; targets count along it.
         top: how many of the likeliest tokens of each position to return. With some, the gradient at
@@ -117,7 +117,7 @@ def score(
 
 
 def _minus_one_hot(probabilities: Tensor, target: Tensor, tokens: Tensor | None) -> Tensor:
-    """P - y of all tokens, in place, or of `tokens`, whose last one at each position is the target."""
+    """P - y of all tokens, in place, or of `tokens`, the last of which are the targets."""
     difference = probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
     if tokens is None:
         return difference

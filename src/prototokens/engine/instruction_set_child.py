@@ -1,6 +1,7 @@
-"""The child process of a setting: load the model, decode the rows that were asked for, hand margins back.
+"""The child process of a setting of the instruction set.
 
-`instruction_sets` writes the request and starts the process.
+It loads the model, decodes the rows of the request and returns their margins. `instruction_sets`
+writes the request and starts the process.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def answer(name: str) -> None:
     (folder / ANSWER).write_text(json.dumps([one.reason for one in tried]), encoding="utf-8")
 
 
-def _rows(told: list[dict[str, Any]], protos: dict[str, Tensor]) -> list[Chunk]:
+def _rows(given: list[dict[str, Any]], protos: dict[str, Tensor]) -> list[Chunk]:
     found: list[Chunk] = []
-    for number, row in enumerate(told):
+    for number, row in enumerate(given):
         vectors = protos[str(number)]
 
         def arrange(length: int, row: dict[str, Any] = row) -> tuple[list[int], list[int]]:
@@ -62,6 +63,6 @@ def _rows(told: list[dict[str, Any]], protos: dict[str, Tensor]) -> list[Chunk]:
     return found
 
 
-def _cells(told: list[dict[str, Any]]) -> list[Cell]:
+def _cells(given: list[dict[str, Any]]) -> list[Cell]:
     """The same cells in the process that they were meant for, where no further child is due."""
-    return [Cell(**{**one, "setting": ""}) for one in told]
+    return [Cell(**{**one, "setting": ""}) for one in given]

@@ -2,9 +2,9 @@
 
 PyTorch, oneDNN and MKL choose their kernels by the processor when a process starts, and each reads
 an environment variable that makes it choose as on a lesser one. They are read once, so every
-setting takes a child process: it (`instruction_set_child`) loads the model, decodes all rows and hands the margins back.
-Which settings can be tried depends on the processor: what it lacks cannot be run, and its own is
-what this process computes with anyway.
+setting takes a child process: it (`instruction_set_child`) loads the model, decodes all rows and
+returns the margins. Which settings can be tried depends on the processor: what it lacks cannot be
+run, and its own is what this process computes with anyway.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _processor() -> int:
 
 
 def _in_use(variable: str) -> int | None:
-    """The rank in `SETS` of what a library computes with in this process, as far as it can be told."""
+    """The rank in `SETS` of what a library computes with in this process; None if unknown."""
     if variable == "ATEN_CPU_CAPABILITY":
         known = {"DEFAULT": 0, "AVX2": 1, "AVX512": 2}
         return known.get(torch.backends.cpu.get_cpu_capability())

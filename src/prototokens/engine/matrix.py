@@ -1,4 +1,4 @@
-"""The decode matrix: the same vectors decoded in all the ways that other machines and other company may decode them.
+"""The decode matrix: the same vectors decoded under every condition that another machine may have.
 
 A cell names one way: how many rows to a pass, how much padding, which dtype, which attention
 kernel, how many threads, compiled or not, and with the instructions of which processor. A row is
@@ -67,7 +67,7 @@ class Cell:
         padding: positions behind the longest row of a pass.
         dtype: what the model computes in.
         kernel: of attention: `default`, or one of `KERNELS`.
-        threads: of the processor; 0 leaves them as they are.
+        threads: of the processor; 0 leaves their number unchanged.
         compiled: whether the body is compiled by `torch.compile`.
         setting: of `instruction_sets.SETTINGS`, under which a child process decodes; empty: this
             process does.
@@ -118,7 +118,7 @@ def short_name(dtype: torch.dtype) -> str:
 def few_cells(lm: FrozenLM) -> list[Cell]:
     """The cells that differ most, few enough for every encoding.
 
-    Alone, in company, other kernels, the other dtypes.
+    Alone, in a batch, another kernel, the other dtypes.
     """
     own = short_name(lm.dtype)
     cells = [Cell(1, 0, own), Cell(7, 5, own), Cell(7, 0, own, "math")]
@@ -128,7 +128,7 @@ def few_cells(lm: FrozenLM) -> list[Cell]:
 def all_cells(lm: FrozenLM) -> list[Cell]:
     """Every batch size with every padding in every dtype.
 
-    Then each other way, in every dtype, alone and in company, and on a CPU each setting of the
+    Then each other way, in every dtype, alone and in a batch, and on a CPU each setting of the
     instruction set.
     """
     names = [
@@ -198,7 +198,7 @@ def cell_margins(lm: FrozenLM, rows: Sequence[Row], cell: Cell) -> list[Tensor]:
 
 @torch.no_grad()
 def margins(lm: FrozenLM, rows: Sequence[Row]) -> list[Tensor]:
-    """For each row, the margin of every position as this model decodes it by itself, many rows to a pass, on the CPU."""
+    """For each row, the margins of all positions under this model's own settings, on the CPU."""
     return _margins(lm, rows, lm.hidden, POSITIONS, 0)
 
 
@@ -215,14 +215,14 @@ def _margins(
         arranged = arrange(lm, plans, protos.shape[1], width)
         targets = torch.tensor([token for row in part for token in row.ids], device=lm.device)
         scores = score(lm, scored_hidden(lm, arranged, protos, backend), targets, gradient=False)
-        # A number that is none leads nothing.
+        # NaN margins count as failures.
         flat = scores.margin.nan_to_num(nan=-math.inf).cpu()
         found += list(flat.split([len(row.ids) for row in part]))
     return found
 
 
 def passes(rows: Sequence[Row], batch: int, padding: int) -> Iterator[Sequence[Row]]:
-    """The rows in order, `batch` to a pass, fewer where they are long or stand behind another prefix."""
+    """The rows in order, `batch` to a pass; fewer where they are long or another prefix begins."""
     start = 0
     while start < len(rows):
         end, widest, prefix = start, 0, rows[start].layout.prefix
@@ -279,7 +279,7 @@ def _twin(lm: FrozenLM, dtype: torch.dtype) -> FrozenLM | None:
 
 @contextmanager
 def _as_the_cell_says(lm: FrozenLM, cell: Cell) -> Iterator[Backend]:
-    """The way from input vectors to hidden states, with kernel, threads and compilation as the cell has them."""
+    """The forward pass with the kernel, threads and compilation of a cell."""
     with ExitStack() as stack:
         if cell.threads:
             stack.callback(torch.set_num_threads, torch.get_num_threads())

@@ -45,11 +45,11 @@ def bytes_per_position(lm: FrozenLM, width: int) -> float:
     weights = {p.untyped_storage().data_ptr() for p in lm.model.parameters()}
 
     def count(tensor: Tensor) -> None:
-        # The storage is kept, so that no later tensor takes its place in memory, and the graph is
+        # The storage is kept, so that no later tensor takes its address, and the graph is
         # not: one that holds what it has computed is never freed.
-        place = tensor.untyped_storage().data_ptr()
-        if place not in weights:
-            kept[place] = tensor.detach()
+        address = tensor.untyped_storage().data_ptr()
+        if address not in weights:
+            kept[address] = tensor.detach()
 
     inputs = torch.zeros(1, width, lm.d_model, device=lm.device, dtype=lm.dtype, requires_grad=True)
     with (

@@ -26,7 +26,7 @@ class Start(NamedTuple):
 
     Attributes:
         protos: the vectors.
-        grid: what they are scored on, if not as they are.
+        grid: that vectors are rounded to before they are scored; None: they are not rounded.
         lr_scale: factor on the recipe's learning rate in the attempt that begins there: from nearly
             right vectors smaller steps need fewer of them.
         row_steps: row-steps that it took to find them; they count as the fit's.
@@ -85,7 +85,7 @@ class Row:
     @property
     def scored_ids(self) -> list[int]:
         """The tokens of the target that are scored, in order."""
-        return [token for place, token in enumerate(self.ids) if place not in self.excluded]
+        return [token for position, token in enumerate(self.ids) if position not in self.excluded]
 
 
 @dataclass
@@ -158,8 +158,8 @@ class Group:
 class Starts:
     """Random starts on the scale that a recipe asks for.
 
-    A start is a function of the seed, the attempt and the target, so neither the company nor the
-    order of the rows changes it.
+    A start is a function of the seed, the attempt and the target, so neither the other rows nor
+    their order changes it.
     """
 
     def __init__(self, lm: FrozenLM, recipe: Recipe, vectors: int):

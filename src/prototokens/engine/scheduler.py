@@ -1,9 +1,8 @@
 """Which groups are fitted side by side: when they enter, are preempted, resume and leave.
 
 A group is what enters and leaves together: one row, or all rows that share a vector. Every group
-has its own step count, schedule and optimizer state, so its fit does not depend on its company.
-Where memory runs out, groups are preempted with all their state, and resumed when there is room
-again.
+has its own step count, schedule and optimizer state, so its fit does not depend on the other
+groups. Where memory runs out, groups are preempted with all their state, and resumed later.
 """
 
 from __future__ import annotations
@@ -85,10 +84,10 @@ class Scheduler:
         self.batch = self._laid_out(self._begin([]))
 
     def fill(self) -> bool:
-        """Let groups in while there is room, preempted ones first; an empty batch takes any.
+        """Let groups in up to `max_positions`, preempted ones first; an empty batch takes any.
 
         Where memory runs out, nothing has entered yet, and fewer are tried; beside running groups,
-        none until there is room.
+        none until there is free memory.
 
         Returns:
             Whether any group runs.
@@ -170,7 +169,7 @@ class Scheduler:
         return chain((state.groups[0] for state in reversed(self.preempted)), self.waiting)
 
     def _admissible(self) -> int:
-        """How many groups of the queue there is room for; an empty batch has room for one."""
+        """How many groups of the queue fit within `max_positions`; an empty batch takes one."""
         running = self.batch.groups
         rows, count = len(self.batch), 0
         longest = max((group.positions for group in running), default=0)
@@ -277,8 +276,8 @@ class Scheduler:
         """Rows of a pass: a compiled body sees a full batch, a quarter of it, and so on."""
         if not self.lm.compiled:
             return rows
-        room = min(self.max_positions // width, self.max_rows or self.total, self.total)
-        return min(size for size in compiled_heights(max(rows, room)) if size >= rows)
+        capacity = min(self.max_positions // width, self.max_rows or self.total, self.total)
+        return min(size for size in compiled_heights(max(rows, capacity)) if size >= rows)
 
     def _too_large(self, groups: list[Group]) -> DeviceMemoryError:
         rows = sum(len(group.rows) for group in groups)

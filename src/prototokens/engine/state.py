@@ -39,7 +39,7 @@ class _Axis:
 
 @dataclass(kw_only=True)
 class VectorState(_Axis):
-    """State of distinct vectors: `[vectors, d_model]` where nothing else is said.
+    """State of distinct vectors: `[vectors, d_model]` unless stated otherwise.
 
     Attributes:
         value: the vectors that are trained.

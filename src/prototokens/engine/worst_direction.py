@@ -26,10 +26,10 @@ CLOSEST = 8  # positions of a row, those of least margin, at which the gradient 
 def worst_direction_radius(
     lm: FrozenLM, rows: Sequence[Row], free: Sequence[Tensor]
 ) -> float | None:
-    """The shortest step that takes away a token of any row, to first order, as a share of the norm of the row's vectors.
+    """The shortest step that changes a token of any row, to first order.
 
-    Only the `CLOSEST` positions of least margin of each row are looked at: the true value, to first
-    order, is at most this.
+    It is a share of the norm of the row's vectors. Only the `CLOSEST` positions of least margin of
+    each row are considered: the true value, to first order, is at most this.
 
     Args:
         lm: the frozen model.
@@ -53,7 +53,7 @@ def worst_direction_radius(
 
 
 def _radii(lm: FrozenLM, rows: Sequence[Row], found: Sequence[Tensor]) -> list[float]:
-    """Of each position that is looked at, of all rows of a pass."""
+    """Of each position that is considered, of all rows of a pass."""
     protos = stacked([row.protos for row in rows], lm.device).requires_grad_()
     plans = [OneStep(row.layout).plan(row.ids) for row in rows]
     starts = torch.tensor([0, *(len(row.ids) for row in rows)]).cumsum(0)[:-1]
@@ -65,7 +65,7 @@ def _radii(lm: FrozenLM, rows: Sequence[Row], found: Sequence[Tensor]) -> list[f
     order = [margin.argsort()[:CLOSEST] for margin in found]
     radii = []
     for number in range(max(map(len, order))):
-        turn = [row for row, places in enumerate(order) if number < len(places)]
+        turn = [row for row, positions in enumerate(order) if number < len(positions)]
         turn = [row for row in turn if math.isfinite(float(found[row][order[row][number]]))]
         if not turn:
             break

@@ -69,7 +69,7 @@ class DecodeTab:
                         " anything is decoded"
                     )
                 )
-        self.message = gr.HTML(elem_id="decode-said")
+        self.message = gr.HTML(elem_id="decode-message")
         self.text = gr.HTML(elem_id="decode-text", min_height=30)
         self.start = gr.Button(
             "Race: one pass against many", visible=False, elem_id="decode-race-go"
@@ -96,7 +96,7 @@ class DecodeTab:
             **change,
         )
 
-    def decode(self, path: str | None, model: str, kept: list[ShelvedText]) -> dict[Any, Any]:
+    def decode(self, path: str | None, model: str, shelf: list[ShelvedText]) -> dict[Any, Any]:
         """Decode a file that was sent up."""
         if path is None:
             return {self.text: "", self.track: "", self.start: gr.Button(visible=False)}
@@ -118,7 +118,7 @@ class DecodeTab:
             "least margin": f"{min(margins):.2f}" if margins else "-",
             "tokens from patches": f"{encoded.repaired_tokens:,}",
         }
-        shelved = put_on_shelf(kept, lm, encoded, decoded.text)
+        shelved = put_on_shelf(shelf, lm, encoded, decoded.text)
         words = f"{verdict}; {show.passes(decoded.forward_passes)}"
         return {
             self.text: show.judged(words, decoded.matches)
@@ -131,9 +131,9 @@ class DecodeTab:
             self.opened: shelved[0].title,
         }
 
-    def race(self, kept: list[ShelvedText], title: str | None) -> dict[Any, Any]:
+    def race(self, shelf: list[ShelvedText], title: str | None) -> dict[Any, Any]:
         """Decode the first chunk in one pass and, from memory vectors, token by token."""
-        chosen = from_shelf(kept, title)
+        chosen = from_shelf(shelf, title)
         lm = self.desk.model(chosen.model)
         if not chosen.encoded.in_vectors():
             raise UsageError("no chunk of this text is stored in vectors: there is nothing to race")

@@ -156,7 +156,7 @@ class Request(NamedTuple):
     recipe: str
     seed: float
     steps: float
-    kept: list[ShelvedText]
+    shelf: list[ShelvedText]
     pressed: float
 
 
@@ -175,7 +175,7 @@ class EncodeTab:
         with gr.Row():
             self.go = gr.Button("Encode", variant="primary", elem_id="encode-go")
             self.halted = gr.Button("Stop", elem_id="encode-stop")
-        self.message = gr.HTML(elem_id="encode-said")
+        self.message = gr.HTML(elem_id="encode-message")
         self.live = gr.HTML(elem_id="encode-live", min_height=40)
         self.download = gr.DownloadButton(
             "Download the .ptok", visible=False, elem_id="encode-download"
@@ -273,7 +273,7 @@ class EncodeTab:
         yield {
             self.live: _outcome(lm, fit.outcome, ids, fit.outcome.save(path), fit.drawn()),
             self.download: gr.DownloadButton(value=str(path), visible=True),
-            self.shelf: put_on_shelf(given.kept, lm, fit.outcome, given.text),
+            self.shelf: put_on_shelf(given.shelf, lm, fit.outcome, given.text),
         }
 
     def halt(self, pressed: float, request: gr.Request) -> str:

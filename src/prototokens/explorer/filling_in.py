@@ -23,8 +23,11 @@ EDGE = 28  # margin on every side
 FONT, LETTER = 15.5, 9.4  # size of a token's letters, and the width each of them gets
 PAD, LINE, CHIP = 4, 32, 25  # beside a token's letters; from line to line; a chip's height
 GAP_IN_WORD, GAP = 3, 7  # between chips: inside a word, and where the token begins with a space
-MIN_LETTERS = 3  # room that a token gets at least, since wrong ones stand in its place too
-MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace"
+MIN_LETTERS = 3  # least width of a token, in letters, since wrong tokens are drawn there too
+MONO = (
+    "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono',"
+    " monospace"
+)
 SANS = "-apple-system, 'Segoe UI', 'Noto Sans', 'DejaVu Sans', Helvetica, Arial, sans-serif"
 INK, MUTED, FAINT = "#1f2328", "#656d76", "#d8dee4"
 E_FILL, M_FILL, MODEL_FILL = "#5b3fd6", "#d9730d", "#24303f"
@@ -129,7 +132,7 @@ def cut(token: str, letters: int) -> str:
 
 
 def chip_positions(target: Sequence[str], sheet: Sheet) -> list[tuple[float, int, int]]:
-    """For each token of the target: left edge of its chip, line, and room in letters.
+    """For each token of the target: left edge of its chip, line, and width in letters.
 
     The same in every row of the picture.
     """
@@ -323,7 +326,7 @@ def row_head(
     """The line above a row, its step, and how many tokens are right.
 
     Args:
-        tall: whether there is room for a second line beside the tokens; where there is none, the
+        tall: whether a second line fits beside the tokens; where there is none, the
             count is left out.
     """
     ink, counted = RIGHT[1] if last else MUTED, f"{right} of {tokens}"

@@ -31,9 +31,8 @@ POLICY = (
 # version has it.
 ELSEWHERE = re.compile(r"/(file|proxy)[=/]\s*[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 MAX_REQUEST = 4 << 20  # bytes of a request that is no upload, where texts are not let be longer
-MAX_DRAINED = (
-    64 << 20
-)  # bytes that are read of a request that is refused: a browser hears an answer only once it has sent
+# Bytes of a refused request that are read: a browser reads the answer only once it has sent all.
+MAX_DRAINED = 64 << 20
 
 
 class Gate:

@@ -24,7 +24,7 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
         )
         number = gr.Number(1, label="Chunk", precision=0, minimum=1, scale=1, min_width=90)
         go = gr.Button("Look inside", variant="primary", elem_id="inside-go", scale=1)
-    message = gr.HTML(elem_id="inside-said")
+    message = gr.HTML(elem_id="inside-message")
     seen = gr.State(None)
     whole = gr.HTML(elem_id="inside-whole", min_height=30)
     with gr.Row(visible=False) as choice:
@@ -33,8 +33,8 @@ def tab(desk: Desk, shelf: gr.State) -> gr.Dropdown:
     closer = gr.HTML(elem_id="inside-closer")
 
     @show_errors_in(message)
-    def run(kept: list[ShelvedText], title: str | None, number: float | None) -> dict[Any, Any]:
-        text = from_shelf(kept, title)
+    def run(shelf: list[ShelvedText], title: str | None, number: float | None) -> dict[Any, Any]:
+        text = from_shelf(shelf, title)
         lm = desk.model(text.model)
         inside = look(lm, chunk_of(text.encoded, number))
         read = {

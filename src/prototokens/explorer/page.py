@@ -46,8 +46,8 @@ def build(settings: Settings) -> gr.Blocks:
         with gr.Tab("Results", id="results"):
             results.tab(desk)
 
-        def titles(kept: list[ShelvedText]) -> Any:
-            names = [each.title for each in kept]
+        def titles(shelf: list[ShelvedText]) -> Any:
+            names = [each.title for each in shelf]
             return gr.Dropdown(names, value=names[0] if names else None)
 
         def left(request: gr.Request) -> None:

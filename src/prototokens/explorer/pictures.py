@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_LABELS = 64  # tokens written under a figure; beyond, nothing is
 MAX_WORDS = 32  # tokens in a row whose cells are written into
-NEAR = 13.0  # points between a place on a map and the middle of its label
+NEAR = 13.0  # points between a mark on a map and the middle of its label
 INK, FAINT = "#1f2328", "#6e7781"
 RIGHT = "#1a7f37"
 
@@ -221,7 +221,7 @@ def _bar(axes: Axes, image: Any, unit: str) -> None:
 
 
 def _token_axis(axes: Axes, tokens: list[str]) -> None:
-    """Tokens under a figure, as far as they can be told apart."""
+    """Tokens under a figure, as far as they can be distinguished."""
     if len(tokens) > MAX_LABELS:
         axes.set_xlabel("position", **_LABEL)
         return
@@ -271,7 +271,7 @@ def plane(points: Float[Tensor, "count 2"], names: list[str]) -> Figure:
     axes.tick_params(labelsize=8, colors=FAINT, length=0)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.2)
-    # until then, nobody knows how many pixels lie between two points
+    # until then, the number of pixels between two points is unknown
     figure.draw_without_rendering()
     at = torch.tensor(
         axes.transData.transform(points.tolist()) * 72 / figure.dpi
@@ -302,18 +302,18 @@ def _apart(at: Tensor) -> list[tuple[float, float]]:
     A label is free of all points and of the labels before it.
 
     Args:
-        at: [count, 2], in points; so what is given. A label is at most 16 wide and 10 high, a position
+        at: [count, 2], in points, as is the result. A label is at most 16 wide and 10 high, a mark
             8 in both.
     """
-    taken: list[tuple[Tensor, float, float]] = [(place, 12.0, 9.0) for place in at]
+    taken: list[tuple[Tensor, float, float]] = [(point, 12.0, 9.0) for point in at]
     moved = []
-    for place in at:
+    for point in at:
         ways = [
             (far * math.cos(turn * math.pi / 6), far * math.sin(turn * math.pi / 6))
             for far in (NEAR, 1.8 * NEAR, 2.6 * NEAR)
             for turn in (1, 5, 11, 7, 0, 6, 3, 9, 2, 4, 8, 10)
         ]
-        spots = [place + torch.tensor(way, dtype=at.dtype) for way in ways]
+        spots = [point + torch.tensor(way, dtype=at.dtype) for way in ways]
         free = (
             number
             for number, spot in enumerate(spots)

@@ -55,7 +55,7 @@ HASH = re.compile("[0-9a-f]{32,}")
 
 
 class Table(NamedTuple):
-    """Rows as they are shown.
+    """Rows as the page shows them.
 
     Attributes:
         heads: of the columns.
@@ -85,7 +85,7 @@ def tab(desk: Desk) -> None:
     with gr.Row():
         chosen = gr.Dropdown(tables, value=None, label="Rows", elem_id="results-file", scale=3)
         refresh = gr.Button("Look for new files", elem_id="results-refresh", scale=1)
-    message = gr.HTML(elem_id="results-said")
+    message = gr.HTML(elem_id="results-message")
     about = gr.HTML(elem_id="results-about")
     rows = gr.Dataframe(
         interactive=False,
@@ -220,8 +220,8 @@ def _arranged(heads: list[str], cells: list[list[Any]], total: int) -> Table:
     One row has nothing alike.
     """
     columns = {
-        head: [row[place] if place < len(row) else "" for row in cells]
-        for place, head in enumerate(heads)
+        head: [row[number] if number < len(row) else "" for row in cells]
+        for number, head in enumerate(heads)
     }
     same = {
         head
@@ -292,8 +292,8 @@ def _kinds(heads: list[str], cells: list[list[Any]]) -> list[Any]:
     What a row lacks makes them no text.
     """
     kinds = []
-    for place in range(len(heads)):
-        there = [row[place] for row in cells if row[place] is not None]
+    for number in range(len(heads)):
+        there = [row[number] for row in cells if row[number] is not None]
         kinds.append(
             "number" if there and all(type(cell) in (int, float) for cell in there) else "str"
         )
@@ -339,7 +339,7 @@ def _words(report: Path) -> str:
 
 
 def _plots(folders: tuple[Path, ...], path: Path) -> str:
-    """The pictures beside the rows; where there are more than are shown, that is said."""
+    """The pictures beside the rows; a note says where there are more."""
     found = [each for each in _beside(folders, path, PICTURES) if each.stat().st_size <= MAX_BYTES]
     left = (
         f"{MAX_PICTURES} of {len(found)} pictures are shown." if len(found) > MAX_PICTURES else ""

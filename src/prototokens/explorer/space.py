@@ -68,7 +68,7 @@ class SpaceTab:
             self.go = gr.Button(
                 f"Find {SEEDS} solutions of each", variant="primary", elem_id="space-go"
             )
-        self.message = gr.HTML(elem_id="space-said")
+        self.message = gr.HTML(elem_id="space-message")
         self.found = gr.State(None)
         self.overview = gr.HTML(elem_id="space-overview", min_height=30)
         with gr.Column(visible=False) as self.tools:

@@ -137,7 +137,7 @@ class Desk:
         Already set where they pressed Stop after Encode, while it waited in the line.
 
         Args:
-            pressed: when they pressed Encode; here as in `stop`, milliseconds by their browser's clock.
+            pressed: when they pressed Encode, in milliseconds by their browser's clock.
         """
         stopping = self.stops[visitor] = Event()  # first this, so that a Stop from now on sets it
         if self.stopped.get(visitor, -math.inf) >= pressed:
@@ -241,8 +241,8 @@ def tokens_of(
     """A row's tokens as the page shows them; right or wrong only where the target is known."""
     got = read(lm, chunk, ids)
     return [
-        show.Token(lm.detokenize([token]), margin, None if ids is None else token == ids[place])
-        for place, (token, margin) in enumerate(
+        show.Token(lm.detokenize([token]), margin, None if ids is None else token == ids[position])
+        for position, (token, margin) in enumerate(
             zip(got.ids.tolist(), got.margin.tolist(), strict=True)
         )
     ]
@@ -263,9 +263,11 @@ def all_tokens(
         if stored is not None:
             tokens += [show.Token(lm.detokenize([token]), patched=True) for token in stored]
             continue
-        for place, token in enumerate(tokens_of(lm, encoded.chunk(number + 1), own)):
+        for position, token in enumerate(tokens_of(lm, encoded.chunk(number + 1), own)):
             tokens.append(
-                show.Token(lm.detokenize([patch[place]]), patched=True) if place in patch else token
+                show.Token(lm.detokenize([patch[position]]), patched=True)
+                if position in patch
+                else token
             )
     return tokens
 
@@ -275,7 +277,7 @@ def put_on_shelf(
 ) -> list[ShelvedText]:
     """The shelf with one more, newest first."""
     title = " ".join(text.split())[:48] or "(blank)"
-    names = {kept.title for kept in shelf}
+    names = {shelved.title for shelved in shelf}
     number = next(
         count
         for count in range(1, SHELF + 2)
@@ -292,9 +294,9 @@ def from_shelf(shelf: list[ShelvedText], title: str | None) -> ShelvedText:
     Raises:
         UsageError: there is none.
     """
-    for kept in shelf:
-        if kept.title == title:
-            return kept
+    for shelved in shelf:
+        if shelved.title == title:
+            return shelved
     raise UsageError("there is no such text yet: encode one, or open a file, in the first two tabs")
 
 

@@ -42,7 +42,7 @@ def jobs_of(
     Experiments that climb ask for the same fits; `Job.same` says so, and a plan counts them once.
 
     Args:
-        layouts: of the vectors; all climb the lengths that the context has room for in each.
+        layouts: of the vectors; all climb the lengths that fit the context in each.
         models: and the values of their jobs; by default that of `config` alone.
         shared: also, where the layout `paper` is among them, one job in it for all texts together,
             which share an m.
@@ -123,14 +123,14 @@ def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
             in.
 
     Returns:
-        held: tokens of the longest prefix reproduced, 0 where none was; correct: how many of them are
-            right; horizon: tokens of the
-        longest reproduced exactly; nats: information of the longest reproduced under the model; exact, steps,
+        held: capacity length, the tokens of the longest prefix reproduced, 0 where none was;
+        correct: how many of them are right; horizon: tokens of the longest prefix reproduced
+        exactly; nats: information of the longest reproduced prefix under the model; exact, steps,
         margin, accuracy: of its solution; bits_per_float; bound: tokens that so many numbers could
         tell apart at the precision that the model reads them in (`metrics.bound`); share_of_bound;
         tried: length, accuracy and steps of every fit; ended: whether the climb ended at a length
-        that was not reproduced, and not for want of text or grid. With memory vectors also greedy_exact
-        and greedy_accuracy, of real decoding token by token.
+        that was not reproduced, and not for want of text or grid. With memory vectors also
+        greedy_exact and greedy_accuracy, of real decoding token by token.
     """
     surprisal = lm.surprisal(list(text.ids)).cpu()
     found = metrics.longest_prefix({one.length: one.correct for one in tried}, surprisal)
@@ -168,7 +168,7 @@ def summary(rows: Sequence[Row]) -> metrics.Capacity:
 
 
 def lower_bounds(rows: Sequence[Row]) -> str:
-    """What a reader must know of climbs that ran out of lengths, and of those that reproduced nothing."""
+    """How many climbs reproduced nothing, and how many ran out of lengths, in a sentence."""
     none, open_ended = sum(not row["held"] for row in rows), sum(not row["ended"] for row in rows)
     return (
         f"{none} of {len(rows)} climbs held no prefix at all, and count with 0 nats; {open_ended}"

@@ -6,7 +6,7 @@ The driver keeps the rows, the solutions and all decisions: it hands out jobs a 
 that a fast actor gets more of them, takes each job's rows as they come, and gives the jobs of an
 actor that died to another. What an actor needs of the driver's disk, solutions that are known, and
 what it finds, it asks of one small actor beside the driver (`_Shelf`), so no disk has to be shared,
-and what was found before an actor died is not looked for again.
+and what was found before an actor died is not computed again.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Cluster:
         self.address, self.count, self.cuda = address, actors, device.startswith("cuda")
 
     def work(
-        self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None
+        self, queue: Queue, solutions: SolutionStore, progress: Callable[[Progress], None] | None
     ) -> Iterator[tuple[Done, Row]]:
         own = not self.ray.is_initialized()
         if own:
             self.connect()
         try:
             for model in queue.models():
-                yield from _Crew(self, model, kept).work(queue)
+                yield from _Crew(self, model, solutions).work(queue)
         finally:
             if own:
                 self.ray.shutdown()
@@ -105,9 +105,9 @@ class _Hand(NamedTuple):
 class _Crew:
     """The actors of one model."""
 
-    def __init__(self, cluster: Cluster, model: ModelFacts, kept: SolutionStore):
+    def __init__(self, cluster: Cluster, model: ModelFacts, solutions: SolutionStore):
         self.ray, self.cluster, self.model = cluster.ray, cluster, model
-        self.shelf = self._shelf(kept.folder)
+        self.shelf = self._shelf(solutions.folder)
         self.size = cluster.actors()
         self.deaths: Counter[str] = Counter()
         self.again: list[Job] = []
@@ -125,7 +125,7 @@ class _Crew:
             while True:
                 while idle and (jobs := self._handful(queue)):
                     actor, number = idle.pop()
-                    # Streams are told apart by the list's order, which ray.wait keeps.
+                    # Streams are distinguished by the list's order, which ray.wait keeps.
                     hands.append(
                         _Hand(actor, number, {job.key: job for job in jobs}, actor.run.remote(jobs))
                     )
@@ -259,14 +259,14 @@ class _Shelf:
     """Solutions on the driver's disk, for actors that may be on other machines."""
 
     def __init__(self, folder: str):
-        self.kept = SolutionStore(Path(folder))
+        self.solutions = SolutionStore(Path(folder))
 
     def load(self, fit: Fit, model: ModelFacts) -> bytes | None:
-        path = self.kept.path(fit.key(model))
+        path = self.solutions.path(fit.key(model))
         return path.read_bytes() if path.exists() else None
 
     def save(self, fit: Fit, model: ModelFacts, data: bytes) -> None:
-        self.kept.save_packed(fit.key(model), data)
+        self.solutions.save_packed(fit.key(model), data)
 
 
 class _Away:

@@ -58,8 +58,8 @@ def slices(text: str, most: int) -> Iterator[str]:
 def _files(source: str, rest: str) -> Iterator[Document]:
     path, column = Path(rest), None
     if not path.exists() and ":" in rest:
-        place, _, column = rest.rpartition(":")
-        path = Path(place)
+        location, _, column = rest.rpartition(":")
+        path = Path(location)
     if not rest or not path.exists():
         raise TextError(
             f"texts {source!r}: {path if rest else 'no file'} does not exist; file:PATH or"
@@ -141,8 +141,8 @@ def _hub(source: str, rest: str) -> Iterator[Document]:
             f"texts {source!r}: hub:ID[@REVISION]:COLUMN[:SPLIT] is expected,"
             " hub:emozilla/pg19:text for example"
         )
-    place, column, split = parts[0], parts[1], parts[2] if len(parts) == 3 else "train"
-    name, _, revision = place.partition("@")
+    location, column, split = parts[0], parts[1], parts[2] if len(parts) == 3 else "train"
+    name, _, revision = location.partition("@")
     try:
         datasets: Any = import_module("datasets")
     except ImportError as error:
@@ -157,7 +157,7 @@ def _hub(source: str, rest: str) -> Iterator[Document]:
         raise TextError(
             f"texts {source!r}: the data set could not be opened ({_line(error)})"
         ) from error
-    return _hub_rows(source, f"{place}:{split}", column, rows)
+    return _hub_rows(source, f"{location}:{split}", column, rows)
 
 
 def _hub_rows(source: str, name: str, column: str, rows: Iterable[Any]) -> Iterator[Document]:

@@ -1,7 +1,7 @@
-"""Drawing into a pair of axes: lines, points, bars and densities, told apart without colour.
+"""Drawing into a pair of axes: lines, points, bars and densities, distinguishable without colour.
 
-Colours are Okabe and Ito's (2008), told apart by people of any colour vision; beside its colour
-every series has a marker, a dash or a hatch of its own, so that a figure survives a grey printer.
+Colours are Okabe and Ito's (2008), distinguishable to people of any colour vision. Every series
+also has a marker, a dash or a hatch of its own, so that a figure survives a grey printer.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Series:
 def draw_lines(axes: Axes, series: Sequence[Series], markers: bool = True) -> None:
     """Draw lines with bands into axes."""
     for number, one in enumerate(series):
-        look: dict[str, Any] = {"color": _of(COLOURS, number), "linestyle": _of(DASHES, number)}
+        style: dict[str, Any] = {"color": _of(COLOURS, number), "linestyle": _of(DASHES, number)}
         if markers:
-            look |= {
+            style |= {
                 "marker": _of(MARKERS, number),
                 "markeredgecolor": "white",
                 "markeredgewidth": 0.7,
             }
-        axes.plot(one.x, one.y, label=one.name or None, zorder=3, **look)
+        axes.plot(one.x, one.y, label=one.name or None, zorder=3, **style)
         if one.low is not None and one.high is not None:
             axes.fill_between(
                 one.x,
@@ -83,7 +83,7 @@ def draw_scatter(
     `log`: for logarithmic axes.
     """
     for number, one in enumerate(series):
-        look: dict[str, Any] = {
+        style: dict[str, Any] = {
             "color": _of(COLOURS, number),
             "marker": _of(MARKERS, number),
             "zorder": 3,
@@ -91,9 +91,9 @@ def draw_scatter(
         if one.low is not None and one.high is not None:
             away = [np.subtract(one.y, one.low), np.subtract(one.high, one.y)]
             axes.errorbar(
-                one.x, one.y, yerr=away, fmt="none", ecolor=look["color"], alpha=0.5, linewidth=1
+                one.x, one.y, yerr=away, fmt="none", ecolor=style["color"], alpha=0.5, linewidth=1
             )
-        # Each a little smaller than the one below it, so that points on one position show all of them.
+        # Each a little smaller than the one below it, so that all points at one position show.
         size = max(20.0, 70 * 0.8**number)
         axes.scatter(
             one.x,
@@ -103,11 +103,11 @@ def draw_scatter(
             linewidths=0.6,
             label=one.name or None,
             alpha=0.9,
-            **look,
+            **style,
         )
-    every_x = [place for one in series for place in one.x] or [1.0]
+    every_x = [x for one in series for x in one.x] or [1.0]
     end = max(every_x) * 1.05
-    least = min([place for place in every_x if place > 0] or [end]) / 3 if log else 0.0
+    least = min([x for x in every_x if x > 0] or [end]) / 3 if log else 0.0
     for slope in rays:
         axes.plot(
             [least, end],
@@ -139,20 +139,20 @@ def draw_scatter(
 def draw_bars(axes: Axes, groups: Sequence[str], series: Sequence[Series]) -> None:
     """Draw groups of bars into axes."""
     width = 0.8 / max(1, len(series))
-    places = np.arange(len(groups))
+    centres = np.arange(len(groups))
     for number, one in enumerate(series):
         shift = (number - (len(series) - 1) / 2) * width
-        look = {
+        style = {
             "color": _of(COLOURS, number),
             "hatch": _of(HATCHES, number),
             "edgecolor": "white",
             "linewidth": 0.6,
         }
-        axes.bar(places + shift, one.y, width * 0.94, label=one.name or None, zorder=3, **look)
+        axes.bar(centres + shift, one.y, width * 0.94, label=one.name or None, zorder=3, **style)
         if one.low is not None and one.high is not None:
             away = [np.subtract(one.y, one.low), np.subtract(one.high, one.y)]
             axes.errorbar(
-                places + shift,
+                centres + shift,
                 one.y,
                 yerr=away,
                 fmt="none",
@@ -161,7 +161,7 @@ def draw_bars(axes: Axes, groups: Sequence[str], series: Sequence[Series]) -> No
                 capsize=2.5,
                 zorder=4,
             )
-    axes.set_xticks(places, list(groups))
+    axes.set_xticks(centres, list(groups))
     axes.grid(False, axis="x")
     _legend(axes, series)
 
@@ -175,8 +175,8 @@ def draw_densities(axes: Axes, samples: Mapping[str, Sequence[float]], bins: int
         [np.zeros(0), *(np.asarray(values, dtype=np.float64) for values in samples.values())]
     )
     low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
-    room = 0.08 * (high - low) or 0.05
-    grid = np.linspace(low - room, high + room, 8 * bins)
+    margin = 0.08 * (high - low) or 0.05
+    grid = np.linspace(low - margin, high + margin, 8 * bins)
     for number, (name, values) in enumerate(samples.items()):
         colour, sample = _of(COLOURS, number), np.asarray(values, dtype=np.float64)
         label = f"{name} (n = {len(sample)})"

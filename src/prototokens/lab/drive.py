@@ -1,7 +1,7 @@
 """Many jobs of one model at a time: what they ask for is fitted side by side, in one engine.
 
 Jobs are advanced as far as the solutions at hand allow. Then all fits that are wanted and alike in
-layout and recipe are fitted in one go, whichever jobs want them; each solution is kept the moment
+layout and recipe are fitted in one go, whichever jobs want them; each solution is saved the moment
 it is found.
 """
 
@@ -166,7 +166,7 @@ def _fit_some(
         key, wish = order[number]
         parts[key][number] = solution
         if len(parts[key]) == len(wish.targets):
-            found[key] = tuple(parts[key][place] for place in sorted(parts[key]))
+            found[key] = tuple(parts[key][part] for part in sorted(parts[key]))
             shelf.save(wish, model, found[key])
 
     first = next(iter(fits.values()))

@@ -38,15 +38,15 @@ def push_results(
     """
     from huggingface_hub import CommitOperationAdd
 
-    place = Path(folder)
-    found = {path.relative_to(place).as_posix(): path for path in _results(place)}
+    root = Path(folder)
+    found = {path.relative_to(root).as_posix(): path for path in _results(root)}
     if not any(name.endswith(".jsonl") for name in found):
         raise FileError(
-            f"{place} holds no rows (.jsonl): name a folder that an experiment has written"
+            f"{root} holds no rows (.jsonl): name a folder that an experiment has written"
         )
     operations = [CommitOperationAdd(name, path) for name, path in found.items()]
     if CARD not in found:
-        operations.append(CommitOperationAdd(CARD, results_card(place, repository).encode()))
+        operations.append(CommitOperationAdd(CARD, results_card(root, repository).encode()))
     with errors_in_words(repository):
         api = HfApi(
             endpoint=endpoint, token=token, library_name="prototokens", library_version=__version__

@@ -220,7 +220,7 @@ class Config:
         return list(range(self.seed, self.seed + count))
 
     def lengths(self, grid: Sequence[int], layout: str = "paper") -> list[int]:
-        """The lengths of a grid, or of the user's, that the model's context has room for."""
+        """The lengths of a grid, or of the user's, that fit the model's context."""
         from prototokens.lab.methods import (
             positions,
         )  # PyTorch with it, which the list of experiments does without
@@ -235,7 +235,7 @@ class Config:
     def layouts(self, own: Sequence[str]) -> tuple[str, ...]:
         """The layouts of an experiment that compares several.
 
-        Its own, or the user's in their place.
+        Its own, or those of the user instead.
         """
         return self.chosen_layouts or tuple(own)
 

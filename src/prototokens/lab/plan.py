@@ -44,7 +44,7 @@ def measure_rate(lm: FrozenLM, flops_per_position: float) -> Rate:
     """Time a few steps of full batches: seconds, not minutes."""
     rows = TRIAL_POSITIONS.get(lm.device.type, TRIAL_POSITIONS["cpu"]) // TRIAL_LENGTH
     targets = [
-        [(number + place) % lm.vocab_size for place in range(TRIAL_LENGTH)]
+        [(number + position) % lm.vocab_size for position in range(TRIAL_LENGTH)]
         for number in range(rows)
     ]
     best = math.inf

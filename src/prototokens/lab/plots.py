@@ -94,8 +94,8 @@ class Panel:
             10 along y.
         log_x_from: a logarithmic x axis of base 10 that has room for zero: from zero to this value
             it is straight.
-        x_ticks: positions that get a number, where the usual ones do not say enough; `x_names`: words
-            in the numbers' place.
+        x_ticks: positions that get a number, where the usual ones do not say enough; `x_names`:
+            words in place of the numbers.
         y_range: lowest and highest value, where they are known beforehand.
     """
 
@@ -129,7 +129,7 @@ def scatter(panel: Panel, series: Sequence[Series], rays: Sequence[float] = ()) 
             return
         if not panel.log_x:
             axes.set(xlim=(0, None), ylim=(0, None))
-        elif found := [place for one in series for place in one.x]:
+        elif found := [x for one in series for x in one.x]:
             axes.set_xlim(min(found) / 3, max(found) * 3)
 
     return _one(panel, draw)

@@ -2,14 +2,17 @@
 
 They are safe against kills, torn lines and other processes.
 
-    FOLDER/rows.jsonl rows, each with the key of its job; `part` of `parts` where a job gave several
-    FOLDER/solutions/ab/abcd....safetensors solutions, one file a fit, named by the fit's key
-    (`lab.kept`) FOLDER/claims empty; processes lock bytes of it to say which jobs they are at
+    FOLDER/rows.jsonl
+        rows, each with the key of its job; `part` of `parts` where a job gave several
+    FOLDER/solutions/ab/abcd....safetensors
+        solutions, one file a fit, named by the fit's key (`lab.kept`)
+    FOLDER/claims
+        empty; processes lock bytes of it to claim jobs
 
 All rows of a job go out in one write, under a lock, at the end of the file. A process that is
-killed in the middle of it leaves a torn line: it is skipped, reported, and closed off by whoever writes
-next, and the job, of which rows are missing, is run again. Locks are the operating system's, so
-those of a killed process are free at once.
+killed in the middle of it leaves a torn line: it is skipped, reported, and closed off by whoever
+writes next, and the job, of which rows are missing, is run again. Locks are the operating system's,
+so those of a killed process are free at once.
 """
 
 from __future__ import annotations
@@ -109,7 +112,7 @@ class Records:
         So the order of the work does not show.
         """
         whole = ((key, part) for key, part in sorted(self._rows) if self.done(key))
-        found = [self._rows[place] for place in whole if keys is None or place[0] in keys]
+        found = [self._rows[which] for which in whole if keys is None or which[0] in keys]
         return [row for row in found if experiment is None or row["experiment"] == experiment]
 
     def done(self, key: str) -> bool:

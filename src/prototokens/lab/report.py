@@ -212,8 +212,8 @@ def high_steps(rows: Sequence[Mapping[str, Any]], rank: float = 0.9) -> int | No
     None where fewer ever are.
     """
     steps = sorted(row["steps"] for row in rows if row["exact"])
-    place = math.ceil(rank * len(rows)) - 1
-    return steps[place] if place < len(steps) else None
+    index = math.ceil(rank * len(rows)) - 1
+    return steps[index] if index < len(steps) else None
 
 
 def _shown(cell: Any) -> str:

@@ -79,7 +79,7 @@ class Runner(Protocol):
     """A runner: it works on jobs."""
 
     def work(
-        self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None
+        self, queue: Queue, solutions: SolutionStore, progress: Callable[[Progress], None] | None
     ) -> Iterator[tuple[Done, Row]]:
         """Work on all that the queue gives.
 
@@ -99,13 +99,17 @@ class Local:
         self.lm, self.most = lm, most
 
     def work(
-        self, queue: Queue, kept: SolutionStore, progress: Callable[[Progress], None] | None
+        self, queue: Queue, solutions: SolutionStore, progress: Callable[[Progress], None] | None
     ) -> Iterator[tuple[Done, Row]]:
         for model in queue.models():
             lm = self._model(model)
             stamp = provenance.stamp(lm.device)
             for done in drive(
-                lm, lambda model=model: queue.take(model), kept, self.most or width(lm), progress
+                lm,
+                lambda model=model: queue.take(model),
+                solutions,
+                self.most or width(lm),
+                progress,
             ):
                 yield done, stamp
 
@@ -160,10 +164,10 @@ def sweep(
                 )
             )
 
-    kept = SolutionStore(records.folder)
+    solutions = SolutionStore(records.folder)
     while todo:
         queue = Queue(todo, records)
-        for done, stamp in runner.work(queue, kept, tell):
+        for done, stamp in runner.work(queue, solutions, tell):
             records.append(done.job, done.rows, stamp, done.seconds)
             records.release(done.job)
             state.update(

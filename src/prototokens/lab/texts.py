@@ -1,13 +1,15 @@
 """Where targets come from: `--texts`, and the passages that a model gets from it.
 
-| `--texts` | passages |
-|---|---|
-| `sample` | of the stories in the package |
-| `file:PATH[:COLUMN]` | of a text file, a Parquet or JSON-lines file with a column of texts, or a folder of such files |
-| `hub:ID[@REVISION]:COLUMN[:SPLIT]` | of a data set on the Hugging Face hub, streamed; `hub:emozilla/pg19:text` is PG-19 |
-| `random-words:WORDLIST` | words drawn from a list, one word a line, all alike likely |
-| `random-tokens` | ids drawn from the vocabulary, special tokens left out |
-| `generated[:SOURCE]` | the model's own continuations, at temperature 1, of passages of SOURCE; `sample` by default |
+Sources:
+    `sample`: passages of the stories in the package.
+    `file:PATH[:COLUMN]`: of a text file, a Parquet or JSON-lines file with a column of texts, or a
+        folder of such files.
+    `hub:ID[@REVISION]:COLUMN[:SPLIT]`: of a data set on the Hugging Face hub, streamed;
+        `hub:emozilla/pg19:text` is PG-19.
+    `random-words:WORDLIST`: words drawn uniformly from a list, one word a line.
+    `random-tokens`: ids drawn from the vocabulary, special tokens left out.
+    `generated[:SOURCE]`: the model's own continuations, at temperature 1, of passages of SOURCE;
+        `sample` by default.
 
 Passages of running text begin at a sentence. All are functions of the seed: the first ten of fifty
 are the ten that are given when ten of that length are asked for. How documents are read is

@@ -3,8 +3,8 @@
 Distances, straight lines, quadratic Bezier curves, and the noise that a solution withstands.
 
 Points are tensors of any shape, several side by side along the first dimension; whether a point is
-a solution, and which way it would have to move to become one, is computed by functions that are given.
-So no model is seen here.
+a solution, and which way it would have to move to become one, is computed by functions that the
+caller gives. So this module needs no model.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def bezier(
     Args:
         t: one position for all curves, or one for each.
     """
-    place = torch.as_tensor(t, dtype=start.dtype, device=start.device)
-    place = place.reshape(-1, *[1] * (start.dim() - 1)) if place.dim() else place
-    return (1 - place) ** 2 * start + 2 * place * (1 - place) * control + place**2 * end
+    at = torch.as_tensor(t, dtype=start.dtype, device=start.device)
+    at = at.reshape(-1, *[1] * (start.dim() - 1)) if at.dim() else at
+    return (1 - at) ** 2 * start + 2 * at * (1 - at) * control + at**2 * end
 
 
 def length(
@@ -119,14 +119,14 @@ def fit_control(
 
     The loss becomes low all along the curve.
 
-    Each step draws places t ~ U(0, 1) on every curve and moves its control point, by Adam, against
-    the mean gradient of the loss there (Garipov et al., arXiv 1802.10026; in arXiv 2505.21189, section
-    5, for these vectors). The rate falls to zero along half a cosine. Curves do not touch each
-    other: Adam works on each number by itself.
+    Each step draws positions t ~ U(0, 1) on every curve and moves its control point, by Adam,
+    against the mean gradient of the loss there (Garipov et al., arXiv 1802.10026; in arXiv
+    2505.21189, section 5, for these vectors). The learning rate falls to zero along half a cosine.
+    Curves are independent of each other: Adam works on each number by itself.
 
     Args:
-        gradient: points -> gradient of each point's own loss with respect to it; a curve's points follow
-            each other.
+        gradient: points -> gradient of each point's own loss with respect to it; a curve's points
+            follow each other.
         lr: Adam's rate at the beginning.
         draws: positions on each curve in a step, one in each of so many equal parts of it.
 

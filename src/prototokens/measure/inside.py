@@ -79,7 +79,7 @@ def look(lm: FrozenLM, chunk: HasVectors) -> Inside:
     """Attention, logit lens and knocked-out e of one row.
 
     Raises:
-        ModelError: the model cannot be looked into.
+        ModelError: the model does not expose its states.
         TextError: more than `MAX_POSITIONS` positions.
     """
     shares, lens = attention(lm, chunk).cpu(), logit_lens(lm, chunk)
@@ -93,7 +93,7 @@ def attention(lm: FrozenLM, chunk: HasVectors) -> Float[Tensor, "layers heads po
     It is given for every head of every layer.
 
     A vector that stands at many positions gets what they get together. For each layer, head and
-    position they add up to 1: nothing but the vectors is there to be looked at.
+    position they add up to 1: there is nothing but the vectors to attend to.
 
     Raises:
         ModelError: a model without attention weights (Mamba), or whose blocks cannot be found.

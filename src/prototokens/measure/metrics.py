@@ -16,8 +16,8 @@ from torch import Tensor
 
 K = TypeVar("K", bound=Hashable)
 
-# Lengths on which the paper searches for the longest prefix that is reproduced, about a factor of the root
-# of two apart.
+# Lengths on which the paper searches for the longest prefix that is reproduced, about a factor of
+# the root of two apart.
 GRID = (4, 5, 8, 11, 16, 22, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448)
 # A prefix counts as reproduced from this accuracy on.
 THRESHOLD = 0.99
@@ -45,8 +45,8 @@ class Capacity(NamedTuple):
         c_tokens: right tokens of the longest reproduced prefix, the best over texts.
         h_lm: nats of each text's longest reproduced prefix, the mean over texts; `h_lm_std`: their
             standard deviation.
-        texts: how many there were; `misses`: those of which not even the shortest prefix was reproduced,
-            counted with 0 nats.
+        texts: how many there were; `misses`: those of which not even the shortest prefix was
+            reproduced, counted with 0 nats.
     """
 
     c_tokens: int
@@ -258,10 +258,10 @@ def _crossing(above: Callable[[float], bool]) -> float:
 def _members(groups: Sequence[K] | None, count: int) -> Mapping[K | int, np.ndarray]:
     """The indices of each group's values."""
     if groups is None:
-        return {place: np.array([place]) for place in range(count)}
+        return {index: np.array([index]) for index in range(count)}
     if len(groups) != count:
         raise ValueError(f"{len(groups)} groups for {count} values")
-    places: dict[K, list[int]] = {}
-    for place, group in enumerate(groups):
-        places.setdefault(group, []).append(place)
-    return {group: np.array(its) for group, its in places.items()}
+    indices: dict[K, list[int]] = {}
+    for index, group in enumerate(groups):
+        indices.setdefault(group, []).append(index)
+    return {group: np.array(numbers) for group, numbers in indices.items()}

@@ -1,8 +1,8 @@
 """What a reconstruction that is not exact is worth as a text, and which tokens it gets wrong.
 
-Distances and scores of text are kept libraries' (extra `[metrics]`): Levenshtein and longest common
-subsequence from rapidfuzz, chrF and BLEU from sacrebleu. Semantic similarity takes the texts'
-embeddings; what embeds them is `lab.embedding`'s.
+Distances and scores of text come from maintained libraries (extra `[metrics]`): Levenshtein and
+longest common subsequence from rapidfuzz, chrF and BLEU from sacrebleu. Semantic similarity takes
+the texts' embeddings, which `lab.embedding` computes.
 """
 
 from __future__ import annotations

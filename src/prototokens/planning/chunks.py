@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from prototokens.errors import TextError, UsageError
-from prototokens.layout import MOST_REPEATED, Layout, keyed
+from prototokens.layout import MAX_REPEATED, Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.untrained import untrained_positions
 from prototokens.planning.forecast import Forecaster
@@ -43,7 +43,7 @@ TRADE = 1.5
 # any length below 256 to single tokens.
 MAX_HALVINGS = 8
 NEGLIGIBLE = 1e-6  # halves of a chunk, expected, that are left out of a forecast
-TRIED = 1 << 14  # tokens of a long text that the trials look at
+TRIED = 1 << 14  # tokens of a long text that the trials take
 WINDOW, WINDOWS = (
     32,
     8,
@@ -241,9 +241,9 @@ def _layouts(layout: Layout | None, vectors: int | str | None, length: int | Non
         return [layout]
     if vectors == "auto":
         return [keyed(count) for count in VECTORS]
-    if not isinstance(vectors, int) or not 1 <= vectors <= MOST_REPEATED:
+    if not isinstance(vectors, int) or not 1 <= vectors <= MAX_REPEATED:
         raise UsageError(
-            f"vectors of a chunk are 'auto' or a number from 1 to {MOST_REPEATED}, not {vectors!r}"
+            f"vectors of a chunk are 'auto' or a number from 1 to {MAX_REPEATED}, not {vectors!r}"
         )
     return [keyed(vectors)]
 
@@ -254,7 +254,7 @@ def _read(lm: FrozenLM, ids: list[int], least_lead: float) -> _Text:
     Also how much more the first tokens of a chunk have without that text.
     """
     excluded = set(untrained_positions(lm, ids, least_lead))
-    scored = [int(place not in excluded) for place in range(len(ids))]
+    scored = [int(position not in excluded) for position in range(len(ids))]
     tokens = torch.tensor(ids, device=lm.device)
     information = (lm.surprisal(tokens).double().cpu() / math.log(2)).tolist()
     starts = range(WINDOW, len(ids) - WINDOW + 1)

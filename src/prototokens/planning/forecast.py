@@ -135,7 +135,7 @@ class Forecaster:
 
     Attributes:
         curve: how steps rise with what a row has to hold.
-        recipe: whose budget is looked at.
+        recipe: whose budget counts.
         d_model: of the model; `fingerprint`: of its weights.
     """
 

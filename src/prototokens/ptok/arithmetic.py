@@ -92,8 +92,8 @@ def read(coded: bytes, count: int, symbol_at: Callable[[int], tuple[int, int, in
         value = 2 * value + next(bits, 0)
     symbols = []
     for _ in range(count):
-        place = (((value - low + 1) << PRECISION) - 1) // (high - low + 1)
-        symbol, before, own = symbol_at(place)
+        point = (((value - low + 1) << PRECISION) - 1) // (high - low + 1)
+        symbol, before, own = symbol_at(point)
         symbols.append(symbol)
         low, high = _narrow(low, high, before, own)
         while True:

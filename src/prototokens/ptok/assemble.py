@@ -105,12 +105,12 @@ def _header(
 ) -> Header:
     """What is recorded of solved chunks, but for how their vectors are stored."""
     in_vectors = [number not in extras.stored for number in range(len(solutions))]
-    kept = [one for one, there in zip(solutions, in_vectors, strict=True) if there]
+    in_file = [one for one, there in zip(solutions, in_vectors, strict=True) if there]
     exact = [one.exact and there for one, there in zip(solutions, in_vectors, strict=True)]
     repaired = {*extras.patches, *extras.stored}
     margin = record.least_margin
     if margin is None:
-        margin = min((solution.margin for solution in kept), default=math.inf)
+        margin = min((solution.margin for solution in in_file), default=math.inf)
     layout, row_steps = solutions[0].layout, record.row_steps
     tokens = sum(solution.length for solution in solutions)
     return Header(
@@ -123,7 +123,7 @@ def _header(
             hashlib.sha256(content).hexdigest(), len(content), len(as_text(content)), tokens
         ),
         exact=all(flag or number in repaired for number, flag in enumerate(exact)),
-        accuracy=sum(solution.correct for solution in kept) / tokens,
+        accuracy=sum(solution.correct for solution in in_file) / tokens,
         min_margin=margin if math.isfinite(margin) else None,
         row_steps=sum(one.row_steps for one in solutions) if row_steps is None else row_steps,
         recipe=recipe.as_dict(),

@@ -59,17 +59,17 @@ class HubMixin:
         Raises:
             FileError: the folder cannot be written.
         """
-        place = Path(folder)
+        target = Path(folder)
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            target.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(
-                f"the folder {place} cannot be made ({error.strerror or error}): choose another"
+                f"the folder {target} cannot be made ({error.strerror or error}): choose another"
                 " place"
             ) from error
-        self.save(place / FILE)
-        write_atomically(place / CARD, card(self).encode())
-        return place / FILE
+        self.save(target / FILE)
+        write_atomically(target / CARD, card(self).encode())
+        return target / FILE
 
     @classmethod
     def from_pretrained(
@@ -189,8 +189,10 @@ def card(encoded: HubMixin, repository: str | None = None) -> str:
 {front_matter(meta)}
 # A text as {len(encoded.vectors):,} vectors
 
-`{FILE}` holds a text as input vectors of a frozen language model, which gives it back token for token, each chunk in one
-forward pass. To any other model the vectors mean nothing. They are larger than the text: this is no compressor.
+`{FILE}` holds a text as input vectors of a frozen language model, which gives it back token for \
+token, each chunk in one
+forward pass. To any other model the vectors mean nothing. They are larger than the text: \
+this is no compressor.
 
 | | |
 |---|---|

@@ -1,6 +1,6 @@
 """Patches, stored chunks and edits: they make a file lossless where vectors are not.
 
-Patches, chunks stored as they are, and edits of the bytes.
+Patches, chunks stored as tokens, and edits of the bytes.
 
 Three lists of small integers, packed into one stretch of bytes with DEFLATE (zlib):
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from prototokens.errors import UsageError
 
-# A stretch of so many equal bytes ends an edit; it is looked for this far on either side.
+# A stretch of so many equal bytes ends an edit; it is searched for this far on either side.
 ANCHOR = 6
 REACH = 48
 MAX_NUMBER_BYTES = 5  # bytes of a number: seven bits each
@@ -79,7 +79,9 @@ def apply_patches(decoded: Sequence[list[int]], extras: Extras) -> list[list[int
             whole.append(extras.stored[number])
         else:
             patch = extras.patches.get(number, {})
-            whole.append([patch.get(place, token) for place, token in enumerate(next(waiting))])
+            whole.append(
+                [patch.get(position, token) for position, token in enumerate(next(waiting))]
+            )
     return whole
 
 
@@ -162,19 +164,19 @@ def unpack(packed: bytes, lengths: Sequence[int], stored: Sequence[int], text_by
 def _patch_bytes(patch: dict[int, int]) -> bytes:
     """A chunk's patch as bytes: the number of tokens, then the distance and the token of each."""
     raw, last = bytearray(_number(len(patch))), -1
-    for place in sorted(patch):
-        raw += _number(place - last - 1) + _number(patch[place])
-        last = place
+    for position in sorted(patch):
+        raw += _number(position - last - 1) + _number(patch[position])
+        last = position
     return bytes(raw)
 
 
 def _read_patch(reader: _Reader, length: int) -> dict[int, int]:
-    patch, place = {}, -1
+    patch, position = {}, -1
     for _ in range(reader.number()):
-        place += 1 + reader.number()
-        if place >= length:
+        position += 1 + reader.number()
+        if position >= length:
             raise ValueError("a patch lies outside its chunk")
-        patch[place] = reader.number()
+        patch[position] = reader.number()
     return patch
 
 
@@ -206,39 +208,39 @@ class _Reader:
     """Numbers and bytes, one after another."""
 
     def __init__(self, raw: bytes):
-        self.raw, self.place = raw, 0
+        self.raw, self.position = raw, 0
 
     @property
     def done(self) -> bool:
-        return self.place == len(self.raw)
+        return self.position == len(self.raw)
 
     def number(self) -> int:
         if (
-            not self.done and (byte := self.raw[self.place]) < 0x80
+            not self.done and (byte := self.raw[self.position]) < 0x80
         ):  # most are so small, and there may be millions
-            self.place += 1
+            self.position += 1
             return byte
         value = 0
         for shift in range(0, 7 * MAX_NUMBER_BYTES, 7):
             if self.done:
                 break
-            byte = self.raw[self.place]
-            self.place += 1
+            byte = self.raw[self.position]
+            self.position += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value
         raise ValueError("a number of the patches is not whole")
 
     def bytes(self, count: int) -> bytes:
-        part = self.raw[self.place : self.place + count]
+        part = self.raw[self.position : self.position + count]
         if len(part) < count:
             raise ValueError("an insertion of the patches is not whole")
-        self.place += count
+        self.position += count
         return part
 
 
 def edits_between(old: bytes, new: bytes) -> list[Edit]:
-    """Edits that turn `old` into `new`: few where the two differ in places, never wrong.
+    """Edits that turn `old` into `new`: few where the two differ little, never wrong.
 
     Both are walked side by side; where they differ, the nearest stretch that they share again ends
     the edit.
@@ -302,5 +304,5 @@ def _next_anchor(old: bytes, new: bytes, at: int, to: int) -> tuple[int, int]:
                 return drop, insert
     # A long foreign stretch: go on behind it, where the text that is there now is met again.
     piece = old[at : at + 4 * ANCHOR]
-    place = new.find(piece, to) if len(piece) == 4 * ANCHOR else -1
-    return (0, place - to) if place >= 0 else (len(old) - at, len(new) - to)
+    position = new.find(piece, to) if len(piece) == 4 * ANCHOR else -1
+    return (0, position - to) if position >= 0 else (len(old) - at, len(new) - to)

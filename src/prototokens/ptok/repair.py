@@ -1,6 +1,6 @@
 """Tokens that the vectors cannot reproduce safely are stored as patches.
 
-Patches, or a chunk's tokens as they are.
+Patches, or all tokens of a chunk.
 """
 
 from __future__ import annotations
@@ -64,24 +64,24 @@ def repair(
             if _is_stored(one, weak[number])
         }
         in_vectors = [number for number in range(len(solutions)) if number not in stored]
-        rows, places = (
+        rows, positions = (
             [solutions[number] for number in in_vectors],
             [sorted(weak[number]) for number in in_vectors],
         )
-        certificate, failing = certify(lm, rows, level, places)
+        certificate, failing = certify(lm, rows, level, positions)
         if not any(failing):
             break
         for number, more in zip(in_vectors, failing, strict=True):
             weak[number] |= more
     kept = [
         value
-        for number, spots in zip(in_vectors, places, strict=True)
-        for place, value in enumerate(found[number].tolist())
-        if place not in spots
+        for number, spots in zip(in_vectors, positions, strict=True)
+        for position, value in enumerate(found[number].tolist())
+        if position not in spots
     ]
     patch = {
-        number: {place: solutions[number].ids[place] for place in spots}
-        for number, spots in zip(in_vectors, places, strict=True)
+        number: {position: solutions[number].ids[position] for position in spots}
+        for number, spots in zip(in_vectors, positions, strict=True)
         if spots
     }
     return Repaired(Extras(patch, stored, list(edits)), certificate, min(kept, default=None))
@@ -96,8 +96,8 @@ def _weak(
     decoded = decode_ids(lm, solutions).ids
     return [
         {
-            place
-            for place, (token, got, value) in enumerate(
+            position
+            for position, (token, got, value) in enumerate(
                 zip(solution.ids, ids, margin.tolist(), strict=True)
             )
             if got != token or not value > floor
@@ -106,8 +106,8 @@ def _weak(
     ]
 
 
-def _is_stored(solution: Solution, places: set[int]) -> bool:
-    """Whether the tokens themselves take no more room than a patch."""
-    return bool(places) and patch_size(
-        {place: solution.ids[place] for place in places}
+def _is_stored(solution: Solution, positions: set[int]) -> bool:
+    """Whether the tokens themselves take no more bytes than a patch."""
+    return bool(positions) and patch_size(
+        {position: solution.ids[position] for position in positions}
     ) >= token_size(solution.ids)

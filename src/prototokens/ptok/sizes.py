@@ -1,6 +1,6 @@
 """How large a text is in other forms.
 
-So nobody takes vectors for a way of making files small.
+The comparison shows that vectors are no way of making files small.
 """
 
 from __future__ import annotations

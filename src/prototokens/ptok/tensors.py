@@ -43,7 +43,7 @@ def pack_codes(
     """Vectors one after another, each in its own number of bits and filled up to a whole byte.
 
     Args:
-        scale: of each vector's grid; not looked at for vectors of 16 and 32 bits.
+        scale: of each vector's grid; ignored for vectors of 16 and 32 bits.
     """
     packed = []
     for vector, width, one in zip(vectors, bits, scale, strict=True):
@@ -128,7 +128,7 @@ class Contents(NamedTuple):
 
 
 def read_contents(handle: BinaryIO) -> Contents:
-    """The header of an open safetensors file; no tensor is read, however large it is said to be.
+    """The header of an open safetensors file; no tensor is read, whatever its declared size.
 
     Raises:
         ValueError: it is no such file, its header names a key twice, or its length is not what the
@@ -139,8 +139,7 @@ def read_contents(handle: BinaryIO) -> Contents:
     handle.seek(0)
     stated = int.from_bytes(handle.read(8), "little")
     if stated > MAX_HEADER and stated > size:
-        # Of a text that was renamed, the first letters read as a number would say nothing to
-        # anybody.
+        # The first letters of a renamed text, read as a number, would be of no use in a message.
         raise ValueError("it does not begin as such a file does, with the length of a header")
     if stated > MAX_HEADER:
         raise ValueError(

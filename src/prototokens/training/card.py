@@ -25,8 +25,10 @@ The frozen model decodes them in one pass. Made with `prototokens train-encoder`
 
 ## Zero-step: without a fit
 
-Texts that it was not trained on ({source}). A feedback pass is one forward and backward pass of the frozen
-model; a text that is exact takes no further one. Shares of exact texts have their exact 95% interval, and belong to
+Texts that it was not trained on ({source}). A feedback pass is one forward and backward \
+pass of the frozen
+model; a text that is exact takes no further one. Shares of exact texts have their exact \
+95% interval, and belong to
 this kind of text and to the processor that measured them.
 
 {raw}
@@ -43,8 +45,10 @@ this kind of text and to the processor that measured them.
 
 ## Use and limits
 
-`prototokens.encoder.encoder.Encoder.load(folder)` reads it. It serves the model with fingerprint `{fingerprint}` and layout
-`{layout}`, and is refused for any other. Of texts of other kinds than it was trained on, more do not come out exactly; a fit
+`prototokens.encoder.encoder.Encoder.load(folder)` reads it. It serves the model with \
+fingerprint `{fingerprint}` and layout
+`{layout}`, and is refused for any other. Of texts of other kinds than it was trained on, \
+more do not come out exactly; a fit
 from its vectors goes on from there.
 """
 
@@ -141,8 +145,8 @@ def _kinds(encoder: Encoder) -> str:
     ]
     words = (
         f"Measured in {found['dtype']} on a processor named {found['processor']!r}. Source code is"
-        " of Python's standard library, German sentences are of a small grammar, and uniform ids are"
-        " drawn from the vocabulary, all alike likely."
+        " of Python's standard library, German sentences are of a small grammar, and uniform ids"
+        " are drawn from the vocabulary, all alike likely."
     )
     if refined:
         words += (
@@ -192,15 +196,17 @@ def _proof(encoder: Encoder) -> str:
 
 
 def draw(log: Path, encoder: Encoder, path: Path) -> None:
-    """Loss of the batches, and held-out accuracy and exact share of the longest texts, over tokens."""
+    """Training loss, and held-out accuracy and exact share of the longest texts, over tokens."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n") if line]
     tokens = [row["tokens"] / 1e6 for row in rows]
-    held = [row for row in rows if "held_out" in row]
-    places = [row["tokens"] / 1e6 for row in held]
-    last = [row["held_out"][-1] for row in held]
+    measured = [row for row in rows if "held_out" in row]
+    tokens_measured = [row["tokens"] / 1e6 for row in measured]
+    last = [row["held_out"][-1] for row in measured]
     words = f"Held-out, {encoder.shape.max_length} tokens"
     loss = [Series("", [row["nats"] for row in rows], tokens)]
-    shares = [Series(name, [row[name] for row in last], places) for name in ("accuracy", "exact")]
+    shares = [
+        Series(name, [row[name] for row in last], tokens_measured) for name in ("accuracy", "exact")
+    ]
     figure = panels(
         [
             (

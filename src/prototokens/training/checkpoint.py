@@ -47,7 +47,7 @@ class State(NamedTuple):
 def save_checkpoint(
     path: Path, state: State, about: dict[str, str], training: Training, reached: Reached
 ) -> None:
-    """Write all of it beside its place and rename it there.
+    """Write all of it under another name and rename it.
 
     A kill leaves the old one or the new one.
     """
@@ -119,8 +119,8 @@ def load_checkpoint(path: Path, state: State) -> None:
             else:
                 owner, _, key = rest.rpartition(".")
                 # AdamW counts its steps on the CPU.
-                place = tensor if key == "step" else tensor.to(parameters[owner].device)
-                state.optimisers[int(part)].state[parameters[owner]][key] = place
+                moved = tensor if key == "step" else tensor.to(parameters[owner].device)
+                state.optimisers[int(part)].state[parameters[owner]][key] = moved
 
 
 def cut_log(work: Path, step: int) -> Path:

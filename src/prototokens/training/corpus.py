@@ -20,7 +20,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from prototokens.lab.documents import COLUMN, documents, slices
 
 END_OF_TEXT = "<|endoftext|>"
-# Characters given to the tokenizer at a time: this bounds memory, and costs at most one merge a slice.
+# Characters given to the tokenizer at a time: this bounds memory, and costs at most one merge a
+# slice.
 SLICE = 1 << 19
 
 
@@ -97,7 +98,10 @@ def tokenise(tokenizer: Tokenizer, sources: Iterable[str], column: str, path: Pa
 
 
 def prepare(work: Path, sources: list[str], column: str, vocab_size: int) -> tuple[Tokenizer, Path]:
-    """The tokenizer and the file of ids, made once and found again in `work` (keyed by the sources and the vocabulary)."""
+    """The tokenizer and the file of ids, made once and found again in `work`.
+
+    They are keyed by the sources and the size of the vocabulary.
+    """
     key = hashlib.sha256(json.dumps([sources, column, vocab_size]).encode()).hexdigest()[:12]
     tokenizer_path, ids_path = work / f"tokenizer-{key}.json", work / f"ids-{key}.bin"
     work.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.training.config import Training
 
 SLICE = 1 << 16  # characters that are turned into ids at a time
-FEWEST = 16  # stretches without which there is nothing to learn from
+MIN_STRETCHES = 16  # stretches without which there is nothing to learn from
 HELD_OUT = 50  # where no other source is given, one part in so many, at the end, is not trained on
 PASSAGES = 1 << 16  # most passages that are kept of a source without an end
 
@@ -33,19 +33,19 @@ class Pool:
 
     Attributes:
         ids: all of them.
-        stride: between two places where one may begin.
+        stride: tokens between two positions at which a target may begin.
         most: longest target.
-        count: places for training; behind them lie those for measuring, where no other source is
-            given.
+        count: stretches for training; behind them lie those for measuring, where no other source
+            is given.
+        total: stretches in all.
     """
 
     def __init__(self, path: Path, stride: int, most: int, held_out: bool):
         self.ids = np.load(path, mmap_mode="r")
         self.stride, self.most = stride, most
-        places = max(0, (len(self.ids) - most) // stride + 1)
-        kept_back = max(places // HELD_OUT, most if stride == 1 else 1) if held_out else 0
-        self.count = places - kept_back
-        self.places = places
+        self.total = max(0, (len(self.ids) - most) // stride + 1)
+        least = most if stride == 1 else 1
+        self.count = self.total - (max(self.total // HELD_OUT, least) if held_out else 0)
 
     def batch(self, training: Training, step: int) -> list[tuple[int, ...]]:
         """A step's targets, longest first."""
@@ -61,15 +61,15 @@ class Pool:
 
     def held_out(self, count: int) -> list[tuple[int, ...]]:
         """Targets of full length that training never sees, spread over the pool's end."""
-        return [self._cut(place, self.most) for place in self.held_out_places(count)]
+        return [self._cut(index, self.most) for index in self.held_out_indices(count)]
 
-    def held_out_places(self, count: int) -> list[int]:
+    def held_out_indices(self, count: int) -> list[int]:
         """Where they begin: no token of theirs is in any training target."""
-        first = min(self.count + (self.most if self.stride == 1 else 0), self.places - 1)
-        return np.unique(np.linspace(first, self.places - 1, count).round().astype(int)).tolist()
+        first = min(self.count + (self.most if self.stride == 1 else 0), self.total - 1)
+        return np.unique(np.linspace(first, self.total - 1, count).round().astype(int)).tolist()
 
-    def _cut(self, place: int, length: int) -> tuple[int, ...]:
-        start = place * self.stride
+    def _cut(self, index: int, length: int) -> tuple[int, ...]:
+        start = index * self.stride
         return tuple(self.ids[start : start + length].tolist())
 
 
@@ -88,14 +88,14 @@ def open_pool(lm: FrozenLM, training: Training, most: int, folder: Path) -> Pool
         if running:
             pieces = _document_ids(lm, training.texts)
         else:
-            passages = min(PASSAGES, max(FEWEST, training.pool // most))
+            passages = min(PASSAGES, max(MIN_STRETCHES, training.pool // most))
             pieces = (
                 list(passage.ids)
                 for _, passage in zip(range(passages), origin.passages(most, 0), strict=False)
             )
         _write(path, pieces, training.pool, lm.vocab_size)
     pool = Pool(path, 1 if running else most, most, held_out=not training.held_out)
-    if pool.count < FEWEST:
+    if pool.count < MIN_STRETCHES:
         raise TextError(
             f"{training.texts} holds {len(pool.ids)} tokens, too few to train on texts of up to"
             f" {most} tokens:"
@@ -112,7 +112,7 @@ def _document_ids(lm: FrozenLM, source: str) -> Iterator[list[int]]:
 
 
 def _write(path: Path, pieces: Iterator[list[int]], most: int, vocabulary: int) -> None:
-    """Save ids as one array, beside its place first: a kill leaves none or a whole one."""
+    """Save ids as one array, under another name first: a kill leaves none or a whole one."""
     kind = np.uint16 if vocabulary <= 1 << 16 else np.uint32
     parts, count = [], 0
     for piece in pieces:

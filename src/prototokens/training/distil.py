@@ -37,17 +37,17 @@ class Teacher:
 
 def save_solutions(path: Path, lm: FrozenLM, solutions: Sequence[Solution]) -> None:
     """Write the exact ones of some solutions of one layout."""
-    kept = [solution for solution in solutions if solution.exact]
-    if not kept:
+    exact = [solution for solution in solutions if solution.exact]
+    if not exact:
         raise FileError(f"{path} is not written: none of {len(solutions)} solutions is exact")
     tensors = {
-        "protos": torch.stack([solution.protos for solution in kept]),
+        "protos": torch.stack([solution.protos for solution in exact]),
         "ids": torch.tensor(
-            [token for solution in kept for token in solution.ids], dtype=torch.int32
+            [token for solution in exact for token in solution.ids], dtype=torch.int32
         ),
-        "lengths": torch.tensor([solution.length for solution in kept], dtype=torch.int32),
+        "lengths": torch.tensor([solution.length for solution in exact], dtype=torch.int32),
     }
-    about = {"kind": KIND, "fingerprint": lm.fingerprint, "layout": kept[0].layout.name}
+    about = {"kind": KIND, "fingerprint": lm.fingerprint, "layout": exact[0].layout.name}
     write_atomically(path, save(tensors, metadata={"prototokens": json.dumps(about)}))
 
 
@@ -69,10 +69,12 @@ def load_solutions(path: Path, lm: FrozenLM, layout: str, most: int) -> Teacher:
             " fit them anew"
         )
     pieces = tensors["ids"].split(tensors["lengths"].tolist())
-    kept = [number for number, piece in enumerate(pieces) if len(piece) <= most]
-    if not kept or not bool(tensors["protos"].isfinite().all()):
+    fitting = [number for number, piece in enumerate(pieces) if len(piece) <= most]
+    if not fitting or not bool(tensors["protos"].isfinite().all()):
         raise FileError(
             f"{path} holds no solution of up to {most} tokens, or numbers that are not finite: fit"
             " them anew"
         )
-    return Teacher([tuple(pieces[number].tolist()) for number in kept], tensors["protos"][kept])
+    return Teacher(
+        [tuple(pieces[number].tolist()) for number in fitting], tensors["protos"][fitting]
+    )

@@ -38,14 +38,14 @@ def measure(decoder: Decoder, encode: Callable[[Texts], Encoded], texts: Texts) 
 
     Returns:
         `length` in tokens, number of `texts`, token `accuracy` and `exact` share in [0, 1], `nats`
-        a token, mean number of `looks` through the decoder that a text took.
+        a token, mean number of feedback passes that a text took (`looks`).
     """
-    right = exact = count = looks = 0
+    right = exact = count = passes = 0
     nats = 0.0
     for start in range(0, len(texts), AT_A_TIME):
         part = texts[start : start + AT_A_TIME]
         encoded = encode(part)
-        looks += int(encoded.looks.sum())
+        passes += int(encoded.feedback_passes.sum())
         judged = decoder.judge(encoded.protos, part)
         right += int(judged.scores.right.sum())
         exact += int(judged.exact(len(part)).sum())
@@ -57,7 +57,7 @@ def measure(decoder: Decoder, encode: Callable[[Texts], Encoded], texts: Texts) 
         "accuracy": round(right / count, 5),
         "exact": round(exact / len(texts), 5),
         "nats": round(nats / count, 5),
-        "looks": round(looks / len(texts), 3),
+        "looks": round(passes / len(texts), 3),
     }
 
 
@@ -108,7 +108,7 @@ def by_kind(
 def of_encoder(lm: FrozenLM, encoder: Encoder, texts: Texts, source: str) -> dict[str, Any]:
     """What an encoder's config tells of held-out texts.
 
-    `source`, and `by_length`'s `rows` of the weights as they are kept.
+    `source`, and `by_length`'s `rows` of the weights as they are saved.
     """
     lengths = lengths_of(encoder.shape.max_length)
     rows = by_length(

@@ -1,4 +1,4 @@
-"""Texts of kinds that an encoder of books was not trained on, to measure it where it may be weak."""
+"""Texts of other kinds than an encoder was trained on, to measure it where it may be weak."""
 
 from __future__ import annotations
 

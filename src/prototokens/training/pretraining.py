@@ -201,7 +201,7 @@ def export(model: LlamaForCausalLM, tokenizer, folder: Path, config: Config) -> 
 
 @torch.no_grad()
 def nats_per_token(model, ids_path: Path, context: int, windows: int | None) -> float:
-    """Mean next-token cross-entropy over the first windows of a file of ids (all of it: windows=None)."""
+    """Mean next-token cross-entropy over `windows` windows of a file of ids; None: all of them."""
     data = corpus.Windows(ids_path, context, seed=0)
     total, device = 0.0, next(model.parameters()).device
     count = data.count if windows is None else min(windows, data.count)
@@ -226,7 +226,10 @@ def token_loss(model, batch: torch.Tensor) -> torch.Tensor:
 
 
 def cut(batch: torch.Tensor, context: int) -> torch.Tensor:
-    """Windows `[rows, n * context + 1]` as `[rows * n, context + 1]`, each beginning with the last id of the one before."""
+    """Cut windows `[rows, n * context + 1]` into `[rows * n, context + 1]`.
+
+    Each begins with the last id of the one before.
+    """
     return batch.unfold(1, context + 1, context).flatten(0, 1)
 
 

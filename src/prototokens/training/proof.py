@@ -52,7 +52,9 @@ def tune(
     part, tried = [list(ids) for ids in texts], []
     encodings = encoder.encodings(lm, part, margin=recipe.margin)
     for rate in RATES:
-        starts = [Start(one.protos, lr_scale=rate, row_steps=one.looks) for one in encodings]
+        starts = [
+            Start(one.protos, lr_scale=rate, row_steps=one.feedback_passes) for one in encodings
+        ]
         solutions = fit(lm, part, layout=encoder.layout, recipe=recipe, start=starts)
         exact, row_steps = (
             sum(one.exact for one in solutions),

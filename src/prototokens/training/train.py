@@ -28,7 +28,7 @@ from prototokens.encoder.config import Shape
 from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import Block, Network, make_network
-from prototokens.encoder.refine import Encoded, encode, looked
+from prototokens.encoder.refine import Encoded, encode, every_refinement
 from prototokens.errors import FileError, Interrupted, ModelError, UsageError
 from prototokens.lab.passages import without_folders
 from prototokens.lab.texts import Texts
@@ -59,7 +59,7 @@ class Trainer:
     def __init__(self, lm: FrozenLM, shape: Shape, training: Training, running: Running):
         if shape.refinements and training.temperature != 1:
             raise UsageError(
-                "refinements look at the loss at temperature 1: pass --temperature 1, or"
+                "refinements take the loss at temperature 1: pass --temperature 1, or"
                 " --refinements 0"
             )
         running.work.mkdir(parents=True, exist_ok=True)
@@ -109,11 +109,11 @@ class Trainer:
             part = texts[first : first + self.running.rows_at_a_time]
             noise = partial(_noisy, training=training, step=step, first=first)
             with self._low():
-                protos, looks = looked(
+                protos, passes = every_refinement(
                     self.network, self.decoder, part, noise, training.temperature
                 )
-            torch.autograd.backward(protos, [one.slope / tokens for one in looks])
-            scores = looks[-1].judged.scores
+            torch.autograd.backward(protos, [one.gradient / tokens for one in passes])
+            scores = passes[-1].judged.scores
             nats += float(scores.loss.double().sum())
             right += int(scores.right.sum())
         if self.teacher is not None:
@@ -150,7 +150,7 @@ def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Ru
         UsageError: settings that cannot be meant, or a work folder of another run.
         FileError: a checkpoint or an output that cannot be read or written.
         ModelError: the loss is not finite any more.
-        Interrupted: `running.stop` said so.
+        Interrupted: `running.stop` asked for it.
     """
     need("matplotlib", "plots", "the picture on an encoder's card")
     before = lm.weights_hash()

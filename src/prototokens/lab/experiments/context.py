@@ -248,7 +248,7 @@ def _steps(pairs: Sequence[tuple[Row, Row]]) -> Sequence[float | None]:
 
 
 def _figure(groups: Groups) -> Figure:
-    """Tokens held, and their information given the context, by the context's length."""
+    """Capacity length and its information given the context, by the context's length."""
     sizes = sorted({size for _, size in groups})
     drawn = (
         ("Tokens held", "tokens", "held", 1.0),

@@ -106,7 +106,7 @@ def report(rows: list[Row]) -> Report:
             pairs = _pairs(rows, source, vectors, layout, shared)
             if not pairs:
                 continue
-            one, other = ([pair[place]["nats"] for pair in pairs] for place in (0, 1))
+            one, other = ([pair[side]["nats"] for pair in pairs] for side in (0, 1))
             shown = f"{layout}, m shared" if shared else layout
             table.append(_line(source, shown, vectors, pairs))
             name = shown + (f", {labels_of(sources)[source]}" if len(sources) > 1 else "")
@@ -193,12 +193,12 @@ def _pairs(
 
 
 def _line(source: str, layout: str, vectors: int, pairs: list[tuple[Row, Row]]) -> list:
-    one, other = (np.array([pair[place]["nats"] for pair in pairs]) for place in (0, 1))
+    one, other = (np.array([pair[side]["nats"] for pair in pairs]) for side in (0, 1))
     ratio = metrics.bootstrap(
         list(range(len(pairs))),
         lambda chosen: _ratio(one[chosen.astype(int)], other[chosen.astype(int)]),
     )
-    tokens = [capacity.summary([pair[place] for pair in pairs]).c_tokens for place in (0, 1)]
+    tokens = [capacity.summary([pair[side] for pair in pairs]).c_tokens for side in (0, 1)]
     columns = [
         [pair[1][name] for pair in pairs if name in pair[1]]
         for name in ("greedy_accuracy", "token_gain", "information_gain")
@@ -217,5 +217,5 @@ def _line(source: str, layout: str, vectors: int, pairs: list[tuple[Row, Row]]) 
 
 
 def _ratio(one: np.ndarray, other: np.ndarray) -> float:
-    """Of the means; not a number where nothing was held token by token."""
+    """Of the means; not a number where no prefix was reproduced token by token."""
     return float(one.mean() / other.mean()) if other.mean() else float("nan")

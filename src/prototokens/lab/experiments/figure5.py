@@ -4,7 +4,7 @@ Of one text, of texts from one context, of texts from different ones.
 
 Of each context several continuations are sampled from the model. All but the last are fitted from
 one seed, the last from several. That is done in two ways: with an m for each solution, so that none
-depends on the others' company, and with one m that all texts and seeds share, as in the paper.
+depends on the others, and with one m that all texts and seeds share, as in the paper.
 Distances are cosine distances between e's; where each has its own m, also between m's, and between
 both taken as one vector.
 """
@@ -99,8 +99,8 @@ def wanted(job: Job) -> list[Fit]:
         for seed in (seeds if number % each == each - 1 else seeds[:1])
     ]
     if job.values["shared"]:
-        targets, its = zip(*rows, strict=True)
-        return [Fit(targets, job.layout, job.recipe, share="m", seeds=its)]
+        targets, seeds = zip(*rows, strict=True)
+        return [Fit(targets, job.layout, job.recipe, share="m", seeds=seeds)]
     return [Fit.one(ids, layout=job.layout, recipe=job.recipe, seed=seed) for ids, seed in rows]
 
 
@@ -131,9 +131,9 @@ def other_pairs(counts: list[int], each: int, seed: int) -> Iterator[list[tuple[
 
     (continuation of this one, another context, continuation of it).
     """
-    for place, count in enumerate(counts):
-        draw = random.Random(f"{seed} {place}")
-        others = [other for other in range(len(counts)) if other != place]
+    for number, count in enumerate(counts):
+        draw = random.Random(f"{seed} {number}")
+        others = [other for other in range(len(counts)) if other != number]
         yield [
             (draw.randrange(each), draw.choice(others), draw.randrange(each))
             for _ in range(count if others else 0)
@@ -153,11 +153,11 @@ def run(job: Job, lm: FrozenLM) -> Run:
     contexts, each = by_context(job, fitted), job.values["each"]
     counts = [each * (each - 1) // 2] * len(contexts)
     made = []
-    for place, pairs in enumerate(other_pairs(counts, each, job.seed)):
-        mine, seeds = contexts[place]
+    for number, pairs in enumerate(other_pairs(counts, each, job.seed)):
+        mine, seeds = contexts[number]
         made.append(
             {
-                "context": place,
+                "context": number,
                 "shared": job.values["shared"],
                 "same_text": [distances(one, other) for one, other in combinations(seeds, 2)],
                 "same_context": [

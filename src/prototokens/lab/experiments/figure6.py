@@ -79,25 +79,25 @@ def run(job: Job, lm: FrozenLM) -> Run:
         apart["semantic"] = cosine_distances(embedder(job.values["embedder"])(texts))
     counts = [OTHERS * each * (each - 1) // 2] * len(contexts)
     made = []
-    for place, pairs in enumerate(figure5.other_pairs(counts, each, job.seed)):
-        within = [(one, place, other) for one, other in combinations(range(each), 2)]
+    for context, pairs in enumerate(figure5.other_pairs(counts, each, job.seed)):
+        within = [(one, context, other) for one, other in combinations(range(each), 2)]
         row: Row = {
-            "context": place,
+            "context": context,
             "shared": job.values["shared"],
             "length": len(job.texts[0].ids),
         }
         for kind, some in (("same", within), ("other", sorted(set(pairs)))):
             found = []
             for number, there, its in some:
-                one, other = contexts[place][0][number], contexts[there][0][its]
+                one, other = contexts[context][0][number], contexts[there][0][its]
                 if one and other:
-                    at = (place * each + number, there * each + its)
+                    at = (context * each + number, there * each + its)
                     measured = [
                         float(apart[name][at]) if name in apart else None for name in MEASURES
                     ]
                     found.append([*measured, figure5.distances(one, other)[0]])
             row[kind] = found
-        row["exact"] = sum(one is not None for one in contexts[place][0])
+        row["exact"] = sum(one is not None for one in contexts[context][0])
         made.append(row | {"texts_of_context": each})
     return made
 
@@ -113,13 +113,13 @@ def tf_idf_distances(texts: Sequence[Passage]) -> Float[Tensor, "texts texts"]:
 
 def pairs_of(rows: list[Row], measure: str) -> list[Pair]:
     """All pairs that have that distance between their texts."""
-    place = list(MEASURES).index(measure)
+    column = list(MEASURES).index(measure)
     return [
-        Pair(row["context"], kind == "same", measured[place], measured[-1])
+        Pair(row["context"], kind == "same", measured[column], measured[-1])
         for row in rows
         for kind in ("same", "other")
         for measured in row[kind]
-        if measured[place] is not None
+        if measured[column] is not None
     ]
 
 
@@ -147,10 +147,10 @@ def adjusted(pairs: list[Pair], edges: np.ndarray) -> metrics.Interval:
     value = np.array([pair.distance for pair in pairs])
 
     def difference(chosen: np.ndarray) -> float:
-        places = chosen.astype(int)
+        indices = chosen.astype(int)
         total, weight = 0.0, 0
         for number in range(len(edges) - 1):
-            here = places[inside[places] & (bins[places] == number)]
+            here = indices[inside[indices] & (bins[indices] == number)]
             own, others = value[here[same[here]]], value[here[~same[here]]]
             if len(own) and len(others):
                 total, weight = total + len(own) * (own.mean() - others.mean()), weight + len(own)

@@ -34,7 +34,7 @@ PLACES = 21  # along each line and curve, its ends among them
 FULL_TRAINING = (
     2000,
     4,
-)  # of a curve, at the paper's scale: steps, and places drawn at each; on less no verdict rests
+)  # of a curve, at the paper's scale: steps, and points drawn at each; on less no verdict rests
 POSITIONS = {"cpu": 1024}  # input positions of one pass
 POSITIONS_ELSEWHERE = 8192
 
@@ -78,27 +78,27 @@ def run(job: Job, lm: FrozenLM) -> Run:
     ids, seeds = job.text.ids, job.values["seeds"]
     fitted = yield [Fit.one(ids, layout=job.layout, recipe=job.recipe, seed=seed) for seed in seeds]
     solved = [solution for (solution,) in fitted if solution.exact]
-    place = Between(lm, ids, solved[0], job.recipe) if solved else None
+    scorer = Between(lm, ids, solved[0], job.recipe) if solved else None
     about: Row = {
         "text": job.text.id,
         "length": len(ids),
         "seeds": len(seeds),
         "solved": len(solved),
     }
-    if place is None:
+    if scorer is None:
         return [{**about, "kind": "text"}]
     made: list[Row] = [{**about, "kind": "text"}]
-    for solution, its in zip(
-        solved, place.noise(solved, job.values["directions"], job.seed), strict=True
+    for solution, noise in zip(
+        solved, scorer.noise(solved, job.values["directions"], job.seed), strict=True
     ):
-        made.append({**about, "kind": "solution", "solution": solution.seed, **its})
+        made.append({**about, "kind": "solution", "solution": solution.seed, **noise})
     if len(solved) > 1:
         pairs, curve = (
             list(combinations(solved, 2)),
             (job.values["curve_steps"], job.values["curve_draws"]),
         )
-        for (one, other), its in zip(pairs, place.ways(pairs, *curve, job.seed), strict=True):
-            made.append({**about, "kind": "pair", "pair": [one.seed, other.seed], **its})
+        for (one, other), values in zip(pairs, scorer.ways(pairs, *curve, job.seed), strict=True):
+            made.append({**about, "kind": "pair", "pair": [one.seed, other.seed], **values})
     return made
 
 
@@ -110,8 +110,8 @@ class Between:
         self.vectors = like.protos.shape[0]
         self.plan = OneStep(like.layout).plan(ids)
         self.targets = torch.tensor(list(ids), device=lm.device)
-        room = POSITIONS.get(lm.device.type, POSITIONS_ELSEWHERE)
-        self.side_by_side = max(1, room // len(self.plan.index))
+        per_pass = POSITIONS.get(lm.device.type, POSITIONS_ELSEWHERE)
+        self.side_by_side = max(1, per_pass // len(self.plan.index))
 
     def margins(
         self, points: Float[Tensor, "points vectors d_model"]
@@ -164,14 +164,14 @@ class Between:
             start, end, self.gradient, steps=steps, lr=self._rate(), draws=draws, seed=seed
         )
         ratio = geometry.length_ratio(start, control, end)
-        places = np.linspace(0, 1, PLACES)
+        grid = np.linspace(0, 1, PLACES)
         decodings = {
-            "line": [self.margins(geometry.line(start, end, float(t))) for t in places],
-            "curve": [self.margins(geometry.bezier(start, control, end, float(t))) for t in places],
+            "line": [self.margins(geometry.line(start, end, float(t))) for t in grid],
+            "curve": [self.margins(geometry.bezier(start, control, end, float(t))) for t in grid],
         }
         made = []
         for number in range(len(pairs)):
-            row: Row = {"t": places.tolist(), "ratio": float(ratio[number])}
+            row: Row = {"t": grid.tolist(), "ratio": float(ratio[number])}
             for name, margins in decodings.items():
                 row[name] = [float((at[number] > 0).double().mean()) for at in margins]
                 row[f"{name}_margin"] = [float(at[number].min()) for at in margins]
@@ -295,7 +295,7 @@ def _by_text(values: list[tuple[str, float]]):
     """Mean over texts of each text's mean, with its interval."""
     texts = dict.fromkeys(text for text, _ in values)
     return metrics.bootstrap(
-        [float(np.mean([value for its, value in values if its == text])) for text in texts]
+        [float(np.mean([value for name, value in values if name == text])) for text in texts]
     )
 
 
@@ -309,11 +309,11 @@ def _figure(pairs: list[Row]):
         for name, shown in (("line", "straight line"), ("curve", "trained curve")):
             at = [
                 metrics.bootstrap(
-                    [row[name + suffix][place] for row in pairs],
+                    [row[name + suffix][index] for row in pairs],
                     groups=[row["text"] for row in pairs],
                     resamples=500,
                 )
-                for place in range(PLACES)
+                for index in range(PLACES)
             ]
             y, low, high = zip(*at, strict=True)
             series.append(plots.Series(shown, y, pairs[0]["t"], low, high))

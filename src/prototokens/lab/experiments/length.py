@@ -2,8 +2,8 @@
 
 Laws are fitted to the steps of exact fits, by least squares on their logarithm: exponential, log
 steps = a + b x, and a power, log steps = a + b log x, each of the tokens and of the bits of H_LM
-for each trained number. Every length is left out in turn and predicted from the others; the law with the
-least error there is the one that is reported.
+for each trained number. Every length is left out in turn and predicted from the others; the law
+with the least error there is the one that is reported.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LAWS = {
 }
 
 CAPTION = (
-    "95% intervals: of the share that is exact by Clopper and Pearson, of accuracy by bootstrap over"
-    " texts; steps of exact fits"
+    "95% intervals: of the share that is exact by Clopper and Pearson, of accuracy by bootstrap"
+    " over texts; steps of exact fits"
 )
 
 LAWS_CAPTION = (
@@ -167,10 +167,10 @@ def _exponent(x: np.ndarray, log_steps: np.ndarray, texts: list[str]) -> metrics
     """
 
     def fitted(chosen: np.ndarray) -> float:
-        places = chosen.astype(int)
-        drawn = x[places]
+        indices = chosen.astype(int)
+        drawn = x[indices]
         return (
-            float(np.polyfit(drawn, log_steps[places], 1)[0])
+            float(np.polyfit(drawn, log_steps[indices], 1)[0])
             if len(set(drawn.tolist())) > 1
             else float("nan")
         )

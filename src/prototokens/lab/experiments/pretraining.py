@@ -46,17 +46,17 @@ def jobs(config: Config) -> list[Job]:
         RANDOM + _named(config.model.name, config.model.revision)
     ]
     facts = {name: config.facts_of(name.partition("=")[0]) for name in names}
-    for name, its in facts.items():
-        if its.tokenizer != config.model.tokenizer:
+    for name, model in facts.items():
+        if model.tokenizer != config.model.tokenizer:
             raise UsageError(
                 f"checkpoint {name} has another tokenizer than {config.model.name}: give --model"
                 " one of the same training"
             )
-    if config.model.fingerprint not in [its.fingerprint for its in facts.values()]:
+    if config.model.fingerprint not in [model.fingerprint for model in facts.values()]:
         facts[_named(config.model.name, config.model.revision)] = config.model
     models = [
-        (its, {"checkpoint": name, "place": place})
-        for place, (name, its) in enumerate(facts.items())
+        (model, {"checkpoint": name, "place": number})
+        for number, (name, model) in enumerate(facts.items())
     ]
     made = []
     for texts in config.texts.each():
@@ -134,12 +134,12 @@ def tokens_seen(name: str) -> int | None:
     return round(float(size[1]) * UNITS[size[2]]) if size else None
 
 
-def _short(rows: list[Row], places: list[int]) -> list[str]:
+def _short(rows: list[Row], numbers: list[int]) -> list[str]:
     """Names of checkpoints as ticks: the last part of each."""
     names = {row["place"]: row["checkpoint"] for row in rows}
     return [
-        "random" if names[place].startswith(RANDOM) else re.split("[/@]", names[place])[-1]
-        for place in places
+        "random" if names[number].startswith(RANDOM) else re.split("[/@]", names[number])[-1]
+        for number in numbers
     ]
 
 
@@ -150,8 +150,8 @@ def report(rows: list[Row]) -> Report:
     for source in sources:
         mine = [row for row in rows if row["source"] == source]
         by_place = {
-            place: [row for row in mine if row["place"] == place]
-            for place in sorted({row["place"] for row in mine})
+            number: [row for row in mine if row["place"] == number]
+            for number in sorted({row["place"] for row in mine})
         }
         lines = [_line(source, some) for some in by_place.values()]
         table += lines
@@ -215,14 +215,14 @@ def _figure(rows: list[Row], known: bool, nats: list[plots.Series], tokens: list
 
     Where those are not known, against the checkpoints.
     """
-    places = sorted({row["place"] for row in rows})
+    numbers = sorted({row["place"] for row in rows})
     seen = [row["tokens_seen"] for row in rows if row["tokens_seen"]]
     label = "training tokens" if known else "checkpoint, in order"
 
     def panel(title: str, y: str) -> plots.Panel:
         if known:
             return plots.Panel(title, label, y, log_x_from=min(seen, default=None))
-        return plots.Panel(title, label, y, x_ticks=places, x_names=_short(rows, places))
+        return plots.Panel(title, label, y, x_ticks=numbers, x_names=_short(rows, numbers))
 
     return plots.panels(
         [

@@ -35,16 +35,16 @@ WORDS = {"chrf": "chrF, 0 to 100", "semantic": "cosine of sentence embeddings"}
 
 
 def jobs(config: Config) -> list[Job]:
-    held = config.lengths((config.pick(16, 128),))
+    lengths = config.lengths((config.pick(16, 128),))
     context = config.pick(32, 128)
     longest = config.model.max_context
-    if not held or (longest is not None and longest < context + 3 * held[0]):
+    if not lengths or (longest is not None and longest < context + 3 * lengths[0]):
         return []
-    passages = config.texts.passages(config.count(3, 50) + 1, 2 * held[0], context)
+    passages = config.texts.passages(config.count(3, 50) + 1, 2 * lengths[0], context)
     made = []
     for text, other in pairwise(passages):
-        values = {"held": held[0], "embedder": config.embedder}
-        work = config.work(text, held[0])
+        values = {"held": lengths[0], "embedder": config.embedder}
+        work = config.work(text, lengths[0])
         made.append(
             Job(
                 "probe",

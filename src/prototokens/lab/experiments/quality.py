@@ -2,7 +2,7 @@
 
 Texts are fitted with budgets of steps that are too small for them, and at lengths that are too
 long, so that all degrees of accuracy occur. Each reconstruction is scored against its text; each of
-its tokens is kept with its surprisal and position, and whether it is right.
+its tokens is recorded with its surprisal and position, and whether it is right.
 """
 
 from __future__ import annotations
@@ -211,11 +211,11 @@ def _errors(rows: list[Row], name: str) -> list[tuple[quality.Bin, metrics.Inter
     texts = [row["text"] for row in inexact for _ in row["right"]]
     found = []
     for one in quality.error_bins(values, torch.tensor(wrong, dtype=torch.bool), EDGES[name]):
-        here = [place for place, value in enumerate(values) if one.low <= value < one.high]
+        here = [index for index, value in enumerate(values) if one.low <= value < one.high]
         if here:
-            groups = [texts[place] for place in here]
+            groups = [texts[index] for index in here]
             share = metrics.bootstrap(
-                [float(wrong[place]) for place in here], groups=groups, resamples=500
+                [float(wrong[index]) for index in here], groups=groups, resamples=500
             )
             found.append((one, share))
     return found
@@ -223,7 +223,7 @@ def _errors(rows: list[Row], name: str) -> list[tuple[quality.Bin, metrics.Inter
 
 def _positions(row: Row) -> list[float]:
     """Each token's position, as a share of its text."""
-    return [place / len(row["ids"]) for place in range(len(row["ids"]))]
+    return [index / len(row["ids"]) for index in range(len(row["ids"]))]
 
 
 def _figure(rows: list[Row], measures: dict[str, str]):

@@ -1,7 +1,7 @@
 """Table 4: seconds and steps to a solution, by length.
 
 Each text is fitted alone, as the paper's times were taken, and the clock runs over that fit and
-nothing else; so these fits are made anew and not taken from solutions that are kept. The time of a
+nothing else; so these fits are made anew and not taken from saved solutions. The time of a
 text among many, side by side, is what the engine is for: the last column has it, for all texts of a
 length together.
 """
