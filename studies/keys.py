@@ -87,12 +87,12 @@ def _measured(lm: FrozenLM, layout: Layout, protos: Tensor, ids: list[int]) -> d
     arranged = arrange(lm, [OneStep(layout).plan(ids)], layout.vectors)
     hidden = scored_hidden(lm, arranged, vectors[None], lm.hidden)
     targets = torch.tensor(ids, device=lm.device)
-    gradients = score(lm, hidden.detach(), targets).gradient
-    assert gradients is not None
+    hidden_gradient = score(lm, hidden.detach(), targets).gradient
+    assert hidden_gradient is not None
     gradients = []
     for token in range(len(ids)):
-        alone = torch.zeros_like(gradients)
-        alone[token] = gradients[token]
+        alone = torch.zeros_like(hidden_gradient)
+        alone[token] = hidden_gradient[token]
         (gradient,) = torch.autograd.grad(hidden, vectors, alone, retain_graph=True)
         gradients.append(gradient.flatten().float() / gradient.float().norm())
     stacked = torch.stack(gradients)
