@@ -170,6 +170,7 @@ def judged(
                 row_steps=encoding.looks,
                 restarts=0,
                 seed=0,
+                fingerprint=lm.fingerprint,
             )
             for encoding, ids, correct, margin in zip(
                 encodings[part],
