@@ -13,6 +13,7 @@ from prototokens.engine.forward import HasVectors
 from prototokens.engine.matrix import Tried
 from prototokens.errors import NotExactError
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.release import check_usable
 from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.patches import apply_edits, apply_patches
 from prototokens.ptok.source import as_bytes, as_text
@@ -130,8 +131,7 @@ def decode(lm: Any, what: Any, *, any_model: bool = False) -> str | list[str]:
         UsageError: a solution was fitted to another model, or vectors are of another width.
         TypeError: an argument is none of these.
     """
-    if not isinstance(lm, FrozenLM):
-        raise TypeError(f"decode() takes a FrozenLM as lm, not {type(lm).__name__}")
+    check_usable(lm, "decode")
     if isinstance(what, EncodedText):
         decoded = decode_text(lm, what, any_model)
         if not decoded.matches:

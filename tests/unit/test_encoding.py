@@ -270,3 +270,11 @@ class TestPartial:
             assert load_partial(path, key, layout, ids) == {}
         path.unlink()
         assert load_partial(path, key, layout, ids) == {}
+
+
+def test_an_encoded_text_is_shown_in_one_line(tiny_llama, tmp_path):
+    encoded = pt.encode(tiny_llama, TEXT, chunk_length=8, layout="keyed:2")
+    tokens = len(tiny_llama.tokenize(TEXT))
+    assert repr(encoded) == f"EncodedText({tokens} tokens in 3 chunks, 6 x 32 'keyed:2', exact)"
+    encoded.save(tmp_path / "x.ptok")
+    assert repr(pt.EncodedText.load(tmp_path / "x.ptok")).endswith("x.ptok')")

@@ -16,6 +16,7 @@ from prototokens.engine.inputs import Arranged, OneStep, arrange, repeat_last
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.release import check_usable
 
 # Input vectors `[rows, positions, d_model]` and a prefix, to hidden states
 # `[rows, positions, hidden]`.
@@ -67,8 +68,10 @@ def check_rows(lm: FrozenLM, rows: Iterable[HasVectors], any_model: bool = False
         any_model: let solutions of other weights pass.
 
     Raises:
-        UsageError: vectors of another width, or a solution that was fitted to another model.
+        UsageError: a model that was released, vectors of another width, or a solution that was
+            fitted to another model.
     """
+    check_usable(lm, "decode_ids")
     for row in rows:
         if row.protos.shape[1] != lm.d_model:
             raise UsageError(
