@@ -33,7 +33,8 @@ def read_starts(start: Any, targets: Targets) -> list[Start | None] | None:
     if isinstance(start, str):
         return None
     if _is_start(start) and not (is_array(start) and start.ndim == 3):
-        return [_start(start, 0)] * count
+        one: Start | None = _start(start, 0)
+        return [one for _ in range(count)]
     if not is_array(start) and not isinstance(start, Sequence):
         raise TypeError(_wrong_start(start))
     given = list(start)

@@ -29,7 +29,7 @@ from prototokens.lm.tokenization import token_texts
 from prototokens.options import FitKeywords, FitOptions
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
-from prototokens.targets import Target, Targets, read_targets
+from prototokens.targets import Ids, Target, Targets, read_targets
 
 OnProgress = Callable[[Progress], None] | bool | None
 OnFinished = Callable[[int, Solution], None] | None
@@ -40,7 +40,7 @@ PUBLISHED = "paper"  # the recipe that is kept to the letter
 @overload
 def fit(
     lm: FrozenLM,
-    targets: Target,
+    targets: str,
     *,
     method: Method | None = ...,
     progress: OnProgress = ...,
@@ -57,6 +57,16 @@ def fit(
     finished: OnFinished = ...,
     **options: Unpack[FitKeywords],
 ) -> list[Solution]: ...
+@overload
+def fit(
+    lm: FrozenLM,
+    targets: Ids,
+    *,
+    method: Method | None = ...,
+    progress: OnProgress = ...,
+    finished: OnFinished = ...,
+    **options: Unpack[FitKeywords],
+) -> Solution: ...
 
 
 def fit(

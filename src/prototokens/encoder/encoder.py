@@ -43,7 +43,7 @@ from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.response import differ
 from prototokens.solution import Solution
-from prototokens.targets import Target, read_targets
+from prototokens.targets import Ids, Target, read_targets
 
 SHIPPED = Path(__file__).parents[1] / "builtin" / "encoder"
 MAX_TOKENS = 4096  # of one pass
@@ -152,9 +152,11 @@ class Encoder:
         )
 
     @overload
-    def __call__(self, targets: Target) -> Solution: ...
+    def __call__(self, targets: str) -> Solution: ...
     @overload
     def __call__(self, targets: Sequence[Target]) -> list[Solution]: ...
+    @overload
+    def __call__(self, targets: Ids) -> Solution: ...
 
     def __call__(self, targets: Any) -> Any:
         """Solutions of targets without a step, for the model of `for_model`.
