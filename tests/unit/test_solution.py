@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 import prototokens as pt
 from prototokens.engine.decode import decode_ids, generate_from
 from prototokens.engine.inputs import Cramming
 from prototokens.errors import FileError, UsageError
+from prototokens.ptok.solutions import pack_solutions, unpack_solutions
 from prototokens.solution import METADATA
 
 LAYOUTS = ["keyed:2", "paper", "mixed:3", "alternating", "free"]
@@ -239,3 +240,17 @@ def test_what_cannot_be_decoded_is_named(tiny_llama, what):
 def test_decode_wants_a_frozen_model(tiny_llama, solution):
     with pytest.raises(TypeError, match=r"decode\(\) takes a FrozenLM as lm"):
         pt.decode(tiny_llama.model, solution)
+
+
+def test_stored_solutions_of_earlier_versions_are_read(solution):
+    content = pack_solutions([solution])
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    targets = [solution.ids]
+    assert unpack_solutions(load(content), header, solution.layout, targets) == (solution,)
+    (values,) = json.loads(header["solutions"])
+    for name in ("fingerprint", "margins", "excluded"):
+        del values[name]
+    old = {"solutions": json.dumps([values])}
+    (read,) = unpack_solutions(load(content), old, solution.layout, targets)
+    assert read == replace(solution, fingerprint="", margins=())
+    assert read.exact
