@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from prototokens.encoder.decoder import Decoder
-from prototokens.encoder.encoder import CONFIG, Encoder
-from prototokens.encoder.shipped import SHIPPED
+from prototokens.encoder.encoder import CONFIG, SHIPPED, Encoder
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.forward import HasVectors
 from prototokens.errors import TextError, UsageError

@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prototokens.encoder.encoder import CONFIG, Encoder
-from prototokens.encoder.shipped import SHIPPED
+from prototokens.encoder.encoder import CONFIG, SHIPPED, Encoder
 from prototokens.encoder.starts import judged
 from prototokens.engine.decode import decode_ids
 from prototokens.errors import FileError, UsageError

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from prototokens._version import __version__
 
 if TYPE_CHECKING:
-    from prototokens import errors
+    from prototokens import errors, measure
     from prototokens.decoding import decode
+    from prototokens.encoder.encoder import Encoder
     from prototokens.encoding import encode
     from prototokens.engine.decode import decode_ids
     from prototokens.engine.progress import Progress
@@ -19,44 +20,52 @@ if TYPE_CHECKING:
     from prototokens.planning.chunks import plan_chunks
     from prototokens.ptok.encoded import EncodedText
     from prototokens.recipe import Recipe
+    from prototokens.scoring import VectorScore, score
     from prototokens.solution import Solution
 
 __all__ = [
     "EncodedText",
+    "Encoder",
     "FrozenLM",
     "Layout",
     "Progress",
     "Recipe",
     "Solution",
+    "VectorScore",
     "__version__",
     "decode",
     "decode_ids",
     "encode",
     "errors",
     "fit",
+    "measure",
     "plan_chunks",
+    "score",
 ]
 
 # Where each public name lives. They are imported at first use: a command that only prints its help
 # must not wait for PyTorch.
 _HOMES = {
     "EncodedText": "prototokens.ptok.encoded",
+    "Encoder": "prototokens.encoder.encoder",
     "FrozenLM": "prototokens.lm.frozen_lm",
     "Layout": "prototokens.layout",
     "Progress": "prototokens.engine.progress",
     "Recipe": "prototokens.recipe",
     "Solution": "prototokens.solution",
+    "VectorScore": "prototokens.scoring",
     "decode": "prototokens.decoding",
     "decode_ids": "prototokens.engine.decode",
     "encode": "prototokens.encoding",
     "fit": "prototokens.fitting",
     "plan_chunks": "prototokens.planning.chunks",
+    "score": "prototokens.scoring",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return import_module("prototokens.errors")
+    if name in ("errors", "measure"):
+        return import_module(f"prototokens.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'prototokens' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

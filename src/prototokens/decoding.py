@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 from prototokens.engine.certify import Certificate, certify
 from prototokens.engine.decode import decode_ids
+from prototokens.engine.forward import HasVectors
 from prototokens.engine.matrix import Tried
 from prototokens.errors import NotExactError
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.release import check_usable
 from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.patches import apply_edits, apply_patches
 from prototokens.ptok.source import as_bytes, as_text
@@ -109,24 +111,29 @@ def verify_text(
 
 
 @overload
-def decode(lm: FrozenLM, what: Solution | EncodedText) -> str: ...
+def decode(lm: FrozenLM, what: Solution | EncodedText, *, any_model: bool = ...) -> str: ...
 @overload
-def decode(lm: FrozenLM, what: Sequence[Solution]) -> list[str]: ...
+def decode(lm: FrozenLM, what: Sequence[Solution], *, any_model: bool = ...) -> list[str]: ...
 
 
-def decode(lm: FrozenLM, what: Solution | EncodedText | Sequence[Solution]) -> str | list[str]:
+def decode(lm: Any, what: Any, *, any_model: bool = False) -> str | list[str]:
     """The text that vectors hold, from one forward pass.
 
     Args:
+        lm: the frozen model.
         what: a solution or several (all in one pass, as far as memory allows), or an encoded text.
+        any_model: decode vectors that were fitted to other weights all the same.
 
     Raises:
         NotExactError: an encoded text does not decode to the text it was made from; the error
             carries what it decodes to.
         FileError: an encoded text was made for another model or tokenizer.
+        UsageError: a solution was fitted to another model, or vectors are of another width.
+        TypeError: an argument is none of these.
     """
+    check_usable(lm, "decode")
     if isinstance(what, EncodedText):
-        decoded = decode_text(lm, what)
+        decoded = decode_text(lm, what, any_model)
         if not decoded.matches:
             raise NotExactError(
                 "the decoded text differs from the one that was encoded (its SHA-256 does not"
@@ -134,6 +141,13 @@ def decode(lm: FrozenLM, what: Solution | EncodedText | Sequence[Solution]) -> s
                 decoded.text,
             )
         return decoded.text
-    if isinstance(what, Solution):
-        return lm.detokenize(decode_ids(lm, [what]).ids[0])
-    return [lm.detokenize(ids) for ids in decode_ids(lm, list(what)).ids]
+    if isinstance(what, HasVectors):
+        return lm.detokenize(decode_ids(lm, [what], any_model=any_model).ids[0])
+    rows = list(what) if isinstance(what, Sequence) and not isinstance(what, str) else None
+    if rows is None or not all(isinstance(row, HasVectors) for row in rows):
+        raise TypeError(
+            "decode() takes a Solution, a list of them, or an EncodedText as what, not"
+            f" {type(what).__name__}"
+            + ("" if rows is None else f" of {', '.join({type(row).__name__ for row in rows})}")
+        )
+    return [lm.detokenize(ids) for ids in decode_ids(lm, rows, any_model=any_model).ids]

@@ -22,6 +22,7 @@ from prototokens.errors import UsageError
 from prototokens.fitting import prefix_of
 from prototokens.layout import Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.release import check_usable
 from prototokens.options import INEXACT, EncodeKeywords, EncodeOptions
 from prototokens.planning.chunks import MAX_HALVINGS, ChunkPlan
 from prototokens.ptok.assemble import Precision, Record
@@ -72,6 +73,7 @@ def encode(
         UsageError: an option with an impossible value, or a plan of another text.
         TypeError: an option that does not exist.
     """
+    check_usable(lm, "encode")
     given = from_keywords(EncodeOptions, "encode", options)
     return plan_encoding(lm, text, given, plan).run(kept=kept, progress=progress, log=log)
 

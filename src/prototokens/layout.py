@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float32, Int64
@@ -23,6 +24,7 @@ from prototokens.errors import UsageError
 from prototokens.keys import VERSION, signs
 
 MAX_REPEATED = 1024  # K of `tiled:K`, `mixed:K` and `keyed:K`
+MEMORY = "memory:"  # the name of the autoregressive baseline's layout begins so
 NEIGHBOURS = (1, 2, 3)  # preceding vectors together with which a vector should be new, in `mixed:K`
 
 
@@ -109,6 +111,21 @@ class Layout:
         """The same arrangement behind these token ids."""
         return replace(self, prefix=tuple(prefix))
 
+    @property
+    def recordable(self) -> bool:
+        """Whether files can record it: `recorded` finds this very arrangement by its name."""
+        try:
+            return recorded(self.name, self.prefix) == self
+        except UsageError:
+            return False
+
+    def __reduce__(self) -> Any:
+        """Pickle by name, since arrangements are functions; others need an importable function."""
+        if self.recordable:
+            return recorded, (self.name, self.prefix)
+        values = (self.name, self.vectors, self.arrange, self.key_version, self.prefix)
+        return Layout, values
+
     def _arranged(self, length: int) -> tuple[list[int], list[int]]:
         if length < 1:
             raise UsageError(f"a target has at least one token, not {length}")
@@ -168,6 +185,31 @@ def keyed(vectors: int) -> Layout:
         arrange=lambda n: ([i % vectors for i in range(n)], list(range(n))),
         key_version=VERSION,
     )
+
+
+@cache
+def memory(vectors: int) -> Layout:
+    """K memory vectors and then the text itself (`engine.inputs.Cramming`), of which -1 stands for a token."""
+    return Layout(
+        f"{MEMORY}{vectors}",
+        vectors,
+        lambda n: (
+            [*range(vectors), *[-1] * (n - 1)],
+            list(range(vectors - 1, vectors + n - 1)),
+        ),
+    )
+
+
+def recorded(name: str, prefix: Sequence[int] = ()) -> Layout:
+    """The layout that a file names: one of `Layout.named`, or `memory:K`, behind a prefix.
+
+    Raises:
+        UsageError: no such layout.
+    """
+    count = whole_number(name.removeprefix(MEMORY)) if name.startswith(MEMORY) else None
+    if count is not None and 1 <= count <= MAX_REPEATED:
+        return memory(count).with_prefix(prefix)
+    return Layout.named(name).with_prefix(prefix)
 
 
 @lru_cache

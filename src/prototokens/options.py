@@ -15,9 +15,16 @@ from prototokens._util.option_fields import described
 from prototokens.recipe import Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from prototokens.encoder.encoder import Encoder
     from prototokens.engine.rows import Start
     from prototokens.layout import Layout
+    from prototokens.solution import Solution
+
+    Vectors = Start | Solution | Tensor | np.ndarray  # of one target
+    Mask = Sequence[bool] | Tensor | np.ndarray  # of one target
 
 CERTIFY = ("none", "standard", "strict")
 INEXACT = ("halve", "patch", "keep")
@@ -27,7 +34,7 @@ SHARE = ("e", "m")
 class _Names:
     """Options that may give a layout and a recipe by name: both are resolved here, once."""
 
-    layout: str | Layout
+    layout: str | Layout | None
     recipe: str | Recipe
 
     def resolve_recipe(self) -> Recipe:
@@ -39,14 +46,14 @@ class _Names:
         return Recipe.named(self.recipe)
 
     def resolve_layout(self) -> Layout | None:
-        """The layout; None where it is `auto`.
+        """The layout; None where it is `auto`, or not given.
 
         Raises:
             UsageError: no such layout.
         """
         from prototokens.layout import Layout
 
-        return None if self.layout == "auto" else Layout.named(self.layout)
+        return None if self.layout in (None, "auto") else Layout.named(self.layout)
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,12 @@ class FitOptions(_Names):
     """Options of `fit`.
 
     Attributes:
-        layout: an arrangement or its name (`Layout.named`): by default two keyed vectors, which
-            reproduce the same text in a third of the steps of the paper's layout, `paper`.
+        layout: an arrangement or its name (`Layout.named`). By default that of an encoder or a
+            solution that `start` gives, else two keyed vectors, which reproduce the same text in a
+            third of the steps of the paper's layout, `paper`.
+        vectors: their number K, in place of a layout: `keyed:K`.
         recipe: a recipe or its name (`Recipe.named`).
+        steps: most optimiser steps of an attempt; by default the recipe's.
         seed: of the starts; a list gives each target its own.
         share: one e (or one m) for all targets; then they are solved together or not at all.
         prefix: token ids that stand before the vectors (`FrozenLM.prefix_ids`): `none`, `bos`,
@@ -65,29 +75,47 @@ class FitOptions(_Names):
             prefix that the layout brings is kept.
         start: where the vectors begin: `random`; `encoder`, the one that ships for this model and
             layout; `auto`, that one where it has proved to save time; an encoder
-            (`encoder.starts`); or for each target vectors of its own (None: at random), of which
-            those with a grid stay on it.
+            (`encoder.starts`); or vectors: a tensor `[vectors, d_model]` or a `Solution`, for every
+            target, or a list with one for each (None: at random). An `engine.rows.Start` with a
+            grid stays on it.
+        mask: which tokens of a target are scored, one truth value for each; for a list of targets,
+            a mask or None for each. Tokens that are not scored count as wrong
+            (`Solution.excluded`). By default all are scored.
         rows: maximum number of rows side by side; by default as many as fill the machine.
     """
 
-    layout: str | Layout = "keyed:2"
+    layout: str | Layout | None = None
+    vectors: int | None = None
     recipe: str | Recipe = "fast"
+    steps: int | None = None
     seed: int | Sequence[int] = 0
     share: str | None = None
     prefix: str | Sequence[int] = "auto"
-    start: str | Encoder | Sequence[Start | None] = "random"
+    start: str | Encoder | Vectors | Sequence[Vectors | None] = "random"
+    mask: Mask | Sequence[Mask | None] | None = None
     rows: int | None = None
+
+    def resolve_recipe(self) -> Recipe:
+        """The recipe, with the steps that are asked for.
+
+        Raises:
+            UsageError: no such recipe.
+        """
+        return Recipe.named(self.recipe, **({} if self.steps is None else {"steps": self.steps}))
 
 
 class FitKeywords(TypedDict, total=False):
     """The fields of `FitOptions`, as keyword arguments."""
 
-    layout: str | Layout
+    layout: str | Layout | None
+    vectors: int | None
     recipe: str | Recipe
+    steps: int | None
     seed: int | Sequence[int]
     share: str | None
     prefix: str | Sequence[int]
-    start: str | Encoder | Sequence[Start | None]
+    start: str | Encoder | Vectors | Sequence[Vectors | None]
+    mask: Mask | Sequence[Mask | None] | None
     rows: int | None
 
 

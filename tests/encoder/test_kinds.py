@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import prototokens as pt
-from prototokens.encoder.encoder import Encoder
-from prototokens.encoder.shipped import SHIPPED
+from prototokens.encoder.encoder import SHIPPED, Encoder
 from prototokens.training.card import write_card
 from prototokens.training.evaluate import by_kind
 from prototokens.training.kinds import CODE, GERMAN, texts_of

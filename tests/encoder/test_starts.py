@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import prototokens as pt
-from prototokens.encoder import shipped as shipped_module
+from prototokens.encoder import encoder as encoder_module
 from prototokens.encoder.config import Shape
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import make_network
@@ -32,7 +32,7 @@ def proof(length, encoder_seconds, encoder_exact=8):
 @pytest.fixture
 def at_hand(untrained, tmp_path, monkeypatch):
     """The encoder, in the place where those are that ship."""
-    monkeypatch.setattr(shipped_module, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(encoder_module, "SHIPPED", tmp_path / "shipped")
     untrained.config["proof"] = [proof(2, 1.0), proof(4, 1.0), proof(5, 3.0)]
     untrained.save(tmp_path / "shipped" / "one")
     return untrained
@@ -101,7 +101,7 @@ def test_auto_is_random_where_there_is_none(at_hand, tiny_llama, tiny_neox):
 
 def test_auto_is_random_for_texts_longer_than_it_was_trained_for(at_hand, tiny_llama):
     at_hand.config["proof"] = [proof(100, 1.0)]
-    at_hand.save(shipped_module.SHIPPED / "one")
+    at_hand.save(encoder_module.SHIPPED / "one")
     assert begin(tiny_llama, [list(range(7)), [1]], TILED).starts[0] is None
     assert begin(tiny_llama, [list(range(7)), [1]], TILED).starts[1] is not None
 
@@ -142,7 +142,7 @@ def test_fits_go_on_from_an_encoder_at_the_rate_that_was_found(at_hand, tiny_lla
         0.5,
         0.5,
     ]
-    at_hand.save(shipped_module.SHIPPED / "one")
+    at_hand.save(encoder_module.SHIPPED / "one")
     assert [start.lr_scale for start in begin(tiny_llama, [[1, 2], [3, 4, 5]], TILED).starts] == [
         0.5,
         0.1,
@@ -206,7 +206,7 @@ def test_auto_weighs_the_encoder_against_random_starts(at_hand, tiny_llama):
     for row_steps, chosen_there in ((8, True), (8000, False)):
         at_hand.config["proof"] = [proof(6, 1.0)]
         at_hand.config["proof"][0]["encoder"] |= {"row_steps": row_steps, "steps_median": 1}
-        at_hand.save(shipped_module.SHIPPED / "one")
+        at_hand.save(encoder_module.SHIPPED / "one")
         plan = plan_from(tiny_llama, ids, vectors="auto")
         assert (plan == plain) is not chosen_there
         if chosen_there:
@@ -231,7 +231,7 @@ def test_auto_tries_the_encoder_on_the_text_before_it_cuts_all_of_it_for_it(at_h
     at_hand.config["proof"][0]["encoder"] |= {"row_steps": 8, "steps_median": 1}
     for random, chosen_there in ((8, True), (80_000, False)):
         at_hand.config["proof"][0]["random"]["row_steps"] = random
-        at_hand.save(shipped_module.SHIPPED / "one")
+        at_hand.save(encoder_module.SHIPPED / "one")
         plan = plan_from(tiny_llama, ids, vectors="auto")
         assert (plan.layout.name == "tiled:2") is chosen_there
         assert plan.lengths == [5, 4, 4] or not chosen_there
@@ -245,7 +245,7 @@ def test_the_most_accurate_of_several_encoders_is_taken(at_hand, tiny_llama):
             0,
         )
         rows = {"rows": [held_out(2, 1.0), held_out(6, accuracy)]}
-        Encoder.of(tiny_llama, network, held_out=rows).save(shipped_module.SHIPPED / name)
+        Encoder.of(tiny_llama, network, held_out=rows).save(encoder_module.SHIPPED / name)
     assert [
         shipped(tiny_llama, layout).layout.name for layout in (None, pt.Layout.named("tiled:4"))
     ] == ["tiled:3", "tiled:4"]
@@ -256,7 +256,7 @@ def held_out(length, accuracy):
 
 
 def test_a_damaged_shipped_encoder_is_reported(at_hand, tiny_llama):
-    (shipped_module.SHIPPED / "one" / "encoder.safetensors").write_bytes(b"")
+    (encoder_module.SHIPPED / "one" / "encoder.safetensors").write_bytes(b"")
     with pytest.raises(FileError, match="damaged"):
         begin(tiny_llama, TEXTS, TILED, "auto")
 
@@ -274,7 +274,7 @@ class TestEncode:
         assert max(encoded.header.chunks) <= 6
         assert pt.decode(tiny_llama, encoded) == self.TEXT
         assert len(lines) == 1
-        assert str(shipped_module.SHIPPED) in lines[0]
+        assert str(encoder_module.SHIPPED) in lines[0]
 
     def test_zero_step_encoding_is_the_encoders_vectors_and_patches(self, at_hand, tiny_llama):
         encoded = pt.encode(tiny_llama, self.TEXT, start=at_hand, recipe=pt.Recipe(steps=0))

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from experiment_runs import settings
 
 from prototokens.errors import FileError, ModelError, UsageError
@@ -175,8 +174,7 @@ def test_solutions_are_kept_to_the_bit_and_a_damaged_file_is_found_again(tiny_ll
     loaded = kept.load(wish, model)
     assert loaded is not None
     for one, other in zip(fitted, loaded, strict=True):
-        assert torch.equal(one.protos, other.protos)
-        assert {**vars(one), "protos": 0} == {**vars(other), "protos": 0}
+        assert one == other
     path = kept.path(wish.key(model))
     data = path.read_bytes()
     for damaged in (data[:20], data[:-5], b"", b"\xff" * 40):

@@ -9,11 +9,11 @@ PACKAGE = Path(__file__).parents[2] / "src" / "prototokens"
 LAYERS = (
     "__init__ __main__",
     "cli explorer",
-    "training lab bench encoding decoding fitting",
+    "training lab bench encoding decoding fitting fit_inputs scoring",
     "encoder planning ptok measure",
     "engine",
     "lm",
-    "keys layout options recipe solution",
+    "keys layout options recipe solution targets",
     "errors _util _version samples",
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

@@ -203,30 +203,13 @@ def fit_progress(
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+    from prototokens.engine.progress import progress_bar
 
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, left="")
+    def left(now: Progress) -> str:
+        known = now.done or (row_steps and now.row_steps)
+        return f"{time_left(now, row_steps)} left" if known else ""
 
-        def show(now: Progress) -> None:
-            rate = now.row_steps / max(now.seconds, 1e-9)
-            left = (
-                f"{time_left(now, row_steps)} left"
-                if now.done or (row_steps and now.row_steps)
-                else ""
-            )
-            line = f"{now.solved} solved, {now.accuracy:4.0%} of the tokens in work right, {rate:,.0f} steps/s"
-            bar.update(task, total=now.total, completed=now.done, description=line, left=left)
-
+    with progress_bar(left) as show:
         yield show
 
 

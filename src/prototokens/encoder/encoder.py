@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,7 @@ from prototokens.encoder.folder import (
     network_of,
     read_config,
 )
+from prototokens.encoder.judge import Encoding, judged
 from prototokens.encoder.network import Network
 from prototokens.encoder.refine import Encoded, encode
 from prototokens.errors import FileError, TextError, UsageError
@@ -41,7 +42,10 @@ from prototokens.layout import Layout
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.response import differ
+from prototokens.solution import Solution
+from prototokens.targets import Ids, Target, read_targets
 
+SHIPPED = Path(__file__).parents[1] / "builtin" / "encoder"
 MAX_TOKENS = 4096  # of one pass
 # Refinements of a text at most, for each one of the training. Texts of other kinds than those of
 # the training need more of them: with 4, one in five of 32 tokens of source code or German was
@@ -62,19 +66,6 @@ def next_longer(rows: Iterable[dict[str, Any]], length: int) -> dict[str, Any] |
     )
 
 
-class Encoding(NamedTuple):
-    """A text's vectors, float32, on the CPU.
-
-    Attributes:
-        feedback_passes: how many they took: passes of the decoder, forward and backward.
-        reached: whether the text was seen to come out with the margin that was asked for.
-    """
-
-    protos: Float[Tensor, "vectors d_model"]
-    feedback_passes: int
-    reached: bool
-
-
 @dataclass(eq=False)
 class Encoder:
     """A network with what it was trained for.
@@ -86,11 +77,13 @@ class Encoder:
             `training.proof.tune`; none in older ones), `proof` (rows of `training.proof.prove`),
             `versions`.
         path: the folder it was read from.
+        lm: the model that a call `encoder(texts)` runs; `for_model` sets it.
     """
 
     network: Network
     config: dict[str, Any]
     path: Path | None = None
+    lm: FrozenLM | None = None
 
     @staticmethod
     def of(lm: FrozenLM, network: Network, **known: Any) -> Encoder:
@@ -115,6 +108,87 @@ class Encoder:
             "versions": versions(),
         }
         return Encoder(network.eval().requires_grad_(False), {**config, **known})
+
+    @staticmethod
+    def for_model(lm: FrozenLM, layout: str | Layout | None = None) -> Encoder:
+        """The encoder that ships with the package for this model, ready to be called with texts.
+
+        Args:
+            layout: of its vectors, or its name; by default that of the best one.
+
+        Raises:
+            UsageError: none ships for this model (and layout), or no such layout.
+        """
+        named = None if layout is None else Layout.named(layout)
+        encoder = Encoder.find(lm, named)
+        if encoder is None:
+            wanted = "" if named is None else f" and layout {named.name!r}"
+            raise UsageError(
+                f"no encoder ships for {lm.name!r}{wanted}: train one with prototokens train-encoder"
+                " and load it with Encoder.load"
+            )
+        encoder.lm = lm
+        return encoder
+
+    @staticmethod
+    def find(
+        lm: FrozenLM, layout: Layout | None = None, folder: Path | None = None
+    ) -> Encoder | None:
+        """The encoder in a folder for this model and layout, as `encoder.shipped.shipped` says."""
+        if layout is not None and layout.prefix:  # the encoders that ship know no prefix
+            return None
+        found: list[Encoder] = []
+        for path in sorted((folder or SHIPPED).rglob(CONFIG)):
+            encoder = Encoder.load(path.parent)
+            try:
+                encoder.check(lm, layout)
+            except (FileError, UsageError):
+                continue
+            if layout is not None:  # no other is looked for: reading each takes time
+                return encoder
+            found.append(encoder)
+        return max(
+            found, key=lambda one: one.measured[-1][1] if one.measured else 0.0, default=None
+        )
+
+    @overload
+    def __call__(self, targets: str) -> Solution: ...
+    @overload
+    def __call__(self, targets: Sequence[Target]) -> list[Solution]: ...
+    @overload
+    def __call__(self, targets: Ids) -> Solution: ...
+
+    def __call__(self, targets: Any) -> Any:
+        """Solutions of targets without a step, for the model of `for_model`.
+
+        Args:
+            targets: a text, token ids, or a list of these, as `prototokens.fit` takes them.
+
+        Returns:
+            A Solution for one target, or a list of them in the order of the targets.
+
+        Raises:
+            UsageError: this encoder has no model (`lm`) yet.
+            TextError: a target that is empty, or longer than the encoder was trained for.
+            TypeError: targets of another type.
+        """
+        if self.lm is None:
+            raise UsageError(
+                "this encoder has no model to run: take Encoder.for_model(lm), or set encoder.lm"
+            )
+        wanted = read_targets(self.lm, targets, "Encoder")
+        found = self.solutions(self.lm, wanted.ids)
+        return found[0] if wanted.single else found
+
+    def solutions(self, lm: FrozenLM, targets: Sequence[Sequence[int]]) -> list[Solution]:
+        """Solutions of texts, given as ids, without a single step, scored by the decoder.
+
+        Their row-steps are the feedback passes that the encoder's refinements took.
+
+        Raises:
+            FileError, TextError: as `encodings`.
+        """
+        return judged(lm, self.layout, targets, self.encodings(lm, targets))
 
     @property
     def shape(self) -> Shape:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prototokens.encoder.encoder import CONFIG, Encoder
-from prototokens.errors import FileError, UsageError
+from prototokens.encoder.encoder import Encoder
+from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 
-SHIPPED = Path(__file__).parents[1] / "builtin" / "encoder"
 NAMES = ("random", "encoder", "auto")
 
 
@@ -29,19 +28,7 @@ def shipped(
             of its longest texts right.
         folder: an encoder's, or one that holds such folders; by default the package's.
     """
-    if layout is not None and layout.prefix:  # the encoders that ship know no prefix
-        return None
-    found: list[Encoder] = []
-    for path in sorted((folder or SHIPPED).rglob(CONFIG)):
-        encoder = Encoder.load(path.parent)
-        try:
-            encoder.check(lm, layout)
-        except (FileError, UsageError):
-            continue
-        if layout is not None:  # no other is searched for: reading each takes time
-            return encoder
-        found.append(encoder)
-    return max(found, key=lambda one: one.measured[-1][1] if one.measured else 0.0, default=None)
+    return Encoder.find(lm, layout, folder)
 
 
 def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> Encoder | None:

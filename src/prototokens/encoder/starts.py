@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
-
-from prototokens.encoder.decoder import Decoder
 from prototokens.encoder.encoder import Encoder, Encoding, next_longer
 from prototokens.encoder.shipped import chosen, shipped
 from prototokens.engine.rows import Start
@@ -15,7 +12,6 @@ from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.solution import Solution
 
-AT_A_TIME = 256  # texts that are judged in one pass
 # Share of a recipe's rate where the refinements of an encoder did not reach the margin. Such texts
 # are of other kinds than those that the rate was chosen on, of which none is left over. Chosen on
 # 32 texts of source code and German, of which it saved a tenth to a quarter of the row-steps
@@ -135,48 +131,5 @@ def _missed(encoder: Encoder, encodings: Sequence[Encoding]) -> str:
 
 
 def raw(lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]]) -> list[Solution]:
-    """Solutions without a single step.
-
-    The encoder's vectors, and the tokens that the decoder reads from them.
-
-    Row-steps are the feedback passes that the encoder's refinements took.
-
-    Raises:
-        FileError: an encoder of another model.
-        TextError: a target that is empty, or longer than the encoder was trained for.
-    """
-    return judged(lm, encoder, targets, encoder.encodings(lm, targets))
-
-
-def judged(
-    lm: FrozenLM, encoder: Encoder, targets: Sequence[Sequence[int]], encodings: Sequence[Encoding]
-) -> list[Solution]:
-    """Encodings of targets as solutions, scored by the decoder."""
-    decoder, found = Decoder(lm, encoder.layout), []
-    for first in range(0, len(targets), AT_A_TIME):
-        part = slice(first, first + AT_A_TIME)
-        texts = [tuple(ids) for ids in targets[part]]
-        judgement = decoder.judge(
-            torch.stack([found.protos for found in encodings[part]]).to(lm.device), texts
-        )
-        found += [
-            Solution(
-                encoding.protos,
-                encoder.layout,
-                ids,
-                correct=correct,
-                margin=margin,
-                steps=0,
-                row_steps=encoding.feedback_passes,
-                restarts=0,
-                seed=0,
-            )
-            for encoding, ids, correct, margin in zip(
-                encodings[part],
-                texts,
-                judgement.right(len(texts)).tolist(),
-                judgement.least_margins(len(texts)).tolist(),
-                strict=True,
-            )
-        ]
-    return found
+    """Solutions without a single step: `Encoder.solutions`."""
+    return encoder.solutions(lm, targets)

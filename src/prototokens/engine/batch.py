@@ -111,7 +111,7 @@ class Batch:
         count = max(1, len(scores.right))
         result = StepResult(scores.right.sum() / count, scores.loss.sum() / count)
         group_loss = self._record(scores, full)
-        new_tokens = replace(tokens, weight=weight)
+        new_tokens = replace(self.state.tokens, weight=weight)
         steps = [group.step for group in self.groups for _ in range(group.distinct)]
         move(self.recipe, self.state.vectors, self.state.of_groups, steps, gradient, group_loss)
         for group in self.groups:
@@ -127,6 +127,7 @@ class Batch:
         """For each row of a group, the best vectors that were scored in this attempt."""
         group, rows = self.groups[index], self.state.rows
         numbers = (rows.group == index).nonzero()[:, 0].tolist()
+        tokens = self.state.tokens
         return [
             Solution(
                 protos=self.state.vectors.best[rows.vectors[number]].cpu().clone(),
@@ -139,6 +140,8 @@ class Batch:
                 restarts=group.attempt,
                 seed=row.seed,
                 excluded=row.excluded,
+                fingerprint=self.lm.fingerprint,
+                margins=tuple(tokens.margin[tokens.row == number].tolist()),
             )
             for row, number in zip(group.rows, numbers, strict=True)
         ]
@@ -205,7 +208,9 @@ class Batch:
             margin=torch.where(of_better, margin, rows.margin),
         )
         best = torch.where(better[vectors.group, None], self.scored, vectors.best)
+        token_margin = torch.where(of_better[row_of], scores.margin, state.tokens.margin)
         # All of it or, where memory ran out above, nothing.
         state.of_groups, state.rows = new_groups, new_rows
+        state.tokens = replace(state.tokens, margin=token_margin)
         state.vectors = replace(vectors, best=best)
         return mean_loss

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from prototokens.engine.forward import HasVectors, scored_hidden, stacked
+from prototokens.engine.forward import HasVectors, check_rows, scored_hidden, stacked
 from prototokens.engine.head import argmax
 from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import UsageError
@@ -31,26 +31,27 @@ class Decoded(NamedTuple):
 
 
 @torch.no_grad()
-def decode_ids(lm: FrozenLM, rows: Sequence[HasVectors], positions: int = POSITIONS) -> Decoded:
+def decode_ids(
+    lm: FrozenLM,
+    rows: Sequence[HasVectors],
+    positions: int = POSITIONS,
+    any_model: bool = False,
+) -> Decoded:
     """The argmax ids of each row, in order.
 
     Rows of unequal length and layout share a pass by right padding.
 
     Args:
         positions: most input positions of one pass, padding included.
+        any_model: decode solutions that were fitted to other weights all the same.
 
     Raises:
-        UsageError: the vectors are not of the model's width.
+        UsageError: the vectors are not of the model's width, or of another model.
     """
+    check_rows(lm, rows, any_model)
     ids: list[list[int]] = []
     passes = 0
     for part in _passes(rows, positions):
-        for row in part:
-            if row.protos.shape[1] != lm.d_model:
-                raise UsageError(
-                    f"vectors of width {row.protos.shape[1]} given, and {lm.name} takes"
-                    f" {lm.d_model}"
-                )
         protos = stacked([row.protos for row in part], lm.device)
         arranged = arrange(
             lm, [OneStep(row.layout).plan(range(row.length)) for row in part], protos.shape[1]
@@ -62,7 +63,9 @@ def decode_ids(lm: FrozenLM, rows: Sequence[HasVectors], positions: int = POSITI
 
 
 @torch.no_grad()
-def generate_from(lm: FrozenLM, solutions: Sequence[HasVectors]) -> list[list[int]]:
+def generate_from(
+    lm: FrozenLM, solutions: Sequence[HasVectors], any_model: bool = False
+) -> list[list[int]]:
     """The ids that memory vectors generate greedily, one pass a token, with a cache.
 
     Decoding of the autoregressive baseline.
@@ -70,14 +73,17 @@ def generate_from(lm: FrozenLM, solutions: Sequence[HasVectors]) -> list[list[in
     Args:
         solutions: of a fit with `Cramming`, all with the same number of vectors; as many ids are
             generated as each is long.
+        any_model: decode solutions that were fitted to other weights all the same.
 
     Raises:
-        UsageError: they differ in their number of vectors, or are not of the model's width.
+        UsageError: they differ in their number of vectors, or are not of the model's width, or of
+            another model.
     """
     if not solutions:
         return []
+    check_rows(lm, solutions, any_model)
     shapes = {tuple(solution.protos.shape) for solution in solutions}
-    if len(shapes) > 1 or next(iter(shapes))[1] != lm.d_model:
+    if len(shapes) > 1:
         raise UsageError(
             f"vectors of one number and of width {lm.d_model} are needed, and shapes"
             f" {sorted(shapes)} were given"

@@ -5,7 +5,7 @@ No other module makes inputs from vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,8 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from prototokens.engine.inputs import Arranged, OneStep, arrange, repeat_last
+from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.release import check_usable
 
 # Input vectors `[rows, positions, d_model]` and a prefix, to hidden states
 # `[rows, positions, hidden]`.
@@ -57,6 +59,31 @@ class HasVectors(Protocol):
     def layout(self) -> Layout: ...
     @property
     def length(self) -> int: ...
+
+
+def check_rows(lm: FrozenLM, rows: Iterable[HasVectors], any_model: bool = False) -> None:
+    """Refuse vectors that a model cannot read.
+
+    Args:
+        any_model: let solutions of other weights pass.
+
+    Raises:
+        UsageError: a model that was released, vectors of another width, or a solution that was
+            fitted to another model.
+    """
+    check_usable(lm, "decode_ids")
+    for row in rows:
+        if row.protos.shape[1] != lm.d_model:
+            raise UsageError(
+                f"vectors of width {row.protos.shape[1]} given, and {lm.name} takes {lm.d_model}"
+            )
+        made_for = getattr(row, "fingerprint", "")  # chunks of files were checked with their file
+        if made_for and made_for != lm.fingerprint and not any_model:
+            raise UsageError(
+                f"the solution was fitted to a model with fingerprint {made_for[:12]!r}, and"
+                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: vectors mean nothing to"
+                " other weights; use the model they were fitted to, or any_model=True"
+            )
 
 
 def inputs_of(lm: FrozenLM, row: HasVectors) -> Float[Tensor, "positions d_model"]:

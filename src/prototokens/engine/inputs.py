@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prototokens.errors import UsageError
 from prototokens.keys import signs
-from prototokens.layout import Layout
+from prototokens.layout import Layout, memory
 from prototokens.lm.frozen_lm import FrozenLM
 
 GIVEN = -1  # in a plan's index: here stands a token of the text, not a vector
@@ -111,15 +111,7 @@ class Cramming:
         if not 1 <= vectors <= MAX_MEMORY:
             raise UsageError(f"from 1 to {MAX_MEMORY} memory vectors can be used, not {vectors}")
         self.vectors = vectors
-        self.layout = Layout(
-            f"memory:{vectors}",
-            vectors,
-            lambda n: (
-                [*range(vectors), *[GIVEN] * (n - 1)],
-                list(range(vectors - 1, vectors + n - 1)),
-            ),
-            prefix=tuple(prefix),
-        )
+        self.layout = memory(vectors).with_prefix(prefix)
 
     def plan(self, ids: Sequence[int]) -> Plan:
         index, scored = self.layout.index(len(ids)), self.layout.scored(len(ids))

@@ -39,7 +39,7 @@ class Start(NamedTuple):
 
 
 class Init(NamedTuple):
-    """Where the vectors of many targets begin.
+    """Where the vectors of many targets begin, and which of their tokens are scored.
 
     Attributes:
         seed: of the random starts; a list gives each target its own.
@@ -47,11 +47,13 @@ class Init(NamedTuple):
             all.
         starts: vectors that each target begins from (None: at random), of which those with a grid
             stay on it; by default all begin at random.
+        excluded: positions of each target that are not scored; by default none are left out.
     """
 
     seed: int | Sequence[int] = 0
     share: str | None = None
     starts: Sequence[Start | None] | None = None
+    excluded: Sequence[Sequence[int]] | None = None
 
 
 RANDOM = Init()
@@ -65,8 +67,9 @@ class Row:
         order: its index in the caller's list.
         ids: the target.
         plan: where its vectors stand in the input, and which positions are scored.
-        excluded: positions of the target that are not scored, as no vectors can give their tokens
-            the margin that is asked for (`lm.untrained`).
+        excluded: positions of the target that are not scored: those that the caller leaves out,
+            and those whose tokens no vectors can give the margin that is asked for
+            (`lm.untrained`).
         seed: of its random starts.
         start: vectors that its first attempt begins from, if they are given.
         candidates: tokens that it is scored against between two steps with the whole vocabulary
@@ -237,6 +240,8 @@ def groups_of(
                 " cut it into chunks (prototokens.encode does)"
             )
         excluded = untrained_positions(lm, ids, least_lead)
+        if init.excluded is not None:
+            excluded = tuple(sorted({*excluded, *init.excluded[order]}))
         plan = method.plan(ids).without(excluded)
         made.append(Row(order, ids, plan, row_seed, start, excluded))
     if share and made:

@@ -7,6 +7,7 @@ groups. Where memory runs out, groups are preempted with all their state, and re
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -235,7 +236,9 @@ class Scheduler:
             ),
             rows=RowState.begin(whole(of_row).view(len(rows), count), whole(group_of_row)),
             tokens=TokenState(
-                row=whole(row_of_token), weight=torch.ones(len(row_of_token), device=device)
+                row=whole(row_of_token),
+                weight=torch.ones(len(row_of_token), device=device),
+                margin=torch.full((len(row_of_token),), -math.inf, device=device),
             ),
             of_groups=GroupState.begin(
                 lr=torch.tensor([self._lr(group) for group in groups], device=device),
@@ -290,4 +293,4 @@ class Scheduler:
 
 def _quality(solutions: list[Solution]) -> tuple[int, float]:
     """How good an attempt was: right tokens, and among equals the least margin."""
-    return sum(one.correct for one in solutions), min(one.margin for one in solutions)
+    return sum(one.right_tokens for one in solutions), min(one.margin for one in solutions)

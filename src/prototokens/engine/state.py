@@ -117,10 +117,12 @@ class TokenState(_Axis):
     Attributes:
         row: the row of each.
         weight: what its loss is multiplied by in the gradient (`Recipe.token_weight_growth`).
+        margin: at the best values scored, in logits.
     """
 
     row: Tensor
     weight: Tensor
+    margin: Tensor
 
 
 @dataclass(kw_only=True)

@@ -133,7 +133,7 @@ def describe(lm: FrozenLM, text: Passage, tried: Tried, floats: float) -> Row:
         greedy_exact and greedy_accuracy, of real decoding token by token.
     """
     surprisal = lm.surprisal(list(text.ids)).cpu()
-    found = metrics.longest_prefix({one.length: one.correct for one in tried}, surprisal)
+    found = metrics.longest_prefix({one.length: one.right_tokens for one in tried}, surprisal)
     bits = 8 * lm.dtype.itemsize
     row = {
         "text": text.id,

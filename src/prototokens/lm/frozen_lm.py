@@ -28,6 +28,7 @@ from prototokens.lm import (
     compiling,
     config_values,
     loading,
+    release,
     response,
     tokenization,
 )
@@ -47,7 +48,7 @@ from prototokens.lm.prefix import (
 UNLIMITED = 1 << 20  # longest target, in tokens, for a model that states no maximum context
 
 
-class FrozenLM:
+class FrozenLM(release.Releasable):
     """A causal LM whose weights never change, with its tokenizer.
 
     Attributes:
@@ -79,8 +80,9 @@ class FrozenLM:
     ) -> None:
         """Wrap a model that is in memory already.
 
-        The model is not copied: it is frozen, put into evaluation mode, and switched to the
-        attention of `lm.attention` in bfloat16 on a CPU.
+        The model is not copied. It is itself frozen (`requires_grad` is off) and switched to
+        evaluation mode, and to the attention of `lm.attention` in bfloat16 on a CPU. `release()`,
+        or the end of `with FrozenLM(model) as lm:`, gives it back as it was.
 
         Args:
             model: a causal LM of transformers.
@@ -95,7 +97,7 @@ class FrozenLM:
         """
         self.name, self.revision, self.model, self.tokenizer = name, revision, model, tokenizer
         self.recorded_name = recorded_name(name)
-        model.eval().requires_grad_(False)
+        self._before = release.freeze(model)
         attention.use_plain(model)
         self._body, self._embedding, head = checks.parts(model, name)
         config = model.config.get_text_config()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from jaxtyping import Int
 from torch import Tensor
@@ -62,6 +62,30 @@ def detokenize(
     return require(tokenizer, name).decode(
         numbers, skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
+
+
+def token_texts(
+    tokenizer: PreTrainedTokenizerBase | None, ids: Iterable[int], *, known: int
+) -> dict[int, str]:
+    """The text of single tokens, for display; empty without a tokenizer.
+
+    A token of part of a character is shown as U+FFFD.
+
+    Args:
+        known: ids from here on have no text.
+    """
+    if tokenizer is None:
+        return {}
+    found = {}
+    for token in ids:
+        if not 0 <= token < known:
+            found[token] = ""
+            continue
+        text = detokenize(tokenizer, [token], name="")
+        # Tokenizers of SentencePiece drop the space at the beginning of a text.
+        piece = str(cast(Any, tokenizer).convert_ids_to_tokens(token))
+        found[token] = f" {text}" if piece.startswith("\u2581") and text[:1] != " " else text
+    return found
 
 
 def longest_token(tokenizer: PreTrainedTokenizerBase | None, *, name: str) -> int:

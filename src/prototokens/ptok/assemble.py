@@ -123,7 +123,7 @@ def _header(
             hashlib.sha256(content).hexdigest(), len(content), len(as_text(content)), tokens
         ),
         exact=all(flag or number in repaired for number, flag in enumerate(exact)),
-        accuracy=sum(solution.correct for solution in in_file) / tokens,
+        accuracy=sum(solution.right_tokens for solution in in_file) / tokens,
         min_margin=margin if math.isfinite(margin) else None,
         row_steps=sum(one.row_steps for one in solutions) if row_steps is None else row_steps,
         recipe=recipe.as_dict(),

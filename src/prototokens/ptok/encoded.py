@@ -103,6 +103,16 @@ class EncodedText(HubMixin):
         )
         return EncodedText(vectors, slots, header, extras or Extras(), scale)
 
+    def __repr__(self) -> str:
+        """One line: what it holds, and whether it is exact."""
+        count, width = self.vectors.shape
+        exact = "exact" if self.exact else "not exact"
+        where = "" if self.path is None else f", from {str(self.path)!r}"
+        return (
+            f"EncodedText({self.header.text.tokens} tokens in {len(self.header.chunks)} chunks,"
+            f" {count} x {width} {self.layout.name!r}, {exact}{where})"
+        )
+
     @property
     def layout(self) -> Layout:
         return self.header.arrangement

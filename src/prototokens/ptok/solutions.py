@@ -12,7 +12,19 @@ from prototokens._util import strict_json
 from prototokens.layout import Layout
 from prototokens.solution import Solution
 
-FIELDS = ("correct", "margin", "steps", "row_steps", "restarts", "seed", "failure", "excluded")
+FIELDS = (
+    "correct",
+    "margin",
+    "steps",
+    "row_steps",
+    "restarts",
+    "seed",
+    "failure",
+    "excluded",
+    "fingerprint",
+    "margins",
+)
+LISTS = ("excluded", "margins")  # files of earlier versions have neither these nor a fingerprint
 
 
 def pack_solutions(solutions: Sequence[Solution], **metadata: str) -> bytes:
@@ -47,7 +59,7 @@ def unpack_solutions(
             protos=tensors[str(number)],
             layout=layout,
             ids=tuple(ids),
-            **{**one, "excluded": tuple(one.get("excluded", ()))},
+            **{**one, **{name: tuple(one.get(name, ())) for name in LISTS}},
         )
         for number, (ids, one) in enumerate(zip(targets, values, strict=True))
     )
