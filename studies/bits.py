@@ -15,7 +15,7 @@ import math
 import statistics
 from dataclasses import replace
 
-from prototokens.engine.grid import GRID_BITS, WIDTHS
+from prototokens.engine.widths import GRID_BITS, WIDTHS
 from prototokens.engine.quantise import polish_recipe, rounded
 from prototokens.lab.job import Config, Fit, Job, Row, Run
 from prototokens.lab.report import Report, Table, share

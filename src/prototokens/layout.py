@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-
-import torch
-from jaxtyping import Float32, Int64
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from prototokens._util.numerals import whole_number
 from prototokens.errors import UsageError
 from prototokens.keys import VERSION, signs
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Int64
+    from torch import Tensor
 
 MOST_REPEATED = 1024  # K of `tiled:K`, `mixed:K` and `keyed:K`
 NEIGHBOURS = (1, 2, 3)  # preceding vectors together with which a vector should be new, in `mixed:K`
@@ -84,10 +85,14 @@ class Layout:
 
     def index(self, length: int) -> Int64[Tensor, "positions"]:
         """The proto-token at each input position, for a target of `length` tokens."""
+        import torch  # not above: names of layouts are checked without PyTorch
+
         return torch.tensor(self._arranged(length)[0])
 
     def scored(self, length: int) -> Int64[Tensor, "tokens"]:
         """The input position whose output is read as each target token."""
+        import torch
+
         return torch.tensor(self._arranged(length)[1])
 
     def windows(self, length: int) -> int:
@@ -123,7 +128,7 @@ def _or(names: Sequence[str]) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def _windows(layout: Layout, length: int) -> int:
-    index = layout.index(length).tolist()
+    index = layout.arrange(length)[0]
     return len(set(zip(index, index[1:], index[2:], strict=False)))
 
 

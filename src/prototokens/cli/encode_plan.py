@@ -102,7 +102,7 @@ def _bits(given: str) -> int | Literal["auto"]:
     Raises:
         UsageError: no such number.
     """
-    from prototokens.engine.quantise import check_bits
+    from prototokens.engine.widths import check_bits
 
     number = whole_number(given)
     return check_bits(given if number is None else number)

@@ -34,19 +34,19 @@ def inspect(file: Path, as_json: bool, quiet: bool, debug: bool) -> int:
 
     No model is loaded.
     """
-    from prototokens.ptok.encoded import EncodedText
+    from prototokens.ptok.stored import read_stored
 
-    encoded = EncodedText.load(file)
-    header, tokens = encoded.header, encoded.header.text.tokens
+    stored = read_stored(file)
+    header, tokens = stored.header, stored.header.text.tokens
     characters = header.text.characters
     size = file.stat().st_size
     figures = {
-        "vectors": encoded.vectors.shape[0],
-        "floats": encoded.vectors.numel(),
-        "floats_per_token": encoded.vectors.numel() / tokens,
-        "bits_per_token": encoded.bits / tokens,
-        "patch_bytes": encoded.patch_bytes,
-        "bits_per_character": (encoded.bits + 8 * encoded.patch_bytes) / characters,
+        "vectors": stored.vectors.shape[0],
+        "floats": stored.vectors.size,
+        "floats_per_token": stored.vectors.size / tokens,
+        "bits_per_token": stored.bits / tokens,
+        "patch_bytes": stored.patch_bytes,
+        "bits_per_character": (stored.bits + 8 * stored.patch_bytes) / characters,
         "beside_bits_per_character": {
             name: 8 * count / characters for name, count in header.sizes.items()
         },
