@@ -42,3 +42,45 @@ def test_inspect_imports_neither_torch_nor_transformers(child, tiny_llama, tmp_p
     for words in ((path,), (path, "--json")):
         status, said, heavy = child("inspect", *words)
         assert (status, said, heavy) == (0, "", [])
+
+
+USAGE_ERRORS = {
+    "an option that does not exist": ["encode", "--lenght", "3"],
+    "a value of another kind": ["encode", "--text", "hi", "-o", "x.ptok", "--steps", "many"],
+    "no layout": ["encode", "--text", "hi", "-o", "x.ptok", "--layout", "tiled:0"],
+    "no recipe": ["encode", "--text", "hi", "-o", "x.ptok", "--recipe", "slow"],
+    "no bits": ["encode", "--text", "hi", "-o", "x.ptok", "--bits", "99"],
+    "no start": ["encode", "--text", "hi", "-o", "x.ptok", "--start", "nowhere"],
+    "no vectors": ["encode", "--text", "hi", "-o", "x.ptok", "--vectors", "few"],
+    "no text file": ["encode", "nowhere.txt"],
+    "no context": ["encode", "--text", "hi", "-o", "x.ptok", "--context", "nowhere.txt"],
+    "an output that exists": ["encode", "--text", "hi", "-o", "here.txt"],
+    "no model": ["encode", "--text", "hi", "-o", "x.ptok", "--model", "./nowhere"],
+    "no file to decode": ["decode", "nowhere.ptok"],
+    "no file of ours to decode": ["decode", "here.txt"],
+    "a decoded output that exists": ["decode", "nowhere.ptok", "-o", "here.txt"],
+    "no file to inspect": ["inspect", "nowhere.ptok"],
+    "no file to verify": ["verify", "nowhere.ptok"],
+    "no file to trace": ["trace", "nowhere.ptok"],
+    "no model to describe": ["models", "./nowhere"],
+    "no model for the demo": ["demo", "--model", "./nowhere"],
+    "no text to bench": ["bench", "nowhere.txt"],
+    "no model to bench": ["bench", "--what", "heads", "--model", "./nowhere"],
+    "no experiment": ["reproduce", "table9"],
+    "no study": ["reproduce", "nowhere.py"],
+    "no layouts": ["reproduce", "table1", "--layouts", "paper,twisted"],
+    "no lengths": ["reproduce", "table1", "--lengths", "4,x"],
+    "no lengths of a card": ["capacity", "--lengths", "0"],
+    "no model of a card": ["capacity", "--model", "./nowhere"],
+    "an output that is no folder": ["train-encoder", "-o", "here.txt"],
+    "no model to train for": ["train-encoder", "-o", "new", "--model", "./nowhere"],
+}
+
+
+@pytest.mark.parametrize("arguments", USAGE_ERRORS.values(), ids=USAGE_ERRORS)
+def test_wrong_usage_is_refused_before_anything_heavy_is_imported(child, tmp_path, arguments):
+    (tmp_path / "here.txt").write_text("not a file of ours")
+    status, said, heavy = child(*arguments)
+    assert (status, said.count("\n")) == (2, 1), said
+    assert said.startswith("prototokens: ")
+    assert heavy == []

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prototokens.engine.progress import Progress
     from prototokens.lm.frozen_lm import FrozenLM
     from prototokens.ptok.encoded import EncodedText
+    from prototokens.ptok.stored import StoredText
 
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
 
@@ -81,11 +82,42 @@ def seed_option(command: Callable) -> Callable:
 
 def load_model(model: str | None, revision: str | None, device: str | None, dtype: str) -> FrozenLM:
     """The model of the options."""
+    check_model_name(model, revision)
     from prototokens.lm.frozen_lm import FrozenLM
 
     return FrozenLM.from_pretrained(
         model or "builtin", revision=revision, device=device, dtype=dtype
     )
+
+
+def check_model_name(model: str | None, revision: str | None) -> None:
+    """Refuse a folder or file that is no model, before the seconds that PyTorch's import takes.
+
+    Raises:
+        ModelError: there is none, or no model in it.
+        UsageError: a revision is given for a model that is not on the hub.
+    """
+    from prototokens.lm.local import find_local
+
+    find_local(model or "builtin", revision)
+
+
+def read_file(file: Path, model: str | None, revision: str | None) -> StoredText:
+    """A `.ptok` file, and with it the model that is named: both checked without PyTorch.
+
+    Raises:
+        FileError: it is missing or damaged, or made with another model than the built-in one, and
+            none is named.
+        ModelError, UsageError: as `check_model_name`.
+    """
+    from prototokens.ptok.stored import read_stored
+
+    stored = read_stored(file)
+    made_for = stored.header.model
+    if model is None and made_for.name != "builtin":
+        raise FileError(f"{file} was made for the model {made_for.name!r}: name it with --model")
+    check_model_name(model, revision)
+    return stored
 
 
 def load_model_of(

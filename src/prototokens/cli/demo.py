@@ -41,6 +41,7 @@ def demo(
 
     The model that decodes them did not change.
     """
+    common.check_model_name(model, revision)
     from rich.console import Console
 
     console = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, quiet=quiet)

@@ -97,6 +97,7 @@ def encode(
     """
     options = encode_options(values, steps, context)
     output, given = output_and_text(output, source, text, force)
+    common.check_model_name(model, revision)
     from prototokens.encoding import plan_encoding
 
     lm = common.load_model(model, revision, device, dtype)

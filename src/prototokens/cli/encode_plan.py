@@ -13,7 +13,7 @@ import click
 from prototokens._util.numerals import whole_number
 from prototokens.cli import common
 from prototokens.cli.reading import Given, open_text
-from prototokens.errors import TextError, UsageError
+from prototokens.errors import FileError, TextError, UsageError
 from prototokens.options import EncodeOptions
 
 if TYPE_CHECKING:
@@ -90,10 +90,19 @@ def _start(given: str) -> str | Encoder:
     Raises:
         FileError: no such name, and no encoder there.
     """
-    from prototokens.encoder.encoder import Encoder
-    from prototokens.encoder.shipped import NAMES
+    from prototokens.encoder.config import STARTS
 
-    return given if given in NAMES else Encoder.load(Path(given))
+    if given in STARTS:
+        return given
+    try:
+        (Path(given) / "config.json").open("rb").close()
+    except OSError as error:
+        raise FileError(
+            f"{given} is no encoder's folder: {error.filename} ({error.strerror or error})"
+        ) from error
+    from prototokens.encoder.encoder import Encoder
+
+    return Encoder.load(Path(given))
 
 
 def _bits(given: str) -> int | Literal["auto"]:

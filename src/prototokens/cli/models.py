@@ -91,9 +91,9 @@ def _cached() -> list[dict[str, Any]]:
 
 def _describe(name: str, revision: str | None, device: str | None, dtype: str) -> dict[str, Any]:
     """A model as loaded: what a file would record of it, and what it takes."""
+    lm = common.load_model(name, revision, device, dtype)
     from prototokens.planning.chunks import DEFAULT_LAYOUT
 
-    lm = common.load_model(name, revision, device, dtype)
     return {
         "name": lm.name,
         "revision": lm.revision,

@@ -58,6 +58,11 @@ def reproduce(name: str | None, debug: bool, **options: Any) -> int:
     if name is None:
         return _list(options)
     from prototokens.errors import UsageError
+    from prototokens.lab.catalogue import check_name
+
+    check_name(name)
+    if not options["from_rows"]:
+        sweeping.check(options)
     from prototokens.lab import experiments
 
     names = experiments.resolve(name)

@@ -147,14 +147,32 @@ def layouts_of(text: str | None) -> tuple[str, ...] | None:
     Raises:
         UsageError: one of them is no layout.
     """
-    from prototokens.lab.methods import method_of
+    from prototokens.lab.methods import parse_method
 
     if text is None:
         return None
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
-        method_of(name)
+        parse_method(name)
     return names
+
+
+def check(options: dict[str, Any]) -> None:
+    """Refuse options that name nothing, before anything heavy is imported.
+
+    Raises:
+        UsageError: a length, a layout, or an option of another runner.
+        ModelError: a folder that holds no model.
+    """
+    from prototokens.lm.local import find_local
+
+    lengths_of(options["lengths"])
+    layouts_of(options.get("layouts"))
+    if options["runner"] == "local" and (options["address"] or options["actors"]):
+        raise UsageError("--address and --actors are of --runner ray")
+    name = (options["model"] or "builtin").removeprefix("random:")
+    if "@" not in name:
+        find_local(name, options["revision"])
 
 
 def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:
@@ -238,8 +256,6 @@ def run_jobs(jobs: list[Job], config: Config, options: dict[str, Any]) -> list[R
 
 def _runner(config: Config, options: dict[str, Any]) -> Runner:
     if options["runner"] == "local":
-        if options["address"] or options["actors"]:
-            raise UsageError("--address and --actors are of --runner ray")
         from prototokens.lab.sweep import Local
 
         return Local(config.texts.lm)

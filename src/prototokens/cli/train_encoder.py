@@ -92,10 +92,11 @@ def train_encoder(
     weights; with more --steps it goes on from before the learning rate fell. At the end the encoder
     is measured on held-out texts and written to OUTPUT.
     """
-    from prototokens.training.train import train
-
     check_output_folder(output, force)
     shape = shape_of(values)
+    common.check_model_name(model, revision)
+    from prototokens.training.train import train
+
     lm = common.load_model(model, revision, device, dtype)
     training = training_of(lm, values)
     with _stop_after_step() as stop, _bar(quiet, training.steps) as on_progress:

@@ -43,10 +43,11 @@ def verify(
     exist on this machine is said. The exit status is 1 where anything is wrong. The whole matrix
     takes a minute or more: compiling is the most of it, and each process loads the model.
     """
+    stored = common.read_file(file, model, revision)
     from prototokens.decoding import verify_text
     from prototokens.ptok.encoded import EncodedText
 
-    encoded = EncodedText.load(file)
+    encoded = EncodedText.from_stored(stored, file)
     lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
     show = None if as_json or quiet else _show
     found = verify_text(lm, encoded, "standard" if quick else "strict", show, any_model)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prototokens.encoder.config import STARTS
 from prototokens.encoder.encoder import CONFIG, Encoder
 from prototokens.errors import FileError, UsageError
 from prototokens.layout import Layout
@@ -14,7 +15,6 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 
 SHIPPED = Path(__file__).parents[1] / "builtin" / "encoder"
-NAMES = ("random", "encoder", "auto")
 
 
 def shipped(
@@ -58,8 +58,8 @@ def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> 
     if isinstance(start, Encoder):
         start.check(lm, layout)
         return start
-    if start not in NAMES:
-        raise UsageError(f"start {start!r} is none of {', '.join(NAMES)}")
+    if start not in STARTS:
+        raise UsageError(f"start {start!r} is none of {', '.join(STARTS)}")
     if start != "encoder":
         return None
     encoder = shipped(lm, layout)

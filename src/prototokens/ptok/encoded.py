@@ -27,7 +27,7 @@ from prototokens.ptok.hub import HubMixin
 from prototokens.ptok.match import check_model
 from prototokens.ptok.patches import Extras, pack
 from prototokens.ptok.source import as_bytes
-from prototokens.ptok.stored import read_stored
+from prototokens.ptok.stored import StoredText, read_stored
 from prototokens.ptok.tensors import in_order, pack_codes, tensors_hash
 from prototokens.recipe import Recipe
 from prototokens.solution import Chunk, Solution
@@ -221,8 +221,11 @@ class EncodedText(HubMixin):
         Raises:
             FileError: missing, not such a file, damaged, not finite, or of a newer format.
         """
-        path = Path(path)
-        stored = read_stored(path)
+        return cls.from_stored(read_stored(Path(path)), Path(path))
+
+    @classmethod
+    def from_stored(cls, stored: StoredText, path: Path) -> EncodedText:
+        """The content of a file as tensors."""
         # Copies: the arrays are views of bytes, which PyTorch could write into.
         return cls(
             torch.tensor(stored.vectors),
