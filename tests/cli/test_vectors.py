@@ -33,7 +33,7 @@ def test_auto_is_exact_and_its_forecast_is_printed_before_the_fit(encode, decode
     assert 0 < told["forecast_steps"] <= 2000
     assert told["forecast_row_steps"] >= told["chunks"]
     assert told["forecast_seconds"] > 0
-    line = r"forecast from other models: [\d,]+ steps a chunk, \d+% of the chunks exact as they are cut, \d+:\d\d at the pace"
+    line = r"forecast from other models: [\d,]+ steps a chunk, \d+% of them exact, \d+:\d\d here\n"
     assert re.search(line, made.err)
 
 

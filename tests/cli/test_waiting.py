@@ -4,6 +4,7 @@ Times of a busy machine say little, so each command runs in a process of its own
 heavy libraries it has imported.
 """
 
+import io
 import subprocess
 import sys
 
@@ -42,6 +43,31 @@ def test_inspect_imports_neither_torch_nor_transformers(child, tiny_llama, tmp_p
     for words in ((path,), (path, "--json")):
         status, said, heavy = child("inspect", *words)
         assert (status, said, heavy) == (0, "", [])
+
+
+class Terminal(io.StringIO):
+    """Standard error as a terminal that keeps what it was sent."""
+
+    def isatty(self):
+        return True
+
+
+def test_verify_shows_that_it_works_on_a_terminal(run, tiny_llama, folder, tmp_path, monkeypatch):
+    path = tmp_path / "x.ptok"
+    encode(tiny_llama, "abcabc", certify="none").save(path)
+    words = ("verify", path, "--quick", "--model", folder, "--any-model")
+    plain = run(*words)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    shown = run(*words)
+    assert "decoding" in terminal.getvalue()
+    # Standard output has the same lines with it and without.
+    assert (shown.status, shown.out) == (plain.status, plain.out)
+    assert b"least margin" in shown.out
+    terminal.truncate(0)
+    run(*words, "--quiet")
+    assert "decoding" not in terminal.getvalue()
 
 
 USAGE_ERRORS = {

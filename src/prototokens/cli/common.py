@@ -224,9 +224,9 @@ def print_json(values: dict[str, Any]) -> None:
 def fit_progress(
     quiet: bool, row_steps: float | None = None
 ) -> Iterator[Callable[[Progress], None] | None]:
-    """A progress bar for fits, on standard error.
+    """A progress bar for fits, on standard error, that fits into 80 columns.
 
-    Texts solved, accuracy, row-steps a second, time left.
+    Chunks done, accuracy, row-steps a second, time left.
 
     Args:
         row_steps: what the forecast expects of a target, the mean; without it, time left is known
@@ -236,30 +236,27 @@ def fit_progress(
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, left="")
+    columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda now: bar.update(
+            task, total=now.total, completed=now.done, description=_progress_line(now, row_steps)
+        )
 
-        def show(now: Progress) -> None:
-            rate = now.row_steps / max(now.seconds, 1e-9)
-            left = (
-                f"{time_left(now, row_steps)} left"
-                if now.done or (row_steps and now.row_steps)
-                else ""
-            )
-            line = f"{now.solved} solved, {now.accuracy:4.0%} of the tokens in work right, {rate:,.0f} steps/s"
-            bar.update(task, total=now.total, completed=now.done, description=line, left=left)
 
-        yield show
+def _progress_line(now: Progress, row_steps: float | None) -> str:
+    """What stands beside the bar: at most 65 characters, so that 80 columns leave a bar."""
+    parts = [f"{now.done}/{now.total} chunk{'s' * (now.total != 1)}"]
+    if now.solved < now.done:
+        parts.append(f"{now.done - now.solved} not exact")
+    parts.append(f"{now.accuracy:.0%} right")
+    parts.append(f"{now.row_steps / max(now.seconds, 1e-9):,.0f} steps/s")
+    if now.done or (row_steps and now.row_steps):
+        parts.append(f"{time_left(now, row_steps)} left")
+    return ", ".join(parts)
 
 
 def time_left(now: Progress, row_steps: float | None = None) -> str:

@@ -130,13 +130,13 @@ def output_and_text(
     if output is not None:
         # Before the text is read: nobody should type one and then learn that it cannot be saved.
         common.check_output(output, force)
-        given = open_text(source, text)
+        given = _open(source, text)
         if source not in (None, "-") and output.exists() and os.path.samefile(source, output):
             raise UsageError(
                 f"{output} is the text itself, which the vectors would replace: name another output"
             )
     else:
-        given = open_text(source, text)
+        given = _open(source, text)
         if source in (None, "-"):
             raise UsageError(
                 "name the file to write with -o: there is no input file to name it after"
@@ -151,6 +151,22 @@ def output_and_text(
     if not given.head:
         raise TextError("the text is empty: there is nothing to encode")
     return output, given
+
+
+def _open(source: str | None, text: str | None) -> Given:
+    """The text; of a file that does not exist, the error names the option for texts.
+
+    Raises:
+        UsageError, TextError: as `open_text`.
+    """
+    try:
+        return open_text(source, text)
+    except TextError as error:
+        if source in (None, "-") or os.path.lexists(str(source)):
+            raise
+        raise TextError(
+            f"{error}; if these words are the text itself, give them with --text"
+        ) from error
 
 
 def source_of(lm: FrozenLM, given: Given, max_tokens: int, quiet: bool) -> Source:
