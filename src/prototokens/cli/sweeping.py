@@ -284,7 +284,7 @@ def display(quiet: bool) -> Iterator[Callable[[SweepProgress], None] | None]:
             nonlocal last
             if time.monotonic() - last >= LINE_EVERY:
                 last = time.monotonic()
-                click.echo(f"{now.done} of {now.total} jobs, {_words(now)}", err=True)
+                click.echo(_words(now), err=True)
 
         yield line
 
@@ -292,16 +292,11 @@ def display(quiet: bool) -> Iterator[Callable[[SweepProgress], None] | None]:
 @contextmanager
 def _live() -> Iterator[Callable[[SweepProgress], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("jobs, {task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda now: bar.update(
             task, total=now.total, completed=now.done, description=_words(now)
@@ -309,14 +304,16 @@ def _live() -> Iterator[Callable[[SweepProgress], None]]:
 
 
 def _words(now: SweepProgress) -> str:
-    words = [f"{now.experiment} last"] if now.experiment else []
+    """Jobs, fits in work, speed and time left, short enough to stand beside a bar."""
+    last = f" ({now.experiment})" if now.experiment else ""
+    words = [f"{now.done}/{now.total} jobs{last}"]
     if now.fits:
         rate = now.fits.row_steps / max(now.fits.seconds, 1e-9)
-        words.append(f"{now.fits.done} of {now.fits.total} fits in work done, {rate:,.0f} steps/s")
+        words.append(f"{now.fits.done}/{now.fits.total} fits, {rate:,.0f} steps/s")
     if now.work_done and now.work:
         from prototokens.lab.catalogue import describe_seconds
 
         words.append(
-            f"about {describe_seconds(now.seconds * max(0.0, now.work / now.work_done - 1))} left"
+            f"{describe_seconds(now.seconds * max(0.0, now.work / now.work_done - 1))} left"
         )
     return ", ".join(words)

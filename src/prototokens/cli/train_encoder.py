@@ -169,14 +169,14 @@ def _bar(quiet: bool, steps: int) -> Iterator[Callable[[dict[str, Any]], None] |
     )
 
     columns = (
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("", total=steps)
         held_out = ""
 
@@ -184,7 +184,7 @@ def _bar(quiet: bool, steps: int) -> Iterator[Callable[[dict[str, Any]], None] |
             nonlocal held_out
             if "held_out" in row:
                 held_out = f", held-out {row['held_out'][-1]['accuracy']:.1%}"
-            words = f"{row['nats']:.3f} nats, {row['accuracy']:.1%} of the tokens right{held_out}"
+            words = f"{row['nats']:.3f} nats, {row['accuracy']:.1%} right{held_out}"
             bar.update(task, completed=row["step"], description=words)
 
         yield show
