@@ -140,8 +140,8 @@ def _certificate(certificate: CertificateRecord | None) -> str:
         return "no"
     radius, shift = certificate.noise_radius, certificate.shift
     parts = [
-        f"{counted(len(certificate.tried), 'way')} of decoding tried, {certificate.wrong or 'none'} of them"
-        " wrong"
+        f"{counted(len(certificate.tried), 'way')} of decoding tried,"
+        f" {certificate.wrong or 'none'} of them wrong"
     ]
     if shift is not None:
         parts.append(f"margins moved by up to {shift:.3f} where that was measured")

@@ -234,7 +234,8 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
             length = counted(longest, "token") if longest else ""
             forecast = "done" if done else describe_seconds(job.work / rate.position_steps)
             click.echo(
-                f"{job.key[:12]}  {name:<11}  {job.layout:<11}  {length:<12}  {forecast:<14}  {texts}"
+                f"{job.key[:12]}  {name:<11}  {job.layout:<11}  {length:<12}  {forecast:<14}"
+                f"  {texts}"
             )
     for one in planned:
         click.echo(
