@@ -15,8 +15,8 @@ import math
 import statistics
 from dataclasses import replace
 
-from prototokens.engine.grid import GRID_BITS, WIDTHS
 from prototokens.engine.quantise import polish_recipe, rounded
+from prototokens.engine.widths import GRID_BITS, WIDTHS
 from prototokens.lab.job import Config, Fit, Job, Row, Run
 from prototokens.lab.report import Report, Table, share
 from prototokens.lm.frozen_lm import FrozenLM

@@ -1,4 +1,7 @@
-"""One-step text reconstruction: a few trained vectors from which a frozen language model emits a text in one forward pass."""
+"""One-step text reconstruction.
+
+A frozen language model emits a whole text in one forward pass from a few trained vectors.
+"""
 
 from __future__ import annotations
 

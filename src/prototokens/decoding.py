@@ -92,7 +92,9 @@ def verify_text(
     progress: Callable[[Tried], None] | None = None,
     any_model: bool = False,
 ) -> Verified:
-    """Decode a file's content in every way of a level, and compare each with the plain way, and that with the text's hash.
+    """Decode a file's content in every way of a level, and compare each with the plain way.
+
+    The plain way is compared with the text's hash.
 
     Positions that patches set right are not looked at: whatever the vectors give there, the text
     does not change.

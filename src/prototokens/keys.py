@@ -10,10 +10,11 @@ vectors).
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Float32
-from torch import Tensor
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+    from torch import Tensor
 
 VERSION = 1  # of the rule; files record it
 WORD = 0xFFFFFFFF  # arithmetic is modulo 2^32
@@ -30,6 +31,8 @@ def signs(positions: int, d_model: int) -> Float32[Tensor, "positions d_model"]:
     >> shift)) * multiplier. The sign is -1 where the top bit of h xor (h >> 15) is set, else +1.
     The keys of fewer positions are a prefix of those of more.
     """
+    import torch  # not above: what only reads a header does not wait for PyTorch
+
     i = torch.arange(positions, dtype=torch.int64)[:, None]
     j = torch.arange(d_model, dtype=torch.int64)[None, :]
     h = (i * POSITION + j * COORDINATE + VERSION) & WORD

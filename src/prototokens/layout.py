@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import Any
-
-import torch
-from jaxtyping import Float32, Int64
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from prototokens._util.numerals import whole_number
 from prototokens.errors import UsageError
 from prototokens.keys import VERSION, signs
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Int64
+    from torch import Tensor
 
 MAX_REPEATED = 1024  # K of `tiled:K`, `mixed:K` and `keyed:K`
 MEMORY = "memory:"  # the name of the autoregressive baseline's layout begins so
@@ -86,10 +86,14 @@ class Layout:
 
     def index(self, length: int) -> Int64[Tensor, "positions"]:
         """The proto-token at each input position, for a target of `length` tokens."""
+        import torch  # not above: names of layouts are checked without PyTorch
+
         return torch.tensor(self._arranged(length)[0])
 
     def scored(self, length: int) -> Int64[Tensor, "tokens"]:
         """The input position whose output is read as each target token."""
+        import torch
+
         return torch.tensor(self._arranged(length)[1])
 
     def windows(self, length: int) -> int:
@@ -138,7 +142,7 @@ def _or(names: Sequence[str]) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def _windows(layout: Layout, length: int) -> int:
-    index = layout.index(length).tolist()
+    index = layout.arrange(length)[0]
     return len(set(zip(index, index[1:], index[2:], strict=False)))
 
 
@@ -189,7 +193,7 @@ def keyed(vectors: int) -> Layout:
 
 @cache
 def memory(vectors: int) -> Layout:
-    """K memory vectors and then the text itself (`engine.inputs.Cramming`), of which -1 stands for a token."""
+    """K memory vectors and then the text (`engine.inputs.Cramming`); -1 stands for a token."""
     return Layout(
         f"{MEMORY}{vectors}",
         vectors,

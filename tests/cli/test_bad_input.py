@@ -205,6 +205,10 @@ class TestOutput:
         assert refused(encode("-", stdin=b"hi"), "-o")
         assert refused(encode("--text", "hi", "-o", "-"), "name a file")
 
+    def test_words_in_place_of_a_file(self, encode, target):
+        for output in ([], ["-o", target]):
+            assert refused(encode("hello world", *output), "does not exist", "with --text")
+
     def test_exists(self, encode, target):
         target.write_text("mine")
         assert refused(encode("--text", "hi", "-o", target), "out.ptok exists already", "--force")

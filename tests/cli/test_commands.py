@@ -10,8 +10,11 @@ import click
 import pytest
 
 from prototokens import __version__
+from prototokens._util.words import counted
 from prototokens.cli import cli
+from prototokens.cli.encode import GROUPS
 from prototokens.cli.keys import KEYS
+from prototokens.cli.models import _from_config
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "docs" / "command_line_page.py"
 
@@ -64,6 +67,27 @@ def test_every_command_has_json_quiet_and_debug_and_says_what_its_options_do(nam
     assert name in KEYS
 
 
+def test_the_help_of_encode_is_in_groups(run):
+    text = run("encode", "--help").out.decode()
+    places = [text.index(f"\n{heading}:\n") for heading in GROUPS]
+    assert places == sorted(places)
+    known = {option.name for option in cli.commands["encode"].params if option.name != "source"}
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(known)
+    for option in cli.commands["encode"].params:
+        if isinstance(option, click.Option):
+            assert text.count(f"  {option.opts[-1]} ") + text.count(f", {option.opts[-1]} ") >= 1
+
+
+def test_a_number_has_its_noun():
+    assert [counted(count, "chunk") for count in (0, 1, 2000)] == [
+        "0 chunks",
+        "1 chunk",
+        "2,000 chunks",
+    ]
+    assert counted(2, "pass", "passes") == "2 passes"
+
+
 def test_the_page_is_what_the_commands_say():
     ran = subprocess.run(
         [sys.executable, SCRIPT, "--check"], capture_output=True, text=True, check=False
@@ -94,7 +118,9 @@ def test_models_at_hand(run, monkeypatch, tmp_path):
     assert listed.json.keys() == {"models"}
     built_in = listed.json["models"][0]
     assert (built_in["name"], built_in["where"]) == ("builtin", "in the package")
-    assert built_in["d_model"] >= 1
+    shape = ("d_model", "layers", "heads", "vocabulary", "context")
+    assert all(built_in[key] >= 1 for key in shape)
+    assert built_in["parameters"] > built_in["vocabulary"] * built_in["d_model"]
     assert run("models").out.decode().startswith("builtin\n")
 
 
@@ -104,6 +130,8 @@ def test_a_model_described(run, folder):
     assert set(described.json) == set(KEYS["models"]) - {"models"}
     expected = {
         "name": str(folder),
+        "layers": 2,
+        "heads": 4,
         "d_model": 32,
         "vocabulary": 260,
         "context": 128,
@@ -111,6 +139,7 @@ def test_a_model_described(run, folder):
         "revision": None,
     }
     assert {key: described.json[key] for key in expected} == expected
+    assert described.json["parameters"] > 32 * 260
     assert f"  fingerprint: {described.json['fingerprint']}" in run("models", folder).out.decode()
 
 
@@ -123,10 +152,23 @@ def test_the_demonstration(run, folder, monkeypatch):
     assert "3 tokens into two vectors" in text
     assert "2 paragraphs" in text
     assert "unchanged" in text
+    assert " ms in one pass, " in text
+    assert "\nnext\n" in text
+    assert "1 forward pass," in text
+    frames = [line.split(maxsplit=3)[3] for line in text.splitlines() if line[:7] == "   step"]
+    assert 1 <= len(frames) == len(set(frames))
     silent = run("demo", "--model", folder, "--json", "--quiet")
     assert silent.status == 0
     assert set(silent.json) == set(KEYS["demo"])
     assert json.loads(silent.out)["sentence_exact"] is True
+    assert silent.json["one_step_single"] > 0
+    assert silent.json["encoder_accuracy"] is None  # none ships for this model
+
+
+def test_a_cached_model_is_described_by_its_configuration(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12, "n_head": 3}')
+    assert _from_config(tmp_path / "config.json") == {"kind": "gpt2", "layers": 12, "heads": 3}
+    assert _from_config(tmp_path / "nowhere.json") == {}
 
 
 def test_bench_fits_the_same_passages_five_ways(run, folder, tmp_path):

@@ -36,7 +36,11 @@ def test_without_a_name_it_lists_all_with_a_line_and_a_time(run):
     assert listed.status == 0
     lines = listed.out.decode().splitlines()
     assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
-    assert all(" about " in line or "under a second" in line for line in lines)
+    assert all("  about " in line or "  under a second " in line for line in lines)
+    starts = {
+        line.index(shows) for line, (_, shows) in zip(lines, EXPERIMENTS.values(), strict=True)
+    }
+    assert len(starts) == 1  # a column
     assert all(shows in line for line, (_, shows) in zip(lines, EXPERIMENTS.values(), strict=True))
     assert "--plan" in listed.err
     quiet = run("reproduce", "--quiet", "--json")

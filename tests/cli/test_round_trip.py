@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from prototokens.cli import common
 from prototokens.cli.keys import KEYS
+from prototokens.engine.progress import Progress
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.encoded import EncodedText
 
@@ -28,6 +30,7 @@ ENCODE_KEYS = {
     "steps_median",
     "row_steps",
     "seconds",
+    "starts",
     "min_margin",
     "certified",
     "noise_radius",
@@ -54,7 +57,10 @@ def book(tmp_path):
 def test_a_file_becomes_a_file_beside_it_and_comes_back(encode, decode, book, tmp_path):
     made = encode(book)
     assert (made.status, made.out) == (0, b"")
-    assert "book.ptok: 31 tokens" in made.err
+    plan, result = made.err.splitlines()
+    assert plan.startswith("5 chunks of ")
+    assert "; forecast" in plan
+    assert "book.ptok: 31 tokens in 5 chunks, 25 vectors" in result
     assert "exact, read back from the file" in made.err
     back = decode(tmp_path / "book.ptok")
     assert (back.status, back.out, back.err) == (0, TEXT.encode(), "")
@@ -276,10 +282,20 @@ def test_tokens_that_vectors_cannot_reproduce_are_stored_and_reported(
     assert shown["patch_bytes"] > 0
     assert shown["beside_bits_per_character"]["plain"] == 8
     for_people = run("inspect", path).out.decode()
-    assert "stored as their" in for_people
+    assert re.search("stored as (its|their) ", for_people)
     assert "xz -9" in for_people
     errors = encode("--text", TEXT, "-o", path, "--steps", 0, "--force").err
     assert "tokens stored as they are" in errors
+
+
+def test_a_warning_where_nothing_came_out_of_the_vectors(encode, tmp_path):
+    path = tmp_path / "x.ptok"
+    told = encode("--text", TEXT, "-o", path, "--steps", 0)
+    assert told.status == 0
+    assert "31 tokens stored as they are" in told.err
+    assert "warning: nothing came out of the vectors" in told.err
+    told = encode("--text", TEXT, "-o", path, "--force")
+    assert "prototokens: warning" not in told.err
 
 
 def test_few_bits_make_a_smaller_file_with_the_same_text(encode, decode, run, tmp_path):
@@ -317,12 +333,30 @@ def test_progress_on_a_terminal(encode, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "150")
     assert encode("--text", TEXT, "-o", tmp_path / "x.ptok").status == 0
     shown = terminal.getvalue()
-    assert "solved" in shown
-    assert "of the tokens in work right" in shown
+    assert "/5 chunks, " in shown
+    assert "% right" in shown
     assert "steps/s" in shown
     terminal.truncate(0)
     assert encode("--text", TEXT, "-o", tmp_path / "y.ptok", "--quiet").status == 0
-    assert "solved" not in terminal.getvalue()
+    assert "steps/s" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_progress_fits_into_the_terminal(monkeypatch, columns):
+    """The count and the time left are whole, beside a bar that one can read."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    now = Progress(990, 987, 1000, 0.999, 0.1, 9_000_000, 900.0, lambda _: None)
+    with common.fit_progress(False, 9500.0) as show:
+        show(now)
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+    line = next(line for line in re.split(r"[\r\n]", drawn) if "chunks" in line)
+    assert "990/1000 chunks, 3 not exact, 100% right, 10,000 steps/s, 0:09 left" in line
+    assert line.count("990") == 1
+    assert len(line) <= columns
+    assert sum(letter in "━╸╺" for letter in line) >= 8
 
 
 def test_time_left_is_a_share_of_the_time_so_far():

@@ -147,7 +147,7 @@ def test_a_folder_without_a_model(tmp_path, tiny_folder, monkeypatch):
     assert "is a file" in refusal(tiny_folder / "config.json")
     with pytest.raises(UsageError, match="only models on the hub have revisions"):
         FrozenLM.from_pretrained(tiny_folder, revision="main")
-    monkeypatch.setattr(locate.importlib.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     assert "train it with scripts/builtin/train.py" in refusal("builtin")
 
 

@@ -92,17 +92,21 @@ def bench(
     published, and with this engine, each with both recipes, and with this engine in more than two
     vectors. They are cut from FILE, from --texts, or from the sample story.
     """
+    if source is not None and texts is not None:
+        raise UsageError("give either a file or --texts")
+    text = None if source is None else common.read_text(source, None)
     if what == "shapes":
         return _shapes(_models(random_shapes, model, revision, device, dtype), as_json, quiet)
     if what == "heads":
         return _heads(_models(random_shapes, model, revision, device, dtype), as_json)
     if what == "head-memory":
         return _head_memory(device, dtype, as_json)
+    common.check_model_name(model, revision)
     from prototokens.bench.compare import compare
 
     lm = common.load_model(model, revision, device, dtype)
     serial = common.load_model(model, revision, device, "float32")
-    targets = _targets(lm, source, texts, passages, length)
+    targets = _targets(lm, text, texts, passages, length)
     if compiled:
         lm.compile()
 
@@ -122,18 +126,16 @@ def bench(
 
 
 def _targets(
-    lm: FrozenLM, source: str | None, texts: str | None, passages: int, length: int
+    lm: FrozenLM, text: str | None, texts: str | None, passages: int, length: int
 ) -> list[list[int]]:
-    """Passages of one length."""
+    """Passages of one length: of a text, of a named source, or of the sample story."""
     if texts is not None:
         from prototokens.lab.texts import Texts
 
-        if source is not None:
-            raise UsageError("give either a file or --texts")
         return [list(passage.ids) for passage in Texts(lm, [texts]).passages(passages, length)]
     from prototokens import samples
 
-    ids = lm.tokenize(samples.lighthouse() if source is None else common.read_text(source, None))
+    ids = lm.tokenize(samples.lighthouse() if text is None else text)
     targets = [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)][
         :passages
     ]

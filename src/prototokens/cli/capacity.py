@@ -24,6 +24,7 @@ def capacity(debug: bool, **options: Any) -> int:
     """
     import json
 
+    sweeping.check(options)
     from prototokens.lab import experiments
     from prototokens.lab.experiments.capacity import card
 

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from prototokens._util.option_fields import Help, help_of
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options in groups, each under a heading.
+
+    Args:
+        groups: the names of the options under each heading; those in none join the last.
+    """
+
+    def __init__(self, *arguments: Any, groups: Mapping[str, Sequence[str]], **options: Any):
+        super().__init__(*arguments, **options)
+        self.groups = groups
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, as `click.Command.format_options` would under one heading."""
+        records = {
+            str(parameter.name): record
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, click.Option)
+            and (record := parameter.get_help_record(ctx)) is not None
+        }
+        grouped = {name for names in self.groups.values() for name in names}
+        others = [name for name in records if name not in grouped]
+        last = list(self.groups)[-1]
+        for heading, names in self.groups.items():
+            listed = [*names, *others] if heading == last else names
+            with formatter.section(heading):
+                formatter.write_dl([records[name] for name in listed if name in records])
 
 
 def options_of(kind: type, *names: str) -> Callable[[Callable], Callable]:

@@ -1,4 +1,4 @@
-"""What the commands share: options, reading a text, checking an output, loading a model, a progress bar."""
+"""What the commands share: options, texts, outputs, models, and a progress bar."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prototokens.engine.progress import Progress
     from prototokens.lm.frozen_lm import FrozenLM
     from prototokens.ptok.encoded import EncodedText
+    from prototokens.ptok.stored import StoredText
 
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
 
@@ -70,7 +71,10 @@ def model_options(command: Callable) -> Callable:
 
 
 def any_model_option(command: Callable) -> Callable:
-    words = "Decode with a model of other weights than the file was made for: its hash still tells whether the text comes out."
+    words = (
+        "Decode with a model of other weights than the file was made for: its hash still tells"
+        " whether the text comes out."
+    )
     return click.option("--any-model", is_flag=True, help=words)(command)
 
 
@@ -81,11 +85,42 @@ def seed_option(command: Callable) -> Callable:
 
 def load_model(model: str | None, revision: str | None, device: str | None, dtype: str) -> FrozenLM:
     """The model of the options."""
+    check_model_name(model, revision)
     from prototokens.lm.frozen_lm import FrozenLM
 
     return FrozenLM.from_pretrained(
         model or "builtin", revision=revision, device=device, dtype=dtype
     )
+
+
+def check_model_name(model: str | None, revision: str | None) -> None:
+    """Refuse a folder or file that is no model, before the seconds that PyTorch's import takes.
+
+    Raises:
+        ModelError: there is none, or no model in it.
+        UsageError: a revision is given for a model that is not on the hub.
+    """
+    from prototokens.lm.local import find_local
+
+    find_local(model or "builtin", revision)
+
+
+def read_file(file: Path, model: str | None, revision: str | None) -> StoredText:
+    """A `.ptok` file, and with it the model that is named: both checked without PyTorch.
+
+    Raises:
+        FileError: it is missing or damaged, or made with another model than the built-in one, and
+            none is named.
+        ModelError, UsageError: as `check_model_name`.
+    """
+    from prototokens.ptok.stored import read_stored
+
+    stored = read_stored(file)
+    made_for = stored.header.model
+    if model is None and made_for.name != "builtin":
+        raise FileError(f"{file} was made for the model {made_for.name!r}: name it with --model")
+    check_model_name(model, revision)
+    return stored
 
 
 def load_model_of(
@@ -184,7 +219,10 @@ def check_output(path: Path, force: bool) -> None:
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """One JSON object on standard output, in UTF-8 whatever the terminal's encoding (half characters of file names escaped)."""
+    """One JSON object on standard output, in UTF-8 whatever the terminal's encoding.
+
+    Half characters of file names are escaped.
+    """
     click.echo(json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
@@ -192,9 +230,9 @@ def print_json(values: dict[str, Any]) -> None:
 def fit_progress(
     quiet: bool, row_steps: float | None = None
 ) -> Iterator[Callable[[Progress], None] | None]:
-    """A progress bar for fits, on standard error.
+    """A progress bar for fits, on standard error, that fits into 80 columns.
 
-    Texts solved, accuracy, row-steps a second, time left.
+    Chunks done, accuracy, row-steps a second, time left.
 
     Args:
         row_steps: what the forecast expects of a target, the mean; without it, time left is known
@@ -203,14 +241,28 @@ def fit_progress(
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from prototokens.engine.progress import progress_bar
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
 
-    def left(now: Progress) -> str:
-        known = now.done or (row_steps and now.row_steps)
-        return f"{time_left(now, row_steps)} left" if known else ""
+    columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda now: bar.update(
+            task, total=now.total, completed=now.done, description=_progress_line(now, row_steps)
+        )
 
-    with progress_bar(left) as show:
-        yield show
+
+def _progress_line(now: Progress, row_steps: float | None) -> str:
+    """What stands beside the bar: at most 65 characters, so that 80 columns leave a bar."""
+    parts = [f"{now.done}/{now.total} chunk{'s' * (now.total != 1)}"]
+    if now.solved < now.done:
+        parts.append(f"{now.done - now.solved} not exact")
+    parts.append(f"{now.accuracy:.0%} right")
+    parts.append(f"{now.row_steps / max(now.seconds, 1e-9):,.0f} steps/s")
+    if now.done or (row_steps and now.row_steps):
+        parts.append(f"{time_left(now, row_steps)} left")
+    return ", ".join(parts)
 
 
 def time_left(now: Progress, row_steps: float | None = None) -> str:

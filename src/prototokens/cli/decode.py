@@ -39,13 +39,14 @@ def decode(
     A file made with another model than the built-in one needs --model. The text is compared with
     the hash in the file; one that differs is printed with a warning, and the exit status is 1.
     """
+    if output is not None:
+        common.check_output(output, force)
+    stored = common.read_file(file, model, revision)
     from prototokens._util.files import write_atomically
     from prototokens.decoding import decode_text
     from prototokens.ptok.encoded import EncodedText
 
-    if output is not None:
-        common.check_output(output, force)
-    encoded = EncodedText.load(file)
+    encoded = EncodedText.from_stored(stored, file)
     lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
     decoded = decode_text(lm, encoded, any_model)
     if output is not None:

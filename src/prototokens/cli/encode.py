@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from prototokens._util.words import counted
 from prototokens.cli import common
-from prototokens.cli.click_options import options_of
+from prototokens.cli.click_options import GroupedCommand, options_of
 from prototokens.cli.encode_plan import encode_options, output_and_text, source_of
 from prototokens.cli.encode_run import encode_and_save
 from prototokens.options import EncodeOptions
@@ -20,13 +21,26 @@ Examples:
   cat notes.txt | prototokens encode - -o notes.ptok --json
 """
 REPAIRS = {
-    "patched": "tokens patched",
-    "stored": "tokens stored as they are",
-    "edited": "bytes edited",
+    "patched": ("token", "patched"),
+    "stored": ("token", "stored as they are"),
+    "edited": ("byte", "edited"),
+}
+GROUPS = {
+    "Text": ("text", "output", "force", "max_tokens"),
+    "Vectors": ("layout", "vectors", "chunk_length", "start", "share", "prefix", "context", "bits"),
+    "Fit": ("recipe", "steps", "rows", "compiled", "seed"),
+    "Result": ("certify", "inexact"),
+    "Model and machine": ("model", "revision", "device", "dtype"),
+    "Messages": ("as_json", "quiet", "debug"),
 }
 
 
-@click.command(short_help="Turn a text into vectors, exactly.", epilog=EXAMPLES)
+@click.command(
+    cls=GroupedCommand,
+    groups=GROUPS,
+    short_help="Turn a text into vectors, exactly.",
+    epilog=EXAMPLES,
+)
 @click.argument("source", required=False, metavar="[FILE|-]")
 @click.option("--text", help="The text itself, in place of a file.")
 @click.option(
@@ -97,6 +111,7 @@ def encode(
     """
     options = encode_options(values, steps, context)
     output, given = output_and_text(output, source, text, force)
+    common.check_model_name(model, revision)
     from prototokens.encoding import plan_encoding
 
     lm = common.load_model(model, revision, device, dtype)
@@ -115,25 +130,34 @@ def encode(
             " --steps may help",
             err=True,
         )
+    if result["stored"] == result["tokens"]:
+        click.echo(
+            "prototokens: warning: nothing came out of the vectors: every chunk is stored as its"
+            " tokens; more --steps, more --vectors or a shorter --chunk-length may help",
+            err=True,
+        )
     return 0 if result["exact"] else 1
 
 
 def _summarise(result: dict[str, Any]) -> None:
-    """Print what was written, and whether it is exact."""
-    numbers_per_token = result["floats"] / result["tokens"]
-    click.echo(
-        f"{result['output']}: {result['tokens']} tokens in {result['chunks']}"
-        f" chunk{'s' * (result['chunks'] > 1)}, {result['vectors']} vectors"
-        f" ({numbers_per_token:.1f} numbers a token), {result['bytes']:,} bytes",
-        err=True,
+    """Print what was written, and whether it is exact, in a line."""
+    written = (
+        f"{result['output']}: {counted(result['tokens'], 'token')} in"
+        f" {counted(result['chunks'], 'chunk')}, {counted(result['vectors'], 'vector')}"
+        f" ({result['floats'] / result['tokens']:.1f} numbers a token), {result['bytes']:,} bytes"
     )
     exact = "exact, read back from the file" if result["exact"] else "NOT exact"
-    repairs = [f"{result[key]:,} {words}" for key, words in REPAIRS.items() if result[key]]
+    repairs = [
+        f"{counted(result[key], noun)} {words}"
+        for key, (noun, words) in REPAIRS.items()
+        if result[key]
+    ]
     exact += f" with {' and '.join(repairs)}" if repairs else ""
-    margin = "" if result["min_margin"] is None else f", least margin {result['min_margin']:.2f}"
     if result["certified"] != "none":
         exact += f", certified ({result['certified']})"
-    click.echo(
-        f"{exact}; {result['steps_median']:.0f} steps (median), {result['seconds']:.1f} s{margin}",
-        err=True,
-    )
+    margin = "" if result["min_margin"] is None else f", least margin {result['min_margin']:.2f}"
+    steps = "1 step" if result["steps_median"] == 1 else f"{result['steps_median']:.0f} steps"
+    # Of the starts what they are, not why: that is in the JSON.
+    starts = f"{result['starts'].partition(':')[0]}, " if result["starts"] else ""
+    fit = f"{starts}{steps} (median), {result['seconds']:.1f} s{margin}"
+    click.echo(f"{written}; {exact}; {fit}", err=True)

@@ -13,7 +13,7 @@ import click
 from prototokens._util.numerals import whole_number
 from prototokens.cli import common
 from prototokens.cli.reading import Given, open_text
-from prototokens.errors import TextError, UsageError
+from prototokens.errors import FileError, TextError, UsageError
 from prototokens.options import EncodeOptions
 
 if TYPE_CHECKING:
@@ -90,10 +90,19 @@ def _start(given: str) -> str | Encoder:
     Raises:
         FileError: no such name, and no encoder there.
     """
-    from prototokens.encoder.encoder import Encoder
-    from prototokens.encoder.shipped import NAMES
+    from prototokens.encoder.config import STARTS
 
-    return given if given in NAMES else Encoder.load(Path(given))
+    if given in STARTS:
+        return given
+    try:
+        (Path(given) / "config.json").open("rb").close()
+    except OSError as error:
+        raise FileError(
+            f"{given} is no encoder's folder: {error.filename} ({error.strerror or error})"
+        ) from error
+    from prototokens.encoder.encoder import Encoder
+
+    return Encoder.load(Path(given))
 
 
 def _bits(given: str) -> int | Literal["auto"]:
@@ -102,7 +111,7 @@ def _bits(given: str) -> int | Literal["auto"]:
     Raises:
         UsageError: no such number.
     """
-    from prototokens.engine.quantise import check_bits
+    from prototokens.engine.widths import check_bits
 
     number = whole_number(given)
     return check_bits(given if number is None else number)
@@ -121,13 +130,13 @@ def output_and_text(
     if output is not None:
         # Before the text is read: nobody should type one and then learn that it cannot be saved.
         common.check_output(output, force)
-        given = open_text(source, text)
+        given = _open(source, text)
         if source not in (None, "-") and output.exists() and os.path.samefile(source, output):
             raise UsageError(
                 f"{output} is the text itself, which the vectors would replace: name another output"
             )
     else:
-        given = open_text(source, text)
+        given = _open(source, text)
         if source in (None, "-"):
             raise UsageError(
                 "name the file to write with -o: there is no input file to name it after"
@@ -142,6 +151,22 @@ def output_and_text(
     if not given.head:
         raise TextError("the text is empty: there is nothing to encode")
     return output, given
+
+
+def _open(source: str | None, text: str | None) -> Given:
+    """The text; of a file that does not exist, the error names the option for texts.
+
+    Raises:
+        UsageError, TextError: as `open_text`.
+    """
+    try:
+        return open_text(source, text)
+    except TextError as error:
+        if source in (None, "-") or os.path.lexists(str(source)):
+            raise
+        raise TextError(
+            f"{error}; if these words are the text itself, give them with --text"
+        ) from error
 
 
 def source_of(lm: FrozenLM, given: Given, max_tokens: int, quiet: bool) -> Source:

@@ -56,7 +56,8 @@ def encode_and_save(
     solved = SolvedChunks.of(planned, output, original)
     if not quiet:
         _announce(planned, forecast, pace, solved)
-    encoded = _fit_and_save(planned, forecast, solved, output, quiet)
+    starts: list[str] = []
+    encoded = _fit_and_save(planned, forecast, solved, output, quiet, starts.append)
     solved.path.unlink(missing_ok=True)
     seconds = time.monotonic() - began
     # The file is what counts, as a user will read it.
@@ -67,6 +68,7 @@ def encode_and_save(
         **_content(encoded),
         "bytes": output.stat().st_size,
         "exact": encoded.exact and matches,
+        "starts": "; ".join(starts),
         "seconds": round(seconds, 3),
         **_forecast(forecast, pace),
     }
@@ -143,10 +145,11 @@ def _announce(
 ) -> None:
     """Print the plan, its forecast, and how much of it is solved already."""
     tokens = len(planned.source.ids)
-    click.echo(planned.plan.describe(), err=True)
+    words = planned.plan.describe()
     if forecast:
         remaining = (1 - solved.tokens / tokens) * forecast.row_steps
-        click.echo(forecast._replace(row_steps=remaining).describe(pace), err=True)
+        words += f"; {forecast._replace(row_steps=remaining).describe(pace)}"
+    click.echo(words, err=True)
     if solved.chunks:
         click.echo(
             f"taking up {solved.tokens} of {tokens} tokens from {solved.path}",
@@ -160,8 +163,12 @@ def _fit_and_save(
     solved: SolvedChunks,
     output: Path,
     quiet: bool,
+    log: Callable[[str], None],
 ) -> EncodedText:
     """Fit the chunks and write the output; when stopped, keep those that are solved.
+
+    Args:
+        log: takes a sentence about the starts.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM.
@@ -172,7 +179,7 @@ def _fit_and_save(
             encoded = planned.run(
                 kept=solved.chunks,
                 progress=partial(solved.save_now_and_then, show),
-                log=None if quiet else partial(click.echo, err=True),
+                log=log,
             )
             encoded.save(output, solved.original)
             return encoded

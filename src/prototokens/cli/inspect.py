@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from prototokens._util.words import counted
 from prototokens.cli import common
 
 if TYPE_CHECKING:
@@ -34,19 +36,19 @@ def inspect(file: Path, as_json: bool, quiet: bool, debug: bool) -> int:
 
     No model is loaded.
     """
-    from prototokens.ptok.encoded import EncodedText
+    from prototokens.ptok.stored import read_stored
 
-    encoded = EncodedText.load(file)
-    header, tokens = encoded.header, encoded.header.text.tokens
+    stored = read_stored(file)
+    header, tokens = stored.header, stored.header.text.tokens
     characters = header.text.characters
     size = file.stat().st_size
     figures = {
-        "vectors": encoded.vectors.shape[0],
-        "floats": encoded.vectors.numel(),
-        "floats_per_token": encoded.vectors.numel() / tokens,
-        "bits_per_token": encoded.bits / tokens,
-        "patch_bytes": encoded.patch_bytes,
-        "bits_per_character": (encoded.bits + 8 * encoded.patch_bytes) / characters,
+        "vectors": stored.vectors.shape[0],
+        "floats": stored.vectors.size,
+        "floats_per_token": stored.vectors.size / tokens,
+        "bits_per_token": stored.bits / tokens,
+        "patch_bytes": stored.patch_bytes,
+        "bits_per_character": (stored.bits + 8 * stored.patch_bytes) / characters,
         "beside_bits_per_character": {
             name: 8 * count / characters for name, count in header.sizes.items()
         },
@@ -70,11 +72,11 @@ def _show(file: Path, header: Header, figures: dict[str, Any]) -> None:
         "model": f"{model.name}{revision}, fingerprint {model.fingerprint[:16]},"
         f" {model.dtype},"
         f" d_model {model.d_model}",
-        "text": f"{text.characters:,} characters, {text.bytes:,} bytes, {text.tokens:,} tokens",
+        "text": f"{counted(text.characters, 'character')}, {counted(text.bytes, 'byte')},"
+        f" {counted(text.tokens, 'token')}",
         "sha-256": text.sha256,
-        "chunks": f"{len(lengths)} of {min(lengths)} to {max(lengths)} tokens, layout"
-        f" {header.layout}"
-        + (f" behind {len(header.prefix)} tokens of prefix" if header.prefix else ""),
+        "chunks": f"{len(lengths):,} of {_span(lengths)}, layout {header.layout}"
+        + (f" behind {counted(len(header.prefix), 'token')} of prefix" if header.prefix else ""),
         "vectors": f"{figures['vectors']}, {figures['floats']:,} numbers:"
         f" {figures['floats_per_token']:.2f} numbers and"
         f" {figures['bits_per_token']:.0f} bits a token",
@@ -94,6 +96,14 @@ def _show(file: Path, header: Header, figures: dict[str, Any]) -> None:
         )
 
 
+def _span(lengths: Sequence[int]) -> str:
+    """The shortest and the longest length, in words."""
+    shortest, longest = min(lengths), max(lengths)
+    return (
+        counted(longest, "token") if shortest == longest else f"{shortest:,} to {longest:,} tokens"
+    )
+
+
 def _beside(sizes: dict[str, float]) -> str:
     """What other ways of storing the text take: these vectors are no compressor."""
     names = {
@@ -111,12 +121,12 @@ def _beside(sizes: dict[str, float]) -> str:
 def _helped(header: Header, figures: dict[str, Any]) -> str:
     """What came out of patches, not of vectors."""
     stored = header.stored
-    parts = [f"{header.patched:,} tokens patched"] * bool(header.patched)
+    parts = [f"{counted(header.patched, 'token')} patched"] * bool(header.patched)
     parts += [
-        f"{len(stored):,} chunks stored as their {sum(header.chunks[one] for one in stored):,}"
-        " tokens"
+        f"{counted(len(stored), 'chunk')} stored as {'its' if len(stored) == 1 else 'their'}"
+        f" {counted(sum(header.chunks[one] for one in stored), 'token')}"
     ] * bool(stored)
-    parts += [f"{header.edited:,} bytes edited"] * bool(header.edited)
+    parts += [f"{counted(header.edited, 'byte')} edited"] * bool(header.edited)
     return (
         f"{', '.join(parts)}: {figures['patch_bytes']:,} bytes"
         if parts
@@ -130,8 +140,8 @@ def _certificate(certificate: CertificateRecord | None) -> str:
         return "no"
     radius, shift = certificate.noise_radius, certificate.shift
     parts = [
-        f"{len(certificate.tried)} ways of decoding tried, {certificate.wrong or 'none'} of them"
-        " wrong"
+        f"{counted(len(certificate.tried), 'way')} of decoding tried,"
+        f" {certificate.wrong or 'none'} of them wrong"
     ]
     if shift is not None:
         parts.append(f"margins moved by up to {shift:.3f} where that was measured")

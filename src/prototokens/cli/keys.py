@@ -31,6 +31,7 @@ ENCODE = {
     " square; null without a certificate",
     "worst_radius": "shortest step that changes a token, to first order, as a share of the norm of"
     " a chunk's vectors; null but for a strict certificate",
+    "starts": "where the vectors began, in words; empty where no chunk was left to fit",
     "forecast_exact": "before the first step: share of the chunks expected to be exact as they are"
     " cut; null with"
     " --share, as are the next three",
@@ -101,6 +102,9 @@ MODELS = {
     "revision": "the commit on the hub, or null",
     "fingerprint": "hash of its weights",
     "tokenizer": "hash of its tokenizer",
+    "parameters": "numbers in its weights, shared ones counted once",
+    "layers": "its blocks, or null where its configuration does not say",
+    "heads": "attention heads of a block, or null",
     "d_model": "numbers in a vector",
     "vocabulary": "number of different tokens",
     "context": "most input positions, or null where there is no limit",
@@ -113,6 +117,10 @@ MODELS = {
 DEMO = {
     "sentence_exact": "whether the sentence came back from its file",
     "story_exact": "whether the story came back from its file",
+    "one_step_single": "tokens a second of the sentence, decoded in one pass",
+    "autoregressive_single": "tokens a second of as many, generated token by token with a cache",
+    "encoder_accuracy": "share of the sentence's tokens that the encoder's vectors give without a"
+    " fit; null without an encoder for the model",
     "weights_unchanged": "whether the model's weights have the same hash as before",
     "seconds": "time in all",
 }

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import click
 
 from prototokens.cli import common
+
+# Keys of config.json, by family, for what is shown of a model that is not loaded.
+CONFIG_KEYS = {
+    "kind": ("model_type",),
+    "layers": ("num_hidden_layers", "n_layer"),
+    "heads": ("num_attention_heads", "n_head"),
+    "d_model": ("hidden_size", "n_embd"),
+    "vocabulary": ("vocab_size",),
+    "context": ("max_position_embeddings", "n_positions"),
+}
 
 
 @click.command(short_help="List the models at hand, or describe one.")
@@ -56,16 +68,42 @@ def models(
 
 
 def _builtin() -> dict[str, Any]:
-    """The shipped model, from its configuration alone."""
-    config = json.loads(files("prototokens").joinpath("builtin", "config.json").read_text())
+    """The shipped model, from its files' headers alone."""
+    folder = Path(str(files("prototokens"))) / "builtin"
+    described = _from_config(folder / "config.json")
     return {
         "name": "builtin",
-        "kind": config["model_type"],
-        "d_model": config["hidden_size"],
-        "layers": config["num_hidden_layers"],
-        "vocabulary": config["vocab_size"],
-        "context": config["max_position_embeddings"],
+        **{key: described.pop(key) for key in ("kind",) if key in described},
+        "parameters": _parameters(folder / "model.safetensors"),
+        **described,
         "where": "in the package",
+    }
+
+
+def _parameters(path: Path) -> int | None:
+    """Numbers in a safetensors file; None where it is none."""
+    from prototokens.ptok.contents import read_contents
+
+    try:
+        with path.open("rb") as handle:
+            declared = read_contents(handle).declared
+    except (OSError, ValueError):
+        return None
+    return sum(math.prod(one.shape) for one in declared.values())
+
+
+def _from_config(path: Path) -> dict[str, Any]:
+    """What a model's config.json says of its shape; nothing where it cannot be read."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config = {**config, **config.get("text_config", {})}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return {
+        key: config[name]
+        for key, names in CONFIG_KEYS.items()
+        for name in names
+        if isinstance(config.get(name), int | str)
     }
 
 
@@ -78,27 +116,38 @@ def _cached() -> list[dict[str, Any]]:
         repositories = scan_cache_dir().repos
     except CacheNotFound:
         return []
-    return [
-        {
-            "name": repository.repo_id,
-            "where": "in the Hugging Face cache",
-            "bytes": repository.size_on_disk,
-        }
-        for repository in sorted(repositories, key=lambda repository: repository.repo_id)
-        if repository.repo_type == "model"
-    ]
+    found = []
+    for repository in sorted(repositories, key=lambda repository: repository.repo_id):
+        if repository.repo_type != "model":
+            continue
+        folders = sorted(
+            (revision.last_modified, revision.snapshot_path) for revision in repository.revisions
+        )
+        found.append(
+            {
+                "name": repository.repo_id,
+                **(_from_config(folders[-1][1] / "config.json") if folders else {}),
+                "where": "in the Hugging Face cache",
+                "bytes": repository.size_on_disk,
+            }
+        )
+    return found
 
 
 def _describe(name: str, revision: str | None, device: str | None, dtype: str) -> dict[str, Any]:
     """A model as loaded: what a file would record of it, and what it takes."""
+    lm = common.load_model(name, revision, device, dtype)
     from prototokens.planning.chunks import DEFAULT_LAYOUT
 
-    lm = common.load_model(name, revision, device, dtype)
+    config = lm.model.config.get_text_config()
     return {
         "name": lm.name,
         "revision": lm.revision,
         "fingerprint": lm.fingerprint,
         "tokenizer": lm.tokenizer_hash,
+        "parameters": sum(parameter.numel() for parameter in lm.model.parameters()),
+        "layers": getattr(config, "num_hidden_layers", None),
+        "heads": getattr(config, "num_attention_heads", None),
         "d_model": lm.d_model,
         "vocabulary": lm.vocab_size,
         "context": lm.max_context,

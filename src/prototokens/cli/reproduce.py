@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from prototokens._util.words import counted
 from prototokens.cli import common, sweeping
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ def reproduce(name: str | None, debug: bool, **options: Any) -> int:
     if name is None:
         return _list(options)
     from prototokens.errors import UsageError
+    from prototokens.lab.catalogue import check_name
+
+    check_name(name)
+    if not options["from_rows"]:
+        sweeping.check(options)
     from prototokens.lab import experiments
 
     names = experiments.resolve(name)
@@ -78,7 +84,7 @@ def reproduce(name: str | None, debug: bool, **options: Any) -> int:
     if options["plan"]:
         return _plan(jobs, config, options)
     if config.scale == "paper" and not options["quiet"]:
-        click.echo(f"{len(every)} jobs; {_forecast(every, config)}", err=True)
+        click.echo(f"{counted(len(every), 'job')}; {_forecast(every, config)}", err=True)
     rows = sweeping.run_jobs(every, config, options)
     made = []
     for one, module in modules.items():
@@ -162,7 +168,10 @@ def _written(
     if not options["as_json"]:
         click.echo(report.markdown())
     if not options["quiet"]:
-        click.echo(f"{name}: {len(rows)} rows; report and figures in {files[0].parent}", err=True)
+        click.echo(
+            f"{name}: {counted(len(rows), 'row')}; report and figures in {files[0].parent}",
+            err=True,
+        )
     tables = {
         table.name: [dict(zip(table.columns, row, strict=True)) for row in table.rows]
         for table in report.tables
@@ -221,14 +230,16 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
         for job in some:
             done = records is not None and records.done(job.key)
             texts = job.texts[0].id if len(job.texts) == 1 else f"{len(job.texts)} texts"
-            length = f"{max(len(text.ids) for text in job.texts)} tokens" if job.texts else ""
+            longest = max((len(text.ids) for text in job.texts), default=0)
+            length = counted(longest, "token") if longest else ""
             forecast = "done" if done else describe_seconds(job.work / rate.position_steps)
             click.echo(
-                f"{job.key[:12]}  {name:<12}{job.layout:<13}{length:<13}{forecast:<20}{texts}"
+                f"{job.key[:12]}  {name:<11}  {job.layout:<11}  {length:<12}  {forecast:<14}"
+                f"  {texts}"
             )
     for one in planned:
         click.echo(
-            f"{one['name']}: {one['jobs']} jobs, {one['done']} done,"
+            f"{one['name']}: {counted(one['jobs'], 'job')}, {one['done']} done,"
             f" {describe_seconds(one['seconds'])} to go here",
             err=True,
         )
@@ -249,12 +260,20 @@ def _forecast(jobs: list[Job], config: Config) -> str:
     return f"about {describe_seconds(seconds)} here, if none is done yet"
 
 
+def _about(seconds: float) -> str:
+    """A duration that is a guess, in at most 17 characters."""
+    from prototokens.lab.catalogue import describe_seconds
+
+    words = describe_seconds(seconds)
+    return words if words.startswith("under") else f"about {words}"
+
+
 def _list(options: dict[str, Any]) -> int:
     """Each experiment with a line, and about what it takes.
 
     From stored forecasts, as a list must not load a model.
     """
-    from prototokens.lab.catalogue import EXPERIMENTS, describe_seconds, stored_forecast
+    from prototokens.lab.catalogue import EXPERIMENTS, stored_forecast
 
     stored = stored_forecast()
     speed = stored["position_steps_per_second"]
@@ -267,19 +286,17 @@ def _list(options: dict[str, Any]) -> int:
             {"model": "builtin", "fingerprint": stored["fingerprint"], "experiments": found}
         )
         return 0
+    width = max(len(one["name"]) for one in found)
     for one in found:
-        click.echo(
-            f"{one['name']:<13}{'about ' + describe_seconds(one['smoke_seconds']):<20}"
-            f"{one['shows']}"
-        )
+        click.echo(f"{one['name']:<{width}}  {_about(one['smoke_seconds']):<17}  {one['shows']}")
     if not options["quiet"]:
         where = stored["machine"]
         total = stored["smoke_all"] / speed
         click.echo(
             f"Forecasts for the built-in model with --scale smoke, at {speed:,} position-steps a"
             " second, measured with"
-            f" {where['threads']} thread(s) of {where['processor']}; all: about"
-            f" {describe_seconds(total)}. For this machine,"
+            f" {counted(where['threads'], 'thread')} of {where['processor']}; all: {_about(total)}."
+            " For this machine,"
             " another model, or --scale paper, add --plan: prototokens reproduce all --plan",
             err=True,
         )

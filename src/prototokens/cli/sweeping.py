@@ -147,14 +147,32 @@ def layouts_of(text: str | None) -> tuple[str, ...] | None:
     Raises:
         UsageError: one of them is no layout.
     """
-    from prototokens.lab.methods import method_of
+    from prototokens.lab.methods import parse_method
 
     if text is None:
         return None
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
-        method_of(name)
+        parse_method(name)
     return names
+
+
+def check(options: dict[str, Any]) -> None:
+    """Refuse options that name nothing, before anything heavy is imported.
+
+    Raises:
+        UsageError: a length, a layout, or an option of another runner.
+        ModelError: a folder that holds no model.
+    """
+    from prototokens.lm.local import find_local
+
+    lengths_of(options["lengths"])
+    layouts_of(options.get("layouts"))
+    if options["runner"] == "local" and (options["address"] or options["actors"]):
+        raise UsageError("--address and --actors are of --runner ray")
+    name = (options["model"] or "builtin").removeprefix("random:")
+    if "@" not in name:
+        find_local(name, options["revision"])
 
 
 def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:
@@ -238,8 +256,6 @@ def run_jobs(jobs: list[Job], config: Config, options: dict[str, Any]) -> list[R
 
 def _runner(config: Config, options: dict[str, Any]) -> Runner:
     if options["runner"] == "local":
-        if options["address"] or options["actors"]:
-            raise UsageError("--address and --actors are of --runner ray")
         from prototokens.lab.sweep import Local
 
         return Local(config.texts.lm)
@@ -268,7 +284,7 @@ def display(quiet: bool) -> Iterator[Callable[[SweepProgress], None] | None]:
             nonlocal last
             if time.monotonic() - last >= LINE_EVERY:
                 last = time.monotonic()
-                click.echo(f"{now.done} of {now.total} jobs, {_words(now)}", err=True)
+                click.echo(_words(now), err=True)
 
         yield line
 
@@ -276,16 +292,11 @@ def display(quiet: bool) -> Iterator[Callable[[SweepProgress], None] | None]:
 @contextmanager
 def _live() -> Iterator[Callable[[SweepProgress], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("jobs, {task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda now: bar.update(
             task, total=now.total, completed=now.done, description=_words(now)
@@ -293,14 +304,16 @@ def _live() -> Iterator[Callable[[SweepProgress], None]]:
 
 
 def _words(now: SweepProgress) -> str:
-    words = [f"{now.experiment} last"] if now.experiment else []
+    """Jobs, fits in work, speed and time left, short enough to stand beside a bar."""
+    last = f" ({now.experiment})" if now.experiment else ""
+    words = [f"{now.done}/{now.total} jobs{last}"]
     if now.fits:
         rate = now.fits.row_steps / max(now.fits.seconds, 1e-9)
-        words.append(f"{now.fits.done} of {now.fits.total} fits in work done, {rate:,.0f} steps/s")
+        words.append(f"{now.fits.done}/{now.fits.total} fits, {rate:,.0f} steps/s")
     if now.work_done and now.work:
         from prototokens.lab.catalogue import describe_seconds
 
         words.append(
-            f"about {describe_seconds(now.seconds * max(0.0, now.work / now.work_done - 1))} left"
+            f"{describe_seconds(now.seconds * max(0.0, now.work / now.work_done - 1))} left"
         )
     return ", ".join(words)

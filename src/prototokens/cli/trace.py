@@ -61,11 +61,12 @@ def trace(
         if output.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{output} is of no known kind: name the picture .png, .svg or .pdf")
         common.check_output(output, force)
+    stored = common.read_file(file, model, revision)
     from prototokens._util.files import write_atomically
     from prototokens.measure.inside import look
     from prototokens.ptok.encoded import EncodedText
 
-    encoded = EncodedText.load(file)
+    encoded = EncodedText.from_stored(stored, file)
     traced = encoded.chunk(chunk)
     lm = common.load_model_of(encoded, file, model, revision, device, dtype)
     inside = look(lm, traced)

@@ -92,10 +92,11 @@ def train_encoder(
     weights; with more --steps it goes on from before the learning rate fell. At the end the encoder
     is measured on held-out texts and written to OUTPUT.
     """
-    from prototokens.training.train import train
-
     check_output_folder(output, force)
     shape = shape_of(values)
+    common.check_model_name(model, revision)
+    from prototokens.training.train import train
+
     lm = common.load_model(model, revision, device, dtype)
     training = training_of(lm, values)
     with _stop_after_step() as stop, _bar(quiet, training.steps) as on_progress:
@@ -168,14 +169,14 @@ def _bar(quiet: bool, steps: int) -> Iterator[Callable[[dict[str, Any]], None] |
     )
 
     columns = (
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("", total=steps)
         held_out = ""
 
@@ -183,7 +184,7 @@ def _bar(quiet: bool, steps: int) -> Iterator[Callable[[dict[str, Any]], None] |
             nonlocal held_out
             if "held_out" in row:
                 held_out = f", held-out {row['held_out'][-1]['accuracy']:.1%}"
-            words = f"{row['nats']:.3f} nats, {row['accuracy']:.1%} of the tokens right{held_out}"
+            words = f"{row['nats']:.3f} nats, {row['accuracy']:.1%} right{held_out}"
             bar.update(task, completed=row["step"], description=words)
 
         yield show

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +47,14 @@ def verify(
     whole matrix takes a minute or more: compiling is the most of it, and each process loads the
     model.
     """
+    stored = common.read_file(file, model, revision)
     from prototokens.decoding import verify_text
     from prototokens.ptok.encoded import EncodedText
 
-    encoded = EncodedText.load(file)
+    encoded = EncodedText.from_stored(stored, file)
     lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
-    show = None if as_json or quiet else _show
-    found = verify_text(lm, encoded, "standard" if quick else "strict", show, any_model)
+    with _waiting(as_json or quiet, quick) as show:
+        found = verify_text(lm, encoded, "standard" if quick else "strict", show, any_model)
     certificate = found.certificate.as_dict()
     if as_json:
         common.print_json(
@@ -68,6 +72,30 @@ def verify(
         )
         click.echo(f"prototokens: {file} is not verified: {why}", err=True)
     return 0 if found.passed else 1
+
+
+@contextmanager
+def _waiting(silent: bool, quick: bool) -> Iterator[Callable[[Tried], None] | None]:
+    """Print each way once it is tried; on a terminal, show in between that work goes on.
+
+    Args:
+        quick: whether nothing is compiled.
+    """
+    if silent or not sys.stderr.isatty():
+        yield None if silent else _show
+        return
+    from rich.console import Console
+
+    words = "decoding" if quick else "decoding, then compiling: a minute or more"
+    # Stopped while a line is printed: that goes to standard output, which may be elsewhere.
+    with Console(stderr=True).status(words) as spinner:
+
+        def show(tried: Tried) -> None:
+            spinner.stop()
+            _show(tried)
+            spinner.start()
+
+        yield show
 
 
 def _withstood(certificate: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prototokens.layout import Layout
 
 PREDICT = ("all", "e")
+STARTS = ("random", "encoder", "auto")  # names of starts; anything else is an encoder's folder
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prototokens.encoder.config import STARTS
 from prototokens.encoder.encoder import Encoder
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
-
-NAMES = ("random", "encoder", "auto")
 
 
 def shipped(
@@ -45,8 +44,8 @@ def chosen(lm: FrozenLM, start: str | Encoder, layout: Layout | None = None) -> 
     if isinstance(start, Encoder):
         start.check(lm, layout)
         return start
-    if start not in NAMES:
-        raise UsageError(f"start {start!r} is none of {', '.join(NAMES)}")
+    if start not in STARTS:
+        raise UsageError(f"start {start!r} is none of {', '.join(STARTS)}")
     if start != "encoder":
         return None
     encoder = shipped(lm, layout)

@@ -14,8 +14,6 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-GRID_BITS = range(1, 9)  # bits of a number on a grid
-WIDTHS = (*GRID_BITS, 16, 32)  # of a number in a file; 16 and 32 are floating-point numbers
 # Shares of the largest number that are tried as the outermost level: with few bits the
 # error is smaller where the largest numbers are clipped.
 CUTS = tuple(0.2 + 0.02 * step for step in range(41))

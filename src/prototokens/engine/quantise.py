@@ -17,11 +17,11 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from prototokens.engine.fit import fit
-from prototokens.engine.grid import GRID_BITS, WIDTHS, Grid, nearest_grid
+from prototokens.engine.grid import Grid, nearest_grid
 from prototokens.engine.inputs import OneStep
 from prototokens.engine.progress import Progress
 from prototokens.engine.rows import Init, Start
-from prototokens.errors import UsageError
+from prototokens.engine.widths import GRID_BITS, WIDTHS, check_bits
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
@@ -44,19 +44,6 @@ class Quantised(NamedTuple):
     bits: int
     grid: Grid | None = None
     row_steps: int = 0
-
-
-def check_bits(bits: int | str) -> int | Literal["auto"]:
-    """The bits themselves.
-
-    Raises:
-        UsageError: no such number.
-    """
-    if bits == "auto":
-        return "auto"
-    if isinstance(bits, int) and bits in WIDTHS:
-        return bits
-    raise UsageError(f"bits must be one of {', '.join(map(str, WIDTHS))} or 'auto', not {bits!r}")
 
 
 def quantise(

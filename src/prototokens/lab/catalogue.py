@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+from prototokens.errors import UsageError
 
 # name -> (module of lab.experiments, what it shows). figure1 is the picture of table3's rows.
 EXPERIMENTS = {
@@ -41,6 +44,21 @@ EXPERIMENTS = {
     ),
     "pretraining": ("pretraining", "capacity against the tokens that the model has seen"),
 }
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is no experiment's, neither `all` nor the file of a study.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise UsageError(f"{name} does not exist: name an experiment, or the file of a study")
+    elif name != "all" and name not in EXPERIMENTS:
+        raise UsageError(
+            f"there is no experiment {name!r}: choose one of {', '.join(EXPERIMENTS)}, or all"
+        )
 
 
 def stored_forecast() -> dict[str, Any]:

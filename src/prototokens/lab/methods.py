@@ -5,12 +5,30 @@ A layout's in one step, and the autoregressive baseline.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prototokens._util.numerals import whole_number
-from prototokens.engine.inputs import Cramming, Method, OneStep
 from prototokens.errors import UsageError
 from prototokens.layout import Layout
 
+if TYPE_CHECKING:
+    from prototokens.engine.inputs import Method
+
 MEMORY = "memory:"
+
+
+def parse_method(layout: str) -> Layout | int:
+    """The layout of that name, or K of `memory:K`; without PyTorch.
+
+    Raises:
+        UsageError: neither.
+    """
+    if not layout.startswith(MEMORY):
+        return Layout.named(layout)
+    count = whole_number(layout.removeprefix(MEMORY))
+    if count is None:
+        raise UsageError(f"layout {layout!r} is not memory:K with a number K")
+    return count
 
 
 def method_of(layout: str, prefix: tuple[int, ...] = ()) -> Method:
@@ -25,12 +43,12 @@ def method_of(layout: str, prefix: tuple[int, ...] = ()) -> Method:
     Raises:
         UsageError: no such layout.
     """
-    if not layout.startswith(MEMORY):
-        return OneStep(Layout.named(layout).with_prefix(prefix))
-    count = whole_number(layout.removeprefix(MEMORY))
-    if count is None:
-        raise UsageError(f"layout {layout!r} is not memory:K with a number K")
-    return Cramming(count, prefix)
+    from prototokens.engine.inputs import Cramming, OneStep
+
+    parsed = parse_method(layout)
+    if isinstance(parsed, Layout):
+        return OneStep(parsed.with_prefix(prefix))
+    return Cramming(parsed, prefix)
 
 
 def positions(layout: str, length: int) -> int:

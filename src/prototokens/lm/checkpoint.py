@@ -11,8 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.hub import cached_file
-
 from prototokens._util import strict_json
 from prototokens.errors import ModelError
 
@@ -49,6 +47,8 @@ def refuse_adapter(name: str, location: str, options: dict[str, Any]) -> None:
     Raises:
         ModelError: there is an adapter.
     """
+    from transformers.utils.hub import cached_file  # not above: `lm.local` needs none of it
+
     found = cached_file(
         location,
         ADAPTER,

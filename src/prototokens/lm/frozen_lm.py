@@ -35,7 +35,8 @@ from prototokens.lm import (
 from prototokens.lm.fast_llama import FastLlama, fast_llama
 from prototokens.lm.head import EmbeddingScale, Head
 from prototokens.lm.llama_layer import KeyValue
-from prototokens.lm.locate import BUILTIN, quiet, recorded_name
+from prototokens.lm.local import BUILTIN
+from prototokens.lm.locate import quiet, recorded_name
 from prototokens.lm.prefix import (
     AUTO,
     PrefixedBody,

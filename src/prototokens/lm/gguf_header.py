@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prototokens.errors import ModelError
-from prototokens.lm.locate import GGUF_MAGIC
+from prototokens.lm.local import GGUF_MAGIC
 
 VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9  # the two kinds of value whose size is not fixed

@@ -23,7 +23,8 @@ from transformers import (
 from prototokens.errors import ModelError, UsageError
 from prototokens.lm import checkpoint, checks, gguf_model
 from prototokens.lm.devices import bfloat16_pays
-from prototokens.lm.locate import Source, find, quiet
+from prototokens.lm.local import Source
+from prototokens.lm.locate import find, quiet
 
 
 class Loaded(NamedTuple):

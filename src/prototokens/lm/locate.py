@@ -6,43 +6,23 @@ A model that does not exist is reported before anything is loaded. Loading is th
 
 from __future__ import annotations
 
-import importlib.resources
 import logging
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 from huggingface_hub import utils as hub_utils
 from transformers.utils import logging as hf_logging
 
-from prototokens.errors import ModelError, UsageError
-from prototokens.lm import checkpoint
+from prototokens.errors import ModelError
 from prototokens.lm.checks import one_line
+from prototokens.lm.local import BUILTIN, GGUF_SUFFIX, Source, find_local
 
-BUILTIN = "builtin"
-GGUF_SUFFIX, GGUF_MAGIC = ".gguf", b"GGUF"
 HUB_TIMEOUT = 10.0  # seconds until the hub counts as out of reach
-
-
-class Source(NamedTuple):
-    """Where a model is loaded from.
-
-    Attributes:
-        location: a folder, a GGUF file, or the id of a model on the hub.
-        revision: the commit on the hub; None for a folder or a file.
-        offline: whether to look in the local cache only.
-        gguf: whether it is a GGUF file.
-    """
-
-    location: str
-    revision: str | None
-    offline: bool
-    gguf: bool = False
 
 
 def recorded_name(name: str) -> str:
@@ -70,46 +50,7 @@ def find(name: str, revision: str | None) -> Source:
         ModelError: there is no such model, or it is out of reach.
         UsageError: a revision is given for a model that is not on the hub.
     """
-    path = Path(name).expanduser()
-    if name == BUILTIN:
-        path = Path(str(importlib.resources.files("prototokens"))) / BUILTIN
-        if not (path / "config.json").is_file():
-            advice = "train it with scripts/builtin/train.py, or name another model"
-            raise ModelError(f"the built-in model is not part of this installation: {advice}")
-    if path.exists() and revision is not None:
-        raise UsageError(
-            f"{name!r} has no revision {revision!r}: only models on the hub have revisions"
-        )
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            adapter = checkpoint.adapter_without_model(path)
-            nothing = "holds no config.json, so no model: give one written by save_pretrained"
-            raise ModelError(f"the folder {name!r} {adapter or nothing}")
-        return Source(str(path), None, offline=True)
-    if path.is_file() and is_gguf(path):
-        return Source(str(path), None, offline=True, gguf=True)
-    if path.exists():
-        advice = "give a .gguf file, or the folder that holds the model's config.json and weights"
-        raise ModelError(f"{name!r} is a file that holds no model: {advice}")
-    if name.lower().endswith(GGUF_SUFFIX):
-        raise ModelError(f"there is no file {name!r}: check the path")
-    if name.startswith((".", "~", os.sep)) or name.endswith(os.sep) or name.count(os.sep) > 1:
-        raise ModelError(
-            f"there is no folder {name!r}: check the path, or give 'builtin' or the id of a model"
-            " on the hub"
-        )
-    return _find_on_hub(name, revision)
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a file is a GGUF file: by its suffix, or by its first bytes."""
-    if path.suffix.lower() == GGUF_SUFFIX:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
-    except OSError:
-        return False
+    return find_local(name, revision) or _find_on_hub(name, revision)
 
 
 def _find_on_hub(name: str, revision: str | None) -> Source:

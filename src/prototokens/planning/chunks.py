@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from prototokens._util.words import counted
 from prototokens.errors import TextError, UsageError
 from prototokens.layout import MAX_REPEATED, Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
@@ -75,13 +76,8 @@ class CostForecast(NamedTuple):
     def describe(self, pace: float | None = None) -> str:
         """One line for people; with `pace`, in row-steps a second, how long it will take."""
         source = "" if self.measured else " from other models"
-        words = f"forecast{source}: {self.steps:,.0f} steps a chunk, {self.exact:.0%} of the chunks"
-        words += " exact as they are cut"
-        return (
-            words
-            if pace is None
-            else f"{words}, {clock(self.row_steps / pace)} at the pace of this machine"
-        )
+        words = f"forecast{source}: {self.steps:,.0f} steps a chunk, {self.exact:.0%} of them exact"
+        return words if pace is None else f"{words}, {clock(self.row_steps / pace)} here"
 
 
 class ChunkPlan(NamedTuple):
@@ -113,13 +109,14 @@ class ChunkPlan(NamedTuple):
         information = (
             "" if self.bits is None else f" ({self.bits / sum(self.lengths):.1f} bits a token)"
         )
-        count = f"{len(self.lengths)} chunk" + "s" * (len(self.lengths) > 1)
-        layout = f"{self.layout.vectors} vectors each, layout {self.layout.name}"
+        count = counted(len(self.lengths), "chunk")
+        layout = f"{counted(self.layout.vectors, 'vector')} each, layout {self.layout.name}"
         patched = (
             f"; {self.untrained} of {sum(self.lengths)} tokens by patch, as the model never"
             " learned them"
         )
-        return f"{count} of {span} tokens, {layout}{information}{patched * (self.untrained > 0)}"
+        span += " token" if longest == 1 else " tokens"
+        return f"{count} of {span}, {layout}{information}{patched * (self.untrained > 0)}"
 
 
 class _Text(NamedTuple):

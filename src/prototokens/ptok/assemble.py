@@ -28,7 +28,7 @@ class Precision(NamedTuple):
     """How many bits the vectors of each chunk take in the file.
 
     Attributes:
-        bits: of each of their numbers (`engine.grid.WIDTHS`).
+        bits: of each of their numbers (`engine.widths.WIDTHS`).
         grids: that they lie on; None for a chunk whose numbers are floats.
     """
 

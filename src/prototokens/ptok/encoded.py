@@ -14,34 +14,23 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float32, Int64
-from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from prototokens._util.files import write_atomically
-from prototokens.engine.grid import GRID_BITS
-from prototokens.errors import FileError, UsageError
+from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.assemble import Precision, Record, assemble
-from prototokens.ptok.header import Header, read_header, write_header
+from prototokens.ptok.header import Header, write_header
 from prototokens.ptok.hub import HubMixin
 from prototokens.ptok.match import check_model
-from prototokens.ptok.patches import Extras, pack, unpack
+from prototokens.ptok.patches import Extras, pack
 from prototokens.ptok.source import as_bytes
-from prototokens.ptok.tensors import (
-    check_declared,
-    in_order,
-    pack_codes,
-    read_contents,
-    read_tensors,
-    tensors_hash,
-    unpack_codes,
-)
+from prototokens.ptok.stored import StoredText, read_stored
+from prototokens.ptok.tensors import in_order, pack_codes, tensors_hash
 from prototokens.recipe import Recipe
 from prototokens.solution import Chunk, Solution
-
-SUFFIX = ".ptok"
 
 
 @dataclass(frozen=True)
@@ -142,8 +131,7 @@ class EncodedText(HubMixin):
     @property
     def bits(self) -> int:
         """Bits of all vectors in the file, the scales of their grids among them."""
-        widths, d_model = self.header.bits or [32] * len(self.vectors), self.vectors.shape[1]
-        return sum(width * d_model + 32 * (width in GRID_BITS) for width in widths)
+        return self.header.vector_bits(len(self.vectors))
 
     @property
     def repaired_tokens(self) -> int:
@@ -243,68 +231,17 @@ class EncodedText(HubMixin):
         Raises:
             FileError: missing, not such a file, damaged, not finite, or of a newer format.
         """
-        path = Path(path)
-        try:
-            if not path.is_file():
-                raise FileError(_no_file(path))
-            with path.open("rb") as handle:
-                contents = read_contents(handle)
-                header = read_header(contents.metadata, path)
-                check_declared(contents.declared, header, path)
-                tensors = read_tensors(handle, contents)
-        except OSError as error:
-            raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
-        except (SafetensorError, ValueError, MemoryError) as error:
-            raise FileError(
-                f"{path} is not a whole {SUFFIX} file ({_first_line(error)}): it is truncated,"
-                " altered or not one"
-            ) from error
-        if header.tensors_sha256 != tensors_hash(tensors):
-            raise FileError(f"{path} is damaged: its vectors are not the ones that were saved")
-        scale = tensors.get("scale")
-        if scale is None or header.bits is None:
-            vectors = tensors["vectors"]
-        else:
-            vectors = unpack_codes(tensors["codes"], scale, header.bits, header.model.d_model)
-        if not vectors.isfinite().all():
-            raise FileError(
-                f"{path} holds numbers that are not finite: no text can be decoded from it"
-            )
-        slots, extras = tensors["slots"].to(torch.int64), _extras(header, tensors, path)
-        used = slots[[number not in extras.stored for number in range(len(slots))]]
-        if used.numel() and (int(used.min()) < 0 or int(used.max()) >= vectors.shape[0]):
-            raise FileError(f"{path} is damaged: a chunk names a vector that is not there")
-        return cls(vectors, slots, header, extras, scale, path)
+        return cls.from_stored(read_stored(Path(path)), Path(path))
 
-
-def _extras(header: Header, tensors: dict[str, Tensor], path: Path) -> Extras:
-    """Patches, stored chunks and edits of a file.
-
-    Raises:
-        FileError: they are damaged.
-    """
-    stored = header.stored
-    if "patches" not in tensors:
-        if stored:
-            raise FileError(f"{path} is damaged: chunks are stored as tokens, and there are none")
-        return Extras()
-    try:
-        return unpack(
-            tensors["patches"].numpy().tobytes(), header.chunks, stored, header.text.bytes
+    @classmethod
+    def from_stored(cls, stored: StoredText, path: Path) -> EncodedText:
+        """The content of a file as tensors."""
+        # Copies: the arrays are views of bytes, which PyTorch could write into.
+        return cls(
+            torch.tensor(stored.vectors),
+            torch.tensor(stored.slots, dtype=torch.int64),
+            stored.header,
+            stored.extras,
+            None if stored.scale is None else torch.tensor(stored.scale),
+            path,
         )
-    except ValueError as error:
-        raise FileError(f"{path} is damaged: {error}") from error
-
-
-def _no_file(path: Path) -> str:
-    if path.is_dir():
-        return f"{path} is a folder, and a {SUFFIX} file was expected"
-    return (
-        f"{path} is no regular file: a {SUFFIX} file was expected"
-        if path.exists()
-        else f"{path} does not exist"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

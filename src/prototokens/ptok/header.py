@@ -25,7 +25,7 @@ from prototokens._util.json_fields import (
     object_of,
     string,
 )
-from prototokens.engine.grid import WIDTHS
+from prototokens.engine.widths import GRID_BITS, WIDTHS
 from prototokens.errors import FileError, UsageError
 from prototokens.keys import VERSION
 from prototokens.layout import Layout
@@ -139,6 +139,11 @@ class Header:
     def arrangement(self) -> Layout:
         """The layout of every chunk, behind its prefix."""
         return Layout.named(self.layout).with_prefix(self.prefix)
+
+    def vector_bits(self, vectors: int) -> int:
+        """Bits of so many vectors in the file, the scales of their grids among them."""
+        widths, d_model = self.bits or [32] * vectors, self.model.d_model
+        return sum(width * d_model + 32 * (width in GRID_BITS) for width in widths)
 
     def as_json(self) -> dict[str, Any]:
         """As it is written: what a file has none of is left out."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prototokens._util.versions import versions
 from prototokens.errors import FileError
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.lm.locate import GGUF_SUFFIX
+from prototokens.lm.local import GGUF_SUFFIX
 from prototokens.lm.response import differ
 
 if TYPE_CHECKING:

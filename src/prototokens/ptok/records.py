@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prototokens._util.json_fields import (
     Fields,
@@ -18,7 +18,9 @@ from prototokens._util.json_fields import (
     number,
     string,
 )
-from prototokens.engine.certify import Certificate
+
+if TYPE_CHECKING:
+    from prototokens.engine.certify import Certificate
 
 MAX_WIDTH = 1 << 20  # numbers of a vector
 MAX_RESPONSE = 1024  # numbers

@@ -17,9 +17,10 @@ from prototokens._util.files import MAX_NAME, write_atomically
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.options import EncodeOptions
+from prototokens.ptok.contents import read_contents
 from prototokens.ptok.solutions import pack_solutions, unpack_solutions
 from prototokens.ptok.spans import Solved, Span
-from prototokens.ptok.tensors import read_contents, read_tensors
+from prototokens.ptok.tensors import read_tensors
 
 
 def partial_path(output: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from prototokens.errors import UsageError
-from prototokens.lab.catalogue import EXPERIMENTS
+from prototokens.lab.catalogue import EXPERIMENTS, check_name
 from prototokens.lab.job import Config, Job, Row, Run
 from prototokens.lab.report import Report
 
@@ -44,8 +44,6 @@ def load_study(path: Path) -> str:
             an experiment has.
     """
     name = path.stem
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist: name an experiment, or the file of a study")
     if name in EXPERIMENTS or not name.isidentifier():
         raise UsageError(f"a study cannot be called {name!r}: give {path} another name")
     spec = spec_from_file_location(f"prototokens_study_{name}", path)
@@ -86,12 +84,9 @@ def resolve(name: str) -> list[str]:
     Raises:
         UsageError: no such experiment.
     """
+    check_name(name)
     if name.endswith(".py"):
         return [load_study(Path(name))]
     if name == "all":
         return [key for key, (module, _) in EXPERIMENTS.items() if key == module]
-    if name not in EXPERIMENTS:
-        raise UsageError(
-            f"there is no experiment {name!r}: choose one of {', '.join(EXPERIMENTS)}, or all"
-        )
     return [EXPERIMENTS[name][0]]
