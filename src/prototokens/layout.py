@@ -191,7 +191,10 @@ def keyed(vectors: int) -> Layout:
 
 @cache
 def memory(vectors: int) -> Layout:
-    """K memory vectors and then the text itself (`engine.inputs.Cramming`), of which -1 stands for a token."""
+    """K memory vectors, and then the text itself, of which -1 stands for a token.
+
+    It is the layout of `engine.inputs.Cramming`.
+    """
     return Layout(
         f"{MEMORY}{vectors}",
         vectors,

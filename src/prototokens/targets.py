@@ -1,4 +1,4 @@
-"""Targets in the forms that users have them in: texts, and token ids as lists, tensors or arrays."""
+"""Targets in the forms that users have: texts, and ids as lists, tensors or arrays."""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ MAX_TOKENS = 2000  # that are drawn; a page of more is slow
 
 
 def tokens_html(title: str, tokens: Sequence[str], margins: Sequence[float | None]) -> str:
-    """A line of text and the tokens below it: green for a wide margin, amber for a narrow one, red where wrong.
+    """A line of text, and the tokens below it in the colours of their margins.
+
+    Green is a wide margin, amber a narrow one, red a wrong token.
 
     Args:
         title: plain text; like the tokens, it is escaped.

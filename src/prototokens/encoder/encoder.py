@@ -124,8 +124,8 @@ class Encoder:
         if encoder is None:
             wanted = "" if named is None else f" and layout {named.name!r}"
             raise UsageError(
-                f"no encoder ships for {lm.name!r}{wanted}: train one with prototokens train-encoder"
-                " and load it with Encoder.load"
+                f"no encoder ships for {lm.name!r}{wanted}: train one with prototokens"
+                " train-encoder and load it with Encoder.load"
             )
         encoder.lm = lm
         return encoder

@@ -61,7 +61,10 @@ def progress_bar(
         def show(now: Progress) -> None:
             rate = now.row_steps / max(now.seconds, 1e-9)
             left = time_left(now) if time_left else ""
-            line = f"{now.solved} solved, {now.accuracy:4.0%} of the tokens in work right, {rate:,.0f} steps/s"
+            line = (
+                f"{now.solved} solved, {now.accuracy:4.0%} of the tokens in work right,"
+                f" {rate:,.0f} steps/s"
+            )
             bar.update(task, total=now.total, completed=now.done, description=line, left=left)
 
         yield show

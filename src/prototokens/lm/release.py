@@ -91,9 +91,11 @@ def check_usable(lm: Any, function: str) -> None:
     if not isinstance(lm, Releasable):
         raise TypeError(
             f"{function}() takes a FrozenLM as lm, not {type(lm).__name__}:"
-            " FrozenLM.from_pretrained(name) loads a model, and FrozenLM(model, tokenizer) wraps one"
+            " FrozenLM.from_pretrained(name) loads a model, and FrozenLM(model, tokenizer) wraps"
+            " one"
         )
     if lm._before is None:
         raise UsageError(
-            f"{lm.name!r} was released, and its weights may change: wrap the model in a FrozenLM again"
+            f"{lm.name!r} was released, and its weights may change: wrap the model in a FrozenLM"
+            " again"
         )
