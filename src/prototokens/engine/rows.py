@@ -15,6 +15,7 @@ from torch import Tensor
 from prototokens.engine.grid import Grid
 from prototokens.engine.inputs import Method, Plan
 from prototokens.errors import TextError, UsageError
+from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.untrained import untrained_positions
 from prototokens.recipe import Recipe
@@ -212,14 +213,8 @@ def groups_of(
         raise UsageError(
             f"{len(seeds)} seeds for {len(targets)} targets: give one seed, or one for each"
         )
-    if share not in (None, "e", "m"):
-        raise UsageError(f"share must be 'e', 'm' or None, not {share!r}")
     layout = method.layout
-    if share and layout.vectors != 2:
-        raise UsageError(
-            f"share={share!r} needs a layout of two vectors, and {layout.name!r} has"
-            f" {layout.vectors}"
-        )
+    _check_share(share, layout)
     made = []
     for order, (target, row_seed, start) in enumerate(zip(targets, seeds, starts, strict=True)):
         ids = tuple(int(token) for token in target)
@@ -239,9 +234,8 @@ def groups_of(
                 f" holds {lm.max_context}:"
                 " cut it into chunks (prototokens.encode does)"
             )
-        excluded = untrained_positions(lm, ids, least_lead)
-        if init.excluded is not None:
-            excluded = tuple(sorted({*excluded, *init.excluded[order]}))
+        left_out = () if init.excluded is None else init.excluded[order]
+        excluded = tuple(sorted({*untrained_positions(lm, ids, least_lead), *left_out}))
         plan = method.plan(ids).without(excluded)
         made.append(Row(order, ids, plan, row_seed, start, excluded))
     if share and made:
@@ -253,6 +247,17 @@ def groups_of(
             )
         ]
     return [Group([row], row_steps=_row_steps_before(row)) for row in made]
+
+
+def _check_share(share: str | None, layout: Layout) -> None:
+    """Refuse a vector that cannot be shared in this layout."""
+    if share not in (None, "e", "m"):
+        raise UsageError(f"share must be 'e', 'm' or None, not {share!r}")
+    if share and layout.vectors != 2:
+        raise UsageError(
+            f"share={share!r} needs a layout of two vectors, and {layout.name!r} has"
+            f" {layout.vectors}"
+        )
 
 
 def _row_steps_before(row: Row) -> int:

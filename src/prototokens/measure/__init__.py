@@ -2,19 +2,15 @@
 
 Every function can be called from here (`prototokens.measure.h_lm`) or from its module.
 
-`metrics`: `h_lm`, `longest_prefix`, `capacity`, `token_gain`, `information_gain`, `bits_per_float`,
-`bound`, `share_of_bound`, `bootstrap`, `clopper_pearson`.
-
-`quality`: `scores`, `character_error_rate`, `chrf`, `bleu`, `rouge_l`, `perplexity`,
-`semantic_similarity`, `frequencies`, `error_bins`.
-
-`geometry`: `cosine_distances`, `line`, `bezier`, `length`, `length_ratio`, `fit_control`,
-`noise_radius`.
-
-`inside`: `look`, `attention`, `attention_weights`, `hidden_states`, `read_out`, `logit_lens`,
-`appears`, `knockout`, `blocks`.
-
-`quantiles`: `quantile_interval`.
+- `metrics`: `h_lm`, `longest_prefix`, `capacity`, `token_gain`, `information_gain`,
+  `bits_per_float`, `bound`, `share_of_bound`, `bootstrap`, `clopper_pearson`.
+- `quality`: `scores`, `character_error_rate`, `chrf`, `bleu`, `rouge_l`, `perplexity`,
+  `semantic_similarity`, `frequencies`, `error_bins`.
+- `geometry`: `cosine_distances`, `line`, `bezier`, `length`, `length_ratio`, `fit_control`,
+  `noise_radius`.
+- `inside`: `look`, `attention`, `attention_weights`, `hidden_states`, `read_out`, `logit_lens`,
+  `appears`, `knockout`, `blocks`.
+- `quantiles`: `quantile_interval`.
 """
 
 from __future__ import annotations
