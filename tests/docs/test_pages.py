@@ -102,6 +102,8 @@ def reader(builtin, monkeypatch, tmp_path):
         return builtin if dtype == "auto" else load("builtin", dtype=dtype)
 
     monkeypatch.setattr(pt.FrozenLM, "from_pretrained", from_pretrained)
+    # Commands look for a model's folder before they load it.
+    monkeypatch.setattr("prototokens.lm.local.find_local", lambda name, revision: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reproduced").mkdir()
     (tmp_path / "chapter.txt").write_text(CHAPTER, encoding="utf-8")
