@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from prototokens.encoder.encoder import CONFIG, SHIPPED, Encoder
-from prototokens.encoder.starts import judged
+from prototokens.encoder.judge import judged
 from prototokens.engine.decode import decode_ids
 from prototokens.errors import FileError, UsageError
 from prototokens.fitting import fit
@@ -191,7 +191,7 @@ def _zero_step(lm: FrozenLM, encoder: Encoder, job: Job) -> list[Row]:
         encodings, encoding = _timed(
             lm, lambda count=refinements: encoder.encodings(lm, passages, count)
         )
-        solutions = judged(lm, encoder, passages, encodings)
+        solutions = judged(lm, encoder.layout, passages, encodings)
         decoded, decoding = _timed(lm, lambda made=solutions: decode_ids(lm, made).ids)
         passes = sum(one.feedback_passes for one in encodings) / len(passages)
         row = _zero_step_row(passages, decoded, encoding, decoding, fitted, seconds)

@@ -215,9 +215,9 @@ def _encoder_pass(lm: FrozenLM, console: Console) -> float | None:
         f"\n[bold]3.[/] without a fit: an encoder gives"
         f" {counted(encoder.layout.vectors, 'vector')} for the sentence in one pass and {passes}"
         f" of the frozen model, {seconds * 1000:.0f} ms:"
-        f" {solution.correct} of {counted(len(ids), 'token')} right"
+        f" {solution.right_tokens} of {counted(len(ids), 'token')} right"
     )
-    return solution.correct / len(ids)
+    return solution.right_tokens / len(ids)
 
 
 def _story(lm: FrozenLM, seed: int, path: Path, console: Console, quiet: bool) -> bool:
