@@ -9,6 +9,12 @@ from typing import Any, Unpack, overload
 
 from prototokens._util.option_fields import from_keywords
 from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.fit_inputs import (
+    check_options,
+    layout_of_starts,
+    read_mask,
+    read_starts,
+)
 from prototokens.encoder.shipped import chosen
 from prototokens.encoder.starts import begin
 from prototokens.engine.fit import fit as fit_resolved
@@ -16,20 +22,14 @@ from prototokens.engine.inputs import Method, OneStep
 from prototokens.engine.progress import Progress, progress_bar
 from prototokens.engine.rows import Init
 from prototokens.errors import UsageError
-from prototokens.fit_inputs import (
-    check_options,
-    layout_of_starts,
-    read_mask,
-    read_starts,
-)
 from prototokens.layout import Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.release import check_usable
+from prototokens.lm.targets import Ids, Target, Targets, read_targets
 from prototokens.lm.tokenization import token_texts
 from prototokens.options import FitKeywords, FitOptions
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
-from prototokens.targets import Ids, Target, Targets, read_targets
 
 OnProgress = Callable[[Progress], None] | bool | None
 OnFinished = Callable[[int, Solution], None] | None

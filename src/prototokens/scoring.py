@@ -19,9 +19,9 @@ from prototokens.errors import TextError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.release import check_usable
+from prototokens.lm.targets import Target, read_targets
 from prototokens.lm.tokenization import token_texts
 from prototokens.solution import Chunk, Solution
-from prototokens.targets import Target, read_targets
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,11 +9,11 @@ PACKAGE = Path(__file__).parents[2] / "src" / "prototokens"
 LAYERS = (
     "__init__ __main__",
     "cli explorer",
-    "training lab bench encoding decoding fitting fit_inputs scoring",
+    "training lab bench encoding decoding fitting scoring",
     "encoder planning ptok measure",
     "engine",
     "lm",
-    "keys layout options recipe solution targets",
+    "keys layout options recipe solution",
     "errors _util _version samples",
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}

@@ -42,8 +42,8 @@ from prototokens.layout import Layout
 from prototokens.lm.devices import bfloat16_pays
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.response import differ
+from prototokens.lm.targets import Ids, Target, read_targets
 from prototokens.solution import Solution
-from prototokens.targets import Ids, Target, read_targets
 
 SHIPPED = Path(__file__).parents[1] / "builtin" / "encoder"
 MAX_TOKENS = 4096  # of one pass

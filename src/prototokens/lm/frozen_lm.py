@@ -64,8 +64,7 @@ class FrozenLM(release.Releasable):
         tokenizer_hash: hash of the tokenizer's serialised form without truncation and padding;
             empty without a tokenizer.
         d_model: width of an input embedding, and so of a proto-token.
-        hidden_size: width of the head's input; it differs from `d_model` in a few models (OPT-350M
-            has two widths).
+        hidden_size: width of the head's input; in a few models (OPT-350M) not `d_model`.
         vocab_size: number of logits.
         max_context: largest number of positions, or None where the model states no limit (Mamba).
     """
@@ -81,9 +80,8 @@ class FrozenLM(release.Releasable):
     ) -> None:
         """Wrap a model that is in memory already.
 
-        The model is not copied. It is itself frozen (`requires_grad` is off) and switched to
-        evaluation mode, and to the attention of `lm.attention` in bfloat16 on a CPU. `release()`,
-        or the end of `with FrozenLM(model) as lm:`, gives it back as it was.
+        It is not copied but frozen itself, and switched to evaluation mode; `release()`, or the
+        end of `with FrozenLM(model) as lm:`, gives it back as it was.
 
         Args:
             model: a causal LM of transformers.

@@ -13,9 +13,9 @@ import torch
 from prototokens.engine.rows import Start
 from prototokens.errors import UsageError
 from prototokens.layout import MAX_REPEATED, Layout
+from prototokens.lm.targets import Targets, described, is_array, whole_numbers
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
-from prototokens.targets import Targets, described, is_array, whole_numbers
 
 
 def read_starts(start: Any, targets: Targets) -> list[Start | None] | None:
