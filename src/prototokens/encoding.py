@@ -8,7 +8,7 @@ from typing import Unpack
 
 from prototokens._util.option_fields import from_keywords
 from prototokens.decoding import decode_text
-from prototokens.encoder.plan import plan_from
+from prototokens.encoder.plan import plan_with_encoder
 from prototokens.encoder.shipped import without_steps
 from prototokens.encoder.starts import begin
 from prototokens.engine.certify import threshold
@@ -106,7 +106,7 @@ def plan_encoding(
         shape = layout or keyed(2)
         asked = certified_recipe(lm, recipe, options.certify, shape.with_prefix(prefix))
         length, vectors = options.chunk_length, options.vectors
-        plan = plan_from(lm, source.ids, start, layout, length, vectors, asked, prefix)
+        plan = plan_with_encoder(lm, source.ids, start, layout, length, vectors, asked, prefix)
     if sum(plan.lengths) != len(source.ids):
         raise UsageError(
             f"the plan is for {sum(plan.lengths)} tokens and the text has {len(source.ids)}: give"

@@ -66,8 +66,8 @@ def taught(tiny_llama, tmp_path):
 def test_a_feedback_pass_gives_the_gradients_of_float64(tiny_llama, decoder, network):
     protos = encode(network, decoder, TEXTS, most=0).protos.detach()
     found = feedback_pass(decoder, protos, TEXTS)
-    seen, gradient = found.seen, found.gradient
-    assert seen.gradient is gradient
+    feedback, gradient = found.feedback, found.gradient
+    assert feedback.gradient is gradient
     body = type(tiny_llama.model)(tiny_llama.model.config).double()
     body.load_state_dict(tiny_llama.model.state_dict())
     for row, ids in enumerate(TEXTS):
@@ -77,11 +77,15 @@ def test_a_feedback_pass_gives_the_gradients_of_float64(tiny_llama, decoder, net
         loss = functional.cross_entropy(body.lm_head(hidden), torch.tensor(ids), reduction="sum")
         by_vectors, by_state = torch.autograd.grad(loss, (vectors, hidden))
         torch.testing.assert_close(gradient[row].double(), by_vectors, rtol=1e-3, atol=1e-6)
-        torch.testing.assert_close(seen.error[row, :count].double(), by_state, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(
+            feedback.error[row, :count].double(), by_state, rtol=1e-3, atol=1e-6
+        )
         normed = functional.rms_norm(hidden.detach(), hidden.shape[-1:])
-        torch.testing.assert_close(seen.hidden[row, :count].double(), normed, rtol=1e-3, atol=1e-5)
-        assert not seen.error[row, count:].any()
-        assert not seen.hidden[row, count:].any()
+        torch.testing.assert_close(
+            feedback.hidden[row, :count].double(), normed, rtol=1e-3, atol=1e-5
+        )
+        assert not feedback.error[row, count:].any()
+        assert not feedback.hidden[row, count:].any()
 
 
 def test_a_texts_refined_vectors_do_not_depend_on_the_batch(decoder, network):

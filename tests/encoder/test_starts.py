@@ -10,7 +10,7 @@ from prototokens.encoder import encoder as encoder_module
 from prototokens.encoder.config import Shape
 from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import make_network
-from prototokens.encoder.plan import chunk_lengths, plan_from
+from prototokens.encoder.plan import chunk_lengths, plan_with_encoder
 from prototokens.encoder.shipped import shipped, without_steps
 from prototokens.encoder.starts import begin, proved, raw, saves
 from prototokens.errors import FileError, TextError, UsageError
@@ -176,10 +176,14 @@ def test_long_texts_are_cut_into_few_chunks_of_like_length(tokens, untrained, ti
 def test_zero_step_chunks_use_the_encoders_reliable_length(untrained, tiny_llama):
     ids = list(range(24))
     untrained.config["held_out"] = {"rows": [held_out(2, 1.0), held_out(4, 0.96), held_out(6, 0.5)]}
-    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [4] * 6
-    assert plan_from(tiny_llama, ids, untrained).lengths == [6] * 4
+    assert (
+        plan_with_encoder(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [4] * 6
+    )
+    assert plan_with_encoder(tiny_llama, ids, untrained).lengths == [6] * 4
     untrained.config["held_out"] = {"rows": [held_out(2, 0.9)]}  # nowhere: as long as it takes
-    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [6] * 4
+    assert (
+        plan_with_encoder(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).lengths == [6] * 4
+    )
 
 
 def test_with_an_encoder_the_forecast_is_its_proof(untrained, tiny_llama):
@@ -187,7 +191,7 @@ def test_with_an_encoder_the_forecast_is_its_proof(untrained, tiny_llama):
     for row, row_steps, steps in ((proof(4, 1.0), 16, 2), (proof(6, 1.0, encoder_exact=6), 80, 9)):
         row["encoder"] |= {"row_steps": row_steps, "steps_median": steps}
         untrained.config["proof"].append(row)
-    forecast = plan_from(tiny_llama, ids, untrained).forecast  # of 5, 5 and 3 tokens
+    forecast = plan_with_encoder(tiny_llama, ids, untrained).forecast  # of 5, 5 and 3 tokens
     assert (forecast.exact, forecast.steps, forecast.chunks, forecast.row_steps) == (
         pytest.approx((0.75 * 2 + 1) / 3),
         9,
@@ -195,19 +199,19 @@ def test_with_an_encoder_the_forecast_is_its_proof(untrained, tiny_llama):
         10 + 10 + 2,
     )
     assert forecast.position_steps == 5 * 10 + 5 * 10 + 3 * 2
-    assert plan_from(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).forecast is None
+    assert plan_with_encoder(tiny_llama, ids, untrained, recipe=pt.Recipe(steps=0)).forecast is None
     untrained.config["proof"] = []
-    assert plan_from(tiny_llama, ids, untrained).forecast is None
+    assert plan_with_encoder(tiny_llama, ids, untrained).forecast is None
 
 
 def test_auto_weighs_the_encoder_against_random_starts(at_hand, tiny_llama):
     ids = list(range(13))
-    plain = plan_from(tiny_llama, ids, "random", vectors="auto")
+    plain = plan_with_encoder(tiny_llama, ids, "random", vectors="auto")
     for row_steps, chosen_there in ((8, True), (8000, False)):
         at_hand.config["proof"] = [proof(6, 1.0)]
         at_hand.config["proof"][0]["encoder"] |= {"row_steps": row_steps, "steps_median": 1}
         at_hand.save(encoder_module.SHIPPED / "one")
-        plan = plan_from(tiny_llama, ids, vectors="auto")
+        plan = plan_with_encoder(tiny_llama, ids, vectors="auto")
         assert (plan == plain) is not chosen_there
         if chosen_there:
             assert (plan.layout.name, plan.lengths, plan.forecast.row_steps) == (
@@ -221,7 +225,9 @@ def test_auto_weighs_the_encoder_against_random_starts(at_hand, tiny_llama):
             {"vectors": "auto", "recipe": PAPER},
         ):
             alone = {**others, "start": "random"}
-            assert plan_from(tiny_llama, ids, **others) == plan_from(tiny_llama, ids, **alone)
+            assert plan_with_encoder(tiny_llama, ids, **others) == plan_with_encoder(
+                tiny_llama, ids, **alone
+            )
 
 
 def test_auto_tries_the_encoder_on_the_text_before_it_cuts_all_of_it_for_it(at_hand, tiny_llama):
@@ -232,7 +238,7 @@ def test_auto_tries_the_encoder_on_the_text_before_it_cuts_all_of_it_for_it(at_h
     for random, chosen_there in ((8, True), (80_000, False)):
         at_hand.config["proof"][0]["random"]["row_steps"] = random
         at_hand.save(encoder_module.SHIPPED / "one")
-        plan = plan_from(tiny_llama, ids, vectors="auto")
+        plan = plan_with_encoder(tiny_llama, ids, vectors="auto")
         assert (plan.layout.name == "tiled:2") is chosen_there
         assert plan.lengths == [5, 4, 4] or not chosen_there
 

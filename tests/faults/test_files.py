@@ -431,7 +431,7 @@ class TestOtherFiles:
             raise PermissionError(errno.EACCES, "Permission denied")
 
         encoded.save(path)
-        monkeypatch.setattr("prototokens.ptok.stored.read_contents", denied)
+        monkeypatch.setattr("prototokens.ptok.stored.read_safetensors_header", denied)
         with pytest.raises(FileError, match=r"x\.ptok cannot be read \(Permission denied\)"):
             EncodedText.load(path)
 

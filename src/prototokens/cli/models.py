@@ -82,11 +82,11 @@ def _builtin() -> dict[str, Any]:
 
 def _parameters(path: Path) -> int | None:
     """Numbers in a safetensors file; None where it is none."""
-    from prototokens.ptok.contents import read_contents
+    from prototokens.ptok.contents import read_safetensors_header
 
     try:
         with path.open("rb") as handle:
-            declared = read_contents(handle).declared
+            declared = read_safetensors_header(handle).declared
     except (OSError, ValueError):
         return None
     return sum(math.prod(one.shape) for one in declared.values())

@@ -137,7 +137,7 @@ class Block(nn.Module):
         return x + self.fall(functional.gelu(self.rise(self.norm_in(x))))
 
 
-class Seen(NamedTuple):
+class Feedback(NamedTuple):
     """What a feedback pass gives for some vectors (`refine.feedback_pass`).
 
     Attributes:
@@ -151,9 +151,11 @@ class Seen(NamedTuple):
     error: Float[Tensor, "rows seq hidden"]
     hidden: Float[Tensor, "rows seq hidden"]
 
-    def of(self, rows: Int64[Tensor, "some"], longest: int) -> Seen:
+    def of(self, rows: Int64[Tensor, "some"], longest: int) -> Feedback:
         """Of some texts, the longest of which has so many tokens."""
-        return Seen(self.gradient[rows], self.error[rows, :longest], self.hidden[rows, :longest])
+        return Feedback(
+            self.gradient[rows], self.error[rows, :longest], self.hidden[rows, :longest]
+        )
 
 
 class Reading(NamedTuple):
@@ -205,7 +207,7 @@ class Refiner(nn.Module):
         Args:
             vectors: those that are predicted, and `gradient`: of the loss there, both in units of
                 `std`.
-            tokens: error and hidden state of each token (`Seen`).
+            tokens: error and hidden state of each token (`Feedback`).
         """
         size = gradient.square().mean((1, 2), keepdim=True).sqrt() + MIN_SIZE
         inputs = torch.cat(
@@ -292,13 +294,13 @@ class Network(nn.Module):
             moved = moved + (narrow.flatten(1) @ maps).float().view_as(moved)
         return Reading(x, absent, moved)
 
-    def refine(self, reading: Reading, seen: Seen) -> Reading:
+    def refine(self, reading: Reading, feedback: Feedback) -> Reading:
         """Move the vectors by what the decoder makes of them."""
         assert self.refiner is not None
         queries = reading.moved.shape[1]
         vectors = (self.base[:queries] + reading.moved).detach()
-        tokens = torch.cat([seen.error / self.error, seen.hidden], -1)
-        return self.refiner(reading, vectors, seen.gradient[:, :queries] * self.std, tokens)
+        tokens = torch.cat([feedback.error / self.error, feedback.hidden], -1)
+        return self.refiner(reading, vectors, feedback.gradient[:, :queries] * self.std, tokens)
 
     def vectors(self, reading: Reading) -> Float[Tensor, "rows vectors d_model"]:
         """The vectors, float32."""

@@ -16,10 +16,12 @@ from prototokens.planning.chunks import ChunkPlan, CostForecast, plan_chunks, pr
 from prototokens.ptok.spans import spans_of
 from prototokens.recipe import FAST, Recipe
 
-TRIED = 16  # chunks of a text that an encoder is tried on before it is chosen for all of them
+TRIED_CHUNKS = (
+    16  # chunks of a text that an encoder is tried on before it is chosen for all of them
+)
 
 
-def plan_from(
+def plan_with_encoder(
     lm: FrozenLM,
     ids: list[int],
     start: str | Encoder = "auto",
@@ -101,7 +103,7 @@ def _tried(lm: FrozenLM, encoder: Encoder, plan: ChunkPlan, ids: list[int]) -> C
     """
     assert plan.forecast is not None
     spans = spans_of(plan.lengths)
-    chosen = spans[:: -(-len(spans) // TRIED)]
+    chosen = spans[:: -(-len(spans) // TRIED_CHUNKS)]
     row_steps = 0.0
     for one in raw(lm, encoder, [ids[span.start : span.end] for span in chosen]):
         row = next_longer(encoder.config["proof"], one.length)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prototokens.encoder.decoder import Decoder, Judged, padded
-from prototokens.encoder.network import Network, Seen, states
+from prototokens.encoder.network import Network, Feedback, states
 
 Texts = Sequence[Sequence[int]]
 
@@ -30,17 +30,17 @@ class FeedbackPass(NamedTuple):
     """What one forward and backward pass of the decoder gives for the vectors of some texts.
 
     Attributes:
-        seen: what a refinement takes from it.
+        feedback: what a refinement takes from it.
         judged: loss, margins, and what is right.
     """
 
-    seen: Seen
+    feedback: Feedback
     judged: Judged
 
     @property
     def gradient(self) -> Float[Tensor, "rows vectors d_model"]:
         """Of each text's summed loss, with respect to its vectors."""
-        return self.seen.gradient
+        return self.feedback.gradient
 
 
 class Encoded(NamedTuple):
@@ -83,7 +83,7 @@ def feedback_pass(
         return out.index_copy_(0, positions, values.detach().float()).view(len(texts), longest, -1)
 
     hidden = functional.rms_norm(by_text(judged.hidden), (judged.hidden.shape[-1],))
-    return FeedbackPass(Seen(gradient, by_text(judged.scores.gradient), hidden), judged)
+    return FeedbackPass(Feedback(gradient, by_text(judged.scores.gradient), hidden), judged)
 
 
 def every_refinement(
@@ -104,7 +104,7 @@ def every_refinement(
     protos = [network.vectors(reading)]
     passes = [feedback_pass(decoder, noise(protos[0], 0), texts, temperature)]
     for number in range(network.shape.refinements):
-        reading = network.refine(reading, passes[-1].seen)
+        reading = network.refine(reading, passes[-1].feedback)
         protos.append(network.vectors(reading))
         passes.append(feedback_pass(decoder, noise(protos[-1], number + 1), texts, temperature))
     return protos, passes

@@ -71,7 +71,7 @@ def without_steps(
     Random vectors without a step reproduce hardly a token.
 
     Args:
-        layout, vectors, recipe: as `plan_from` takes them.
+        layout, vectors, recipe: as `plan_with_encoder` takes them.
     """
     if start != "auto" or recipe.steps or vectors is not None:
         return start

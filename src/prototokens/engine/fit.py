@@ -103,7 +103,7 @@ def _finished(scheduler: Scheduler) -> list[Group]:
 
 
 def _steps(batch: Batch, count: int) -> tuple[int, StepResult | None]:
-    """Take steps.
+    """Take optimizer steps until memory runs out in one; `Scheduler.preempt` then makes room.
 
     The error is not kept: its frames would keep all tensors of the step alive, and there is less
     memory than that.

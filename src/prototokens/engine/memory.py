@@ -1,7 +1,7 @@
 """How many input positions may run side by side: what the processor gains from, and what fits.
 
 The memory of a position is measured: one forward pass is run, and everything that it keeps for the
-backward pass is counted. Where memory runs out all the same, half of the rows are preempted
+backward pass is counted. Where memory runs out all the same, half of the groups are preempted
 (`Scheduler.preempt`).
 """
 

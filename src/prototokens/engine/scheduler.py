@@ -116,7 +116,9 @@ class Scheduler:
         self.batch = self._laid_out(self.batch.state.select(stay))
 
     def preempt(self) -> None:
-        """Halve `max_positions`, and preempt groups until the rest fits it.
+        """Preempt half of the groups, with all their state, after memory ran out in a step.
+
+        `max_positions` becomes half of the positions that ran.
 
         Raises:
             DeviceMemoryError: there is one group alone, and memory does not hold it.

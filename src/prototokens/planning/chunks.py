@@ -44,7 +44,7 @@ TRADE = 1.5
 # any length below 256 to single tokens.
 MAX_HALVINGS = 8
 NEGLIGIBLE = 1e-6  # halves of a chunk, expected, that are left out of a forecast
-TRIED = 1 << 14  # tokens of a long text that the trials take
+TRIED_TOKENS = 1 << 14  # tokens of a long text that the trials take
 WINDOW, WINDOWS = (
     32,
     8,
@@ -144,7 +144,7 @@ def plan_chunks(
     recipe: str | Recipe = "fast",
     prefix: tuple[int, ...] = (),
 ) -> ChunkPlan:
-    """Cut `ids` into chunks.
+    """Cut `ids` into chunks for random starts (`encoder.plan.plan_with_encoder` weighs an encoder).
 
     Args:
         layout: an arrangement, or `auto`: two keyed vectors where they hold the whole text with
@@ -168,7 +168,7 @@ def plan_chunks(
     if length is not None:
         _check_length(lm, layouts, length)
     text = _read(lm, ids, expect.recipe.least_lead)
-    part = text._replace(information=text.information[:TRIED], scored=text.scored[:TRIED])
+    part = text._replace(information=text.information[:TRIED_TOKENS], scored=text.scored[:TRIED])
     tried: list[tuple[float, Layout, float]] = []
     for one in layouts:
         for load in LOADS if length is None else LOADS[:1]:

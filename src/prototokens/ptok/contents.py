@@ -85,7 +85,7 @@ class Contents(NamedTuple):
     size: int
 
 
-def read_contents(handle: BinaryIO) -> Contents:
+def read_safetensors_header(handle: BinaryIO) -> Contents:
     """The header of an open safetensors file; no tensor is read, however large it is said to be.
 
     Raises:

@@ -17,7 +17,7 @@ from prototokens._util.files import MAX_NAME, write_atomically
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.options import EncodeOptions
-from prototokens.ptok.contents import read_contents
+from prototokens.ptok.contents import read_safetensors_header
 from prototokens.ptok.solutions import pack_solutions, unpack_solutions
 from prototokens.ptok.spans import Solved, Span
 from prototokens.ptok.tensors import read_tensors
@@ -64,7 +64,7 @@ def load_partial(path: Path, key: str, layout: Layout, ids: list[int]) -> Solved
         return {}
     try:
         with path.open("rb") as handle:
-            contents = read_contents(handle)
+            contents = read_safetensors_header(handle)
             if contents.metadata.get("key") != key:
                 return {}
             tensors = read_tensors(handle, contents)

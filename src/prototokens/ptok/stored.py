@@ -15,7 +15,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from prototokens.errors import FileError
-from prototokens.ptok.contents import arrays_hash, check_declared, read_contents, unpack_codes
+from prototokens.ptok.contents import (
+    arrays_hash,
+    check_declared,
+    read_safetensors_header,
+    unpack_codes,
+)
 from prototokens.ptok.header import Header, read_header
 from prototokens.ptok.patches import Extras, pack, unpack
 
@@ -86,7 +91,7 @@ def _read(path: Path) -> tuple[Header, dict[str, np.ndarray]]:
         if not path.is_file():
             raise FileError(_no_file(path))
         with path.open("rb") as handle:
-            contents = read_contents(handle)
+            contents = read_safetensors_header(handle)
             header = read_header(contents.metadata, path)
             check_declared(contents.declared, header, path)
             handle.seek(0)
