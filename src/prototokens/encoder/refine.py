@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prototokens.encoder.decoder import Decoder, Judged, padded
-from prototokens.encoder.network import Network, Feedback, states
+from prototokens.encoder.network import Feedback, Network, states
 
 Texts = Sequence[Sequence[int]]
 
