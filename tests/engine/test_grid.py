@@ -114,7 +114,7 @@ def test_starts_that_do_not_fit_are_refused(tiny_llama, solved):
             layout="tiled:2",
             start=[Start(solutions[0].protos, lr_scale=0.0), None],
         )
-    with pytest.raises(UsageError, match="1 starts for 2 targets"):
+    with pytest.raises(UsageError, match="vectors for 1 targets, and there are 2"):
         pt.fit(tiny_llama, targets, start=[None])
     with pytest.raises(UsageError, match=r"shape \(3, 32\) was given, and \(2, 32\) is needed"):
         pt.fit(tiny_llama, targets, start=[Start(solutions[0].protos), None])

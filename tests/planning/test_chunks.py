@@ -311,11 +311,8 @@ def test_a_cost_forecast_in_words():
     forecast = CostForecast(
         exact=0.987, steps=106.4, chunks=9.0, row_steps=1234.0, position_steps=9999.0, measured=True
     )
-    assert (
-        forecast.describe()
-        == "forecast: 106 steps a chunk, 99% of the chunks exact as they are cut"
-    )
-    assert forecast.describe(10.0).endswith(", 2:03 at the pace of this machine")
+    assert forecast.describe() == "forecast: 106 steps a chunk, 99% of them exact"
+    assert forecast.describe(10.0).endswith(", 2:03 here")
     assert (
         forecast._replace(measured=False)
         .describe()

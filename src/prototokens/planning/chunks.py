@@ -168,7 +168,9 @@ def plan_chunks(
     if length is not None:
         _check_length(lm, layouts, length)
     text = _read(lm, ids, expect.recipe.least_lead)
-    part = text._replace(information=text.information[:TRIED_TOKENS], scored=text.scored[:TRIED])
+    part = text._replace(
+        information=text.information[:TRIED_TOKENS], scored=text.scored[:TRIED_TOKENS]
+    )
     tried: list[tuple[float, Layout, float]] = []
     for one in layouts:
         for load in LOADS if length is None else LOADS[:1]:

@@ -45,7 +45,8 @@ def unpack_codes(
                 d_model, width
             )
             levels = np.packbits(flags, axis=1, bitorder="little")[:, 0].astype(np.float32)
-            vectors[number] = (2 * levels + 1 - np.float32(2**width)) * scale[number]
+            with np.errstate(over="ignore"):  # a damaged scale; what is not finite is refused later
+                vectors[number] = (2 * levels + 1 - np.float32(2**width)) * scale[number]
         else:
             vectors[number] = part.view("<f2" if width == 16 else "<f4").astype(np.float32)
     return vectors
