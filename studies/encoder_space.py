@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from prototokens.encoder.decoder import Decoder
-from prototokens.encoder.encoder import CONFIG, SHIPPED, Encoder
+from prototokens.encoder.encoder import SHIPPED, Encoder
+from prototokens.encoder.folder import CONFIG
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.forward import HasVectors
 from prototokens.errors import TextError, UsageError

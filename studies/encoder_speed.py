@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prototokens.encoder.encoder import CONFIG, SHIPPED, Encoder
+from prototokens.encoder.encoder import SHIPPED, Encoder
+from prototokens.encoder.folder import CONFIG
 from prototokens.encoder.judge import judged
 from prototokens.engine.decode import decode_ids
 from prototokens.errors import FileError, UsageError

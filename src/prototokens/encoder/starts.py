@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from prototokens.encoder.encoder import Encoder, Encoding, next_longer
+from prototokens.encoder.encoder import Encoder, next_longer
+from prototokens.encoder.judge import Encoding
 from prototokens.encoder.shipped import chosen, shipped
 from prototokens.engine.rows import Start
 from prototokens.layout import Layout
