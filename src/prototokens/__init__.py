@@ -31,10 +31,8 @@ __all__ = [
     "Encoder",
     "FrozenLM",
     "Layout",
-    "Progress",
     "Recipe",
     "Solution",
-    "VectorScore",
     "__version__",
     "decode",
     "decode_ids",
@@ -46,8 +44,8 @@ __all__ = [
     "score",
 ]
 
-# Where each public name lives. They are imported at first use: a command that only prints its help
-# must not wait for PyTorch.
+# Where each public name lives, and those of what `fit` and `score` hand over. They are imported at
+# first use: a command that only prints its help must not wait for PyTorch.
 _HOMES = {
     "EncodedText": "prototokens.ptok.encoded",
     "Encoder": "prototokens.encoder.encoder",
