@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from prototokens.encoder.encoder import Encoder
     from prototokens.encoding import encode
     from prototokens.engine.decode import decode_ids
-    from prototokens.engine.progress import Progress
+    from prototokens.engine.progress import Progress as Progress
     from prototokens.fitting import fit
     from prototokens.layout import Layout
     from prototokens.lm.frozen_lm import FrozenLM
     from prototokens.planning.chunks import plan_chunks
     from prototokens.ptok.encoded import EncodedText
     from prototokens.recipe import Recipe
-    from prototokens.scoring import VectorScore, score
+    from prototokens.scoring import VectorScore as VectorScore
+    from prototokens.scoring import score
     from prototokens.solution import Solution
 
 __all__ = [
