@@ -241,28 +241,14 @@ def fit_progress(
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
+    from prototokens.engine.progress import progress_bar
 
-    columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
-    with Bar(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda now: bar.update(
-            task, total=now.total, completed=now.done, description=_progress_line(now, row_steps)
-        )
+    def left(now: Progress) -> str:
+        known = now.done or (row_steps and now.row_steps)
+        return f"{time_left(now, row_steps)} left" if known else ""
 
-
-def _progress_line(now: Progress, row_steps: float | None) -> str:
-    """What stands beside the bar: at most 65 characters, so that 80 columns leave a bar."""
-    parts = [f"{now.done}/{now.total} chunk{'s' * (now.total != 1)}"]
-    if now.solved < now.done:
-        parts.append(f"{now.done - now.solved} not exact")
-    parts.append(f"{now.accuracy:.0%} right")
-    parts.append(f"{now.row_steps / max(now.seconds, 1e-9):,.0f} steps/s")
-    if now.done or (row_steps and now.row_steps):
-        parts.append(f"{time_left(now, row_steps)} left")
-    return ", ".join(parts)
+    with progress_bar(left, "chunk") as show:
+        yield show
 
 
 def time_left(now: Progress, row_steps: float | None = None) -> str:

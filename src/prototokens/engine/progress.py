@@ -37,32 +37,37 @@ class Progress:
 
 @contextmanager
 def progress_bar(
-    time_left: Callable[[Progress], str] | None = None,
+    time_left: Callable[[Progress], str] | None = None, noun: str = "target"
 ) -> Iterator[Callable[[Progress], None]]:
-    """A bar on standard error inside a `with` block: targets done, accuracy, row-steps a second.
+    """A bar on standard error inside a `with` block, which fits into 80 columns.
+
+    It shows targets done, those of them that are not exact, accuracy, row-steps a second, and the
+    time that is left.
 
     Args:
-        time_left: what to say of the time that is left, if anything.
+        time_left: what to say of the time that is left; an empty string says nothing.
+        noun: what a target is called.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, left="")
+    columns = (BarColumn(bar_width=None), TextColumn("{task.description}"))
+    with Bar(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        task = bar.add_task("", total=None)
 
         def show(now: Progress) -> None:
-            rate = now.row_steps / max(now.seconds, 1e-9)
-            left = time_left(now) if time_left else ""
-            right = f"{now.accuracy:4.0%} of the tokens in work right"
-            line = f"{now.solved} solved, {right}, {rate:,.0f} steps/s"
-            bar.update(task, total=now.total, completed=now.done, description=line, left=left)
+            line = _line(now, noun, time_left(now) if time_left else "")
+            bar.update(task, total=now.total, completed=now.done, description=line)
 
         yield show
+
+
+def _line(now: Progress, noun: str, left: str) -> str:
+    """What stands beside the bar: at most 65 characters, so that 80 columns leave a bar."""
+    parts = [f"{now.done}/{now.total} {noun}{'s' * (now.total != 1)}"]
+    if now.solved < now.done:
+        parts.append(f"{now.done - now.solved} not exact")
+    parts.append(f"{now.accuracy:.0%} right")
+    parts.append(f"{now.row_steps / max(now.seconds, 1e-9):,.0f} steps/s")
+    return ", ".join([*parts, left] if left else parts)
