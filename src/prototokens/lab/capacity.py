@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from prototokens.engine.decode import generate_from
 from prototokens.lab.job import Config, Fit, Fitted, Job, ModelFacts, Row, outcome
-from prototokens.lab.methods import MEMORY
 from prototokens.lab.passages import Passage
 from prototokens.lab.texts import Texts
+from prototokens.layout import MEMORY
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.solution import Solution

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from prototokens._util.numerals import whole_number
 from prototokens.errors import UsageError
-from prototokens.layout import Layout
+from prototokens.layout import MEMORY, Layout
 
 if TYPE_CHECKING:
     from prototokens.engine.inputs import Method
-
-MEMORY = "memory:"
 
 
 def parse_method(layout: str) -> Layout | int:

@@ -20,7 +20,7 @@ from prototokens.engine.head import argmax, score
 from prototokens.engine.inputs import Cramming, arrange
 from prototokens.lab import capacity, plots
 from prototokens.lab.job import Config, Job, Row, Run
-from prototokens.lab.methods import MEMORY, method_of
+from prototokens.lab.methods import method_of
 from prototokens.lab.passages import labels_of, sources_of
 from prototokens.lab.report import (
     Report,
@@ -30,6 +30,7 @@ from prototokens.lab.report import (
     share,
     size_notes,
 )
+from prototokens.layout import MEMORY
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.solution import Solution
