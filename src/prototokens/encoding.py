@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Unpack
@@ -23,6 +24,7 @@ from prototokens.fitting import prefix_of
 from prototokens.layout import Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.release import check_usable
+from prototokens.lm.untrained import untrained
 from prototokens.options import INEXACT, EncodeKeywords, EncodeOptions
 from prototokens.planning.chunks import MAX_HALVINGS, ChunkPlan
 from prototokens.ptok.assemble import Precision, Record
@@ -102,9 +104,12 @@ def plan_encoding(
     start = without_steps(lm, start, layout, options.vectors, recipe)
     prefix = prefix_of(lm, options.prefix, recipe)
     if plan is None:
-        # The margin decides which tokens are left to patches; layouts ask for nearly the same.
-        shape = layout or keyed(2)
-        asked = certified_recipe(lm, recipe, options.certify, shape.with_prefix(prefix))
+        asked = recipe
+        # A plan depends on the margin only by the tokens that it leaves to patches. To measure the
+        # margin takes forward passes, and layouts ask for nearly the same.
+        if untrained(lm, source.ids, math.inf):
+            shape = layout or keyed(2)
+            asked = certified_recipe(lm, recipe, options.certify, shape.with_prefix(prefix))
         length, vectors = options.chunk_length, options.vectors
         plan = plan_with_encoder(lm, source.ids, start, layout, length, vectors, asked, prefix)
     if sum(plan.lengths) != len(source.ids):

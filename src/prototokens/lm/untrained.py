@@ -49,6 +49,7 @@ class _Known:
         self.state_norm: float | None = None
         self.usual_distance: float | None = None
         self.distance: dict[int, float] = {}
+        self.of_vocabulary: dict[float, list[int]] = {}  # by the lead
 
 
 _KNOWN: WeakKeyDictionary[FrozenLM, _Known] = WeakKeyDictionary()
@@ -122,14 +123,23 @@ def untrained_positions(lm: FrozenLM, ids: Iterable[int], lead: float) -> tuple[
     return tuple(place for place, token in enumerate(ids) if token in found)
 
 
-@torch.no_grad()
 def all_untrained(lm: FrozenLM, lead: float) -> list[int]:
     """All untrained tokens of the vocabulary, in ascending order.
 
     Distances in a subspace are never larger than those in the whole space. So the tokens whose
     nearest row is far in the space of the `SCREEN` leading directions are ruled out there, at a
-    fraction of the cost, and the others are looked at in full.
+    fraction of the cost, and the others are looked at in full. The search is done once for each
+    lead.
     """
+    known = _KNOWN.setdefault(lm, _Known())
+    if lead not in known.of_vocabulary:
+        known.of_vocabulary[lead] = _searched(lm, lead)
+    return list(known.of_vocabulary[lead])
+
+
+@torch.no_grad()
+def _searched(lm: FrozenLM, lead: float) -> list[int]:
+    """The search of `all_untrained`."""
     weight = lm.head.weight
     sample = weight[:: max(1, len(weight) // 4096)].float()
     _, directions = torch.linalg.eigh(sample.T @ sample)
