@@ -89,8 +89,7 @@ class Solution:
         correct: number of scored positions whose argmax is the target's token; None where these
             vectors were not scored.
         margin: least, over the scored positions, of the true logit minus the best other one, in
-            logits;
-            negative where one is wrong; NaN where these vectors were not scored.
+            logits; negative where one is wrong; NaN where these vectors were not scored.
         steps: optimiser steps of the attempt that gave these vectors, before they were scored.
         row_steps: forward and backward passes spent on this row in all, over every attempt.
         restarts: attempts before the one that gave these vectors.
