@@ -23,16 +23,10 @@ STUDIES="bits:bits certificate:certificate long_run:long-run front:front front:h
     front:one-vector front:keyed front:real-llm edit:edit keys:keys key_forms:key-forms keyed_memory:keyed-memory
     encoder_speed:encoder encoder_space:encoder encoder_variants:encoder"
 
-fail() {
-    echo "findings.sh: $*" >&2
-    exit 2
-}
+fail() { echo "findings.sh: $*" >&2 && exit 2; }
 
 plan=
-if [ "${1:-}" = plan ]; then
-    plan=--plan
-    shift
-fi
+[ "${1:-}" != plan ] || { plan=--plan && shift; }
 case ${1:-} in
     # texts of a source, steps of a fit, seeds, and the lengths of climbs
     evening) texts=6 steps=600 seeds=3 grid=4,8,16,22,32,45,64 ;;
@@ -74,10 +68,7 @@ measured() {
     run table2 $first --lengths 8 --seeds "$seeds"
 }
 
-timed() {
-    run figure4 $sources --lengths "$grid"
-    run table4 $first --lengths 8,16,32
-}
+timed() { run figure4 $sources --lengths "$grid" && run table4 $first --lengths 8,16,32; }
 
 builtin() {
     model=builtin short=builtin

@@ -17,14 +17,7 @@ import argparse
 import json
 from pathlib import Path
 
-from prototokens.lab.forecasting import (
-    fitted_record,
-    judge,
-    judgement,
-    predicted,
-    read,
-    tensors,
-)
+from prototokens.lab import forecasting
 from prototokens.lab.report import fill
 from prototokens.planning.forecast import Curve
 from prototokens.recipe import Recipe
@@ -43,19 +36,16 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("results/keyed/README.md"))
     args = parser.parse_args()
     if args.report:
-        fill(args.page, [judgement(json.loads(args.out.read_text())["recipes"])])
+        fill(args.page, [forecasting.judgement(json.loads(args.out.read_text())["recipes"])])
         return
     made = {}
-    for name, rows in read(args.rows).items():
+    for name, rows in forecasting.read(args.rows).items():
         if args.check:
-            some = tensors(rows)
-            print(
-                json.dumps(
-                    {"recipe": name, **judge(some, *predicted(some, Curve.of(Recipe.named(name))))}
-                )
-            )
+            some = forecasting.tensors(rows)
+            found = forecasting.predicted(some, Curve.of(Recipe.named(name)))
+            print(json.dumps({"recipe": name, **forecasting.judge(some, *found)}))
             continue
-        made[name] = fitted_record(rows, args.rows)
+        made[name] = forecasting.fitted_record(rows, args.rows)
         shown = {key: made[name][key] for key in ("weights", "held_out", "unseen_models")}
         print(json.dumps({"recipe": name, **shown}, indent=1))
     if made:

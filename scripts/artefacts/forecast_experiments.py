@@ -1,12 +1,8 @@
-"""Write lab/catalogue.json: what each experiment takes at --scale smoke.
+"""Write lab/catalogue.json: the position-steps of each experiment at --scale smoke, as forecast.
 
-The list that `reproduce` prints shows it.
-
-To make all jobs the model has to be loaded and texts have to be sampled: too long for a list. So it
-reads what is left here: the position-steps that each experiment's jobs are forecast to take on the
-built-in model and the default texts, and the speed of the machine that this ran on.
-`reproduce --plan` does the same for any model, texts and scale where it is called. To be run again
-when an experiment's sizes, the built-in model or the forecast of fits change.
+The list that `reproduce` prints takes its times from it, as sampling the texts of all jobs is too
+slow for a list. To be run again when an experiment's sizes, the built-in model or the forecast of
+fits change; `reproduce --plan` gives the forecast for any model, texts and scale.
 
     python scripts/artefacts/forecast_experiments.py
 """

@@ -33,7 +33,7 @@ from prototokens.solution import Solution
 
 OnProgress = Callable[[Progress], None] | bool | None
 OnFinished = Callable[[int, Solution], None] | None
-DEFAULT_LAYOUT = "keyed:2"
+DEFAULT_VECTORS = 2  # in the layout `keyed`
 PUBLISHED = "paper"  # the recipe that is kept to the letter
 
 
@@ -168,7 +168,7 @@ def _prefixed(lm: FrozenLM, given: FitOptions, recipe: Recipe) -> Layout:
         if found is not None:  # vectors that were made behind a prefix, or behind none
             return found if given.prefix == "auto" else _behind(lm, found, given, recipe)
     if layout is None:
-        layout = keyed(given.vectors) if given.vectors else Layout.named(DEFAULT_LAYOUT)
+        layout = keyed(given.vectors or DEFAULT_VECTORS)
     return _behind(lm, layout, given, recipe)
 
 

@@ -36,14 +36,15 @@ class _Names:
 
     layout: str | Layout | None
     recipe: str | Recipe
+    steps: int | None
 
     def resolve_recipe(self) -> Recipe:
-        """The recipe.
+        """The recipe, with the steps that are asked for.
 
         Raises:
             UsageError: no such recipe.
         """
-        return Recipe.named(self.recipe)
+        return Recipe.named(self.recipe, **({} if self.steps is None else {"steps": self.steps}))
 
     def resolve_layout(self) -> Layout | None:
         """The layout; None where it is `auto`, or not given.
@@ -95,14 +96,6 @@ class FitOptions(_Names):
     mask: Mask | Sequence[Mask | None] | None = None
     rows: int | None = None
 
-    def resolve_recipe(self) -> Recipe:
-        """The recipe, with the steps that are asked for.
-
-        Raises:
-            UsageError: no such recipe.
-        """
-        return Recipe.named(self.recipe, **({} if self.steps is None else {"steps": self.steps}))
-
 
 class FitKeywords(TypedDict, total=False):
     """The fields of `FitOptions`, as keyword arguments."""
@@ -130,6 +123,7 @@ class EncodeOptions(_Names):
         vectors: of a chunk, in place of a layout; `auto` chooses their number by the cost forecast
             (`plan_chunks`).
         recipe: a recipe or its name (`Recipe.named`).
+        steps: most optimiser steps for a chunk; by default the recipe's.
         seed: of the random starts.
         share: one e (or one m) for all chunks; such a text is solved as a whole or not at all, and
             its chunks are not halved.
@@ -178,6 +172,12 @@ class EncodeOptions(_Names):
     recipe: str | Recipe = field(
         default="fast",
         metadata=described("How vectors are fitted: fast, or paper (as published).", in_key=True),
+    )
+    steps: int | None = field(
+        default=None,
+        metadata=described(
+            "Most optimiser steps for a chunk.", minimum=0, default_text="the recipe's"
+        ),
     )
     seed: int = field(
         default=0,
@@ -261,6 +261,7 @@ class EncodeKeywords(TypedDict, total=False):
     chunk_length: int | None
     vectors: int | Literal["auto"] | None
     recipe: str | Recipe
+    steps: int | None
     seed: int
     share: str | None
     prefix: str | Sequence[int]

@@ -9,8 +9,8 @@ from experiment_runs import carried_out, cells, settings
 from prototokens.engine.decode import decode_ids
 from prototokens.lab.experiments import context
 from prototokens.lab.job import Fit
-from prototokens.lab.kept import SolutionStore
 from prototokens.lab.passages import Passage
+from prototokens.lab.solution_store import SolutionStore
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_gains_compare_each_text_with_itself():
     rows += [row("a", "preceding", 16, 8, 10), row("b", "preceding", 16, 16, 5)]
     report = context.report(rows)
     (gain,) = cells(report, "gains-1")
-    assert gain["tokens held, times"] == 2
+    assert gain["tokens reproduced, times"] == 2
     assert gain["steps, times"] == pytest.approx(0.5)
     table = {line["context"]: line for line in cells(report, "context-1")}
     assert table["preceding"]["removed"] == 0.25

@@ -1,4 +1,4 @@
-"""Information held both ways, end to end on a tiny model."""
+"""Information reproduced both ways, end to end on a tiny model."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from prototokens.engine.inputs import Cramming
 from prototokens.fitting import fit
 from prototokens.lab.experiments import figure3
 from prototokens.lab.job import Fit
-from prototokens.lab.kept import SolutionStore
+from prototokens.lab.solution_store import SolutionStore
 from prototokens.recipe import Recipe
 
 

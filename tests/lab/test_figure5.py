@@ -6,7 +6,7 @@ import pytest
 from experiment_runs import carried_out, cells, settings
 
 from prototokens.lab.experiments import figure5
-from prototokens.lab.kept import SolutionStore
+from prototokens.lab.solution_store import SolutionStore
 
 
 def cosine(one, other):

@@ -5,7 +5,7 @@ from experiment_runs import carried_out, cells, settings
 
 from prototokens.lab.experiments import probe
 from prototokens.lab.job import Fit
-from prototokens.lab.kept import SolutionStore
+from prototokens.lab.solution_store import SolutionStore
 from prototokens.measure import quality
 
 

@@ -9,7 +9,7 @@ from experiment_runs import carried_out, cells, settings
 from prototokens.engine.decode import decode_ids
 from prototokens.lab.experiments import quality as experiment
 from prototokens.lab.job import Fit
-from prototokens.lab.kept import SolutionStore
+from prototokens.lab.solution_store import SolutionStore
 from prototokens.measure import quality
 
 

@@ -17,9 +17,9 @@ from prototokens.fitting import fit
 from prototokens.lab import drive as driving
 from prototokens.lab import experiments, models
 from prototokens.lab.job import Fit, Job
-from prototokens.lab.kept import SolutionStore
 from prototokens.lab.passages import Passage
 from prototokens.lab.records import Records
+from prototokens.lab.solution_store import SolutionStore
 from prototokens.lab.sweep import Local, sweep
 from prototokens.recipe import Recipe
 

@@ -21,7 +21,7 @@ from prototokens.planning.chunks import (
     price,
 )
 from prototokens.planning.forecast import Curve, Forecaster
-from prototokens.recipe import Recipe
+from prototokens.recipe import FAST, PAPER, Recipe
 
 BITS = st.floats(0, 40, allow_subnormal=False)
 
@@ -114,7 +114,7 @@ def ids_of(lm, count):
             {"layout": "tiled:9"},
             {"vectors": "auto"},
             {"vectors": 3},
-            {"recipe": "paper"},
+            {"recipe": PAPER},
         ]
     ),
 )
@@ -131,7 +131,7 @@ def test_a_plan_for_a_model(tiny_llama, count, options):
         for piece in pieces_of(information, plan.lengths)
     )
     assert 0 <= plan.forecast.exact <= 1
-    assert plan.forecast.steps <= Recipe.named(options.get("recipe", "fast")).steps
+    assert plan.forecast.steps <= options.get("recipe", FAST).steps
     assert plan.forecast.row_steps >= len(plan.lengths)
     assert plan.forecast.position_steps >= count
 

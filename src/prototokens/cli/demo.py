@@ -180,10 +180,10 @@ def _clocks(lm: FrozenLM, console: Console) -> dict[str, float]:
     """How long the sentence takes in one pass, and token by token with a cache."""
     from prototokens import samples
     from prototokens.bench.compare import decoding_rates
-    from prototokens.recipe import Recipe
+    from prototokens.recipe import FAST
 
     ids = lm.tokenize(samples.short())
-    rates = decoding_rates(lm, [ids], Recipe.named("fast"))
+    rates = decoding_rates(lm, [ids], FAST)
     once, by_token = (
         1000 * len(ids) / rates[name] for name in ("one_step_single", "autoregressive_single")
     )

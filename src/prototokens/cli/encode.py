@@ -51,13 +51,7 @@ GROUPS = {
     show_default="FILE, its suffix .ptok",
 )
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
-@options_of(EncodeOptions, "layout", "vectors", "chunk_length", "recipe")
-@click.option(
-    "--steps",
-    type=click.IntRange(min=0),
-    help="Most optimiser steps for a chunk.",
-    show_default="the recipe's",
-)
+@options_of(EncodeOptions, "layout", "vectors", "chunk_length", "recipe", "steps")
 @options_of(EncodeOptions, "start", "share", "prefix")
 @click.option(
     "--context",
@@ -88,7 +82,6 @@ def encode(
     text: str | None,
     output: Path | None,
     force: bool,
-    steps: int | None,
     context: Path | None,
     compiled: bool,
     max_tokens: int,
@@ -109,7 +102,7 @@ def encode(
     it is called exact. Stopped with Ctrl-C, it keeps what is solved in OUTPUT.partial, and the same
     command goes on from there.
     """
-    options = encode_options(values, steps, context)
+    options = encode_options(values, context)
     output, given = output_and_text(output, source, text, force)
     common.check_model_name(model, revision)
     from prototokens.encoding import plan_encoding

@@ -26,14 +26,11 @@ if TYPE_CHECKING:
 CHARACTERS_PER_TOKEN = 8
 
 
-def encode_options(
-    values: Mapping[str, Any], steps: int | None, context: Path | None
-) -> EncodeOptions:
+def encode_options(values: Mapping[str, Any], context: Path | None) -> EncodeOptions:
     """The options of the library from those of the command, with its layout and recipe.
 
     Args:
         values: for each field of `EncodeOptions`, as click gives it.
-        steps: in place of the recipe's.
         context: a file whose text is the prefix.
 
     Raises:
@@ -51,9 +48,9 @@ def encode_options(
             "prefix": _prefix(values["prefix"], context),
         }
     )
-    recipe = options.resolve_recipe()
-    recipe = recipe if steps is None else replace(recipe, steps=steps)
-    return replace(options, recipe=recipe, layout=options.resolve_layout() or "auto")
+    return replace(
+        options, recipe=options.resolve_recipe(), layout=options.resolve_layout() or "auto"
+    )
 
 
 def _prefix(given: str, context: Path | None) -> str:

@@ -229,14 +229,7 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
     for name, some in jobs.items():
         for job in some:
             done = records is not None and records.done(job.key)
-            texts = job.texts[0].id if len(job.texts) == 1 else f"{len(job.texts)} texts"
-            longest = max((len(text.ids) for text in job.texts), default=0)
-            length = counted(longest, "token") if longest else ""
-            forecast = "done" if done else describe_seconds(job.work / rate.position_steps)
-            click.echo(
-                f"{job.key[:12]}  {name:<11}  {job.layout:<11}  {length:<12}  {forecast:<14}"
-                f"  {texts}"
-            )
+            click.echo(_job_line(name, job, None if done else job.work / rate.position_steps))
     for one in planned:
         click.echo(
             f"{one['name']}: {counted(one['jobs'], 'job')}, {one['done']} done,"
@@ -249,6 +242,17 @@ def _plan(jobs: dict[str, list[Job]], config: Config, options: dict[str, Any]) -
         err=True,
     )
     return 0
+
+
+def _job_line(name: str, job: Job, seconds: float | None) -> str:
+    """A line of the plan for one job: its forecast, or that it is done where there is none."""
+    from prototokens.lab.catalogue import describe_seconds
+
+    texts = job.texts[0].id if len(job.texts) == 1 else f"{len(job.texts)} texts"
+    longest = max((len(text.ids) for text in job.texts), default=0)
+    length = counted(longest, "token") if longest else ""
+    forecast = "done" if seconds is None else describe_seconds(seconds)
+    return f"{job.key[:12]}  {name:<11}  {job.layout:<11}  {length:<12}  {forecast:<14}  {texts}"
 
 
 def _forecast(jobs: list[Job], config: Config) -> str:

@@ -125,9 +125,9 @@ class Shape:
         Raises:
             UsageError: no such layout.
         """
-        from prototokens.layout import Layout
+        from prototokens.layout import recorded
 
-        return Layout.named(self.layout)
+        return recorded(self.layout)
 
     @property
     def vectors(self) -> int:

@@ -171,9 +171,9 @@ def lower_bounds(rows: Sequence[Row]) -> str:
     """How many climbs reproduced nothing, and how many ran out of lengths, in a sentence."""
     none, open_ended = sum(not row["held"] for row in rows), sum(not row["ended"] for row in rows)
     return (
-        f"{none} of {len(rows)} climbs held no prefix at all, and count with 0 nats; {open_ended}"
-        " held the longest prefix that"
-        " was tried: their figures are lower bounds"
+        f"{none} of {len(rows)} climbs reproduced no prefix at all, and count with 0 nats;"
+        f" {open_ended} reproduced the longest prefix that was tried: their figures are lower"
+        " bounds"
     )
 
 

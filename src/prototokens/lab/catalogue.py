@@ -25,7 +25,7 @@ EXPERIMENTS = {
     ),
     "table4": ("table4", "seconds and steps to a solution, by length"),
     "figure1": ("table3", "table3 as a picture: the same rows"),
-    "figure3": ("figure3", "information held one-step against autoregressive, one vector and two"),
+    "figure3": ("figure3", "information reproduced by one-step and autoregressive decoding"),
     "figure4": ("figure4", "decoding throughput, one-step against autoregressive"),
     "figure5": ("figure5", "distances between solutions: same text, same context, other context"),
     "figure6": ("figure6", "the same at equal distance between the texts"),

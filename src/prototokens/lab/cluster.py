@@ -25,7 +25,7 @@ from prototokens.errors import PrototokensError, UsageError
 from prototokens.lab import provenance
 from prototokens.lab.drive import Done, drive
 from prototokens.lab.job import Fit, Fitted, Job, ModelFacts, Row
-from prototokens.lab.kept import SolutionStore
+from prototokens.lab.solution_store import SolutionStore
 from prototokens.lab.sweep import Queue, load_checked
 
 TRIES = 3  # times that a job may be on an actor that dies
@@ -276,13 +276,13 @@ class _Away:
         self.ray, self.shelf = ray, shelf
 
     def load(self, fit: Fit, model: ModelFacts) -> Fitted | None:
-        from prototokens.lab.kept import unpacked
+        from prototokens.lab.solution_store import unpacked
 
         data = self.ray.get(self.shelf.load.remote(fit, model))
         return None if data is None else unpacked(fit, data)
 
     def save(self, fit: Fit, model: ModelFacts, fitted: Fitted) -> None:
-        from prototokens.lab.kept import packed
+        from prototokens.lab.solution_store import packed
 
         self.ray.get(self.shelf.save.remote(fit, model, packed(fit, fitted)))
 

@@ -27,7 +27,7 @@ WIDTH = {"cpu": 128, "cuda": 512}
 
 @runtime_checkable
 class Shelf(Protocol):
-    """Where solutions are kept: a folder (`lab.kept`), or a folder on another machine."""
+    """Where solutions are kept: a folder (`lab.solution_store`), or a folder on another machine."""
 
     def load(self, fit: Fit, model: ModelFacts) -> Fitted | None: ...
     def save(self, fit: Fit, model: ModelFacts, fitted: Fitted) -> None: ...

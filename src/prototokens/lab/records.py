@@ -5,7 +5,7 @@ They are safe against kills, torn lines and other processes.
     FOLDER/rows.jsonl
         rows, each with the key of its job; `part` of `parts` where a job gave several
     FOLDER/solutions/ab/abcd....safetensors
-        solutions, one file a fit, named by the fit's key (`lab.kept`)
+        solutions, one file a fit, named by the fit's key (`lab.solution_store`)
     FOLDER/claims
         empty; processes lock bytes of it to claim jobs
 

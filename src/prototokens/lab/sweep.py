@@ -19,8 +19,8 @@ from prototokens.errors import ModelError
 from prototokens.lab import models, provenance
 from prototokens.lab.drive import Done, drive, width
 from prototokens.lab.job import Job, ModelFacts, Row
-from prototokens.lab.kept import SolutionStore
 from prototokens.lab.records import Records
+from prototokens.lab.solution_store import SolutionStore
 from prototokens.lm.frozen_lm import FrozenLM
 
 WAIT = 1.0  # seconds between two looks at what another process has done

@@ -21,7 +21,7 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.untrained import untrained_positions
 from prototokens.planning.forecast import Forecaster
 from prototokens.ptok.spans import Span, spans_of
-from prototokens.recipe import Recipe
+from prototokens.recipe import FAST, Recipe
 
 DEFAULT_LAYOUT = keyed(5)
 SHORT_LAYOUT = keyed(2)  # for a text that two vectors hold with ease, and where two are asked for
@@ -141,7 +141,7 @@ def plan_chunks(
     layout: str | Layout = "auto",
     length: int | None = None,
     vectors: int | Literal["auto"] | None = None,
-    recipe: str | Recipe = "fast",
+    recipe: Recipe = FAST,
     prefix: tuple[int, ...] = (),
 ) -> ChunkPlan:
     """Cut `ids` into chunks for random starts (`encoder.plan.plan_with_encoder` weighs an encoder).
@@ -162,7 +162,7 @@ def plan_chunks(
     """
     if not ids:
         raise TextError("the text is empty: there is nothing to cut")
-    expect = Forecaster.of(lm, Recipe.named(recipe))
+    expect = Forecaster.of(lm, recipe)
     given = None if layout == "auto" else Layout.named(layout)
     layouts = [one.with_prefix(prefix or one.prefix) for one in _layouts(given, vectors, length)]
     if length is not None:

@@ -28,7 +28,7 @@ from prototokens._util.json_fields import (
 from prototokens.engine.widths import GRID_BITS, WIDTHS
 from prototokens.errors import FileError, UsageError
 from prototokens.keys import VERSION
-from prototokens.layout import Layout
+from prototokens.layout import Layout, recorded
 from prototokens.ptok.records import (
     MAX_WIDTH,
     CertificateRecord,
@@ -138,7 +138,7 @@ class Header:
     @property
     def arrangement(self) -> Layout:
         """The layout of every chunk, behind its prefix."""
-        return Layout.named(self.layout).with_prefix(self.prefix)
+        return recorded(self.layout, self.prefix)
 
     def vector_bits(self, vectors: int) -> int:
         """Bits of so many vectors in the file, the scales of their grids among them."""

@@ -118,10 +118,10 @@ def report(rows: list[Row]) -> Report:
     notes = [
         f"model: {name}, d_model {made['d_model']}, {made['dtype']}",
         f"{len({row['text'] for row in rows})} texts, 1 seed; {capacity.lower_bounds(rows)}",
-        "horizon: longest prefix held exactly; C_tokens: right tokens of the longest with at least"
-        " 0.99 of its tokens right;"
-        " both of the best text",
-        "H_LM: nats of the longest prefix held, mean over texts with 95% interval by bootstrap",
+        "horizon: longest prefix reproduced exactly; C_tokens: right tokens of the longest with at"
+        " least 0.99 of its tokens right; both of the best text",
+        "H_LM: nats of the longest prefix reproduced, mean over texts with 95% interval by"
+        " bootstrap",
         "greedy exact: share of the autoregressive rows that real decoding gives back, and not only"
         " teacher forcing",
         "lower bounds: texts whose climb ended at the longest length that was tried",
@@ -154,11 +154,11 @@ def _figure(name: str, found: list[dict[str, Any]]):
     return plots.panels(
         [
             (
-                plots.Panel(f"{name}: information held", "texts", "H_LM, nats"),
+                plots.Panel(f"{name}: information reproduced", "texts", "H_LM, nats"),
                 lambda axes: plots.draw_bars(axes, short, nats),
             ),
             (
-                plots.Panel("Longest text held", "texts", "C_tokens"),
+                plots.Panel("Longest text reproduced", "texts", "C_tokens"),
                 lambda axes: plots.draw_bars(axes, short, tokens),
             ),
         ]

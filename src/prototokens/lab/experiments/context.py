@@ -164,7 +164,7 @@ def _capacities(name: str, layout: str, groups: Groups) -> Table:
         "context",
         "tokens of it",
         "texts",
-        "tokens held, mean",
+        "tokens reproduced, mean",
         "low",
         "high",
         "H_LM, bits",
@@ -203,7 +203,7 @@ def _gains(name: str, layout: str, groups: Groups) -> Table:
         "context",
         "tokens of it",
         "texts",
-        "tokens held, times",
+        "tokens reproduced, times",
         "low",
         "high",
         "bits stored given the context, times",
@@ -251,7 +251,7 @@ def _figure(groups: Groups) -> Figure:
     """Capacity length and its information given the context, by the context's length."""
     sizes = sorted({size for _, size in groups})
     drawn = (
-        ("Tokens held", "tokens", "held", 1.0),
+        ("Tokens reproduced", "tokens", "held", 1.0),
         ("Information stored, given the context", "bits", "nats_given", BITS),
     )
     return plots.panels(

@@ -35,7 +35,7 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.measure import metrics
 from prototokens.solution import Solution
 
-TITLE = "Information held: one-step against autoregressive"
+TITLE = "Information reproduced: one-step against autoregressive"
 LAYOUTS = (capacity.SHARING, "keyed:1", "keyed:2")
 RAYS = (1.0, 1 / 2, 1 / 5)
 
@@ -123,7 +123,7 @@ def report(rows: list[Row]) -> Report:
             " greedy decoding:"
             f" {share(greedy, len(memory))}",
             "token gain and information gain: of the autoregressive rows, on the longest prefix"
-            " held, in tokens and nats",
+            " reproduced, in tokens and nats",
             "published for six models: about equal for random words; for natural text about half,"
             " at worst a fifth",
             "the recipe `fast` was searched for one-step fits and never for the autoregressive"

@@ -144,7 +144,7 @@ def report(rows: list[Row]) -> Report:
         notes=[
             f"{len({row['text'] for row in rows})} texts, 1 seed, one text at a time, median of"
             f" {REPEATS} runs;"
-            f" {lost} of {len(rows)} held no prefix that decodes without a loss",
+            f" {lost} of {len(rows)} reproduced no prefix that decodes without a loss",
             f"published: {published.DECODING_RATIO} times on average over models and sources, on"
             " A100 and H100" + ("" if same else "; of other models than this one"),
         ],

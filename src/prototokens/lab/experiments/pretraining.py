@@ -156,7 +156,7 @@ def report(rows: list[Row]) -> Report:
         lines = [_line(source, some) for some in by_place.values()]
         table += lines
         at = [line[COLUMNS.index("training tokens")] for line in lines] if known else list(by_place)
-        for series, column in ((nats, "H_LM, final model"), (tokens, "mean held")):
+        for series, column in ((nats, "H_LM, final model"), (tokens, "mean reproduced")):
             first = COLUMNS.index(column)
             y, low, high = ([line[first + step] for line in lines] for step in range(3))
             series.append(plots.Series(source if len(sources) > 1 else "", y, at, low, high))
@@ -178,7 +178,7 @@ COLUMNS = (
     "count",
     "loss",
     "C_tokens",
-    "mean held",
+    "mean reproduced",
     "low",
     "high",
     "H_LM, its own",
@@ -227,11 +227,11 @@ def _figure(rows: list[Row], known: bool, nats: list[plots.Series], tokens: list
     return plots.panels(
         [
             (
-                panel("Tokens held over training", "tokens of the longest prefix"),
+                panel("Tokens reproduced over training", "tokens of the longest prefix"),
                 lambda axes: plots.draw_lines(axes, tokens),
             ),
             (
-                panel("Information held", "H_LM under the last model, nats"),
+                panel("Information reproduced", "H_LM under the last model, nats"),
                 lambda axes: plots.draw_lines(axes, nats),
             ),
         ]

@@ -165,7 +165,7 @@ def report(rows: list[Row]) -> Report:
     lines = []
     for text in texts[:SHOWN]:
         mine = {row["start"]: row for row in rows if row["text"] == text}
-        lines.append(["**the text held**", _cut(mine["e"]["target"])])
+        lines.append(["**the text reproduced**", _cut(mine["e"]["target"])])
         lines += [[name, _cut(mine[name]["written"])] for name in names if name in mine]
     tables.append(
         Table(

@@ -100,9 +100,8 @@ def report(rows: list[Row]) -> Report:
 
 
 CAPTION = (
-    "C_tokens: right tokens of the longest prefix held, the best text; H_LM: its nats, mean over"
-    " texts with 95% interval by"
-    " bootstrap"
+    "C_tokens: right tokens of the longest prefix reproduced, the best text; H_LM: its nats, mean"
+    " over texts with 95% interval by bootstrap"
 )
 COLUMNS = (
     "source",
