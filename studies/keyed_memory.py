@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from prototokens.engine.fit import fit
-from prototokens.engine.inputs import Cramming, Plan
+from prototokens.engine.inputs import Cramming, InputPlan
 from prototokens.engine.rows import Init, Start
 from prototokens.keys import signs
 from prototokens.lab.job import Config, Job, Row
@@ -41,7 +41,7 @@ COLUMNS = (
 class KeyedCramming(Cramming):
     """`memory:1` with its vector multiplied by the key of its position."""
 
-    def plan(self, ids: Sequence[int]) -> Plan:
+    def plan(self, ids: Sequence[int]) -> InputPlan:
         return super().plan(ids)._replace(keyed=True)
 
 

@@ -1,4 +1,4 @@
-"""What a fit gives back for one target."""
+"""What a fit returns for one target."""
 
 from __future__ import annotations
 

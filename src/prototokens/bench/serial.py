@@ -147,7 +147,7 @@ class Preconditioned(torch.optim.Optimizer):
         self.preconditioner = list(self.second_moment)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, closure: None = None) -> None:  # pyright: ignore
         (protos,), lr = self.param_groups[0]["params"], self.param_groups[0]["lr"]
         fast, slow = self.recipe.betas
         self.average = fast * self.average + (1 - fast) * protos.grad

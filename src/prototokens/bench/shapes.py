@@ -74,7 +74,7 @@ def _batch(lm: FrozenLM, length: int, rows: int | None) -> Batch:
 
 
 def _median_step(batch: Batch, steps: int) -> float:
-    """Seconds of a step; on a GPU ten steps are timed at a time, as a fit looks at them."""
+    """Seconds of a step; on a GPU ten steps are timed at a time, as a fit measures them."""
     each = 10 if batch.lm.device.type == "cuda" else 1
     times = []
     for _ in range(steps + 2):

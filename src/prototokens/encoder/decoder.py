@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prototokens.engine.forward import scored_hidden
 from prototokens.engine.head import Scores, score
-from prototokens.engine.inputs import OneStep, Plan, arrange
+from prototokens.engine.inputs import InputPlan, OneStep, arrange
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 
@@ -60,7 +60,7 @@ class Decoder:
 
     def __init__(self, lm: FrozenLM, layout: Layout):
         self.lm, self.layout, self.method = lm, layout, OneStep(layout)
-        self._plans: dict[int, Plan] = {}
+        self._plans: dict[int, InputPlan] = {}
 
     def judge(
         self,
@@ -74,7 +74,7 @@ class Decoder:
         Args:
             texts: token ids, of any lengths.
             temperature: of the loss; margins are of the undivided logits.
-            gradient: whether a way back will be asked for.
+            gradient: whether a backward pass follows.
         """
         lm = self.lm
         arranged = arrange(lm, [self._plan(len(ids)) for ids in texts], self.layout.vectors)
@@ -87,7 +87,7 @@ class Decoder:
                 hidden, score(lm, hidden.detach(), targets, temperature, gradient), arranged.row_of
             )
 
-    def _plan(self, length: int) -> Plan:
+    def _plan(self, length: int) -> InputPlan:
         if length not in self._plans:
             self._plans[length] = self.method.plan(range(length))
         return self._plans[length]

@@ -23,8 +23,8 @@ GIVEN = -1  # in a plan's index: here stands a token of the text, not a vector
 MAX_MEMORY = 1024
 
 
-class Plan(NamedTuple):
-    """One row, laid out: what the method needs to build its inputs and to read its outputs.
+class InputPlan(NamedTuple):
+    """How one row is laid out: what is needed to build its inputs and to read its outputs.
 
     Attributes:
         index: the vector that sits at each input position; `GIVEN` where the row's own text stands.
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     keyed: bool = False
     prefix: tuple[int, ...] = ()
 
-    def without(self, excluded: Sequence[int]) -> Plan:
+    def without(self, excluded: Sequence[int]) -> InputPlan:
         """The same plan with some positions of the target not scored."""
         if not excluded:
             return self
@@ -63,7 +63,7 @@ class Method(Protocol):
         """Number of trained vectors of a row."""
         ...
 
-    def plan(self, ids: Sequence[int]) -> Plan:
+    def plan(self, ids: Sequence[int]) -> InputPlan:
         """Where the vectors of a row go, for a target of these ids."""
         ...
 
@@ -75,7 +75,7 @@ class OneStep:
         self.layout = layout
         self.vectors = layout.vectors
 
-    def plan(self, ids: Sequence[int]) -> Plan:
+    def plan(self, ids: Sequence[int]) -> InputPlan:
         index = self.layout.index(len(ids))
         if bool((index == GIVEN).any()):
             raise UsageError(
@@ -83,7 +83,7 @@ class OneStep:
                 " (generate_from)"
             )
         layout = self.layout
-        return Plan(
+        return InputPlan(
             index,
             layout.scored(len(ids)),
             index.new_empty(0),
@@ -113,9 +113,9 @@ class Cramming:
         self.vectors = vectors
         self.layout = memory(vectors).with_prefix(prefix)
 
-    def plan(self, ids: Sequence[int]) -> Plan:
+    def plan(self, ids: Sequence[int]) -> InputPlan:
         index, scored = self.layout.index(len(ids)), self.layout.scored(len(ids))
-        return Plan(
+        return InputPlan(
             index,
             scored,
             torch.tensor(list(ids[:-1]), dtype=torch.int64),
@@ -168,7 +168,7 @@ def repeat_last(values: Tensor, length: int) -> Tensor:
 
 
 def arrange(
-    lm: FrozenLM, plans: Sequence[Plan], vectors: int, width: int | None = None
+    lm: FrozenLM, plans: Sequence[InputPlan], vectors: int, width: int | None = None
 ) -> Arranged:
     """Pad the plans of a batch, which share a prefix, to one shape.
 
@@ -200,7 +200,7 @@ def arrange(
 
 
 def _keys(
-    plans: Sequence[Plan], width: int, d_model: int
+    plans: Sequence[InputPlan], width: int, d_model: int
 ) -> Float[Tensor, "positions d_model"] | Float[Tensor, "rows positions d_model"] | None:
     """The keys of a batch: one table if every row is keyed, else one for each row."""
     keyed = [plan.keyed for plan in plans]

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from prototokens.engine.grid import Grid
-from prototokens.engine.inputs import Method, Plan
+from prototokens.engine.inputs import InputPlan, Method
 from prototokens.errors import TextError, UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
@@ -80,7 +80,7 @@ class Row:
 
     order: int
     ids: tuple[int, ...]
-    plan: Plan
+    plan: InputPlan
     seed: int
     start: Start | None = None
     excluded: tuple[int, ...] = ()

@@ -94,7 +94,7 @@ class Cluster:
 
 
 class _Hand(NamedTuple):
-    """An actor at work: what it was given, and the stream of what it gives back."""
+    """An actor at work: what it was given, and the stream of what it returns."""
 
     actor: Any
     number: int
@@ -107,7 +107,7 @@ class _Crew:
 
     def __init__(self, cluster: Cluster, model: ModelFacts, solutions: SolutionStore):
         self.ray, self.cluster, self.model = cluster.ray, cluster, model
-        self.shelf = self._shelf(solutions.folder)
+        self.cache = self._shelf(solutions.folder)
         self.size = cluster.actors()
         self.deaths: Counter[str] = Counter()
         self.again: list[Job] = []
@@ -155,7 +155,7 @@ class _Crew:
                         starting |= self._replace(hand.number)
         finally:
             for actor in [
-                self.shelf,
+                self.cache,
                 *(actor for actor, _ in starting.values()),
                 *(hand.actor for hand in hands),
             ]:
@@ -239,7 +239,7 @@ class _Crew:
         return (
             self.ray.remote(_Actor)
             .options(**share)
-            .remote(self.model, cluster.cuda, core, self.shelf)
+            .remote(self.model, cluster.cuda, core, self.cache)
         )
 
     def _shelf(self, folder: Path) -> Any:
@@ -270,34 +270,34 @@ class _Shelf:
 
 
 class _Away:
-    """The shelf, seen from an actor."""
+    """The cache, seen from an actor."""
 
-    def __init__(self, ray: Any, shelf: Any):
-        self.ray, self.shelf = ray, shelf
+    def __init__(self, ray: Any, cache: Any):
+        self.ray, self.cache = ray, cache
 
     def load(self, fit: Fit, model: ModelFacts) -> Fitted | None:
         from prototokens.lab.solution_store import unpacked
 
-        data = self.ray.get(self.shelf.load.remote(fit, model))
+        data = self.ray.get(self.cache.load.remote(fit, model))
         return None if data is None else unpacked(fit, data)
 
     def save(self, fit: Fit, model: ModelFacts, fitted: Fitted) -> None:
         from prototokens.lab.solution_store import packed
 
-        self.ray.get(self.shelf.save.remote(fit, model, packed(fit, fitted)))
+        self.ray.get(self.cache.save.remote(fit, model, packed(fit, fitted)))
 
 
 class _Actor:
     """Holds the model, and runs what it is given."""
 
-    def __init__(self, model: ModelFacts, cuda: bool, core: int | None, shelf: Any):
+    def __init__(self, model: ModelFacts, cuda: bool, core: int | None, cache: Any):
         cores = sorted(os.sched_getaffinity(0))
         if core is not None:
             os.sched_setaffinity(0, {cores[core % len(cores)]})
         torch.set_num_threads(1)
         self.lm = load_checked(model, "cuda" if cuda else "cpu")
         self.stamp = provenance.stamp(self.lm.device)
-        self.shelf = _Away(need("ray", "ray", "an actor"), shelf)
+        self.cache = _Away(need("ray", "ray", "an actor"), cache)
 
     def ready(self) -> bool:
         return True
@@ -305,6 +305,6 @@ class _Actor:
     def run(self, jobs: list[Job]) -> Iterator[tuple[str, list[Row], float, Row]]:
         waiting = list(reversed(jobs))
         for done in drive(
-            self.lm, lambda: waiting.pop() if waiting else None, self.shelf, len(jobs)
+            self.lm, lambda: waiting.pop() if waiting else None, self.cache, len(jobs)
         ):
             yield done.job.key, done.rows, done.seconds, self.stamp

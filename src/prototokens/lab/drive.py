@@ -26,8 +26,8 @@ WIDTH = {"cpu": 128, "cuda": 512}
 
 
 @runtime_checkable
-class Shelf(Protocol):
-    """Where solutions are kept: a folder (`lab.solution_store`), or a folder on another machine."""
+class SolutionCache(Protocol):
+    """Where solutions are stored: a folder (`lab.solution_store`), here or on another machine."""
 
     def load(self, fit: Fit, model: ModelFacts) -> Fitted | None: ...
     def save(self, fit: Fit, model: ModelFacts, fitted: Fitted) -> None: ...
@@ -63,15 +63,15 @@ def width(lm: FrozenLM) -> int:
 def drive(
     lm: FrozenLM,
     take: Callable[[], Job | None],
-    shelf: Shelf,
+    cache: SolutionCache,
     most: int,
     progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[Done]:
     """Run jobs of one model until there are no more, and give each one's rows as it ends.
 
     Args:
-        take: the next job, or None where there is none at present; asked again whenever there is
-            room.
+        take: the next job, or None where there is none at present; asked again when fewer jobs are
+            under way.
         most: jobs under way at a time.
         progress: of the fits.
     """
@@ -85,7 +85,7 @@ def drive(
                 active.append(started)
         still = []
         for one in active:
-            ended = _advance(one, shelf)
+            ended = _advance(one, cache)
             if ended is None:
                 still.append(one)
             else:
@@ -95,11 +95,11 @@ def drive(
             continue
         if not active:
             return
-        _fit_some(lm, active, shelf, progress)
+        _fit_some(lm, active, cache, progress)
 
 
 def _start(job: Job, lm: FrozenLM) -> _Running | Done:
-    """Call `run`: its rows, or the generator at its first wish."""
+    """Call `run`: its rows, or the generator at its first request."""
     began = time.perf_counter()
     run = experiments.load(job.experiment).run(job, lm)
     if isinstance(run, list):
@@ -108,28 +108,28 @@ def _start(job: Job, lm: FrozenLM) -> _Running | Done:
 
 
 def _next(one: _Running, began: float, first: bool = False) -> _Running | Done:
-    """Send a generator what it wanted, up to its next wish or its end."""
+    """Send a generator what it wanted, up to its next request or its end."""
     model = one.job.model
     try:
         if first:
             one.wanted = next(one.run)
         else:
-            one.wanted = one.run.send([one.got[wish.key(model)] for wish in one.wanted])
+            one.wanted = one.run.send([one.got[request.key(model)] for request in one.wanted])
     except StopIteration as end:
         return Done(one.job, end.value, one.seconds + time.perf_counter() - began)
     one.seconds += time.perf_counter() - began
     return one
 
 
-def _advance(one: _Running, shelf: Shelf) -> Done | None:
-    """Move a job on as far as what is kept allows."""
+def _advance(one: _Running, cache: SolutionCache) -> Done | None:
+    """Advance a job as far as the stored solutions allow."""
     model = one.job.model
     while True:
-        for wish in one.wanted:
-            key = wish.key(model)
-            if key not in one.got and (fitted := shelf.load(wish, model)):
+        for request in one.wanted:
+            key = request.key(model)
+            if key not in one.got and (fitted := cache.load(request, model)):
                 one.got[key] = fitted
-        if any(wish.key(model) not in one.got for wish in one.wanted):
+        if any(request.key(model) not in one.got for request in one.wanted):
             return None
         moved = _next(one, time.perf_counter())
         if isinstance(moved, Done):
@@ -137,7 +137,10 @@ def _advance(one: _Running, shelf: Shelf) -> Done | None:
 
 
 def _fit_some(
-    lm: FrozenLM, active: list[_Running], shelf: Shelf, progress: Callable[[Progress], None] | None
+    lm: FrozenLM,
+    active: list[_Running],
+    cache: SolutionCache,
+    progress: Callable[[Progress], None] | None,
 ) -> None:
     """Make the fits that most jobs wait for and that go side by side.
 
@@ -146,37 +149,44 @@ def _fit_some(
     alike: dict[tuple, dict[str, Fit]] = {}
     wanted_by: dict[str, list[_Running]] = {}
     for one in active:
-        for wish in one.wanted:
-            key = wish.key(one.job.model)
+        for request in one.wanted:
+            key = request.key(one.job.model)
             if key not in one.got:
                 # Rows that share a vector are a group of their own, and the engine takes one group
                 # of that kind at a time.
-                kind = (wish.layout, wish.recipe, wish.prefix, key if wish.share else None)
-                alike.setdefault(kind, {})[key] = wish
+                kind = (
+                    request.layout,
+                    request.recipe,
+                    request.prefix,
+                    key if request.share else None,
+                )
+                alike.setdefault(kind, {})[key] = request
                 if one not in wanted_by.setdefault(key, []):
                     wanted_by[key].append(one)
     fits = max(alike.values(), key=len)
     model = active[0].job.model
     began = time.perf_counter()
     found: dict[str, Fitted] = {}
-    order = [(key, wish) for key, wish in fits.items() for _ in wish.targets]
+    order = [(key, request) for key, request in fits.items() for _ in request.targets]
     parts: dict[str, dict[int, Solution]] = {key: {} for key in fits}
 
     def finished(number: int, solution: Solution) -> None:
-        key, wish = order[number]
+        key, request = order[number]
         parts[key][number] = solution
-        if len(parts[key]) == len(wish.targets):
+        if len(parts[key]) == len(request.targets):
             found[key] = tuple(parts[key][part] for part in sorted(parts[key]))
-            shelf.save(wish, model, found[key])
+            cache.save(request, model, found[key])
 
     first = next(iter(fits.values()))
     fit(
         lm,
-        [target for wish in fits.values() for target in wish.targets],
+        [target for request in fits.values() for target in request.targets],
         method=method_of(first.layout, model.prefix if first.prefix is None else first.prefix),
         recipe=first.recipe,
         seed=[
-            seed for wish in fits.values() for seed in wish.seeds or [wish.seed] * len(wish.targets)
+            seed
+            for request in fits.values()
+            for seed in request.seeds or [request.seed] * len(request.targets)
         ],
         share=first.share,
         progress=progress,

@@ -21,7 +21,7 @@ its end:
 
 A generator may ask again and again, and decide by what it got. The runner puts what all jobs ask
 for side by side into one engine, keeps every solution on disk under the fit's key the moment it is
-found, and gives back one that is there already instead of fitting it again, whichever experiment
+found, and returns one that is there already instead of fitting it again, whichever experiment
 asked first. So `run` must do the same whenever it is called with the same
 job: a job that was killed is run again from its beginning, and its finished fits cost nothing.
 

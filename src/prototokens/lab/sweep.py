@@ -23,7 +23,7 @@ from prototokens.lab.records import Records
 from prototokens.lab.solution_store import SolutionStore
 from prototokens.lm.frozen_lm import FrozenLM
 
-WAIT = 1.0  # seconds between two looks at what another process has done
+WAIT = 1.0  # seconds between two checks of what another process has done
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ UNTRAINED_SHARE = 0.2
 SAMPLE = 128
 ROWS = 1 << 15  # of the output matrix that are converted to float32 at a time
 CHUNK = 1 << 25  # distances that are computed at a time
-SCREEN = 48  # directions of the first look at a whole vocabulary
+SCREEN = 48  # directions of the first search of a whole vocabulary
 
 
 class Nearest(NamedTuple):

@@ -6,7 +6,7 @@ One vector: e with an m that all texts share, and one keyed vector, against one 
 e and m of a text's own, in the paper's layout and keyed, against two memory vectors. The climbs are
 table 3's, on the same texts, so what was fitted for it is not fitted again. Of the memory vectors
 both are reported: accuracy under teacher forcing, by which the paper counts, and what real greedy
-decoding gives back; and what they add to the model without them, which knows something of the text
+decoding reproduces; and what they add to the model without them, which knows something of the text
 itself when it is fed in: token gain and information gain.
 """
 
