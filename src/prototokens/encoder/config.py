@@ -33,6 +33,8 @@ class Shape:
             side. 0 is the input embedding, so `(0,)` is an encoder from scratch, for which the
             model is not run at all.
         rank: of the low-rank adapters on the frozen model where it is run as trunk; 0: none.
+        bound: in a keyed layout, whether each token writes and reads its vector through the key of
+            its position (`encoder.binding`), beside the queries.
         direct: numbers of each token that a map of its own position carries to the vectors
             directly; 0: only queries write them.
         refinements: how often, in training, the vectors are moved by gradients from the decoder
@@ -80,6 +82,12 @@ class Shape:
             minimum=0,
         ),
     )
+    bound: bool = field(
+        default=False,
+        metadata=described(
+            "In a keyed layout: tokens write and read vectors through the keys of their positions."
+        ),
+    )
     refinements: int = field(
         default=0,
         metadata=described(
@@ -111,6 +119,8 @@ class Shape:
                 and len(set(self.depths)) == len(self.depths),
                 "rank must not be negative": self.rank >= 0,
                 "direct must not be negative": self.direct >= 0,
+                "bound tokens need a keyed layout, all of whose vectors are predicted": not self.bound
+                or (self.arrangement.key_version > 0 and self.predict == "all"),
                 "refinements must not be negative": self.refinements >= 0,
                 "refine_layers must be at least 1": self.refine_layers >= 1,
                 "adapters (rank above 0) need a trunk: a depth above 0": self.rank == 0

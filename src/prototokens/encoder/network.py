@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prototokens.encoder.adapters import Adapters, linear_maps
+from prototokens.encoder.binding import Binding
 from prototokens.encoder.config import Shape
 from prototokens.errors import ModelError, UsageError
 from prototokens.lm.frozen_lm import FrozenLM
@@ -187,13 +188,16 @@ class Refiner(nn.Module):
         super().__init__()
         width = shape.width
         self.vectors = nn.Linear(2 * shape.d_model + 1, width)
-        self.tokens = nn.Linear(2 * shape.hidden, width)
+        self.tokens = nn.Linear(2 * shape.hidden + 2 * shape.d_model * shape.bound, width)
         self.blocks = nn.ModuleList(
             [Block(width, shape.heads, shape.feed_forward) for _ in range(shape.refine_layers)]
         )
         self.norm = nn.RMSNorm(width)
         self.write = nn.Linear(width, shape.d_model, bias=False)
         nn.init.zeros_(self.write.weight)
+        if shape.bound:
+            self.write_tokens = nn.Linear(width, shape.d_model, bias=False)
+            nn.init.zeros_(self.write_tokens.weight)
 
     def forward(
         self,
@@ -201,6 +205,7 @@ class Refiner(nn.Module):
         vectors: Tensor,
         gradient: Tensor,
         tokens: Float[Tensor, "rows seq twice"],
+        binding: Binding | None = None,
     ) -> Reading:
         """Move the vectors.
 
@@ -208,16 +213,24 @@ class Refiner(nn.Module):
             vectors: those that are predicted, and `gradient`: of the loss there, both in units of
                 `std`.
             tokens: error and hidden state of each token (`Feedback`).
+            binding: where tokens read and write the vectors too.
         """
         size = gradient.square().mean((1, 2), keepdim=True).sqrt() + MIN_SIZE
-        inputs = torch.cat(
-            [gradient / size, vectors, size.log().expand(-1, vectors.shape[1], 1)], -1
-        )
+        queries, seq = vectors.shape[1], tokens.shape[1]
+        if binding is not None:
+            tokens = torch.cat(
+                [tokens, binding.read(gradient / size, seq), binding.read(vectors, seq)], -1
+            )
+        inputs = torch.cat([gradient / size, vectors, size.log().expand(-1, queries, 1)], -1)
         added = torch.cat([self.vectors(inputs), self.tokens(tokens)], 1)
         x = reading.x + added.to(reading.x.dtype)
         for block in self.blocks:
             x = block(x, reading.absent)
-        moved = self.write(self.norm(x)[:, : vectors.shape[1]]).float()
+        normed = self.norm(x)
+        moved = self.write(normed[:, :queries]).float()
+        if binding is not None:
+            written = self.write_tokens(normed[:, queries:]).float()
+            moved = moved + binding.write(written, reading.absent[:, queries:])
         return Reading(x, reading.absent, reading.moved + moved)
 
 
@@ -255,6 +268,10 @@ class Network(nn.Module):
         )
         self.norm = nn.RMSNorm(width)
         self.write = nn.Linear(width, shape.d_model, bias=False)
+        self.binding: Binding | None = None
+        if shape.bound:
+            self.binding = Binding(shape.arrangement, shape.max_length, shape.d_model)
+            self.write_tokens = nn.Linear(width, shape.d_model, bias=False)
         if shape.direct:
             self.narrow = nn.Linear(width, shape.direct, bias=False)
             maps = torch.randn(shape.max_length, shape.direct, queries, shape.d_model)
@@ -286,6 +303,9 @@ class Network(nn.Module):
             x = block(x, absent)
         x = self.norm(x)
         moved = self.write(x[:, : queries.shape[1]]).float()
+        if self.binding is not None:
+            written = self.write_tokens(x[:, queries.shape[1] :]).float()
+            moved = moved + self.binding.write(written, absent[:, queries.shape[1] :])
         if self.shape.direct:
             narrow = self.narrow(x[:, queries.shape[1] :]).masked_fill(
                 absent[:, queries.shape[1] :, None], 0
@@ -300,7 +320,8 @@ class Network(nn.Module):
         queries = reading.moved.shape[1]
         vectors = (self.base[:queries] + reading.moved).detach()
         tokens = torch.cat([feedback.error / self.error, feedback.hidden], -1)
-        return self.refiner(reading, vectors, feedback.gradient[:, :queries] * self.std, tokens)
+        gradient = feedback.gradient[:, :queries] * self.std
+        return self.refiner(reading, vectors, gradient, tokens, self.binding)
 
     def vectors(self, reading: Reading) -> Float[Tensor, "rows vectors d_model"]:
         """The vectors, float32."""
