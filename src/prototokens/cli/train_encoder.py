@@ -54,7 +54,7 @@ Examples:
     help="Vectors of a text, in place of --layout: 2 is paper.",
 )
 @options_of(Shape, "max_length", "predict", "width", "layers", "heads", "feed_forward", "depths")
-@options_of(Shape, "rank", "direct", "refinements", "refine_layers")
+@options_of(Shape, "rank", "direct", "bound", "refinements", "refine_layers")
 @options_of(Training, "steps", "rows", "rate", "matrix_rate", "warmup", "decay", "temperature")
 @options_of(Training, "noise", "curriculum", "shortest", "full", "solutions", "distil", "pool")
 @options_of(Running, "save_every", "measure_every", "measured", "proved", "rows_at_a_time")

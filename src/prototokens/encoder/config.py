@@ -119,8 +119,10 @@ class Shape:
                 and len(set(self.depths)) == len(self.depths),
                 "rank must not be negative": self.rank >= 0,
                 "direct must not be negative": self.direct >= 0,
-                "bound tokens need a keyed layout, all of whose vectors are predicted": not self.bound
-                or (self.arrangement.key_version > 0 and self.predict == "all"),
+                "bound tokens need a keyed layout": not self.bound
+                or self.arrangement.key_version > 0,
+                "bound tokens write all vectors (predict all)": not self.bound
+                or self.predict == "all",
                 "refinements must not be negative": self.refinements >= 0,
                 "refine_layers must be at least 1": self.refine_layers >= 1,
                 "adapters (rank above 0) need a trunk: a depth above 0": self.rank == 0
