@@ -12,13 +12,14 @@ for convolutions.
 from __future__ import annotations
 
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from prototokens.keys import signs
 from prototokens.layout import Layout
 
 
-class Binding(nn.Module):
+class Binding:
     """The keys of the positions, and the vector that stands at each.
 
     Args:
@@ -26,15 +27,17 @@ class Binding(nn.Module):
         max_length: longest text, in tokens.
     """
 
-    keys: Float[Tensor, "positions d_model"]
-    place: Float[Tensor, "positions vectors"]
-
     def __init__(self, layout: Layout, max_length: int, d_model: int):
-        super().__init__()
-        place = nn.functional.one_hot(layout.index(max_length), layout.vectors).float()
-        # Made from the layout, so a file of weights does not hold them.
-        self.register_buffer("keys", signs(max_length, d_model).clone(), persistent=False)
-        self.register_buffer("place", place, persistent=False)
+        self.layout, self.max_length, self.d_model = layout, max_length, d_model
+
+    def keys(self, like: Float[Tensor, "*shape"], seq: int) -> Float[Tensor, "seq d_model"]:
+        """The keys of the first positions, on the device of `like`."""
+        return signs(self.max_length, self.d_model)[:seq].to(like)
+
+    def place(self, like: Float[Tensor, "*shape"], seq: int) -> Float[Tensor, "seq vectors"]:
+        """One-hot over the vectors for each position, on the device of `like`."""
+        index = self.layout.index(seq).to(like.device)
+        return functional.one_hot(index, self.layout.vectors).to(like.dtype)
 
     def write(
         self, tokens: Float[Tensor, "rows seq d_model"], absent: Bool[Tensor, "rows seq"]
@@ -46,12 +49,12 @@ class Binding(nn.Module):
             absent: tokens behind a text's end, which add nothing.
         """
         seq = tokens.shape[1]
-        place = self.place[:seq] * ~absent[:, :, None]
+        place = self.place(tokens, seq) * ~absent[:, :, None]
         terms = place.sum(1).clamp(min=1)
-        return (place.mT @ (tokens * self.keys[:seq])) * terms.rsqrt()[:, :, None]
+        return (place.mT @ (tokens * self.keys(tokens, seq))) * terms.rsqrt()[:, :, None]
 
     def read(
         self, vectors: Float[Tensor, "rows vectors d_model"], seq: int
     ) -> Float[Tensor, "rows seq d_model"]:
         """For each token, its vector through the key of its position."""
-        return (self.place[:seq] @ vectors) * self.keys[:seq]
+        return (self.place(vectors, seq) @ vectors) * self.keys(vectors, seq)
