@@ -73,7 +73,7 @@ def test_all_maps_of_a_bound_network_are_trained(tiny_llama, network):
     ids, lengths = padded(TEXTS, tiny_llama.device)
     decoder = Decoder(tiny_llama, SHAPE.arrangement)
     reading = network.begin(states(tiny_llama, ids, (0,)), lengths)
-    found = feedback_pass(decoder, network.vectors(reading), TEXTS)
+    found = feedback_pass(decoder, network.vectors(reading), TEXTS, binding=network.binding)
     moved = network.vectors(network.refine(reading, found.feedback))
     moved.square().sum().backward()
     missing = [name for name, value in network.named_parameters() if value.grad is None]
@@ -92,6 +92,16 @@ def test_a_folder_has_no_keys_in_it_and_loads_to_the_same_vectors(tiny_llama, ne
     assert torch.equal(
         encode(loaded.network, decoder, TEXTS).protos, encode(network, decoder, TEXTS).protos
     )
+
+
+def test_the_gradient_at_the_inputs_gives_that_of_the_vectors(tiny_llama, network):
+    decoder, vectors = Decoder(tiny_llama, SHAPE.arrangement), torch.randn(4, 2, 32)
+    bound = feedback_pass(decoder, vectors, TEXTS, binding=network.binding)
+    plain = feedback_pass(decoder, vectors, TEXTS)
+    torch.testing.assert_close(bound.gradient, plain.gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(bound.feedback.error, plain.feedback.error, rtol=1e-4, atol=1e-6)
+    for row, ids in enumerate(TEXTS):
+        assert not bound.feedback.inputs[row, len(ids) :].any()
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,13 @@ class Binding:
         terms = place.sum(1).clamp(min=1)
         return (place.mT @ (tokens * self.keys(tokens, seq))) * terms.rsqrt()[:, :, None]
 
+    def gather(
+        self, gradient: Float[Tensor, "rows seq d_model"]
+    ) -> Float[Tensor, "rows vectors d_model"]:
+        """The gradient of the vectors, from that of the inputs that they make."""
+        seq = gradient.shape[1]
+        return self.place(gradient, seq).mT @ (gradient * self.keys(gradient, seq))
+
     def read(
         self, vectors: Float[Tensor, "rows vectors d_model"], seq: int
     ) -> Float[Tensor, "rows seq d_model"]:

@@ -68,16 +68,23 @@ class Decoder:
         texts: Sequence[Sequence[int]],
         temperature: float = 1.0,
         gradient: bool = False,
+        placed: bool = False,
     ) -> Judged:
         """Decode the vectors of texts in one pass, and score what comes out against them.
 
         Args:
+            protos: the vectors, or, where they are `placed`, the input of each position.
             texts: token ids, of any lengths.
             temperature: of the loss; margins are of the undivided logits.
             gradient: whether a backward pass follows.
         """
         lm = self.lm
-        arranged = arrange(lm, [self._plan(len(ids)) for ids in texts], self.layout.vectors)
+        plans = [self._plan(len(ids)) for ids in texts]
+        if placed:
+            plans = [
+                plan._replace(index=torch.arange(len(plan.index)), keyed=False) for plan in plans
+            ]
+        arranged = arrange(lm, plans, protos.shape[1])
         targets = torch.tensor(
             [token for ids in texts for token in ids], dtype=torch.int64, device=lm.device
         )

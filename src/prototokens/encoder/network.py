@@ -146,16 +146,21 @@ class Feedback(NamedTuple):
         error: of each token, the gradient with respect to the decoder's last hidden state; zero
             behind a text's end.
         hidden: that hidden state, scaled to a root mean square of 1.
+        inputs: of a bound network, the gradient with respect to each input.
     """
 
     gradient: Float[Tensor, "rows vectors d_model"]
     error: Float[Tensor, "rows seq hidden"]
     hidden: Float[Tensor, "rows seq hidden"]
+    inputs: Float[Tensor, "rows seq d_model"] | None = None
 
     def of(self, rows: Int64[Tensor, "some"], longest: int) -> Feedback:
         """Of some texts, the longest of which has so many tokens."""
         return Feedback(
-            self.gradient[rows], self.error[rows, :longest], self.hidden[rows, :longest]
+            self.gradient[rows],
+            self.error[rows, :longest],
+            self.hidden[rows, :longest],
+            None if self.inputs is None else self.inputs[rows, :longest],
         )
 
 
@@ -188,7 +193,7 @@ class Refiner(nn.Module):
         super().__init__()
         width = shape.width
         self.vectors = nn.Linear(2 * shape.d_model + 1, width)
-        self.tokens = nn.Linear(2 * shape.hidden + 2 * shape.d_model * shape.bound, width)
+        self.tokens = nn.Linear(2 * shape.hidden + 3 * shape.d_model * shape.bound, width)
         self.blocks = nn.ModuleList(
             [Block(width, shape.heads, shape.feed_forward) for _ in range(shape.refine_layers)]
         )
@@ -204,7 +209,7 @@ class Refiner(nn.Module):
         reading: Reading,
         vectors: Tensor,
         gradient: Tensor,
-        tokens: Float[Tensor, "rows seq twice"],
+        tokens: Float[Tensor, "rows seq features"],
         binding: Binding | None = None,
     ) -> Reading:
         """Move the vectors.
@@ -320,6 +325,11 @@ class Network(nn.Module):
         queries = reading.moved.shape[1]
         vectors = (self.base[:queries] + reading.moved).detach()
         tokens = torch.cat([feedback.error / self.error, feedback.hidden], -1)
+        if feedback.inputs is not None:
+            inputs = feedback.inputs * self.std
+            present = (~reading.absent[:, queries:]).sum(1)
+            size = (inputs.square().mean(2).sum(1) / present).sqrt() + MIN_SIZE
+            tokens = torch.cat([tokens, inputs / size[:, None, None]], -1)
         gradient = feedback.gradient[:, :queries] * self.std
         return self.refiner(reading, vectors, gradient, tokens, self.binding)
 

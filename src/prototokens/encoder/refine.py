@@ -13,6 +13,7 @@ Source of the idea: J. Marino, Y. Yue, S. Mandt, "Iterative amortized inference"
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from prototokens.encoder.binding import Binding
 from prototokens.encoder.decoder import Decoder, Judged, padded
 from prototokens.encoder.network import Feedback, Network, states
 
@@ -62,17 +64,23 @@ def feedback_pass(
     protos: Float[Tensor, "rows vectors d_model"],
     texts: Texts,
     temperature: float = 1.0,
+    binding: Binding | None = None,
 ) -> FeedbackPass:
     """Decode the vectors of texts, and find which way they should move.
 
     Args:
         temperature: of the loss whose gradient it is.
+        binding: of a bound network, which is given the gradient at every input position.
     """
-    vectors = protos.detach().float().requires_grad_()
-    judged = decoder.judge(vectors, texts, temperature, gradient=True)
-    assert judged.scores.gradient is not None
-    (gradient,) = torch.autograd.grad(judged.hidden, vectors, judged.scores.gradient)
     longest = max(len(ids) for ids in texts)
+    vectors = protos.detach().float()
+    fed = (vectors if binding is None else binding.read(vectors, longest)).requires_grad_()
+    judged = decoder.judge(fed, texts, temperature, gradient=True, placed=binding is not None)
+    assert judged.scores.gradient is not None
+    (gradient,) = torch.autograd.grad(judged.hidden, fed, judged.scores.gradient)
+    inputs = None
+    if binding is not None:
+        inputs, gradient = gradient, binding.gather(gradient)
     positions = torch.tensor(
         [row * longest + at for row, ids in enumerate(texts) for at in range(len(ids))],
         device=protos.device,
@@ -83,7 +91,8 @@ def feedback_pass(
         return out.index_copy_(0, positions, values.detach().float()).view(len(texts), longest, -1)
 
     hidden = functional.rms_norm(by_text(judged.hidden), (judged.hidden.shape[-1],))
-    return FeedbackPass(Feedback(gradient, by_text(judged.scores.gradient), hidden), judged)
+    feedback = Feedback(gradient, by_text(judged.scores.gradient), hidden, inputs)
+    return FeedbackPass(feedback, judged)
 
 
 def every_refinement(
@@ -102,11 +111,14 @@ def every_refinement(
     """
     reading = network.begin(*_inputs(network, decoder, texts))
     protos = [network.vectors(reading)]
-    passes = [feedback_pass(decoder, noise(protos[0], 0), texts, temperature)]
+    see = partial(
+        feedback_pass, decoder, texts=texts, temperature=temperature, binding=network.binding
+    )
+    passes = [see(noise(protos[0], 0))]
     for number in range(network.shape.refinements):
         reading = network.refine(reading, passes[-1].feedback)
         protos.append(network.vectors(reading))
-        passes.append(feedback_pass(decoder, noise(protos[-1], number + 1), texts, temperature))
+        passes.append(see(noise(protos[-1], number + 1)))
     return protos, passes
 
 
@@ -134,7 +146,7 @@ def encode(
         if number == most:
             seen, judged = None, decoder.judge(protos[going].detach(), part)
         else:
-            seen, judged = feedback_pass(decoder, protos[going], part)
+            seen, judged = feedback_pass(decoder, protos[going], part, binding=network.binding)
             feedback_passes[going.cpu()] += 1
         loss, margins = judged.losses(len(going)), judged.least_margins(len(going))
         there = margins > margin
