@@ -56,8 +56,6 @@ def options_of(kind: type, *names: str) -> Callable[[Callable], Callable]:
 
 
 def _option(name: str, default: Any, shown: Help) -> Callable[[Callable], Callable]:
-    if isinstance(default, bool):
-        return click.option(f"--{name.replace('_', '-')}", is_flag=True, help=shown.text)
     return click.option(
         f"--{name.replace('_', '-')}",
         type=_type(default, shown),

@@ -51,10 +51,16 @@ Examples:
 @click.option(
     "--vectors",
     type=click.IntRange(min=1),
-    help="Vectors of a text, in place of --layout: 2 is paper.",
+    help="Vectors of a text, in place of --layout: N is keyed:N.",
 )
 @options_of(Shape, "max_length", "predict", "width", "layers", "heads", "feed_forward", "depths")
-@options_of(Shape, "rank", "direct", "bound", "refinements", "refine_layers")
+@options_of(Shape, "rank", "direct", "refinements", "refine_layers")
+@click.option(
+    "--bound/--unbound",
+    default=None,
+    help="Whether tokens write and read vectors through the keys of their positions.",
+    show_default="in keyed layouts whose vectors are all predicted",
+)
 @options_of(Training, "steps", "rows", "rate", "matrix_rate", "warmup", "decay", "temperature")
 @options_of(Training, "noise", "curriculum", "shortest", "full", "solutions", "distil", "pool")
 @options_of(Running, "save_every", "measure_every", "measured", "proved", "rows_at_a_time")

@@ -52,7 +52,10 @@ def shape_of(values: Mapping[str, Any]) -> Shape:
     given = {"feed_forward": 4 * values["width"], **values_of(Shape, values)}
     given["depths"] = _depths(values["depths"])
     if count:
-        given["layout"] = {1: "one", 2: "paper"}.get(count, f"mixed:{count - 1}")
+        given["layout"] = f"keyed:{count}"
+    if "bound" not in given:
+        shape = Shape(**given)
+        given["bound"] = shape.arrangement.key_version > 0 and shape.predict == "all"
     return Shape(**given)
 
 

@@ -45,8 +45,8 @@ class Shape:
     """
 
     layout: str = field(
-        default="mixed:4",
-        metadata=described("The arrangement of the vectors.", default_text="mixed:4"),
+        default="keyed:5",
+        metadata=described("The arrangement of the vectors.", default_text="keyed:5"),
     )
     max_length: int = field(default=32, metadata=described("Longest text, in tokens.", minimum=1))
     predict: str = field(
@@ -82,12 +82,7 @@ class Shape:
             minimum=0,
         ),
     )
-    bound: bool = field(
-        default=False,
-        metadata=described(
-            "In a keyed layout: tokens write and read vectors through the keys of their positions."
-        ),
-    )
+    bound: bool = False
     refinements: int = field(
         default=0,
         metadata=described(
