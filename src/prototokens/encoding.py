@@ -9,6 +9,7 @@ from typing import Unpack
 
 from prototokens._util.option_fields import from_keywords
 from prototokens.decoding import decode_text
+from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.plan import plan_with_encoder
 from prototokens.encoder.shipped import without_steps
 from prototokens.encoder.starts import begin
@@ -102,7 +103,10 @@ def plan_encoding(
     layout = plan.layout if plan else options.resolve_layout()
     start = "random" if options.share and options.start == "auto" else options.start
     start = without_steps(lm, start, layout, options.vectors, recipe)
-    prefix = prefix_of(lm, options.prefix, recipe)
+    if isinstance(start, Encoder) and options.prefix == "auto":
+        prefix = start.shape.prefix
+    else:
+        prefix = prefix_of(lm, options.prefix, recipe)
     if plan is None:
         asked = recipe
         # A plan depends on the margin only by the tokens that it leaves to patches. To measure the

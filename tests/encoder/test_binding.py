@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import prototokens as pt
 from prototokens.encoder.binding import Binding
 from prototokens.encoder.config import Shape
 from prototokens.encoder.decoder import Decoder, padded
@@ -12,6 +13,7 @@ from prototokens.encoder.encoder import Encoder
 from prototokens.encoder.network import make_network, states
 from prototokens.encoder.refine import encode, feedback_pass
 from prototokens.errors import UsageError
+from prototokens.fitting import fit
 from prototokens.keys import signs
 from prototokens.layout import keyed
 
@@ -111,3 +113,15 @@ def test_the_gradient_at_the_inputs_gives_that_of_the_vectors(tiny_llama, networ
 def test_bound_tokens_need_keys_and_every_vector(changes, words):
     with pytest.raises(UsageError, match=words):
         replace(SHAPE, **changes)
+
+
+def test_an_encoder_behind_a_prefix_serves_that_prefix_alone(tiny_llama):
+    shape = replace(SHAPE, prefix=(7,))
+    encoder = Encoder.of(tiny_llama, make_network(tiny_llama, shape, 0))
+    text = list(TEXTS[0])
+    (solution,) = fit(tiny_llama, [text], start=encoder, steps=1)
+    assert solution.layout.prefix == (7,)
+    with pytest.raises(UsageError, match="prefix"):
+        fit(tiny_llama, [text], start=encoder, layout="keyed:2", prefix=[8], steps=1)
+    encoded = pt.encode(tiny_llama, "ab", start=encoder, steps=0, inexact="keep", certify="none")
+    assert encoded.header.prefix == (7,)

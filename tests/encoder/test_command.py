@@ -49,7 +49,8 @@ def test_the_command_trains_measures_and_writes_an_encoder(capfd, given, tmp_pat
     status, out, err = run(capfd, *given, "--steps=10", "--json", "--proved=2")
     assert status == 0, err
     result = json.loads(out)
-    assert result["shape"]["layout"] == "keyed:3" and result["shape"]["bound"]
+    assert result["shape"]["layout"] == "keyed:3"
+    assert result["shape"]["bound"]
     assert result["trained"]["step"] == 10
     assert [row["length"] for row in result["held_out"]["rows"]] == [1, 2, 4, 6]
     assert [row["length"] for row in result["proof"]] == [4, 6]

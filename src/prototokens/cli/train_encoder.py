@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from prototokens.cli.train_encoder_options import (
     values_of,
 )
 from prototokens.encoder.config import Shape
+from prototokens.options import EncodeOptions
 from prototokens.training.config import Running, Training
 
 EXAMPLES = """\b
@@ -55,6 +57,7 @@ Examples:
 )
 @options_of(Shape, "max_length", "predict", "width", "layers", "heads", "feed_forward", "depths")
 @options_of(Shape, "rank", "direct", "refinements", "refine_layers")
+@options_of(EncodeOptions, "prefix")
 @click.option(
     "--bound/--unbound",
     default=None,
@@ -81,6 +84,7 @@ def train_encoder(
     force: bool,
     afresh: bool,
     compiled: bool,
+    prefix: str,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -104,6 +108,7 @@ def train_encoder(
     from prototokens.training.train import train
 
     lm = common.load_model(model, revision, device, dtype)
+    shape = replace(shape, prefix=lm.prefix_ids(prefix))
     training = training_of(lm, values)
     with _stop_after_step() as stop, _bar(quiet, training.steps) as on_progress:
         running = Running(

@@ -33,6 +33,7 @@ class Shape:
             side. 0 is the input embedding, so `(0,)` is an encoder from scratch, for which the
             model is not run at all.
         rank: of the low-rank adapters on the frozen model where it is run as trunk; 0: none.
+        prefix: token ids that stand before the vectors, as in `Layout.prefix`.
         bound: in a keyed layout, whether each token writes and reads its vector through the key of
             its position (`encoder.binding`), beside the queries.
         direct: numbers of each token that a map of its own position carries to the vectors
@@ -83,6 +84,7 @@ class Shape:
         ),
     )
     bound: bool = False
+    prefix: tuple[int, ...] = ()
     refinements: int = field(
         default=0,
         metadata=described(
@@ -114,6 +116,9 @@ class Shape:
                 and len(set(self.depths)) == len(self.depths),
                 "rank must not be negative": self.rank >= 0,
                 "direct must not be negative": self.direct >= 0,
+                "prefix must be token ids": all(
+                    type(token) is int and token >= 0 for token in self.prefix
+                ),
                 "bound tokens need a keyed layout": not self.bound
                 or self.arrangement.key_version > 0,
                 "bound tokens write all vectors (predict all)": not self.bound
@@ -127,14 +132,14 @@ class Shape:
 
     @property
     def arrangement(self) -> Layout:
-        """The layout of its vectors.
+        """The layout of its vectors, behind the prefix.
 
         Raises:
             UsageError: no such layout.
         """
         from prototokens.layout import recorded
 
-        return recorded(self.layout)
+        return recorded(self.layout, self.prefix)
 
     @property
     def vectors(self) -> int:

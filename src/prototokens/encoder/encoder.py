@@ -135,8 +135,6 @@ class Encoder:
         lm: FrozenLM, layout: Layout | None = None, folder: Path | None = None
     ) -> Encoder | None:
         """The encoder in a folder for this model and layout, as `encoder.shipped.shipped` says."""
-        if layout is not None and layout.prefix:  # the encoders that ship know no prefix
-            return None
         found: list[Encoder] = []
         for path in sorted((folder or SHIPPED).rglob(CONFIG)):
             encoder = Encoder.load(path.parent)
@@ -144,7 +142,7 @@ class Encoder:
                 encoder.check(lm, layout)
             except (FileError, UsageError):
                 continue
-            if layout is not None:  # no other is looked for: reading each takes time
+            if layout is not None:
                 return encoder
             found.append(encoder)
         return max(
@@ -238,8 +236,7 @@ class Encoder:
         if made_for["fingerprint"] != lm.fingerprint or made_for["tokenizer"] != lm.tokenizer_hash:
             raise FileError(
                 f"{this} was trained for the model {made_for['name']!r} (fingerprint"
-                f" {made_for['fingerprint'][:12]!r}), and"
-                f" {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: train one for it with"
+                f" {made_for['fingerprint'][:12]!r}), and {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: train one for it with"
                 " prototokens train-encoder"
             )
         response = made_for.get("response")  # encoders of earlier versions have none
@@ -254,9 +251,15 @@ class Encoder:
         if layout is not None and layout.name != self.shape.layout:
             raise UsageError(
                 f"{this} gives vectors for layout {self.shape.layout!r}, and {layout.name!r} is"
-                " asked for:"
-                " take its layout, or another encoder"
+                " asked for: take its layout, or another encoder"
             )
+        if layout is not None and layout.prefix != self.shape.prefix:
+            raise UsageError(
+                f"{this} gives vectors behind the prefix {self.shape.prefix}, and"
+                f" {layout.prefix} is asked for: take its prefix, or another encoder"
+            )
+        if any(token >= lm.vocab_size for token in self.shape.prefix):
+            raise FileError(f"{this} names a prefix of tokens that {lm.name!r} does not have")
 
     def vectors(
         self, lm: FrozenLM, targets: Sequence[Sequence[int]]
