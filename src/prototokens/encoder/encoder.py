@@ -55,10 +55,7 @@ NEARLY_ALL = 0.95  # of the tokens, where texts are cut for vectors that take no
 
 
 def next_longer(rows: Iterable[dict[str, Any]], length: int) -> dict[str, Any] | None:
-    """Of rows that were measured at some lengths, the one that speaks for this length.
-
-    The shortest that is not shorter.
-    """
+    """Of rows that were measured at some lengths, the shortest that is not shorter than this."""
     return min(
         (row for row in rows if row["length"] >= length),
         key=lambda row: row["length"],
@@ -236,8 +233,8 @@ class Encoder:
         if made_for["fingerprint"] != lm.fingerprint or made_for["tokenizer"] != lm.tokenizer_hash:
             raise FileError(
                 f"{this} was trained for the model {made_for['name']!r} (fingerprint"
-                f" {made_for['fingerprint'][:12]!r}), and {lm.name!r} has fingerprint {lm.fingerprint[:12]!r}: train one for it with"
-                " prototokens train-encoder"
+                f" {made_for['fingerprint'][:12]!r}), and {lm.name!r} has fingerprint"
+                f" {lm.fingerprint[:12]!r}: train one for it with prototokens train-encoder"
             )
         response = made_for.get("response")  # encoders of earlier versions have none
         if response and differ(response, lm.response):
@@ -258,8 +255,8 @@ class Encoder:
                 f"{this} gives vectors behind the prefix {self.shape.prefix}, and"
                 f" {layout.prefix} is asked for: take its prefix, or another encoder"
             )
-        if any(token >= lm.vocab_size for token in self.shape.prefix):
-            raise FileError(f"{this} names a prefix of tokens that {lm.name!r} does not have")
+        if max(self.shape.prefix, default=0) >= lm.vocab_size:
+            raise FileError(f"{this} has a prefix of tokens that {lm.name!r} does not know")
 
     def vectors(
         self, lm: FrozenLM, targets: Sequence[Sequence[int]]
