@@ -286,3 +286,23 @@ def test_lengths_follow_the_curriculum():
     assert late == sorted(late, reverse=True)
     assert late.count(30) >= 10
     assert min(late) < 15
+
+
+def test_a_trial_forecasts_the_time_and_changes_nothing(tiny_llama, training, running):
+    said = []
+    trainer = Trainer(tiny_llama, SHAPE, training, running)
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    whole, half = trainer.forecast(0), trainer.forecast(training.steps // 2)
+    assert 0 < half
+    assert 0 < whole
+    assert all(parameter.grad is None for parameter in trainer.network.parameters())
+    assert all(
+        torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items()
+    )
+    train(
+        tiny_llama, SHAPE, training, running.work.parent / "out", replace(running, log=said.append)
+    )
+    tokens = sum(sum(training.lengths(step, SHAPE.max_length)) for step in range(training.steps))
+    assert said[0].startswith("12 steps to go, about ")
+    assert f"{tokens:,} training tokens in all" in said[0]
+    assert "mixed:4 of builtin was trained on" in said[0]

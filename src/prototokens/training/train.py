@@ -24,12 +24,15 @@ from torch import Tensor
 
 from prototokens._util.extras import need
 from prototokens._util.settings import as_json
+from prototokens._util.words import counted
 from prototokens.encoder.config import Shape
 from prototokens.encoder.decoder import Decoder
-from prototokens.encoder.encoder import Encoder
+from prototokens.encoder.encoder import SHIPPED, Encoder
+from prototokens.encoder.folder import CONFIG
 from prototokens.encoder.network import Block, Network, make_network
 from prototokens.encoder.refine import Encoded, encode, every_refinement
 from prototokens.errors import FileError, Interrupted, ModelError, UsageError
+from prototokens.lab.catalogue import describe_seconds
 from prototokens.lab.passages import without_folders
 from prototokens.lab.texts import Texts
 from prototokens.lm.frozen_lm import FrozenLM
@@ -51,6 +54,8 @@ from prototokens.training.distil import Teacher, load_solutions
 from prototokens.training.evaluate import by_length, lengths_of, of_encoder
 from prototokens.training.muon import Muon
 from prototokens.training.proof import prove, tune
+
+TRIALS = 2  # timed batches before a training, of which the faster counts
 
 
 class Trainer:
@@ -102,6 +107,24 @@ class Trainer:
 
     def step(self, step: int) -> dict[str, Any]:
         """One optimiser step; returns what is logged of it."""
+        training = self.training
+        tokens, nats, right = self.gradients(step)
+        for optimiser, rate in zip(
+            self.state.optimisers, (training.matrix_rate, training.rate), strict=True
+        ):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * training.factor(step)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        return {
+            "step": step + 1,
+            "tokens": tokens,
+            "nats": round(nats / tokens, 5),
+            "accuracy": round(right / tokens, 5),
+        }
+
+    def gradients(self, step: int) -> tuple[int, float, int]:
+        """Add a step's gradients to the network's; returns tokens, nats, and how many are right."""
         training, texts = self.training, self.pool.batch(self.training, step)
         tokens = sum(len(ids) for ids in texts)
         nats, right = 0.0, 0
@@ -120,19 +143,23 @@ class Trainer:
             taught, protos = self.teacher.batch(training, step)
             away = (self.encode(taught).protos - protos.to(self.lm.device)) / self.network.std
             (training.distil * away.square().mean()).backward()
-        for optimiser, rate in zip(
-            self.state.optimisers, (training.matrix_rate, training.rate), strict=True
-        ):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * training.factor(step)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        return {
-            "step": step + 1,
-            "tokens": tokens,
-            "nats": round(nats / tokens, 5),
-            "accuracy": round(right / tokens, 5),
-        }
+        return tokens, nats, right
+
+    def forecast(self, step: int) -> float:
+        """Seconds that the steps from `step` on will take, from trials that change nothing.
+
+        A step's time grows with its tokens; trials have those of the last step.
+        """
+        took = []
+        for _ in range(TRIALS):
+            began = time.monotonic()
+            tokens, *_ = self.gradients(self.training.steps - 1)
+            for optimiser in self.state.optimisers:
+                optimiser.zero_grad(set_to_none=True)
+            took.append((time.monotonic() - began) / tokens)
+        lengths = self.training.lengths
+        left = range(step, self.training.steps)
+        return min(took) * sum(sum(lengths(at, self.shape.max_length)) for at in left)
 
     @torch.no_grad()
     def measured(self) -> list[dict[str, Any]]:
@@ -187,6 +214,8 @@ def _run(trainer: Trainer) -> Reached:
         path, reached = found
         load_checkpoint(path, trainer.state)
     log = cut_log(running.work, reached.step)
+    if running.log and reached.step < training.steps:
+        running.log(_outlook(trainer, reached.step))
     saved = time.monotonic()
     began = saved - reached.seconds
     with log.open("a", encoding="utf-8", buffering=1) as lines:
@@ -225,6 +254,26 @@ def _run(trainer: Trainer) -> Reached:
                     " from there"
                 )
     return reached
+
+
+def _outlook(trainer: Trainer, step: int) -> str:
+    """How long the rest of a training takes here, and what such trainings have led to."""
+    training, longest = trainer.training, trainer.shape.max_length
+    seconds = trainer.forecast(step)
+    tokens = sum(sum(training.lengths(at, longest)) for at in range(training.steps))
+    words = (
+        f"{counted(training.steps - step, 'step')} to go, about {describe_seconds(seconds)} here"
+        f" by a timed trial; {tokens:,} training tokens in all"
+    )
+    for path in sorted(SHIPPED.rglob(CONFIG)):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        row = config["held_out"]["rows"][-1]
+        words += (
+            f"\nfor comparison: {config['shape']['layout']} of {config['model']['name']} was"
+            f" trained on {config['trained']['tokens']:,} tokens, and {row['exact']:.0%} of its"
+            f" {row['texts']} held-out texts of {row['length']} tokens come out exactly"
+        )
+    return words
 
 
 def optimisers(network: Network, training: Training) -> list[torch.optim.Optimizer]:
