@@ -77,11 +77,11 @@ def corpus(
     row is lost, and none is there twice.
     """
     if (source is None) == (verify is None):
-        raise UsageError(
-            "name the texts (SOURCE), or the check of a folder that is made (--verify)"
-        )
+        raise UsageError("give either SOURCE, to make a corpus, or --verify, to check one")
     sweeping.check_runner(options)
-    common.check_model_name((options["model"] or "builtin").removeprefix("random:"), None)
+    name = (options["model"] or "builtin").removeprefix("random:")
+    if "@" not in name:
+        common.check_model_name(name, options["revision"])
     if verify is not None:
         return _verify(output, verify, options, as_json, quiet)
     start_of(options["start"])

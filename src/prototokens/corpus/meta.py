@@ -116,7 +116,7 @@ class Meta:
         path = folder / FILE
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise FileError(f"{path} cannot be read ({error.strerror or error})") from error

@@ -136,6 +136,9 @@ def make(
     settings = settle(lm, source, options, before and before.settings["shard_rows"])
     _check_folder(folder, before, settings)
     with only_writer(folder):
+        before = Meta.load(folder)  # another process may have begun and ended meanwhile
+        if before:
+            before.check_same(settings.as_json(), folder)
         meta = before or Meta.of(settings.as_json())
         run = _Run(folder, settings, on_progress)
         shards = _take_up(run)

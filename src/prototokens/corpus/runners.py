@@ -21,7 +21,7 @@ from prototokens.corpus.options import Settings
 from prototokens.corpus.tasks import Tasks
 from prototokens.corpus.worker import Made, Worker
 from prototokens.engine.progress import Progress
-from prototokens.errors import PrototokensError
+from prototokens.errors import MissingExtraError, PrototokensError
 from prototokens.lab.cluster import Cluster
 from prototokens.lab.sweep import load_checked
 from prototokens.lm.frozen_lm import FrozenLM
@@ -72,7 +72,13 @@ class RayData:
     def __init__(self, cluster: Cluster, make_worker: MakeWorker = loaded_worker):
         """`make_worker` is called in each actor."""
         self.cluster, self.make_worker = cluster, make_worker
-        self.data: Any = need("ray.data", "ray", "the runner ray")
+        try:
+            self.data: Any = need("ray.data", "ray", "the runner ray")
+        except ModuleNotFoundError as error:  # Ray is there, and not what its data sets need
+            raise MissingExtraError(
+                f"Ray Data needs {error.name}, which is not installed: pip install"
+                " 'prototokens[ray]'"
+            ) from error
 
     def work(
         self, settings: Settings, tasks: Tasks, progress: Callable[[Progress], None] | None
