@@ -18,7 +18,7 @@ import torch
 
 from prototokens._util.extras import need
 from prototokens.corpus.options import Settings
-from prototokens.corpus.tasks import Tasks
+from prototokens.corpus.tasks import Task, Tasks
 from prototokens.corpus.worker import Made, Worker
 from prototokens.engine.progress import Progress
 from prototokens.errors import MissingExtraError, PrototokensError
@@ -89,8 +89,15 @@ class RayData:
             cluster.connect()
         try:
             rows = self._rows(settings, tasks)
+            broken: PrototokensError | None = None
             for batch in rows.iter_batches(batch_size=1, prefetch_batches=0, batch_format="numpy"):
-                yield pickle.loads(batch["made"][0])
+                made = pickle.loads(batch["made"][0])
+                if isinstance(made, Made):
+                    yield made
+                else:
+                    broken = made
+            if broken is not None:  # the source, when all that came before was made
+                raise broken
         except ray.exceptions.RayError as error:
             raise _own(error) or error from error
         finally:
@@ -134,18 +141,30 @@ class _Actor:
         self.worker = make_worker(settings, device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        made = [pickle.dumps(self.worker.make(pickle.loads(task))) for task in batch["task"]]
+        made = [pickle.dumps(self._made(pickle.loads(task))) for task in batch["task"]]
         return {"made": np.array(made, dtype=object)}
+
+    def _made(self, task: Task | PrototokensError) -> Made | PrototokensError:
+        return self.worker.make(task) if isinstance(task, Task) else task
 
 
 def _source(data: Any, tasks: Tasks) -> Any:
-    """The tasks as a source of Ray Data: one stream, in the order of the texts."""
+    """The tasks as a source of Ray Data: one stream, in the order of the texts.
+
+    The error of a source that breaks off comes last, as a task of its own: raised where it is
+    read, it would end those that are under way.
+    """
     arrow = need("pyarrow", "data", "a corpus")
     blocks = need("ray.data.block", "ray", "the runner ray")
 
+    def block(content: Task | PrototokensError) -> Any:
+        return arrow.table({"task": [pickle.dumps(content)]})
+
     def read() -> Iterator[Any]:
-        for task in tasks:
-            yield arrow.table({"task": [pickle.dumps(task)]})
+        try:
+            yield from map(block, tasks)
+        except PrototokensError as error:
+            yield block(error)
 
     class Source(data.Datasource):
         """Read by one task, as rows have to be numbered."""
@@ -163,12 +182,12 @@ def _source(data: Any, tasks: Tasks) -> Any:
 
 
 def _own(error: BaseException | None) -> PrototokensError | None:
-    """The error of this package that is behind one of Ray's, if it is one."""
-    seen: set[int] = set()
+    """The error of this package that is behind one of Ray's, if there is one."""
+    found, seen = None, set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, PrototokensError):
-            # Ray's class of both: a plain one has the sentence alone.
-            return error
         seen.add(id(error))
+        # Ray's own class of an error is of both kinds, and its words are a traceback.
+        if isinstance(error, PrototokensError) and not hasattr(error, "traceback_str"):
+            found = error
         error = getattr(error, "cause", None) or error.__cause__
-    return None
+    return found

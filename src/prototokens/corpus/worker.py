@@ -32,7 +32,7 @@ class Made(NamedTuple):
     totals: Totals
 
 
-class _Row(NamedTuple):
+class FittedRow(NamedTuple):
     """What one fit gave, as it is stored."""
 
     stored: Quantised
@@ -60,7 +60,7 @@ class Worker:
         began = time.perf_counter()
         ids = self._ids(task)
         distinct = list(dict.fromkeys(ids))
-        rows = dict(zip(distinct, self._rows(distinct, progress), strict=True))
+        rows = dict(zip(distinct, self.fit_rows(distinct, progress), strict=True))
         found = [rows[one] for one in ids]
         fitted = [rows[one].stored.solution for one in distinct]
         totals = Totals(
@@ -87,9 +87,9 @@ class Worker:
         seeds = [str(self.settings.seed)] * len(given)
         return sampled(self.lm, given, self.settings.length, seeds)
 
-    def _rows(
+    def fit_rows(
         self, ids: list[tuple[int, ...]], progress: Callable[[Progress], None] | None
-    ) -> list[_Row]:
+    ) -> list[FittedRow]:
         """Fit the ids; what is stored is decoded, which decides what is exact."""
         settings, lm = self.settings, self.lm
         solutions = fit(
@@ -106,7 +106,7 @@ class Worker:
         decoded = decode_ids(lm, [one.solution for one in stored]).ids
         exact = [tuple(got) == one for got, one in zip(decoded, ids, strict=True)]
         levels = self._levels([one.solution for one in stored], exact)
-        return [_Row(*one) for one in zip(stored, exact, levels, strict=True)]
+        return [FittedRow(*one) for one in zip(stored, exact, levels, strict=True)]
 
     def _rounded(self, solutions: list[Solution]) -> list[Quantised]:
         """Solutions in the type that they are stored in; row-steps include those of repairs."""
@@ -139,7 +139,7 @@ class Worker:
             found[number] = "none" if positions else level
         return found
 
-    def _columns(self, task: Task, ids: list[tuple[int, ...]], found: list[_Row]) -> Rows:
+    def _columns(self, task: Task, ids: list[tuple[int, ...]], found: list[FittedRow]) -> Rows:
         """The rows of the file."""
         solutions = [row.stored.solution for row in found]
         pieces, count = task.pieces, len(found)
