@@ -45,7 +45,7 @@ LENGTH, STEPS, SHARD = 16, 60, 16  # tokens, steps and rows of a file, where act
 def jobs(config: Config) -> list[Job]:
     common = {"recipe": config.recipe, "seed": config.seed}
     driver = {"part": "driver", "texts": config.count(2_000, 100_000), "actors": STUBS}
-    actors = {"part": "actors", "texts": 64 if config.scale == "smoke" else 256}
+    actors = {"part": "actors", "texts": config.count(32, 128)}
     return [
         Job("corpus_scale", config.model, (), values=values, **common)
         for values in (driver, actors)
