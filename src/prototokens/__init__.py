@@ -12,6 +12,7 @@ from prototokens._version import __version__
 
 if TYPE_CHECKING:
     from prototokens import errors, measure
+    from prototokens.corpus.reader import Corpus
     from prototokens.decoding import decode
     from prototokens.encoder.encoder import Encoder
     from prototokens.encoding import encode
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from prototokens.solution import Solution
 
 __all__ = [
+    "Corpus",
     "EncodedText",
     "Encoder",
     "FrozenLM",
@@ -48,6 +50,7 @@ __all__ = [
 # Where each public name lives, and those of what `fit` and `score` hand over. They are imported at
 # first use: a command that only prints its help must not wait for PyTorch.
 _HOMES = {
+    "Corpus": "prototokens.corpus.reader",
     "EncodedText": "prototokens.ptok.encoded",
     "Encoder": "prototokens.encoder.encoder",
     "FrozenLM": "prototokens.lm.frozen_lm",

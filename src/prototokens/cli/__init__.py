@@ -12,6 +12,7 @@ from prototokens._version import __version__
 from prototokens.cli import standard_streams
 from prototokens.cli.bench import bench
 from prototokens.cli.capacity import capacity
+from prototokens.cli.corpus import corpus
 from prototokens.cli.decode import decode
 from prototokens.cli.demo import demo
 from prototokens.cli.doctor import doctor
@@ -51,6 +52,7 @@ for command in (
     explore,
     reproduce,
     capacity,
+    corpus,
     train_encoder,
 ):
     cli.add_command(command)

@@ -43,7 +43,7 @@ def encode_options(values: Mapping[str, Any], context: Path | None) -> EncodeOpt
         **{
             **values,
             "bits": _bits(values["bits"]),
-            "start": _start("random" if random else values["start"]),
+            "start": start_of("random" if random else values["start"]),
             "vectors": _vectors(values["vectors"]),
             "prefix": _prefix(values["prefix"], context),
         }
@@ -81,7 +81,7 @@ def _vectors(given: str | None) -> int | Literal["auto"] | None:
     return count
 
 
-def _start(given: str) -> str | Encoder:
+def start_of(given: str) -> str | Encoder:
     """The start's name, or the encoder in the folder that is given.
 
     Raises:

@@ -253,6 +253,33 @@ VERIFY = {
     "absent": "ways that do not exist here, and why",
 }
 
+CORPUS = {
+    "output": "the folder",
+    "model": "the model, as it was named",
+    "fingerprint": "hash of its weights",
+    "rows": "rows of the folder; with --verify those that are there",
+    "tokens": "their tokens",
+    "exact": "rows whose vectors, as they are stored, decode to their ids",
+    "certified": "rows that passed the certificate of --certify",
+    "row_steps": "forward and backward passes in all, each counted once for each row in it",
+    "position_steps": "the same, times the tokens of the row",
+    "duplicates": "rows with the ids of an earlier row of their file, not fitted again",
+    "empty": "texts without a token, which have no row",
+    "seconds": "that workers took, the sum over all",
+    "shards": "number of files; with --verify, those that were compared with their hash",
+    "made": "files that this run made; the others were there",
+    "ended_early": "whether the source had fewer rows than --limit",
+    "rows_per_second": "of this run, by the clock on the wall",
+    "tokens_per_second": "the same, of tokens",
+    "position_steps_per_second": "the same, of position-steps",
+    "passed": "with --verify: whether nothing is wrong; if not, the exit status is 1",
+    "complete": "with --verify: whether the run that made the folder came to its end",
+    "damaged": "with --verify: what is wrong with files, a sentence each; then nothing is decoded",
+    "decoded": "with --verify: rows that were decoded",
+    "wrong": "with --verify: numbers of the rows that were exact when they were stored and are not"
+    " now",
+}
+
 KEYS = {
     "encode": ENCODE,
     "decode": DECODE,
@@ -265,6 +292,7 @@ KEYS = {
     "doctor": DOCTOR,
     "reproduce": REPRODUCE,
     "capacity": CAPACITY,
+    "corpus": CORPUS,
     "explore": EXPLORE,
     "train-encoder": TRAIN_ENCODER,
 }

@@ -103,6 +103,14 @@ def _run_options(command: Callable) -> Callable:
         click.option(
             "--out", type=click.Path(path_type=Path), help="Folder of rows, solutions and reports."
         ),
+    ):
+        command = option(command)
+    return runner_options(command)
+
+
+def runner_options(command: Callable) -> Callable:
+    """Where jobs run: --runner, --address and --actors."""
+    for option in (
         click.option(
             "--actors",
             type=click.IntRange(min=1),
@@ -168,11 +176,20 @@ def check(options: dict[str, Any]) -> None:
 
     lengths_of(options["lengths"])
     layouts_of(options.get("layouts"))
-    if options["runner"] == "local" and (options["address"] or options["actors"]):
-        raise UsageError("--address and --actors are of --runner ray")
+    check_runner(options)
     name = (options["model"] or "builtin").removeprefix("random:")
     if "@" not in name:
         find_local(name, options["revision"])
+
+
+def check_runner(options: dict[str, Any]) -> None:
+    """Refuse options of another runner.
+
+    Raises:
+        UsageError: one of them.
+    """
+    if options["runner"] == "local" and (options["address"] or options["actors"]):
+        raise UsageError("--address and --actors are of --runner ray")
 
 
 def settings(options: dict[str, Any], default_texts: tuple[str, ...]) -> Config:
@@ -267,30 +284,36 @@ def _runner(config: Config, options: dict[str, Any]) -> Runner:
 
 
 @contextmanager
-def display(quiet: bool) -> Iterator[Callable[[SweepProgress], None] | None]:
-    """Jobs done, fits in work, speed and time left, on standard error.
+def display(
+    quiet: bool, words: Callable[[Any], str] | None = None
+) -> Iterator[Callable[[Any], None] | None]:
+    """What is done, speed and time left, on standard error.
 
     Live on a terminal, else a line a minute.
+
+    Args:
+        words: of a progress, which has `done` and `total`; by default those of a sweep.
     """
+    words = words or _words
     if quiet:
         yield None
     elif sys.stderr.isatty():
-        with _live() as show:
+        with _live(words) as show:
             yield show
     else:
         last = time.monotonic()
 
-        def line(now: SweepProgress) -> None:
+        def line(now: Any) -> None:
             nonlocal last
             if time.monotonic() - last >= LINE_EVERY:
                 last = time.monotonic()
-                click.echo(_words(now), err=True)
+                click.echo(words(now), err=True)
 
         yield line
 
 
 @contextmanager
-def _live() -> Iterator[Callable[[SweepProgress], None]]:
+def _live(words: Callable[[Any], str]) -> Iterator[Callable[[Any], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -299,7 +322,7 @@ def _live() -> Iterator[Callable[[SweepProgress], None]]:
     with Bar(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda now: bar.update(
-            task, total=now.total, completed=now.done, description=_words(now)
+            task, total=now.total, completed=now.done, description=words(now)
         )
 
 

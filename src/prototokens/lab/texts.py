@@ -32,6 +32,7 @@ from prototokens.lab.costs import Costs
 from prototokens.lab.documents import Document, documents
 from prototokens.lab.passages import Passage, without_folders
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.tokenization import Vocabulary
 
 DEFAULT = "sample"
 KINDS = (
@@ -146,21 +147,31 @@ class Texts:
 
 def _origin(source: str, lm: FrozenLM, seed: int) -> Origin:
     kind, _, rest = source.partition(":")
-    if kind in ("sample", "file", "hub"):
-        return Running(source, documents(source), lm, seed)
-    if kind == "random-words":
-        return RandomWords(source, rest, lm, seed)
-    if source == "random-tokens":
-        return RandomTokens(lm, seed)
     if kind == "generated":
         return Generated(source, _origin(rest or DEFAULT, lm, seed), lm, seed)
+    return origin_of(source, lm, seed)
+
+
+def origin_of(source: str, vocabulary: Vocabulary, seed: int) -> Origin:
+    """A source whose texts need no model: all but `generated`.
+
+    Raises:
+        UsageError, TextError: as `Texts`.
+    """
+    kind, _, rest = source.partition(":")
+    if kind in ("sample", "file", "hub"):
+        return Running(source, documents(source), vocabulary, seed)
+    if kind == "random-words":
+        return RandomWords(source, rest, vocabulary, seed)
+    if source == "random-tokens":
+        return RandomTokens(vocabulary, seed)
     raise UsageError(f"texts {source!r} are none of {', '.join(KINDS)}")
 
 
 class Running:
     """Running text: passages that begin at a sentence, spread over the documents in turn."""
 
-    def __init__(self, source: str, read: Iterator[Document], lm: FrozenLM, seed: int):
+    def __init__(self, source: str, read: Iterator[Document], lm: Vocabulary, seed: int):
         self.source, self.lm, self.seed = source, lm, seed
         self._read = read
         self._known: list[Document] = []
@@ -231,7 +242,7 @@ class Running:
         )
 
 
-def _enough(lm: FrozenLM, tokens: int, cut) -> list[int]:
+def _enough(lm: Vocabulary, tokens: int, cut) -> list[int]:
     """Ids of a stretch that `cut` makes as wide as it takes.
 
     Some tokens more than needed, as the last may be cut off.
@@ -248,7 +259,7 @@ def _enough(lm: FrozenLM, tokens: int, cut) -> list[int]:
 class RandomWords:
     """Words of a list, each as likely as any other, with spaces between."""
 
-    def __init__(self, source: str, path: str, lm: FrozenLM, seed: int):
+    def __init__(self, source: str, path: str, lm: Vocabulary, seed: int):
         if not path:
             raise UsageError(
                 f"random-words needs a list of words, one a line: random-words:words.txt; {GLOVE}"
@@ -292,7 +303,7 @@ class RandomWords:
 class RandomTokens:
     """Ids of the vocabulary, each as likely as any other, special tokens left out."""
 
-    def __init__(self, lm: FrozenLM, seed: int):
+    def __init__(self, lm: Vocabulary, seed: int):
         special = set() if lm.tokenizer is None else set(lm.tokenizer.all_special_ids)
         size = lm.vocab_size if lm.tokenizer is None else min(lm.vocab_size, len(lm.tokenizer))
         self.ids = [token for token in range(size) if token not in special]

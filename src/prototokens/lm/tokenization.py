@@ -9,13 +9,49 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
 
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prototokens.errors import ModelError, TextError
+
+
+@runtime_checkable
+class Vocabulary(Protocol):
+    """The tokenizer's side of a model, which is all that reading texts takes."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None: ...
+    @property
+    def vocab_size(self) -> int: ...
+    def tokenize(self, text: str) -> list[int]: ...
+    def detokenize(self, ids: Sequence[int]) -> str: ...
+
+
+@dataclass(frozen=True)
+class TokenizerOnly:
+    """A `Vocabulary` without the model's weights: it can be sent to another process.
+
+    Attributes:
+        name: what the user called the model.
+        tokenizer: of transformers, or None.
+        vocab_size: number of logits of the model.
+    """
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase | None
+    vocab_size: int
+
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of a text, as `FrozenLM.tokenize` gives them."""
+        return tokenize(self.tokenizer, text, name=self.name, vocab_size=self.vocab_size)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids, as `FrozenLM.detokenize` gives it."""
+        return detokenize(self.tokenizer, ids, name=self.name)
 
 
 def tokenize(

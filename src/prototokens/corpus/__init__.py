@@ -1,0 +1,1 @@
+"""A corpus of texts as a data set of vectors: made, read, decoded and verified."""
