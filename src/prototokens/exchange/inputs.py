@@ -16,9 +16,9 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from prototokens._util.tensor_files import write_tensors
+from prototokens.engine.forward import HasVectors
 from prototokens.errors import UsageError
 from prototokens.ptok.encoded import EncodedText
-from prototokens.solution import Chunk
 
 FORMAT = 1  # of the files that `write_inputs` writes
 METADATA = "prototokens.inputs"
@@ -36,8 +36,8 @@ class ChunkInputs(NamedTuple):
     read: Int64[Tensor, "tokens"]
 
 
-def inputs_of(chunk: Chunk) -> ChunkInputs:
-    """The input of a chunk."""
+def inputs_of(chunk: HasVectors) -> ChunkInputs:
+    """The input of a chunk or of a solution."""
     layout, length = chunk.layout, chunk.length
     vectors = chunk.protos[layout.index(length)]
     keys = layout.keys(length, vectors.shape[1])
