@@ -94,6 +94,7 @@ def test_peft_generates_the_same_text(prefix, tiny_folder, tmp_path):
         max_new_tokens=len(expected) - 1,
         min_new_tokens=len(expected) - 1,
         do_sample=False,
+        use_cache=False,  # with it, PEFT 0.21 places later tokens elsewhere under transformers 5.24
         pad_token_id=0,
     )
     assert made[0].tolist() == expected
