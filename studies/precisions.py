@@ -33,7 +33,7 @@ from prototokens.solution import Solution
 
 TITLE = "Fewer bits of the weights, in llama.cpp"
 LAYOUT, LENGTH = "keyed:2", 16
-MARGINS = (None, 2.0, 4.0, 8.0)  # logits; None: the margin that the certificate asks for
+MARGINS = (None, 2.0, 4.0)  # logits; None: the margin that the certificate asks for
 PRECISIONS = ("F32", "F16", "Q8_0", "Q6_K", "Q5_K", "Q4_K")
 COLUMNS = (
     "model",
