@@ -20,7 +20,7 @@ PROTOTOKENS=${PROTOTOKENS:-.venv/bin/prototokens}
 OUT=${OUT:-results/experiments}
 # Each with the folder of its rows.
 STUDIES="bits:bits certificate:certificate long_run:long-run front:front front:held front:pretraining recipe:recipe
-    front:one-vector front:keyed front:real-llm edit:edit keys:keys key_forms:key-forms keyed_memory:keyed-memory
+    front:one-vector front:keyed front:real-llm edit:edit keys:keys key_forms:key-forms keyed_memory:keyed-memory precisions:precisions
     encoder_speed:encoder encoder_space:encoder encoder_variants:encoder"
 
 fail() { echo "findings.sh: $*" >&2 && exit 2; }

@@ -77,7 +77,8 @@ class Layout:
             return NAMED[name]
         kind, _, number = name.partition(":")
         count = whole_number(number) or 0
-        if kind in REPEATING and 1 <= count <= MAX_REPEATED:
+        # Compared as text: `keyed:02` would be a second name of one layout.
+        if kind in REPEATING and 1 <= count <= MAX_REPEATED and number == str(count):
             return REPEATING[kind](count)
         known = ", ".join(
             [*NAMED, f"{_or([f'{kind}:K' for kind in REPEATING])} with K from 1 to {MAX_REPEATED}"]

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "prototokens"
 LAYERS = (
     "__init__ __main__",
     "cli explorer",
-    "corpus training lab bench encoding decoding fitting scoring",
+    "corpus training lab bench encoding decoding exchange fitting scoring",
     "encoder planning ptok measure",
     "engine",
     "lm",

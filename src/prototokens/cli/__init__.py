@@ -18,6 +18,7 @@ from prototokens.cli.demo import demo
 from prototokens.cli.doctor import doctor
 from prototokens.cli.encode import encode
 from prototokens.cli.explore import explore
+from prototokens.cli.export import export
 from prototokens.cli.inspect import inspect
 from prototokens.cli.models import models
 from prototokens.cli.reproduce import reproduce
@@ -50,6 +51,7 @@ for command in (
     trace,
     doctor,
     explore,
+    export,
     reproduce,
     capacity,
     corpus,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from prototokens.cli import common
+from prototokens.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from prototokens.decoding import DecodedText
 
 
 @click.command(short_help="Print the text that a file holds.")
@@ -18,6 +23,14 @@ from prototokens.cli import common
     help="Write the text there instead of standard output.",
 )
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
+@click.option(
+    "--engine",
+    type=click.Choice(["torch", "llama.cpp"]),
+    default="torch",
+    show_default=True,
+    help="What runs the model; llama.cpp takes --model FILE.gguf, in any precision, and needs the"
+    " extra [llama-cpp].",
+)
 @common.any_model_option
 @common.model_options
 @common.output_options
@@ -25,6 +38,7 @@ def decode(
     file: Path,
     output: Path | None,
     force: bool,
+    engine: str,
     any_model: bool,
     model: str | None,
     revision: str | None,
@@ -38,17 +52,22 @@ def decode(
 
     A file made with another model than the built-in one needs --model. The text is compared with
     the hash in the file; one that differs is printed with a warning, and the exit status is 1.
+    With --engine llama.cpp this hash alone decides, as a GGUF file has other weights.
     """
     if output is not None:
         common.check_output(output, force)
-    stored = common.read_file(file, model, revision)
-    from prototokens._util.files import write_atomically
-    from prototokens.decoding import decode_text
-    from prototokens.ptok.encoded import EncodedText
+    if engine == "llama.cpp":
+        decoded = _with_llama_cpp(file, model)
+    else:
+        stored = common.read_file(file, model, revision)
+        from prototokens.decoding import decode_text
+        from prototokens.ptok.encoded import EncodedText
 
-    encoded = EncodedText.from_stored(stored, file)
-    lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
-    decoded = decode_text(lm, encoded, any_model)
+        encoded = EncodedText.from_stored(stored, file)
+        lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
+        decoded = decode_text(lm, encoded, any_model)
+    from prototokens._util.files import write_atomically
+
     if output is not None:
         write_atomically(output, decoded.content, like=file)
     if as_json:
@@ -72,3 +91,19 @@ def decode(
             err=True,
         )
     return 0 if decoded.matches else 1
+
+
+def _with_llama_cpp(file: Path, model: str | None) -> DecodedText:
+    """Decode a file by a GGUF file of its model.
+
+    Raises:
+        UsageError: no GGUF file is named.
+    """
+    if model is None or not model.lower().endswith(".gguf"):
+        raise UsageError("--engine llama.cpp needs the model as a GGUF file: --model FILE.gguf")
+    if not Path(model).is_file():
+        raise ModelError(f"{model} does not exist, or is no file")
+    from prototokens.exchange.llama_cpp import decode_text
+    from prototokens.ptok.encoded import EncodedText
+
+    return decode_text(EncodedText.load(file), Path(model))

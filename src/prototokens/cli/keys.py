@@ -221,6 +221,15 @@ CAPACITY = {
     "files": "what was written",
 }
 
+EXPORT = {
+    "output": "the file or folder that was written",
+    "summary": "what is in it, in words",
+    "chunks": "with --to gguf-inputs: number of chunks",
+    "vectors": "with --to peft or solution: number of vectors",
+    "files": "with --to peft: the files of the adapter",
+    "text": "with --to solution: the text that the adapter generates",
+}
+
 TRAIN_ENCODER = {
     "output": "the folder of the finished encoder",
     "model": "the frozen model, as it was named",
@@ -294,5 +303,6 @@ KEYS = {
     "capacity": CAPACITY,
     "corpus": CORPUS,
     "explore": EXPLORE,
+    "export": EXPORT,
     "train-encoder": TRAIN_ENCODER,
 }

@@ -1,0 +1,73 @@
+"""The golden files, decoded by llama.cpp from GGUF files of the built-in model."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+import prototokens as pt
+from prototokens.cli import main
+from prototokens.errors import ModelError, UsageError
+from prototokens.exchange.inputs import inputs_of
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python, the extra [llama-cpp], is not installed")
+from prototokens.exchange.llama_cpp import PRECISIONS, LlamaCpp, decode_text, quantise
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "tests" / "format" / "files").glob("*.ptok"))
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gguf") / "builtin.gguf"
+    script = runpy.run_path(str(ROOT / "scripts" / "builtin" / "to_gguf.py"))
+    script["write"](script["BUILTIN"], path)
+    return path
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_llama_cpp_decodes_a_golden_file(path, gguf_file):
+    decoded = decode_text(pt.EncodedText.load(path), gguf_file, 1)
+    assert decoded.matches
+    assert decoded.content == path.with_suffix(".txt").read_bytes()
+
+
+def test_its_logits_are_those_of_the_model(gguf_file):
+    chunk = pt.EncodedText.load(FILES[0]).chunk(1)
+    lm = pt.FrozenLM.from_pretrained("builtin", dtype="float32")
+    inputs = inputs_of(chunk)
+    expected = lm.model(inputs_embeds=inputs.vectors[None]).logits[0][inputs.read]
+    with LlamaCpp(gguf_file, 64, 1) as engine:
+        assert (engine.logits(inputs) - expected).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_model_in_fewer_bits_is_another_file_of_the_same_model(precision, gguf_file, tmp_path):
+    quantise(gguf_file, tmp_path / "small.gguf", precision)
+    assert (tmp_path / "small.gguf").stat().st_size < gguf_file.stat().st_size
+    with LlamaCpp(tmp_path / "small.gguf", 64, 1) as engine:
+        assert (engine.d_model, engine.vocab_size) == (256, 4096)
+
+
+def test_greedy_generation_is_that_of_the_model(gguf_file):
+    lm = pt.FrozenLM.from_pretrained("builtin", dtype="float32")
+    ids = lm.tokenize("He had never seen")
+    with LlamaCpp(gguf_file, 64, 1) as engine:
+        assert engine.generate(8, ids) == lm.generate(torch.tensor([ids]), 8)[0].tolist()
+
+
+def test_the_command_prints_the_text(gguf_file, capfdbinary):
+    with pytest.raises(SystemExit) as leaving:
+        main(["decode", str(FILES[0]), "--engine", "llama.cpp", "--model", str(gguf_file)])
+    assert leaving.value.code == 0
+    assert capfdbinary.readouterr().out == FILES[0].with_suffix(".txt").read_bytes()
+
+
+def test_what_is_no_model_or_another_one_is_refused(gguf_file, tiny_llama, tmp_path):
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF and nothing else")
+    with pytest.raises(ModelError, match="cannot load"):
+        decode_text(pt.EncodedText.load(FILES[0]), tmp_path / "bad.gguf")
+    encoded = pt.encode(tiny_llama, "Call me", recipe=pt.Recipe.named("fast", steps=60))
+    with pytest.raises(UsageError, match="has width 256"):
+        decode_text(encoded, gguf_file)
