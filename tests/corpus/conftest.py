@@ -3,11 +3,11 @@
 import shutil
 
 import pytest
-from small_corpora import QUICK, TEXTS, source_of
 
 from prototokens.corpus.options import CorpusOptions
 from prototokens.corpus.run import make
 from prototokens.corpus.runners import Local
+from small_corpora import QUICK, TEXTS, source_of
 
 
 @pytest.fixture
