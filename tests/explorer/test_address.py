@@ -80,10 +80,7 @@ def opening(monkeypatch, tmp_path):
         opening = Opening(desk, gr.State([]), gr.Button(), gr.HTML())
 
     def opened(query):
-        class Request:
-            query_params = query
-
-        return opening.read(Request())
+        return opening.read(gr.Request(query_params=query))
 
     yield opening, opened
     asyncio.set_event_loop(None)

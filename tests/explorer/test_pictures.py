@@ -37,7 +37,11 @@ def test_every_token_of_a_long_chunk_stands_beside_its_row_and_none_covers_anoth
     (axes,) = [axes for axes in titled(figure, "attention") if axes.get_xlabel() == "to vector"]
     labels = [each.get_text() for each in axes.get_yticklabels()]
     assert len(labels) == len(inside.ids) > 64
-    assert labels[3] == "␣"
+    # What comes out of three steps is hardly the text, and may be half of a character.
+    read = [tiny_llama.detokenize([token]) for token in inside.ids.tolist()]
+    assert [label for label, token in zip(labels, read, strict=True) if token == " "] == [
+        "␣" for token in read if token == " "
+    ]
     figure.draw_without_rendering()
     boxes = [each.get_window_extent() for each in axes.get_yticklabels()]
     assert not any(a.overlaps(b) for a, b in pairwise(boxes))

@@ -214,6 +214,8 @@ def _ticks(axis: Axis) -> list[float]:
 
 
 def _written(axis: Axis, value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
     if axis.percent:
         return f"{value:.0%}"
     return f"{value:,.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.3g}"
