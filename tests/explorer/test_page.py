@@ -16,17 +16,15 @@ import torch
 
 import prototokens as pt
 from prototokens.errors import FileError, ModelError, UsageError
-from prototokens.explorer import show
+from prototokens.explorer import show, style
+from prototokens.explorer.tokens import all_tokens, read, tokens_of
 from prototokens.explorer.work import (
     Desk,
     Settings,
-    all_tokens,
     chunk_of,
     from_shelf,
     put_on_shelf,
-    read,
     show_errors_in,
-    tokens_of,
 )
 from prototokens.ptok.encoded import EncodedText
 from prototokens.solution import Chunk
@@ -230,7 +228,8 @@ def test_nothing_is_reported_to_its_makers(served):
 
 
 def test_only_files_of_the_folders_are_tables(results):
-    from prototokens.explorer.results import _files, _find, _plots, _read, _report
+    from prototokens.explorer.results import _files, _find, _plots, _report
+    from prototokens.explorer.tables import read
 
     folders = (results,)
     assert list(_files(folders, (".jsonl", ".csv"))) == [
@@ -238,9 +237,9 @@ def test_only_files_of_the_folders_are_tables(results):
         "given/deep/rows.jsonl",
         "given/table.csv",
     ]
-    heads, cells, total = _read(_find(folders, "given/deep/rows.jsonl", (".jsonl",)))
+    heads, cells, total = read(_find(folders, "given/deep/rows.jsonl", (".jsonl",)))
     assert (heads, cells, total) == (["a", "b.c", "b.d"], [[1, "[1, 2]", "x"], [10, "", ""]], 2)
-    assert _read(results / "table.csv") == (["name", "steps"], [["one", 20.0], ["two", 3.0]], 2)
+    assert read(results / "table.csv") == (["name", "steps"], [["one", 20.0], ["two", 3.0]], 2)
     for name in (
         "given/../secret.jsonl",
         "given/link.jsonl",
@@ -250,7 +249,7 @@ def test_only_files_of_the_folders_are_tables(results):
         with pytest.raises(UsageError, match="not among the files of the folders"):
             _find(folders, name, (".jsonl", ".csv"))
     with pytest.raises(FileError, match="no table that can be read here"):
-        _read(results / "broken.jsonl")
+        read(results / "broken.jsonl")
     rows = results / "deep" / "rows.jsonl"
     assert "curve.svg" not in _report(folders, rows)
     assert "curve" in _plots(folders, rows)
@@ -259,7 +258,7 @@ def test_only_files_of_the_folders_are_tables(results):
 @pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x0b"])
 def test_only_line_feeds_end_the_rows_of_a_table(tmp_path, letter):
     """Python's `splitlines` ends lines at these as well (wbolster/jsonlines, issue 53)."""
-    from prototokens.explorer.results import _read
+    from prototokens.explorer.tables import read
 
     row = (
         json.dumps({"a": f"x{letter}y", "b": 1}, ensure_ascii=False)
@@ -267,21 +266,22 @@ def test_only_line_feeds_end_the_rows_of_a_table(tmp_path, letter):
         else '{"a": "x\\u000by", "b": 1}'
     )
     (tmp_path / "rows.jsonl").write_text(f"{row}\n{row}\n", encoding="utf-8-sig")
-    assert _read(tmp_path / "rows.jsonl") == (["a", "b"], [[f"x{letter}y", 1]] * 2, 2)
+    assert read(tmp_path / "rows.jsonl") == (["a", "b"], [[f"x{letter}y", 1]] * 2, 2)
     (tmp_path / "rows.csv").write_text(f"a,b\nx{letter}y,1\n", encoding="utf-8-sig")
-    assert _read(tmp_path / "rows.csv") == (["a", "b"], [[f"x{letter}y", 1.0]], 1)
+    assert read(tmp_path / "rows.csv") == (["a", "b"], [[f"x{letter}y", 1.0]], 1)
 
 
 def test_columns_of_numbers_sort_as_numbers():
-    from prototokens.explorer.results import _kinds
+    from prototokens.explorer.tables import kinds
 
-    assert _kinds(["a", "b", "c"], [[1, "x", True], [2.5, "y", False]]) == ["number", "str", "str"]
-    assert _kinds(["a", "b"], [[1, None], [None, None], [10, None]]) == ["number", "str"]
-    assert _kinds(["a"], []) == ["str"]
+    assert kinds(["a", "b", "c"], [[1, "x", True], [2.5, "y", False]]) == ["number", "str", "str"]
+    assert kinds(["a", "b"], [[1, None], [None, None], [10, None]]) == ["number", "str"]
+    assert kinds(["a"], []) == ["str"]
 
 
 def test_distinguishing_columns_come_first_and_shared_values_stand_above():
-    from prototokens.explorer.results import _about, _arranged
+    from prototokens.explorer.results import _about
+    from prototokens.explorer.tables import arranged
 
     heads = [
         "model",
@@ -298,7 +298,7 @@ def test_distinguishing_columns_come_first_and_shared_values_stand_above():
         ["builtin", "a" * 64, "c" * 64, 2, 200, True, 7, ""],
         ["builtin", "a" * 64, "d" * 64, 1, 300, False, "", ""],
     ]
-    table = _arranged(heads, cells, 3)
+    table = arranged(heads, cells, 3)
     assert table.heads == ["run.exact", "run.steps", "recipe.steps", "gap", "ids_sha256"]
     assert table.cells[0] == [True, 100, 1, None, "b" * 64]
     assert table.alike == {"model": "builtin", "fingerprint": "aaaaaaaaaaaa…"}
@@ -306,9 +306,9 @@ def test_distinguishing_columns_come_first_and_shared_values_stand_above():
     assert "given/x.jsonl: 3 rows." in words
     assert "sort" in words
     assert "All rows alike: model builtin; fingerprint aaaaaaaaaaaa…" in words
-    one = _arranged(heads[:2], [cells[0][:2]], 1)
+    one = arranged(heads[:2], [cells[0][:2]], 1)
     assert (one.heads, one.alike) == (heads[:2], {})
-    assert _arranged(["a", "b"], [[1, 2], [3]], 2).cells == [[1, 2], [3, None]]
+    assert arranged(["a", "b"], [[1, 2], [3]], 2).cells == [[1, 2], [3, None]]
 
 
 def test_reports_beside_below_and_above(tmp_path):
@@ -354,7 +354,7 @@ def test_a_visitors_text_is_never_markup():
         show.table([nasty], [[nasty, nasty]]),
         show.text([show.Token(nasty, 1.0, True)]),
         show.text([show.Token(nasty, 1.0)], by_margin=True),
-        show.race([nasty], 1, [nasty], 2, 1),
+        show.race([(nasty, 1)], 1, [(nasty, 1)], 2, 1),
     ]
     for html in made:
         assert "<img" not in html
@@ -459,15 +459,15 @@ def test_the_shelf_keeps_the_newest_by_different_names(tiny_llama):
 
 @pytest.fixture
 def live(tiny_llama):
-    from prototokens.explorer.encode import LiveFit
-    from prototokens.planning.chunks import plan_chunks
+    from prototokens.encoding import plan_encoding
+    from prototokens.explorer.live import LiveFit
+    from prototokens.options import EncodeOptions
 
-    def live(text, **recipe):
-        ids = tiny_llama.tokenize(text)
-        plan = plan_chunks(tiny_llama, ids, "tiled:2", 4)
-        return LiveFit(
-            tiny_llama, text, ids, plan, pt.Recipe.named("fast", **recipe), 0, threading.Event()
+    def live(text, paced=False, **recipe):
+        options = EncodeOptions(
+            layout="tiled:2", chunk_length=4, recipe=pt.Recipe.named("fast", **recipe)
         )
+        return LiveFit(plan_encoding(tiny_llama, text, options), threading.Event(), paced)
 
     return live
 
@@ -482,7 +482,7 @@ def test_a_fit_is_watched_to_its_end(live):
 
 
 def test_a_fit_ends_when_it_is_asked_to_and_when_nobody_watches(live):
-    from prototokens.explorer.encode import Stopped
+    from prototokens.explorer.racing import Stopped
 
     asked = live("Call me Ishmael.", margin=1e6, steps=100_000)
     for _ in asked.watch():
@@ -534,9 +534,11 @@ def encoder(tiny_folder, blocks):
             text,
             str(tiny_folder),
             "paper",
+            "random",
             "fast",
             0,
             recipe.get("steps", 200),
+            False,
             [],
             pressed,
         )
@@ -552,8 +554,9 @@ def test_stop_while_a_text_waits_in_the_line_keeps_it_from_beginning(encoder):
     *_, last = press("Call me.", 1.0)
     assert "stopped before it began" in last["encode-live"]
     assert desk.loaded == {}
-    *_, last = press("Call me.", 3.0)
+    *_, last, race = press("Call me.", 3.0)
     assert "exact; decoded" in last["encode-live"]
+    assert race["encode-race"].count("pt-clock") == 2
 
 
 def test_stop_while_the_model_loads(encoder, monkeypatch):
@@ -580,21 +583,20 @@ def test_a_refused_text_leaves_no_file_of_the_one_before_to_be_downloaded(encode
 
 def test_the_curves_stay_when_a_fit_has_ended_and_say_their_first_and_last_values(encoder):
     _, press, _ = encoder
-    *_, last = press("Call me.", 1.0)
+    *_, last, _ = press("Call me.", 1.0)
     assert len(re.findall("<polyline", last["encode-live"])) == 2
-    assert re.search(
-        r"loss, in nats: [\d.]+ at the first step, [\d.e-]+ at step \d+", last["encode-live"]
-    )
+    described = re.findall('role="img" aria-label="([^"]*)"', last["encode-live"])
+    assert described[0].startswith("Tokens right, share of the tokens over step. tokens right: ")
+    assert re.search(r"100% at \d+$", described[0])
+    assert re.search(r"loss: [\d.]+ at 0, [\d.e-]+ at \d+$", described[1])
 
 
-def test_a_curve_has_a_scale_and_few_points():
-    drawn = show.curve([8.0, *[4.0] * 999, 0.5], "red", "loss")
-    assert "<i>8</i><i>0</i>" in drawn
-    assert "8 at the first step, 0.5 at step 1,001" in drawn
-    points = re.search('points="([^"]*)"', drawn)[1].split()
-    assert len(points) == 200
-    assert (points[0], points[-1]) == ("0.0,2.0", "400.0,58.2")
-    assert show.curve([1.0], "red", "loss") == ""
+def test_encode_shows_norms_and_nearest_tokens_and_no_noise(encoder):
+    _, press, _ = encoder
+    *_, last, _ = press("Call me.", 1.0)
+    words = unescape(re.sub("<[^>]+>", " ", last["encode-vectors"]))
+    assert "vector norm times a token's 5 nearest tokens" in re.sub(" +", " ", words)
+    assert "<img" not in "".join(map(str, last.values()))
 
 
 def test_fits_show_their_position_in_the_queue(blocks):
@@ -610,37 +612,19 @@ def test_fits_show_their_position_in_the_queue(blocks):
 
 
 def test_points_on_a_plane_keep_their_distances():
-    from prototokens.explorer.space import _flattened
+    from prototokens.explorer.solutions import flattened
 
     points = torch.tensor([[0.0, 0], [3, 0], [3, 4], [-1, 2]], dtype=torch.float64)
-    flat = _flattened(torch.cdist(points, points))
+    flat = flattened(torch.cdist(points, points))
     torch.testing.assert_close(torch.cdist(flat, flat), torch.cdist(points, points))
 
 
-def test_the_gradient_of_the_curve_is_that_of_the_loss(tiny_llama):
-    """Against autograd through the whole model's own logits."""
-    from prototokens.explorer.space import _gradient
-
-    solution = pt.fit(tiny_llama, "Call me.", recipe=pt.Recipe.named("fast", steps=3))
-    points = torch.stack([solution.protos, solution.protos + 0.1])
-    leaves = points.clone().requires_grad_()
-    inputs = leaves[:, solution.layout.index(8)] * solution.layout.keys(8, tiny_llama.d_model)
-    logits = tiny_llama.model(inputs_embeds=inputs).logits / pt.Recipe().temperature
-    loss = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), torch.tensor(solution.ids * 2), reduction="sum"
-    )
-    (expected,) = torch.autograd.grad(loss, leaves)
-    # The engine's loss is in nats of the tempered logits, and its gradient the one of their sum.
-    torch.testing.assert_close(
-        _gradient(tiny_llama, solution)(points), expected, atol=1e-4, rtol=1e-3
-    )
-
-
 def test_a_race_of_a_chunk(tiny_llama):
-    from prototokens.explorer.decode import _load, _race
+    from prototokens.explorer.decode import _load
+    from prototokens.explorer.racing import race
 
     solution = pt.fit(tiny_llama, "Call me.")
-    words = _race(tiny_llama, Chunk(solution.protos, solution.layout, 8))
+    words = race(tiny_llama, Chunk(solution.protos, solution.layout, 8))
     assert "8 tokens, from 2 vectors either way" in words
     assert words.count("pt-clock") == 2
     with pytest.raises(FileError, match=r"^none\.ptok does not exist"):
@@ -671,12 +655,12 @@ def test_a_port_that_is_taken():
 def test_margins_have_a_legend_deeper_colours_in_the_dark_and_a_number_for_fingers_and_keys():
     tokens = show.text([show.Token("a", 0.1), show.Token("b", 9.0)], by_margin=True)
     assert 'tabindex="0" title="token 1, margin 0.10"' in tokens
-    assert ".pt-token:focus::after { content: attr(title)" in show.CSS
+    assert ".pt-token:focus::after { content: attr(title)" in style.CSS
     hues = re.findall("--pt-hue:([0-9,]+);--pt-deep:([0-9.]+)", tokens)
     assert [hue for hue, _ in hues] == ["200,36,52", "9,105,218"]
     assert set(hues[1:]) <= set(re.findall("--pt-hue:([0-9,]+);--pt-deep:([0-9.]+)", show.legend()))
     assert "3 logits and more" in show.legend()
-    base, deep = re.search(r"\.dark \.pt-margin .*calc\(([\d.]+) \+ ([\d.]+)", show.CSS).groups()
+    base, deep = re.search(r"\.dark \.pt-margin .*calc\(([\d.]+) \+ ([\d.]+)", style.CSS).groups()
     assert float(base) >= 0.5
     assert float(base) + float(deep) >= 0.8
 
@@ -685,7 +669,6 @@ def test_wide_pictures_and_tables_scroll_on_a_phone():
     assert "moves sideways" in show.image(b"x", "a wide one")
     head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (3000).to_bytes(4, "big")
     assert "min-width:1800px" in show.image(head, "one of many tokens")
-    assert "moves sideways" not in show.image(b"x", "a small one", small=True)
     assert '<div class="pt-table" tabindex="0"><table>' in show.table(["", "a"], [["b", "c"]])
-    assert re.search(r"\.pt-table \{[^}]*overflow-x: auto", show.CSS)
-    assert re.search(r"\.pt-text \{[^}]*white-space: break-spaces", show.CSS)
+    assert re.search(r"\.pt-table \{[^}]*overflow-x: auto", style.CSS)
+    assert re.search(r"\.pt-text \{[^}]*white-space: break-spaces", style.CSS)

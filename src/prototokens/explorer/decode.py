@@ -5,41 +5,40 @@ Also a race of one forward pass against many.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from prototokens._util.words import counted
 from prototokens.decoding import decode_text
-from prototokens.engine.decode import decode_ids, generate_from
-from prototokens.engine.inputs import Cramming
-from prototokens.errors import FileError, UsageError
-from prototokens.explorer import show
+from prototokens.errors import FileError
+from prototokens.explorer import racing, show
+from prototokens.explorer.encode import with_example
+from prototokens.explorer.tokens import all_tokens
 from prototokens.explorer.work import (
     LINE,
     Desk,
     ShelvedText,
-    all_tokens,
     from_shelf,
     put_on_shelf,
     show_errors_in,
 )
-from prototokens.fitting import fit
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.encoded import EncodedText
-from prototokens.recipe import Recipe
-from prototokens.solution import Chunk
 
-RACE_TOKENS = 128  # of the longest chunk that is raced: the autoregressive baseline is fitted first
-RACE_STEPS = 1000
-RACE_LASTS = 6000.0  # milliseconds of the slower lane, as shown
-TRIES = 3  # measurements of each lane; the quickest counts
+SHOWS = "A .ptok file becomes its text again, and each token shows by how much it won."
+MATTERS = (
+    "The margin is the lead of its logit over the best other token: what is wide survives other"
+    " kernels, batch sizes and fewer bits; what is narrow is where an error would begin."
+)
 
 
-def tab(desk: Desk, shelf: gr.State) -> None:
+def tab(desk: Desk, shelf: gr.State) -> DecodeTab:
     """Build it."""
-    DecodeTab(desk, shelf).connect()
+    made = DecodeTab(desk, shelf)
+    made.connect()
+    return made
 
 
 class DecodeTab:
@@ -48,14 +47,15 @@ class DecodeTab:
     def __init__(self, desk: Desk, shelf: gr.State) -> None:
         self.desk, self.shelf = desk, shelf
         settings = desk.settings
+        gr.HTML(show.lead(SHOWS, MATTERS))
         with gr.Row():
             with gr.Column():
                 self.file = gr.File(
-                    label="A .ptok file",
+                    label="A .ptok file of your own",
                     file_types=[".ptok"],
                     type="filepath",
                     elem_id="decode-file",
-                    height=150,
+                    height=140,
                 )
             with gr.Column():
                 self.model = gr.Dropdown(
@@ -71,11 +71,29 @@ class DecodeTab:
                 )
         self.message = gr.HTML(elem_id="decode-message")
         self.text = gr.HTML(elem_id="decode-text", min_height=30)
+        self.plain = gr.Textbox(
+            label="The text",
+            lines=2,
+            max_lines=12,
+            interactive=False,
+            buttons=["copy"],
+            visible=False,
+            elem_id="decode-plain",
+        )
         self.start = gr.Button(
-            "Race: one pass against many", visible=False, elem_id="decode-race-go"
+            "Race: one pass against token by token", visible=False, elem_id="decode-race-go"
         )
         self.track = gr.HTML(elem_id="decode-race", min_height=30)
         self.opened = gr.State(None)
+        self.outputs = [
+            self.message,
+            self.text,
+            self.plain,
+            self.track,
+            self.start,
+            self.shelf,
+            self.opened,
+        ]
 
     def connect(self) -> None:
         """Let the file and the button call the handlers."""
@@ -84,7 +102,7 @@ class DecodeTab:
         self.file.change(
             show_errors(self.decode),
             [self.file, self.model, self.shelf],
-            [self.message, self.text, self.track, self.start, self.shelf, self.opened],
+            self.outputs,
             show_progress_on=self.text,
             **change,
         )
@@ -96,11 +114,33 @@ class DecodeTab:
             **change,
         )
 
+    def open(
+        self, path: str | None, shelf: list[ShelvedText], opened: str | None
+    ) -> dict[Any, Any]:
+        """What the tab shows when it is chosen: the newest text, unless there is a file."""
+        if path is not None or (shelf and shelf[0].title == opened):
+            return {}
+        shelf = with_example(self.desk, shelf)
+        if not shelf:
+            return {self.text: show.note("Open a file here, or encode a text in the first tab.")}
+        newest = shelf[0]
+        shown = self._shown(self.desk.model(newest.model), newest.encoded)
+        words = show.note(f"As a file of it would be decoded: “{newest.title}”")
+        shown[self.text] = words + shown[self.text]
+        return {**shown, self.shelf: shelf, self.opened: newest.title}
+
     def decode(self, path: str | None, model: str, shelf: list[ShelvedText]) -> dict[Any, Any]:
         """Decode a file that was sent up."""
         if path is None:
-            return {self.text: "", self.track: "", self.start: gr.Button(visible=False)}
+            hidden = {self.start: gr.Button(visible=False), self.plain: gr.Textbox(visible=False)}
+            return {self.text: "", self.track: "", **hidden}
         encoded, lm = _load(path), self.desk.model(model)
+        shown = self._shown(lm, encoded)
+        shelved = put_on_shelf(shelf, lm, encoded, decode_text(lm, encoded).text)
+        return {**shown, self.shelf: shelved, self.opened: shelved[0].title}
+
+    def _shown(self, lm: FrozenLM, encoded: EncodedText) -> dict[Any, Any]:
+        """A text as it decodes: verdict, numbers, tokens, and plain."""
         decoded = decode_text(lm, encoded)
         tokens = all_tokens(lm, encoded)
         margins = [token.margin for token in tokens if token.margin is not None]
@@ -118,32 +158,26 @@ class DecodeTab:
             "least margin": f"{min(margins):.2f}" if margins else "-",
             "tokens from patches": f"{encoded.repaired_tokens:,}",
         }
-        shelved = put_on_shelf(shelf, lm, encoded, decoded.text)
         words = f"{verdict}; {show.passes(decoded.forward_passes)}"
         return {
             self.text: show.judged(words, decoded.matches)
             + show.facts(figures)
             + show.text(tokens, by_margin=True)
             + (show.legend() if margins else ""),
+            self.plain: gr.Textbox(
+                decoded.text,
+                visible=True,
+                label=f"The text, {counted(len(decoded.text), 'character')}",
+            ),
             self.track: "",
             self.start: gr.Button(visible=True),
-            self.shelf: shelved,
-            self.opened: shelved[0].title,
         }
 
     def race(self, shelf: list[ShelvedText], title: str | None) -> dict[Any, Any]:
         """Decode the first chunk in one pass and, from memory vectors, token by token."""
         chosen = from_shelf(shelf, title)
-        lm = self.desk.model(chosen.model)
-        if not chosen.encoded.in_vectors():
-            raise UsageError("no chunk of this text is stored in vectors: there is nothing to race")
-        chunk = chosen.encoded.chunk(chosen.encoded.in_vectors()[0] + 1)
-        if chunk.length > RACE_TOKENS:
-            raise UsageError(
-                f"the first chunk has {chunk.length} tokens, and the autoregressive baseline is"
-                f" fitted for {RACE_TOKENS} at most: encode the text with more chunks"
-            )
-        return {self.track: _race(lm, chunk)}
+        chunk = racing.raced_chunk(chosen.encoded)
+        return {self.track: racing.race(self.desk.model(chosen.model), chunk)}
 
 
 def _load(path: str) -> EncodedText:
@@ -156,34 +190,3 @@ def _load(path: str) -> EncodedText:
         return EncodedText.load(path)
     except FileError as error:
         raise FileError(str(error).replace(path, Path(path).name)) from error
-
-
-def _race(lm: FrozenLM, chunk: Chunk) -> str:
-    """Fit the autoregressive baseline to a chunk's text, and time both."""
-    target = decode_ids(lm, [chunk]).ids[0]
-    method = Cramming(len(chunk.protos))
-    (other,) = fit(lm, [target], method=method, recipe=Recipe(steps=RACE_STEPS))
-    one_ms, one = _quickest(lambda: decode_ids(lm, [chunk]).ids[0])
-    many_ms, many = _quickest(lambda: generate_from(lm, [other])[0])
-    slower = max(1.0, RACE_LASTS / many_ms)
-    right = sum(a == b for a, b in zip(many, target, strict=True))
-    words = (
-        f"The first chunk, {chunk.length} tokens, from {len(chunk.protos)} vectors either way. One"
-        f" step: {one_ms:.1f} ms."
-        f" Token by token from {method.vectors} memory vectors fitted just now ({other.steps}"
-        f" steps): {many_ms:.1f} ms,"
-        f" {many_ms / one_ms:.0f} times as long; {right} of {chunk.length} tokens right. Shown"
-        f" {slower:.0f} times slower."
-    )
-    lanes = [[lm.detokenize([token]) for token in ids] for ids in (one, many)]
-    return show.note(words) + show.race(lanes[0], one_ms, lanes[1], many_ms, slower)
-
-
-def _quickest(decode: Any) -> tuple[float, list[int]]:
-    """(milliseconds of the quickest of several tries, the ids)."""
-    best, ids = float("inf"), []
-    for _ in range(TRIES):
-        began = time.perf_counter()
-        ids = decode()
-        best = min(best, (time.perf_counter() - began) * 1000)
-    return best, ids

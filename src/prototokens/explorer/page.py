@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from typing import Any
 
 import gradio as gr
 import uvicorn
@@ -14,9 +13,10 @@ from gradio.themes import Default, Font
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from prototokens.errors import UsageError
-from prototokens.explorer import decode, encode, inside, results, show, space
+from prototokens.explorer import style
 from prototokens.explorer.gate import Gate
-from prototokens.explorer.work import Desk, Settings, ShelvedText
+from prototokens.explorer.opening import Opening
+from prototokens.explorer.work import Desk, Settings
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 FORGET = 3600  # seconds after which a visitor's files and shelf are dropped
@@ -33,29 +33,16 @@ def build(settings: Settings) -> gr.Blocks:
     with gr.Blocks(
         analytics_enabled=False, title="prototokens", delete_cache=(FORGET, FORGET)
     ) as page:
-        gr.Markdown(INTRODUCTION)
+        with gr.Row(elem_id="top"):
+            gr.Markdown(INTRODUCTION)
+            share = gr.Button("Copy a link to this", size="sm", scale=0, elem_id="share")
+        said = gr.HTML(elem_id="said")
         shelf = gr.State([], time_to_live=FORGET)
-        with gr.Tab("Encode", id="encode"):
-            encode.tab(desk, shelf)
-        with gr.Tab("Decode", id="decode"):
-            decode.tab(desk, shelf)
-        with gr.Tab("Space", id="space"):
-            space.tab(desk)
-        with gr.Tab("Inside", id="inside") as opened:
-            texts = inside.tab(desk, shelf)
-        with gr.Tab("Results", id="results"):
-            results.tab(desk)
-
-        def titles(shelf: list[ShelvedText]) -> Any:
-            names = [each.title for each in shelf]
-            return gr.Dropdown(names, value=names[0] if names else None)
+        Opening(desk, shelf, share, said).connect(page)
 
         def left(request: gr.Request) -> None:
             desk.forget(str(request.session_hash))
 
-        opened.select(
-            titles, shelf, texts, queue=False, show_progress="hidden", api_visibility="private"
-        )
         page.unload(left)
     return page.queue(max_size=WAITING, default_concurrency_limit=4)
 
@@ -92,7 +79,8 @@ def app(settings: Settings, host: str) -> FastAPI:
         mcp_server=False,
         pwa=False,
         theme=theme,
-        css=show.CSS,
+        css=style.CSS,
+        head=style.HEAD,
     )
 
 

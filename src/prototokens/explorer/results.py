@@ -1,6 +1,6 @@
 """The tab Results: rows as tables that sort, and the plots of their reports.
 
-They come from the folders that the page was given.
+They come from the folders that the page was given; the package has some of its own.
 
 Reading only, and nothing but files that were found inside those folders: a name that comes from a
 browser is looked up among them and never opened as it is.
@@ -8,122 +8,122 @@ browser is looked up among them and never opened as it is.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
-from prototokens.errors import FileError, UsageError
+from prototokens._util.words import counted
+from prototokens.errors import UsageError
 from prototokens.explorer import show
+from prototokens.explorer.tables import (
+    DIGITS,
+    MAX_BYTES,
+    MAX_LETTERS,
+    MAX_ROWS,
+    Table,
+    arranged,
+    kinds,
+    read,
+    shipped,
+    widths,
+)
 from prototokens.explorer.work import Desk, show_errors_in
 
 TABLES, PICTURES, REPORTS = (".jsonl", ".csv"), (".png",), (".md",)
-MAX_BYTES = 16 << 20
-MAX_ROWS = 5000
 MAX_PICTURES = 12
-MAX_LETTERS = 20  # of a cell; a touch shows the whole
-# What identifies a row, in this order: it stands before the rest.
-FIRST = (
-    "what",
-    "variant",
-    "trial",
-    "name",
-    "recipe.name",
-    "length",
-    "tokens",
-    "tokens_seen",
-    "exact",
-    "solved",
-    "accuracy",
-    "steps",
-    "correct",
-    "margin",
-    "layout",
-    "bits",
-    "rule",
-    "text",
-    "passage",
-    "chunk",
-    "row_steps",
-    "seconds",
+SHOWS = "Measured rows as tables, with the report and the pictures that were made from them."
+MATTERS = (
+    "Every figure of a report can be traced to the runs behind it: sort, filter, and see what"
+    " varied and what was alike."
 )
-HASH = re.compile("[0-9a-f]{32,}")
 
 
-class Table(NamedTuple):
-    """Rows as the page shows them.
-
-    Attributes:
-        heads: of the columns.
-        cells: of each row; None where a row has nothing.
-        alike: what all rows have alike, by its name.
-        total: how many rows there are, shown or not.
-    """
-
-    heads: list[str]
-    cells: list[list[Any]]
-    alike: dict[str, str]
-    total: int
-
-
-def tab(desk: Desk) -> None:
+def tab(desk: Desk) -> ResultsTab:
     """Build it."""
-    folders = desk.settings.results
-    if not folders:
-        gr.HTML(
-            show.note(
-                "No folder was given: start the page with --results FOLDER to read its rows and"
-                " reports here."
-            )
-        )
-        return
-    tables = _names(folders, TABLES)
-    with gr.Row():
-        chosen = gr.Dropdown(tables, value=None, label="Rows", elem_id="results-file", scale=3)
-        refresh = gr.Button("Look for new files", elem_id="results-refresh", scale=1)
-    message = gr.HTML(elem_id="results-message")
-    about = gr.HTML(elem_id="results-about")
-    rows = gr.Dataframe(
-        interactive=False,
-        elem_id="results-rows",
-        max_height=460,
-        show_search="filter",
-        wrap=False,
-        visible=False,
-        max_chars=MAX_LETTERS,
-    )
-    report = gr.Markdown(elem_id="results-report")
-    plots = gr.HTML(elem_id="results-plots")
+    made = ResultsTab(desk)
+    made.connect()
+    return made
 
-    @show_errors_in(message)
-    def open_file(name: str | None) -> dict[Any, Any]:
+
+class ResultsTab:
+    """The elements of the tab, and what its list and its button do."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.folders = desk.settings.results
+        gr.HTML(show.lead(SHOWS, MATTERS))
+        if not self.folders:
+            gr.HTML(
+                show.note(
+                    "These are the package's own. Start the page with --results FOLDER to read the"
+                    " rows and reports of a folder here."
+                )
+            )
+        with gr.Row():
+            self.chosen = gr.Dropdown(
+                self.names(), value=None, label="Rows", elem_id="results-file", scale=3
+            )
+            self.refresh = gr.Button("Look for new files", elem_id="results-refresh", scale=1)
+        self.message = gr.HTML(elem_id="results-message")
+        self.about = gr.HTML(elem_id="results-about")
+        self.rows = gr.Dataframe(
+            interactive=False,
+            elem_id="results-rows",
+            max_height=460,
+            show_search="filter",
+            wrap=False,
+            visible=False,
+            max_chars=MAX_LETTERS,
+            pinned_columns=1,
+        )
+        self.report = gr.Markdown(elem_id="results-report")
+        self.plots = gr.HTML(elem_id="results-plots")
+        self.outputs = [self.message, self.rows, self.about, self.report, self.plots]
+
+    def connect(self) -> None:
+        """Let the list and the button call the handlers."""
+        self.chosen.change(
+            show_errors_in(self.message)(self.open_file),
+            self.chosen,
+            self.outputs,
+            api_visibility="private",
+        )
+        self.refresh.click(self.again, None, self.chosen, api_visibility="private")
+
+    def names(self) -> list[str]:
+        """What can be chosen: the files of the folders, then the tables of the package."""
+        return [*_files(self.folders, TABLES), *shipped()]
+
+    def open(self, chosen: str | None) -> str | None:
+        """What is chosen where nothing is: a table of a report, else the first."""
+        names = self.names()
+        if chosen in names:
+            return chosen
+        return next((name for name in names if name.endswith(".csv")), next(iter(names), None))
+
+    def open_file(self, name: str | None) -> dict[Any, Any]:
+        """Show a table, with the report and the pictures beside it."""
         if not name:
-            return {rows: gr.Dataframe(visible=False), about: "", report: "", plots: ""}
-        path = _find(folders, name, TABLES)
-        table = _arranged(*_read(path))
+            hidden = gr.Dataframe(visible=False)
+            return {self.rows: hidden, self.about: "", self.report: "", self.plots: ""}
+        own = shipped()
+        path = None if name in own else _find(self.folders, name, TABLES)
+        table = arranged(*(own[name] if path is None else read(path)))
         return {
-            rows: gr.Dataframe(
+            self.rows: gr.Dataframe(
                 {"headers": table.heads, "data": table.cells},
-                datatype=_kinds(table.heads, table.cells),
-                column_widths=_widths(table),
+                datatype=kinds(table.heads, table.cells),
+                column_widths=widths(table),
                 visible=True,
             ),
-            about: _about(name, table),
-            report: _report(folders, path),
-            plots: _plots(folders, path),
+            self.about: _about(name, table),
+            self.report: "" if path is None else _report(self.folders, path),
+            self.plots: "" if path is None else _plots(self.folders, path),
         }
 
-    def again() -> dict[str, Any]:
-        return gr.Dropdown(_names(folders, TABLES))  # pyright: ignore[reportReturnType]
-
-    chosen.change(
-        open_file, chosen, [message, rows, about, report, plots], api_visibility="private"
-    )
-    refresh.click(again, None, chosen, api_visibility="private")
+    def again(self) -> Any:
+        """The list of files, read again."""
+        return gr.Dropdown(self.names())
 
 
 def _files(folders: tuple[Path, ...], suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -144,10 +144,6 @@ def _files(folders: tuple[Path, ...], suffixes: tuple[str, ...]) -> dict[str, Pa
     return found
 
 
-def _names(folders: tuple[Path, ...], suffixes: tuple[str, ...]) -> list[str]:
-    return list(_files(folders, suffixes))
-
-
 def _find(folders: tuple[Path, ...], name: str, suffixes: tuple[str, ...]) -> Path:
     """The file of that name.
 
@@ -160,144 +156,19 @@ def _find(folders: tuple[Path, ...], name: str, suffixes: tuple[str, ...]) -> Pa
     return path
 
 
-def _read(path: Path) -> tuple[list[str], list[list[Any]], int]:
-    """(heads, cells, number of rows): of JSON lines or of CSV.
-
-    Raises:
-        FileError: too large, unreadable, or no such rows.
-    """
-    if path.stat().st_size > MAX_BYTES:
-        raise FileError(
-            f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB, and tables of at most"
-            f" {MAX_BYTES >> 20} are read"
-        )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
-            heads, cells = (lines[0], lines[1:]) if lines else ([], [])
-            return heads, [[_number(cell) for cell in row] for row in cells[:MAX_ROWS]], len(cells)
-        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line is no object")
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise FileError(
-            f"{path.name} is no table that can be read here: JSON objects, one a line, or CSV is"
-            " expected"
-        ) from error
-    rows = [_flat(row) for row in rows]
-    heads = list(dict.fromkeys(key for row in rows for key in row))
-    return heads, [[row.get(head, "") for head in heads] for row in rows[:MAX_ROWS]], len(rows)
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with one value a cell.
-
-    An object's members get cells of their own, a list stays as JSON, null leaves it empty.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        if isinstance(value, dict):
-            flat.update({f"{key}.{inner}": each for inner, each in _flat(value).items()})
-        else:
-            flat[key] = (
-                json.dumps(value) if isinstance(value, list) else "" if value is None else value
-            )
-    return flat
-
-
-def _number(cell: str) -> Any:
-    """A cell of CSV as a number where it is one, so that it sorts as one."""
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
-
-
-def _arranged(heads: list[str], cells: list[list[Any]], total: int) -> Table:
-    """What tells rows apart first, hashes last, and what all have alike in no column at all.
-
-    One row has nothing alike.
-    """
-    columns = {
-        head: [row[number] if number < len(row) else "" for row in cells]
-        for number, head in enumerate(heads)
-    }
-    same = {
-        head
-        for head, column in columns.items()
-        if len(column) > 1 and len({*map(repr, column)}) == 1
-    }
-    alike = {
-        head: _shortened(str(columns[head][0]))
-        for head in heads
-        if head in same and columns[head][0] != ""
-    }
-    kept = sorted(
-        (head for head in heads if head not in same), key=lambda head: _rank(head, columns[head])
-    )
-    shown = [
-        [None if (cell := columns[head][row]) == "" else cell for head in kept]
-        for row in range(len(cells))
-    ]
-    return Table(kept, shown, alike, total)
-
-
-def _widths(table: Table) -> list[str | int]:
-    """As wide as the longest cell, or as the name with the three dots that stand beside it."""
-    letters = [len(head) + 3 for head in table.heads]
-    for row in table.cells[:100]:
-        letters = [
-            max(most, min(MAX_LETTERS + 3, len(str(cell))))
-            for most, cell in zip(letters, row, strict=True)
-        ]
-    return [f"{9 * most + 20}px" for most in letters]
-
-
-def _rank(head: str, column: list[Any]) -> int:
-    """Where a column stands: those of `FIRST`, by their whole name or as what is measured.
-
-    Then the rest; then hashes.
-    """
-    if any(isinstance(cell, str) and HASH.fullmatch(cell) for cell in column):
-        return len(FIRST) + 1
-    of_a_recipe, own = head.startswith("recipe."), head.rpartition(".")[2]
-    name = head if head in FIRST or of_a_recipe else own
-    return FIRST.index(name) if name in FIRST else len(FIRST)
-
-
-def _shortened(value: str) -> str:
-    """A hash by its beginning, anything else as it is."""
-    return f"{value[:12]}…" if HASH.fullmatch(value) else value
-
-
 def _about(name: str, table: Table) -> str:
     """What stands above a table: its size, how it is sorted, and what all its rows have alike."""
     shown = f", the first {MAX_ROWS:,} of them shown" if table.total > MAX_ROWS else ""
     note = show.note(
-        f"{name}: {table.total:,} rows{shown}. The three dots in a column's head sort and filter by"
-        " it;"
-        " a touch shows the whole of a cell that was cut."
+        f"{name}: {counted(table.total, 'row')}{shown}. Numbers are rounded to {DIGITS} digits."
+        " The three dots in a column's head sort and filter by it; a touch shows the whole of a"
+        " cell that was cut."
     )
     if not table.alike:
         return note
     return note + show.note(
         "All rows alike: " + "; ".join(f"{head} {value}" for head, value in table.alike.items())
     )
-
-
-def _kinds(heads: list[str], cells: list[list[Any]]) -> list[Any]:
-    """For each column, whether it holds numbers, and so sorts by them.
-
-    What a row lacks makes them no text.
-    """
-    kinds = []
-    for number in range(len(heads)):
-        there = [row[number] for row in cells if row[number] is not None]
-        kinds.append(
-            "number" if there and all(type(cell) in (int, float) for cell in there) else "str"
-        )
-    return kinds
 
 
 def _beside(folders: tuple[Path, ...], path: Path, suffixes: tuple[str, ...]) -> list[Path]:

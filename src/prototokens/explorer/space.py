@@ -5,53 +5,47 @@ How far apart, what lies between, what noise and exchange do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 import torch
 from torch import Tensor
 
-from prototokens.engine.forward import scored_hidden
-from prototokens.engine.head import score
-from prototokens.engine.inputs import OneStep, arrange
-from prototokens.errors import TextError, UsageError
-from prototokens.explorer import pictures, show
-from prototokens.explorer.work import LINE, Desk, show_errors_in, tokens_of
-from prototokens.fitting import fit
+from prototokens.errors import UsageError
+from prototokens.explorer import show
+from prototokens.explorer.encode import has_example
+from prototokens.explorer.solutions import (
+    LOUDEST,
+    SEEDS,
+    WAYS,
+    Found,
+    along,
+    find,
+    noisy,
+    on_way,
+    overview,
+    under_noise,
+)
+from prototokens.explorer.tokens import tokens_of
+from prototokens.explorer.work import LINE, Desk, show_errors_in
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.measure import geometry
-from prototokens.ptok.source import read_source
-from prototokens.recipe import Recipe
 from prototokens.solution import Chunk, Solution
 
-SEEDS = 3  # solutions of each text
-MAX_TOKENS = 48  # of a text here: two vectors have to hold it
-CURVE_STEPS = 300
-CURVE_RATE = 0.1  # Adam's, in units of the root mean square of the two solutions
 FIRST = "The lamp had been burning since dusk."
 SECOND = "No ship had come in for eleven days."
+SHOWS = "One text has many solutions, and they lie far apart: three of each of two texts."
+MATTERS = (
+    "The straight line between two of them leaves the solutions, a curve stays among them: vectors"
+    " of one text cannot be averaged, yet they are no islands."
+)
 
 
-class Found(NamedTuple):
-    """What the tab knows of a visitor's texts.
-
-    Attributes:
-        model: its name.
-        solutions: `SEEDS` of the first text, then as many of the second.
-        names: of each, A1 ... and B1 ...
-        control: of the Bezier curve from A1 to A2.
-    """
-
-    model: str
-    solutions: list[Solution]
-    names: list[str]
-    control: Tensor
-
-
-def tab(desk: Desk) -> None:
+def tab(desk: Desk) -> SpaceTab:
     """Build it."""
-    SpaceTab(desk).connect()
+    made = SpaceTab(desk)
+    made.connect()
+    return made
 
 
 class SpaceTab:
@@ -60,9 +54,10 @@ class SpaceTab:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         models = desk.settings.models
+        gr.HTML(show.lead(SHOWS, MATTERS))
         with gr.Row():
-            self.first = gr.Textbox(FIRST, label="Text A", lines=2, elem_id="space-first")
-            self.second = gr.Textbox(SECOND, label="Text B", lines=2, elem_id="space-second")
+            self.first = gr.Textbox(FIRST, label="Text A", lines=1, elem_id="space-first")
+            self.second = gr.Textbox(SECOND, label="Text B", lines=1, elem_id="space-second")
         with gr.Row():
             self.model = gr.Dropdown(list(models), value=models[0], label="Model")
             self.go = gr.Button(
@@ -73,25 +68,43 @@ class SpaceTab:
         self.overview = gr.HTML(elem_id="space-overview", min_height=30)
         with gr.Column(visible=False) as self.tools:
             self._tools()
+        self.outputs = [
+            self.message,
+            self.found,
+            self.overview,
+            self.tools,
+            self.position,
+            self.noise,
+            self.ways,
+            self.between,
+            self.noises,
+            self.noisy,
+            self.mixed,
+        ]
 
     def _tools(self) -> None:
         """What can be tried on solutions that were found."""
+        self.ways = gr.HTML(elem_id="space-ways")
         with gr.Row():
             self.path = gr.Radio(
-                ["straight line", "Bezier curve"],
-                value="straight line",
-                label="Way from A1 to A2",
-                elem_id="space-way",
+                list(WAYS), value=WAYS[0], label="Way from A1 to A2", elem_id="space-way"
             )
             self.position = gr.Slider(
                 0, 1, 0, step=0.02, label="Place on the way", elem_id="space-place"
             )
         self.between = gr.HTML(elem_id="space-between")
+        self.noises = gr.HTML(elem_id="space-noises")
         self.noise = gr.Slider(
-            0, 1, 0, step=0.02, label="Noise on A1, in units of its own size", elem_id="space-noise"
+            0,
+            LOUDEST,
+            0,
+            step=0.02,
+            label="Noise on A1, times its root mean square",
+            elem_id="space-noise",
         )
         self.noisy = gr.HTML(elem_id="space-noisy")
         names = [f"{letter}{number}" for letter in "AB" for number in range(1, SEEDS + 1)]
+        gr.HTML(show.head("e of one solution with m of another"))
         with gr.Row():
             self.e_of = gr.Dropdown(names, value="A1", label="e of", elem_id="space-e")
             self.m_of = gr.Dropdown(names, value="B1", label="m of", elem_id="space-m")
@@ -109,17 +122,7 @@ class SpaceTab:
         self.go.click(
             show_errors(self.run),
             [self.first, self.second, self.model],
-            [
-                self.message,
-                self.found,
-                self.overview,
-                self.tools,
-                self.position,
-                self.noise,
-                self.between,
-                self.noisy,
-                self.mixed,
-            ],
+            self.outputs,
             show_progress_on=self.overview,
             **line,
         )
@@ -127,14 +130,14 @@ class SpaceTab:
             [self.position.input, self.path.input],
             show_errors(self.walk),
             [self.found, self.path, self.position],
-            [self.message, self.between],
+            [self.message, self.ways, self.between],
             show_progress_on=self.between,
             **moving,
         )
         self.noise.input(
             show_errors(self.shake),
             [self.found, self.noise],
-            [self.message, self.noisy],
+            [self.message, self.noises, self.noisy],
             show_progress_on=self.noisy,
             **moving,
         )
@@ -147,62 +150,67 @@ class SpaceTab:
             **moving,
         )
 
+    def open(
+        self, found: Found | None, first: str, second: str, model: str
+    ) -> Iterator[dict[Any, Any]]:
+        """What the tab shows when it is chosen for the first time: the texts that it opens with."""
+        if found is not None or (not has_example(self.desk) and (first, second) == (FIRST, SECOND)):
+            yield {}
+            return
+        yield {
+            self.overview: show.note(f"{SEEDS} solutions of each text are fitted, and the curve")
+        }
+        if (first, second, model) == (FIRST, SECOND, self.desk.settings.models[0]):
+            lm = self.desk.model(model)
+            yield self._shown(self.desk.once("space", lambda: find(lm, model, first, second)))
+            return
+        yield self.run(first, second, model)
+
     def run(self, first: str, second: str, model: str) -> dict[Any, Any]:
         """Find solutions of both texts."""
         self.desk.check_text(first + second)
-        known = _find(self.desk.model(model), model, first, second)
+        return self._shown(find(self.desk.model(model), model, first, second))
+
+    def _shown(self, known: Found) -> dict[Any, Any]:
+        lm = self.desk.model(known.model)
         return {
             self.found: known,
-            self.overview: _overview(known),
+            self.overview: overview(known),
             self.tools: gr.Column(visible=True),
-            self.position: 0,
+            self.position: 0.5,
             self.noise: 0,
-            self.between: _walked(self.desk, known, "straight line", 0),
-            self.noisy: _shaken(self.desk, known, 0),
-            self.mixed: _swapped(self.desk, known, "A1", "B1"),
+            self.ways: along(known, 0.5),
+            self.between: _against(lm, on_way(known, WAYS[0], 0.5), known.solutions[0]),
+            self.noises: under_noise(known, 0),
+            self.noisy: _against(lm, noisy(known, 0), known.solutions[0]),
+            self.mixed: _swapped(lm, known, "A1", "B1"),
         }
 
     def walk(self, known: Found | None, path: str, position: float) -> dict[Any, Any]:
         """Decode a point between A1 and A2."""
-        return {self.between: _walked(self.desk, _there(known), path, position)}
+        known = _there(known)
+        lm = self.desk.model(known.model)
+        shown = _against(lm, on_way(known, path, position), known.solutions[0])
+        return {self.ways: along(known, position), self.between: shown}
 
     def shake(self, known: Found | None, amount: float) -> dict[Any, Any]:
         """Decode A1 with noise on it."""
-        return {self.noisy: _shaken(self.desk, _there(known), amount)}
+        known = _there(known)
+        lm = self.desk.model(known.model)
+        shown = _against(lm, noisy(known, amount), known.solutions[0])
+        return {self.noises: under_noise(known, amount), self.noisy: shown}
 
     def swap(self, known: Found | None, e_of: str, m_of: str) -> dict[Any, Any]:
         """Decode the e of one solution with the m of another."""
-        return {self.mixed: _swapped(self.desk, _there(known), e_of, m_of)}
+        known = _there(known)
+        return {self.mixed: _swapped(self.desk.model(known.model), known, e_of, m_of)}
 
 
-def _walked(desk: Desk, known: Found, path: str, position: float) -> str:
-    """What the point at `position` of the path from A1 to A2 decodes to."""
-    one, two = (solution.protos for solution in known.solutions[:2])
-    if path == "straight line":
-        protos = geometry.line(one, two, position)
-    else:
-        protos = geometry.bezier(one[None], known.control[None], two[None], position)[0]
-    return _against(desk.model(known.model), protos, known.solutions[0])
-
-
-def _shaken(desk: Desk, known: Found, amount: float) -> str:
-    """What A1 with so much noise on it decodes to; the noise is the same, whatever its amount."""
-    solution = known.solutions[0]
-    chance = torch.Generator().manual_seed(0)
-    noise = (
-        torch.randn(solution.protos.shape, generator=chance)
-        * solution.protos.square().mean().sqrt()
-    )
-    return _against(desk.model(known.model), solution.protos + amount * noise, solution)
-
-
-def _swapped(desk: Desk, known: Found, e_of: str, m_of: str) -> str:
+def _swapped(lm: FrozenLM, known: Found, e_of: str, m_of: str) -> str:
     """What e of one solution with m of another decodes to."""
     e, m = (known.solutions[known.names.index(name)] for name in (e_of, m_of))
     protos = torch.cat([e.protos[:1], m.protos[1:]])
-    return _against(desk.model(known.model), protos, e) + show.note(
-        f"coloured by the text of {e_of}"
-    )
+    return _against(lm, protos, e) + show.note(f"coloured by the text of {e_of}")
 
 
 def _there(known: Found | None) -> Found:
@@ -211,103 +219,8 @@ def _there(known: Found | None) -> Found:
     return known
 
 
-def _find(lm: FrozenLM, model: str, first: str, second: str) -> Found:
-    """Solutions of both texts from several starts, in one batch, and the curve between two of them.
-
-    Raises:
-        TextError: a text is empty or too long, or was not solved.
-    """
-    targets = []
-    for name, text in (("A", first), ("B", second)):
-        ids = read_source(lm, text).ids
-        if len(ids) > MAX_TOKENS:
-            raise TextError(
-                f"text {name} has {len(ids)} tokens, and two vectors are asked to hold"
-                f" {MAX_TOKENS} here: shorten it"
-            )
-        targets += [ids] * SEEDS
-    solutions = fit(lm, targets, seed=[*range(SEEDS), *range(SEEDS)])
-    names = [f"{letter}{number + 1}" for letter in "AB" for number in range(SEEDS)]
-    if not (solutions[0].exact and solutions[1].exact):
-        raise TextError(
-            "two exact solutions of text A were not found within the recipe's steps: try a shorter"
-            " one"
-        )
-    one, two = solutions[0].protos, solutions[1].protos
-    rate = CURVE_RATE * float(torch.stack([one, two]).square().mean().sqrt())
-    control = geometry.fit_control(
-        one[None], two[None], _gradient(lm, solutions[0]), steps=CURVE_STEPS, lr=rate
-    )[0]
-    return Found(model, solutions, names, control)
-
-
-def _gradient(lm: FrozenLM, solution: Solution) -> Callable[[Tensor], Tensor]:
-    """Points in the space of vectors -> the gradient of the loss of the solution's text at each."""
-    plan = OneStep(solution.layout).plan(solution.ids)
-    target = torch.tensor(solution.ids, device=lm.device)
-    temperature = Recipe().temperature
-
-    def gradient_at(points: Tensor) -> Tensor:
-        leaves = points.to(lm.device).requires_grad_()
-        with torch.enable_grad():
-            arranged = arrange(lm, [plan] * len(points), len(solution.protos))
-            hidden = scored_hidden(lm, arranged, leaves, lm.hidden)
-            scores = score(lm, hidden.detach(), target.repeat(len(points)), temperature)
-            (gradient,) = torch.autograd.grad(hidden, leaves, scores.gradient)
-        return gradient.to(points.device, points.dtype)
-
-    return gradient_at
-
-
 def _against(lm: FrozenLM, protos: Tensor, solution: Solution) -> str:
     """What vectors decode to, beside the text of a solution."""
     tokens = tokens_of(lm, Chunk(protos, solution.layout, solution.length), solution.ids)
-    right = sum(bool(token.right) for token in tokens)
-    return show.note(f"{right} of {len(tokens)} tokens right") + show.text(tokens)
-
-
-def _overview(known: Found) -> str:
-    """Distances of the e's and of the m's, and a map."""
-    parts = []
-    for number, name in enumerate(("e", "m")):
-        distances = geometry.cosine_distances(
-            torch.stack([solution.protos[number] for solution in known.solutions])
-        )
-        rows = [
-            [known.names[row], *(f"{value:.2f}" for value in distances[row].tolist())]
-            for row in range(len(distances))
-        ]
-        parts.append(
-            show.note(f"cosine distances of the {name}'s") + show.table(["", *known.names], rows)
-        )
-    whole = torch.stack([solution.protos.flatten() for solution in known.solutions])
-    figure = pictures.plane(_flattened(torch.cdist(whole, whole)), known.names)
-    steps = ", ".join(
-        f"{name} {solution.steps}"
-        for name, solution in zip(known.names, known.solutions, strict=True)
-    )
-    one, two, control = (
-        known.solutions[0].protos[None],
-        known.solutions[1].protos[None],
-        known.control[None],
-    )
-    ratio = float(geometry.length_ratio(one, control, two)[0])
-    exact = sum(solution.exact for solution in known.solutions)
-    words = f"{exact} of {len(known.names)} exact; steps: {steps}; the curve from A1 to A2 is"
-    words += f" {ratio:.2f} times as long as the line"
-    return (
-        show.note(words)
-        + "".join(parts)
-        + show.picture(figure, "the solutions on a plane", small=True)
-    )
-
-
-def _flattened(distances: Tensor) -> Tensor:
-    """Points on a plane whose distances come near the given ones.
-
-    Classical scaling (Torgerson 1952).
-    """
-    squared = distances.double().square()
-    centred = -0.5 * (squared - squared.mean(0) - squared.mean(1, keepdim=True) + squared.mean())
-    values, vectors = torch.linalg.eigh(centred)
-    return vectors[:, -2:].flip(1) * values[-2:].flip(0).clamp_min(0).sqrt()
+    right = sum(token.count for token in tokens if token.right)
+    return show.note(f"{right} of {solution.length} tokens right") + show.text(tokens)

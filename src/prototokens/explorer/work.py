@@ -16,22 +16,16 @@ from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from tempfile import mkdtemp
-from threading import Event
-from typing import Any, NamedTuple
+from threading import Event, RLock
+from typing import Any, NamedTuple, TypeVar
 
-import torch
-from jaxtyping import Float32, Int64
-from torch import Tensor
-
-from prototokens.engine.forward import HasVectors, scored_hidden
-from prototokens.engine.head import argmax, score
-from prototokens.engine.inputs import OneStep, arrange
 from prototokens.errors import PrototokensError, UsageError
 from prototokens.explorer import show
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.encoded import EncodedText
 from prototokens.solution import Chunk
 
+T = TypeVar("T")
 # All that computes with a model waits in one line: a fit has the processor to itself, and hooks see
 # no stranger's pass.
 LINE = "model"
@@ -74,19 +68,6 @@ class ShelvedText(NamedTuple):
     encoded: EncodedText
 
 
-class Read(NamedTuple):
-    """What vectors decode to, and by how much.
-
-    Attributes:
-        ids: of the tokens.
-        margin: the lead of each target's logit over the best other one, or, without targets, of the
-            decoded token.
-    """
-
-    ids: Int64[Tensor, " tokens"]
-    margin: Float32[Tensor, " tokens"]
-
-
 @dataclass
 class Desk:
     """The state of a page.
@@ -94,12 +75,15 @@ class Desk:
     Its settings, the models that are loaded, which visitors asked to stop, and their files.
 
     Attributes:
+        kept: what was computed once for all visitors, by its name.
         stops: the event that a visitor's running fit watches.
         stopped: when each visitor last pressed Stop, by their own browser's clock.
     """
 
     settings: Settings
     loaded: dict[str, FrozenLM] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock)
     stops: dict[str, Event] = field(default_factory=dict)
     stopped: dict[str, float] = field(default_factory=dict)
     files: Path | None = None
@@ -121,6 +105,13 @@ class Desk:
                 name, revision=settings.revision, device=settings.device, dtype=settings.dtype
             )
         return self.loaded[name]
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, computed when it is first asked for and then kept for everybody."""
+        with self.lock:
+            if name not in self.kept:
+                self.kept[name] = make()
+            return self.kept[name]
 
     def file_of(self, visitor: str) -> Path:
         """Where a visitor's last encoded text lies; what a browser calls itself names no path."""
@@ -219,57 +210,6 @@ def _sentence(error: Exception) -> str:
         "this went wrong in the program, not in what you did: the terminal that it was started from"
         " says where"
     )
-
-
-@torch.no_grad()
-def read(lm: FrozenLM, chunk: HasVectors, ids: tuple[int, ...] | list[int] | None = None) -> Read:
-    """What a row decodes to, with margins.
-
-    Args:
-        ids: the target, where it is known.
-    """
-    arranged = arrange(lm, [OneStep(chunk.layout).plan(range(chunk.length))], len(chunk.protos))
-    hidden = scored_hidden(lm, arranged, chunk.protos[None].to(lm.device, torch.float32), lm.hidden)
-    decoded = argmax(lm, hidden)
-    target = decoded if ids is None else torch.tensor(list(ids), device=lm.device)
-    return Read(decoded.cpu(), score(lm, hidden, target, gradient=False).margin.cpu())
-
-
-def tokens_of(
-    lm: FrozenLM, chunk: HasVectors, ids: tuple[int, ...] | list[int] | None = None
-) -> list[show.Token]:
-    """A row's tokens as the page shows them; right or wrong only where the target is known."""
-    got = read(lm, chunk, ids)
-    return [
-        show.Token(lm.detokenize([token]), margin, None if ids is None else token == ids[position])
-        for position, (token, margin) in enumerate(
-            zip(got.ids.tolist(), got.margin.tolist(), strict=True)
-        )
-    ]
-
-
-def all_tokens(
-    lm: FrozenLM, encoded: EncodedText, ids: list[int] | None = None
-) -> list[show.Token]:
-    """The tokens of a whole text, from vectors, from patches and from stored chunks.
-
-    Args:
-        ids: of the text, where they are known.
-    """
-    tokens: list[show.Token] = []
-    for number, length in enumerate(encoded.header.chunks):
-        own = None if ids is None else ids[len(tokens) : len(tokens) + length]
-        stored, patch = encoded.extras.stored.get(number), encoded.extras.patches.get(number, {})
-        if stored is not None:
-            tokens += [show.Token(lm.detokenize([token]), patched=True) for token in stored]
-            continue
-        for position, token in enumerate(tokens_of(lm, encoded.chunk(number + 1), own)):
-            tokens.append(
-                show.Token(lm.detokenize([patch[position]]), patched=True)
-                if position in patch
-                else token
-            )
-    return tokens
 
 
 def put_on_shelf(

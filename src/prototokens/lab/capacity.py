@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from prototokens.engine.decode import generate_from
+from prototokens.errors import TextError
 from prototokens.lab.job import Config, Fit, Fitted, Job, ModelFacts, Row, outcome
 from prototokens.lab.passages import Passage
 from prototokens.lab.texts import Texts
@@ -35,6 +36,7 @@ def jobs_of(
     *,
     models: Sequence[tuple[ModelFacts, dict]] = (),
     shared: bool = False,
+    smoke_grid: Sequence[int] = SMOKE_GRID,
     **values: object,
 ) -> list[Job]:
     """Jobs of climbs: one for each model, layout and text of a source.
@@ -48,11 +50,11 @@ def jobs_of(
             which share an m.
         values: for every job. `lengths` are added, and with `shared` whether m is.
     """
-    grid = config.pick(SMOKE_GRID, metrics.GRID)
+    grid = config.pick(smoke_grid, metrics.GRID)
     lengths = min((config.lengths(grid, layout) for layout in layouts), key=len)
     if not lengths:
         return []
-    found = texts.passages(config.count(3, 50), max(lengths))
+    found = _passages(config, texts, lengths)
     common = {"lengths": lengths, **values}
     plain = Job(experiment, config.model, recipe=config.recipe, seed=config.seed, values=common)
 
@@ -72,6 +74,25 @@ def jobs_of(
     if shared and found and SHARING in layouts:
         made.append(job(config.model, found, SHARING, {"shared": True}))
     return made
+
+
+def _passages(config: Config, texts: Texts, lengths: list[int]) -> list[Passage]:
+    """Texts as long as the longest length.
+
+    At the scale `smoke`, where the user names no lengths, as long as the source has them: lengths
+    beyond are taken off the list.
+
+    Raises:
+        TextError: the source does not hold so many texts.
+    """
+    given = config.scale != "smoke" or config.grid is not None
+    while True:
+        try:
+            return texts.passages(config.count(3, 50), max(lengths))
+        except TextError:
+            if given or len(lengths) <= len(SMOKE_GRID):
+                raise
+        lengths.pop()
 
 
 def climb(

@@ -42,6 +42,7 @@ class Series:
         y: values.
         low, high: ends of the interval about each value, drawn as a band or as whiskers; both or
             neither.
+        over: words over each bar.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Series:
     x: Sequence[float] = ()
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
+    over: Sequence[str] = ()
 
 
 def draw_lines(axes: Axes, series: Sequence[Series], markers: bool = True) -> None:
@@ -161,6 +163,17 @@ def draw_bars(axes: Axes, groups: Sequence[str], series: Sequence[Series]) -> No
                 capsize=2.5,
                 zorder=4,
             )
+        for centre, top, words in zip(centres, one.high or one.y, one.over, strict=False):
+            if words and np.isfinite(top):
+                axes.annotate(
+                    words,
+                    (centre + shift, top),
+                    xytext=(0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    zorder=5,
+                )
     axes.set_xticks(centres, list(groups))
     axes.grid(False, axis="x")
     _legend(axes, series)
