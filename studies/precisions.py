@@ -1,6 +1,6 @@
 """Which chunks survive decoding by llama.cpp with the weights in fewer bits, by margin.
 
-    python scripts/builtin/to_gguf.py -o builtin.gguf
+    python docs/examples/to_gguf.py -o builtin.gguf
     prototokens reproduce studies/precisions.py --model builtin.gguf --dtype float32 \
         --texts file:books_val.parquet:text --scale paper --steps 2000 --out results/precisions
     prototokens reproduce studies/precisions.py --from-rows --out results/precisions

@@ -21,7 +21,7 @@ FILES = sorted((ROOT / "tests" / "format" / "files").glob("*.ptok"))
 @pytest.fixture(scope="module")
 def gguf_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "builtin.gguf"
-    script = runpy.run_path(str(ROOT / "scripts" / "builtin" / "to_gguf.py"))
+    script = runpy.run_path(str(ROOT / "docs" / "examples" / "to_gguf.py"))
     script["write"](script["BUILTIN"], path)
     return path
 

@@ -154,12 +154,8 @@ def _fit_some(
             if key not in one.got:
                 # Rows that share a vector are a group of their own, and the engine takes one group
                 # of that kind at a time.
-                kind = (
-                    request.layout,
-                    request.recipe,
-                    request.prefix,
-                    key if request.share else None,
-                )
+                group = key if request.share else None
+                kind = (request.layout, request.recipe, request.prefix, group)
                 alike.setdefault(kind, {})[key] = request
                 if one not in wanted_by.setdefault(key, []):
                     wanted_by[key].append(one)

@@ -1,6 +1,6 @@
 """Write a Llama model with a byte-level tokenizer as a GGUF file, in float32 or float16.
 
-    python scripts/builtin/to_gguf.py -o builtin.gguf
+    python docs/examples/to_gguf.py -o builtin.gguf
 
 The built-in model by default. It needs the extra [gguf]; llama.cpp's own tools make other
 precisions of the file.
@@ -9,6 +9,7 @@ precisions of the file.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import gguf
 import torch
@@ -76,7 +77,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, size: int) -> None:
     writer.add_add_bos_token(False)
 
 
-def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _weights(model: Any) -> dict[str, torch.Tensor]:
     """The weights under the format's names, rows of queries and keys in the format's order."""
     config = model.config
     weights = {
