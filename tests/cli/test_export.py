@@ -1,0 +1,67 @@
+"""`export`, and the forms of `capacity` that other programs read."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from prototokens.ptok.encoded import EncodedText
+
+GOLDEN = Path(__file__).parents[1] / "format" / "files" / "keyed-1-prefix-patches.ptok"
+
+
+def test_inputs_for_llama_cpp_have_every_position_of_every_chunk(run, tmp_path):
+    out = tmp_path / "inputs.safetensors"
+    ran = run("export", GOLDEN, "--to", "gguf-inputs", "-o", out, "--json")
+    assert ran.status == 0, ran.err
+    header = EncodedText.load(GOLDEN).header
+    assert ran.json["chunks"] == len(header.chunks)
+    tensors = load_file(out)
+    shapes = [value.shape for name, value in tensors.items() if name.endswith("vectors")]
+    assert sum(shape[0] for shape in shapes) == sum(header.chunks)
+    assert all(shape[1] == header.model.d_model for shape in shapes)
+    assert tensors["prefix"].tolist() == list(header.prefix)
+
+
+def test_an_export_never_writes_over_a_file_unasked(run, tmp_path):
+    out = tmp_path / "inputs.safetensors"
+    out.write_bytes(b"mine")
+    ran = run("export", GOLDEN, "--to", "gguf-inputs", "-o", out)
+    assert ran.status != 0
+    assert "--force" in ran.err
+    assert out.read_bytes() == b"mine"
+    assert run("export", GOLDEN, "--to", "gguf-inputs", "-o", out, "--force").status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--to", "peft", "--tokens", "3"], "--to solution"),
+        (["--to", "solution"], "--tokens"),
+        (["--to", "peft"], "Solution"),
+    ],
+    ids=["tokens of an adapter", "an adapter without a length", "a .ptok file as a solution"],
+)
+def test_what_cannot_be_exported_is_refused_in_a_sentence(run, tmp_path, arguments, words):
+    ran = run("export", GOLDEN, *arguments, "-o", tmp_path / "out", "--model", "builtin")
+    assert ran.status != 0
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_capacity_card_in_the_forms_of_evaluators(run, folder, tmp_path):
+    size = ["--texts", "random-tokens", "--count", "1", "--lengths", "1", "--steps", "2", "-q"]
+    given = ["capacity", "--model", folder, "--out", tmp_path / "card", *size]
+    ran = run(*given, "--format", "lm-eval")
+    assert ran.status == 0, ran.err
+    assert {"results", "configs", "versions"} <= json.loads(ran.out).keys()
+    ran = run(*given, "--format", "hub", "--benchmark", "someone/texts")
+    assert ran.status == 0, ran.err
+    assert b'"id": "someone/texts"' in ran.out
+
+
+def test_a_benchmark_belongs_to_the_hub(run, folder):
+    ran = run("capacity", "--model", folder, "--format", "lm-eval", "--benchmark", "a/b")
+    assert ran.status != 0
+    assert "--format hub" in ran.err
