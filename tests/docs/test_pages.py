@@ -174,12 +174,13 @@ def unserved(monkeypatch):
 def test_a_pages_commands_do_what_they_say(page, reader, monkeypatch, capsysbinary):
     """With a chapter of two sentences.
 
-    All but studies and what takes minutes, a cluster, the network, or standard input.
+    All but studies and what takes minutes, a cluster, the network, standard input, or another
+    program's engine.
     """
     run = [
         arguments
         for _, arguments, alone in commands(page)
-        if alone and not {"demo", "bench", "ray", "-"} & set(arguments)
+        if alone and not {"demo", "bench", "ray", "-", "--engine"} & set(arguments)
     ]
     run = [
         arguments

@@ -133,8 +133,8 @@ def test_a_climb_ends_where_no_prefix_is_reproduced(tiny_llama, tmp_path):
         len(row["tried"]) == 1 and row["ended"] and row["held"] == 0 and row["nats"] == 0
         for row in rows
     )
-    assert "6 of 6 climbs held no prefix at all" in report.notes[0]
-    assert "; 0 held the longest prefix" in report.notes[0]
+    assert "6 of 6 climbs reproduced no prefix at all" in report.notes[0]
+    assert "; 0 reproduced the longest prefix" in report.notes[0]
 
 
 def test_capacity_tokens_are_the_right_ones_of_the_longest_prefix(tiny_llama, tmp_path):

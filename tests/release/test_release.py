@@ -14,7 +14,7 @@ import prototokens
 ROOT = Path(__file__).parents[2]
 PAGE = {
     f"prototokens.explorer.{name}"
-    for name in ("page", "encode", "decode", "space", "inside", "results", "gate")
+    for name in ("page", "opening", "encode", "decode", "space", "inside", "results", "gate")
 }
 # Refuses what the bare installation does not bring to this package's own imports: other libraries
 # look for more by themselves.
@@ -114,7 +114,7 @@ def test_the_version_has_one_place():
 
 def test_the_package_is_typed_and_its_public_names_are_few():
     assert (ROOT / "src" / "prototokens" / "py.typed").is_file()
-    assert len(prototokens.__all__) <= 15
+    assert len(prototokens.__all__) <= 16
     assert all(getattr(prototokens, name) is not None for name in prototokens.__all__)
     for path in (ROOT / "src").rglob("*.py"):
         assert "type: ignore" not in path.read_text(encoding="utf-8"), path
