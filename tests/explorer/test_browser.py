@@ -316,6 +316,11 @@ def test_the_clock_of_the_race_runs_and_ends_at_its_time(page):
 
 def test_the_pointer_is_told_what_a_point_stands_for(page):
     page.tab("Encode")
+    page.type("#encode-text", SENTENCE)
+    page.click("#encode-start input[value=random]")
+    page.click("#encode-go")
+    count = "return document.querySelectorAll('#encode-live [data-tip]').length"
+    page.wait(lambda: page.driver.execute_script(count) > 1)
     page.until("#encode-live", "exact; decoded")
     page.driver.execute_script(
         "const strip = document.querySelectorAll('#encode-live [data-tip]')[1];"
