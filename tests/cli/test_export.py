@@ -4,9 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from prototokens.engine.decode import generate_from
+from prototokens.engine.inputs import Cramming
+from prototokens.fitting import fit
 from prototokens.ptok.encoded import EncodedText
+from prototokens.solution import Solution
 
 GOLDEN = Path(__file__).parents[1] / "format" / "files" / "keyed-1-prefix-patches.ptok"
 
@@ -65,3 +70,25 @@ def test_a_benchmark_belongs_to_the_hub(run, folder):
     ran = run("capacity", "--model", folder, "--format", "lm-eval", "--benchmark", "a/b")
     assert ran.status != 0
     assert "--format hub" in ran.err
+
+
+def test_memory_vectors_become_an_adapter_and_come_back(run, tiny_llama, folder, tmp_path):
+    solution = fit(tiny_llama, [[5, 6, 7]], method=Cramming(2), steps=300)[0]
+    solution.save(tmp_path / "memory.safetensors")
+    adapter, back = tmp_path / "adapter", tmp_path / "back.safetensors"
+    ran = run(
+        "export", tmp_path / "memory.safetensors", "--to", "peft", "-o", adapter, "--model", folder
+    )
+    assert ran.status == 0, ran.err
+    assert {path.name for path in adapter.iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    ran = run(
+        "export",
+        *(adapter, "--to", "solution", "--tokens", "3", "-o", back, "--model", folder),
+    )
+    assert ran.status == 0, ran.err
+    again = Solution.load(back)
+    assert torch.equal(again.protos, solution.protos)
+    assert [list(again.ids)] == generate_from(tiny_llama, [solution])
