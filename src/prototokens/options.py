@@ -31,7 +31,7 @@ INEXACT = ("halve", "patch", "keep")
 SHARE = ("e", "m")
 
 
-class _Names:
+class NamedOptions:
     """Options that may give a layout and a recipe by name: both are resolved here, once."""
 
     layout: str | Layout | None
@@ -58,7 +58,7 @@ class _Names:
 
 
 @dataclass(frozen=True)
-class FitOptions(_Names):
+class FitOptions(NamedOptions):
     """Options of `fit`.
 
     Attributes:
@@ -113,7 +113,7 @@ class FitKeywords(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class EncodeOptions(_Names):
+class EncodeOptions(NamedOptions):
     """Options of `encode`.
 
     Attributes:

@@ -13,8 +13,8 @@ from prototokens._util.option_fields import described
 from prototokens._util.settings import require
 from prototokens.errors import UsageError
 from prototokens.lab.passages import without_folders
-from prototokens.layout import Layout
-from prototokens.options import CERTIFY, EncodeOptions
+from prototokens.layout import Layout, keyed
+from prototokens.options import CERTIFY, EncodeOptions, NamedOptions
 from prototokens.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prototokens.lm.frozen_lm import FrozenLM
 
 VALUES = ("float32", "float16", "int8")
-DEFAULT_LAYOUT = "keyed:2"
+DEFAULT_VECTORS = 2  # in the layout `keyed`
 # Rows of a shard, where none are asked for: so many times what the engine runs side by side, so
 # that the last rows of a shard, which run alone, are a small part of it.
 FILLS, MIN_ROWS, MAX_ROWS = 4, 64, 4096
@@ -30,7 +30,7 @@ SAME = {one.name: one.metadata for one in EncodeOptions.__dataclass_fields__.val
 
 
 @dataclass(frozen=True)
-class CorpusOptions:
+class CorpusOptions(NamedOptions):
     """Options of a corpus.
 
     Attributes:
@@ -183,11 +183,10 @@ def settle(
     from prototokens.lab.models import facts
 
     _check(options)
-    changes = {} if options.steps is None else {"steps": options.steps}
-    recipe = Recipe.named(options.recipe, **changes)
-    named = None if options.layout is None else Layout.named(options.layout)
+    recipe = options.resolve_recipe()
+    named = options.resolve_layout()
     encoder = chosen(lm, start_of(options.start), named)
-    layout = named or (encoder.layout if encoder else Layout.named(DEFAULT_LAYOUT))
+    layout = named or (encoder.layout if encoder else keyed(DEFAULT_VECTORS))
     if not layout.prefix:
         layout = layout.with_prefix(prefix_of(lm, options.prefix, recipe))
     longest = lm.longest_target(layout)

@@ -26,7 +26,6 @@ from prototokens.explorer.work import (
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.options import EncodeOptions
 from prototokens.ptok.encoded import EncodedText
-from prototokens.recipe import Recipe
 from prototokens.samples import short
 
 LAYOUTS = ["keyed:1", "keyed:2", "keyed:5", "paper", "free", "mixed:4", "tiled:4", "tiled:8"]
@@ -327,7 +326,8 @@ def _planned(lm: FrozenLM, given: Request) -> PlannedEncoding:
     options = EncodeOptions(
         layout=given.layout,
         start=given.start,
-        recipe=Recipe.named(given.recipe, steps=int(given.steps)),
+        recipe=given.recipe,
+        steps=int(given.steps),
         seed=int(given.seed),
     )
     return plan_encoding(lm, given.text, options)
