@@ -134,6 +134,8 @@ class Encoder:
         """The encoder in a folder for this model and layout, as `encoder.shipped.shipped` says."""
         found: list[Encoder] = []
         for path in sorted((folder or SHIPPED).rglob(CONFIG)):
+            if read_config(path.parent)["model"]["fingerprint"] != lm.fingerprint:
+                continue  # before the weights are read, which takes time
             encoder = Encoder.load(path.parent)
             try:
                 encoder.check(lm, layout)

@@ -46,8 +46,6 @@ def plan_with_encoder(
         UsageError: as `chosen` and `plan_chunks`.
     """
     named = layout.with_prefix(prefix) if layout else None
-    if prefix and start == "auto":
-        start = "random"  # the encoders that ship know no prefix
     encoder = chosen(lm, start, named)
     by_default = encoder is None and (start, vectors, length) == ("auto", "auto", None)
     if encoder is not None and ids:
@@ -56,8 +54,10 @@ def plan_with_encoder(
         longest = encoder.shape.max_length if recipe.steps else encoder.raw_length
         length = length or max(chunk_lengths(encoder, len(ids), longest))
     plan = plan_chunks(lm, ids, layout or "auto", length, vectors, recipe, prefix)
-    if by_default and recipe.name == FAST.name and (candidate := shipped(lm)):
-        return _cheaper(lm, plan, candidate, ids)
+    if by_default and recipe.name == FAST.name:
+        candidate = shipped(lm)
+        if candidate and candidate.shape.prefix == prefix:
+            return _cheaper(lm, plan, candidate, ids)
     if encoder is None or not ids:
         return plan
     # The forecast is of random starts; without a step there is nothing to forecast.
