@@ -22,7 +22,7 @@ from prototokens.engine.quantise import Quantised, quantise
 from prototokens.engine.rows import Init
 from prototokens.errors import UsageError
 from prototokens.fitting import prefix_of
-from prototokens.layout import Layout, keyed
+from prototokens.layout import DEFAULT_VECTORS, Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.release import check_usable
 from prototokens.lm.untrained import untrained
@@ -112,7 +112,7 @@ def plan_encoding(
         # A plan depends on the margin only by the tokens that it leaves to patches. To measure the
         # margin takes forward passes, and layouts ask for nearly the same.
         if untrained(lm, source.ids, math.inf):
-            shape = layout or keyed(2)
+            shape = layout or keyed(DEFAULT_VECTORS)
             asked = certified_recipe(lm, recipe, options.certify, shape.with_prefix(prefix))
         length, vectors = options.chunk_length, options.vectors
         plan = plan_with_encoder(lm, source.ids, start, layout, length, vectors, asked, prefix)

@@ -22,7 +22,7 @@ from prototokens.engine.inputs import Method, OneStep
 from prototokens.engine.progress import Progress, progress_bar
 from prototokens.engine.rows import Init
 from prototokens.errors import UsageError
-from prototokens.layout import Layout, keyed
+from prototokens.layout import DEFAULT_VECTORS, Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.release import check_usable
 from prototokens.lm.targets import Ids, Target, Targets, read_targets
@@ -33,7 +33,6 @@ from prototokens.solution import Solution
 
 OnProgress = Callable[[Progress], None] | bool | None
 OnFinished = Callable[[int, Solution], None] | None
-DEFAULT_VECTORS = 2  # in the layout `keyed`
 PUBLISHED = "paper"  # the recipe that is kept to the letter
 
 

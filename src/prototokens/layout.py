@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
     from torch import Tensor
 
+DEFAULT_VECTORS = 2  # K of `keyed:K` where neither a layout nor a number of vectors is named
 MAX_REPEATED = 1024  # K of `tiled:K`, `mixed:K` and `keyed:K`
 MEMORY = "memory:"  # the name of the autoregressive baseline's layout begins so
 NEIGHBOURS = (1, 2, 3)  # preceding vectors together with which a vector should be new, in `mixed:K`

@@ -12,8 +12,8 @@ from prototokens._util.numerals import whole_number
 from prototokens._util.words import counted
 from prototokens.cli import common, sweeping
 from prototokens.cli.click_options import GroupedCommand, options_of
-from prototokens.cli.encode_plan import start_of
 from prototokens.corpus.options import CorpusOptions
+from prototokens.encoder.start_option import check_start
 from prototokens.errors import FileError, Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def corpus(
         common.check_model_name(name, options["revision"])
     if verify is not None:
         return _verify(output, verify, options, as_json, quiet)
-    start_of(options["start"])
+    check_start(options["start"])
     from prototokens.corpus.run import make
 
     lm = _load(options)

@@ -13,11 +13,11 @@ import click
 from prototokens._util.numerals import whole_number
 from prototokens.cli import common
 from prototokens.cli.reading import Given, open_text
-from prototokens.errors import FileError, TextError, UsageError
+from prototokens.encoder.start_option import start_of
+from prototokens.errors import TextError, UsageError
 from prototokens.options import EncodeOptions
 
 if TYPE_CHECKING:
-    from prototokens.encoder.encoder import Encoder
     from prototokens.lm.frozen_lm import FrozenLM
     from prototokens.ptok.source import Source
 
@@ -79,27 +79,6 @@ def _vectors(given: str | None) -> int | Literal["auto"] | None:
     if count is None:
         raise UsageError(f"--vectors takes a number of vectors or auto, not {given!r}")
     return count
-
-
-def start_of(given: str) -> str | Encoder:
-    """The start's name, or the encoder in the folder that is given.
-
-    Raises:
-        FileError: no such name, and no encoder there.
-    """
-    from prototokens.encoder.config import STARTS
-
-    if given in STARTS:
-        return given
-    try:
-        (Path(given) / "config.json").open("rb").close()
-    except OSError as error:
-        raise FileError(
-            f"{given} is no encoder's folder: {error.filename} ({error.strerror or error})"
-        ) from error
-    from prototokens.encoder.encoder import Encoder
-
-    return Encoder.load(Path(given))
 
 
 def _bits(given: str) -> int | Literal["auto"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,10 +53,11 @@ def shape_of(values: Mapping[str, Any]) -> Shape:
     given["depths"] = _depths(values["depths"])
     if count:
         given["layout"] = f"keyed:{count}"
-    if "bound" not in given:
-        shape = Shape(**given)
-        given["bound"] = shape.arrangement.key_version > 0 and shape.predict == "all"
-    return Shape(**given)
+    shape = Shape(**given)
+    if "bound" in given:
+        return shape
+    keyed = shape.arrangement.key_version > 0
+    return replace(shape, bound=keyed and shape.predict == "all")
 
 
 def _depths(given: str) -> tuple[int, ...]:

@@ -6,14 +6,13 @@ Importing this module is cheap: the command line reads the fields for its help.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prototokens._util.option_fields import described
 from prototokens._util.settings import require
 from prototokens.errors import UsageError
 from prototokens.lab.passages import without_folders
-from prototokens.layout import Layout, keyed
+from prototokens.layout import DEFAULT_VECTORS, Layout, keyed
 from prototokens.options import CERTIFY, EncodeOptions, NamedOptions
 from prototokens.recipe import Recipe
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from prototokens.lm.frozen_lm import FrozenLM
 
 VALUES = ("float32", "float16", "int8")
-DEFAULT_VECTORS = 2  # in the layout `keyed`
 # Rows of a shard, where none are asked for: so many times what the engine runs side by side, so
 # that the last rows of a shard, which run alone, are a small part of it.
 FILLS, MIN_ROWS, MAX_ROWS = 4, 64, 4096
@@ -132,10 +130,12 @@ class Settings:
 
     def as_json(self) -> dict[str, Any]:
         """What `meta.json` records, and what a run that goes on has to have in common."""
+        from prototokens.lm.locate import recorded_name
+
         model = self.model
         return {
             "model": {
-                "name": recorded(model.name),
+                "name": recorded_name(model.name),
                 "revision": model.revision,
                 "fingerprint": model.fingerprint,
                 "tokenizer": model.tokenizer,
@@ -149,7 +149,7 @@ class Settings:
             "vectors": self.layout.vectors,
             "prefix": list(self.layout.prefix),
             "recipe": self.recipe.as_dict(),
-            "start": recorded(self.start),
+            "start": recorded_name(self.start),
             "seed": self.seed,
             "length": self.length,
             "limit": self.limit,
@@ -157,11 +157,6 @@ class Settings:
             "values": self.values,
             "shard_rows": self.shard_rows,
         }
-
-
-def recorded(name: str) -> str:
-    """A name for files that are published: of a folder its last part."""
-    return Path(name).name if Path(name).exists() and "/" in name else name
 
 
 def settle(
@@ -177,6 +172,7 @@ def settle(
         FileError: the start is no encoder's folder, or an encoder of another model.
     """
     from prototokens.encoder.shipped import chosen
+    from prototokens.encoder.start_option import start_of
     from prototokens.encoding import certified_recipe
     from prototokens.engine.memory import max_positions
     from prototokens.fitting import prefix_of
@@ -212,18 +208,6 @@ def settle(
         or shard_rows
         or max(MIN_ROWS, min(MAX_ROWS, FILLS * capacity)),
     )
-
-
-def start_of(given: str) -> Any:
-    """The start's name, or the encoder in the folder that is given.
-
-    Raises:
-        FileError: no such name, and no encoder there.
-    """
-    from prototokens.encoder.config import STARTS
-    from prototokens.encoder.encoder import Encoder
-
-    return given if given in STARTS else Encoder.load(Path(given))
 
 
 def _check(options: CorpusOptions) -> None:

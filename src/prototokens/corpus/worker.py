@@ -8,9 +8,10 @@ from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from prototokens.corpus.meta import Totals
-from prototokens.corpus.options import Settings, start_of
+from prototokens.corpus.options import Settings
 from prototokens.corpus.schema import VERSION, Rows, Shape, to_parquet
 from prototokens.corpus.tasks import Task
+from prototokens.encoder.start_option import start_of
 from prototokens.engine.certify import certify
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.progress import Progress

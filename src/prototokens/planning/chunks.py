@@ -16,7 +16,7 @@ import torch
 
 from prototokens._util.words import counted
 from prototokens.errors import TextError, UsageError
-from prototokens.layout import MAX_REPEATED, Layout, keyed
+from prototokens.layout import DEFAULT_VECTORS, MAX_REPEATED, Layout, keyed
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.untrained import untrained_positions
 from prototokens.planning.forecast import Forecaster
@@ -24,7 +24,9 @@ from prototokens.ptok.spans import Span, spans_of
 from prototokens.recipe import FAST, Recipe
 
 DEFAULT_LAYOUT = keyed(5)
-SHORT_LAYOUT = keyed(2)  # for a text that two vectors hold with ease, and where two are asked for
+SHORT_LAYOUT = keyed(
+    DEFAULT_VECTORS
+)  # for a text that two vectors hold with ease, and where two are asked for
 MAX_LENGTH = 256
 VECTORS = (
     1,
