@@ -2,41 +2,19 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from programs import run_program
 from small_corpora import rows_of
 
 HERE = Path(__file__).parent
 KILLS = int(os.environ.get("PROTOTOKENS_KILLS", "20"))
 
 
-def program(name, *arguments):
-    """Run a program of its own, in a group of its own: what it leaves behind goes with it."""
-    process = subprocess.Popen(
-        [sys.executable, HERE / name, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    try:
-        out, _ = process.communicate(timeout=900)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    assert process.returncode == 0, out
-    return out
-
-
 def test_killed_runs_lose_no_row_and_repeat_none(tiny_folder, tmp_path):
-    out = program("killed_corpus.py", tiny_folder, tmp_path / "out", KILLS)
+    out = run_program(HERE / "killed_corpus.py", tiny_folder, tmp_path / "out", KILLS)
     found = json.loads(out.splitlines()[-1])
     assert found["killed"] >= KILLS * 0.7
     rows = rows_of(tmp_path / "out")
@@ -47,7 +25,9 @@ def test_killed_runs_lose_no_row_and_repeat_none(tiny_folder, tmp_path):
 
 def test_a_killed_actor_loses_nothing(tiny_folder, tmp_path):
     pytest.importorskip("ray.data", reason="needs the extra [ray]")
-    assert "one actor killed" in program("killed_worker.py", tiny_folder, tmp_path / "out")
+    assert "one actor killed" in run_program(
+        HERE / "killed_worker.py", tiny_folder, tmp_path / "out"
+    )
     rows = rows_of(tmp_path / "out")
     assert [row["row"] for row in rows] == list(range(60))
     volatile = ("vectors", "margin")  # another batch, another last bit
@@ -63,6 +43,6 @@ def test_a_source_that_breaks_off_leaves_what_was_made(tiny_folder, tmp_path):
     lines = [json.dumps({"text": f"text {number}"}) for number in range(6)]
     (tmp_path / "texts.jsonl").write_text("\n".join([*lines, "{broken"]))
     source = f"file:{tmp_path / 'texts.jsonl'}"
-    out = program("failing_worker.py", tiny_folder, source, tmp_path / "out")
+    out = run_program(HERE / "failing_worker.py", tiny_folder, source, tmp_path / "out")
     assert out.splitlines()[-1].startswith(f"TextError: {tmp_path / 'texts.jsonl'}, line 7, is no")
     assert [row["row"] for row in rows_of(tmp_path / "out")] == list(range(6))

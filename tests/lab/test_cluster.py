@@ -3,15 +3,13 @@
 No row is lost with an actor that is killed, and a missing Ray gives a clear message.
 """
 
-import os
-import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from programs import run_program
 from prototokens.errors import MissingExtraError, UsageError
 from prototokens.lab.cluster import Cluster, _Crew, _Hand
 
@@ -30,22 +28,7 @@ def test_a_killed_actor_loses_nothing(tiny_folder, tmp_path):
     All rows are there once, and are those of a sweep in one process.
     """
     pytest.importorskip("ray", reason="needs the extra [ray]")
-    # A program of its own, in a group of its own: what Ray leaves behind goes with it.
-    program = subprocess.Popen(
-        [sys.executable, PROGRAM, tiny_folder, tmp_path / "rows"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
-    )
-    try:
-        out, _ = program.communicate(timeout=900)
-    finally:
-        if program.poll() is None:
-            os.killpg(program.pid, signal.SIGKILL)
-            program.communicate()
-    assert program.returncode == 0, out
+    out = run_program(PROGRAM, tiny_folder, tmp_path / "rows")
     assert "one actor killed" in out
 
 

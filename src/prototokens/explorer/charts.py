@@ -28,7 +28,7 @@ class Line(NamedTuple):
     """A line of a chart.
 
     Attributes:
-        name: in the legend, and in what the pointer is told.
+        name: in the legend, and in the tooltip.
         x, y: its points.
     """
 
@@ -59,7 +59,7 @@ class Cell(NamedTuple):
 
     Attributes:
         text: in it.
-        tip: what the pointer is told.
+        tip: the tooltip.
         share: how deep its colour is, from 0 to 1.
         colour: one of those that the style sheet names (`--pt-blue` ...).
         framed: whether it is marked.
@@ -160,7 +160,7 @@ def _tips(x: Axis, y: Axis, drawn: Sequence[Line]) -> str:
 
 
 def _told(parts: Sequence[str]) -> str:
-    """Lines of what the pointer is told, as the value of an attribute."""
+    """The lines of a tooltip, as the value of an attribute."""
     return "&#10;".join(escape(part) for part in parts)
 
 

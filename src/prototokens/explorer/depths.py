@@ -13,7 +13,7 @@ from prototokens.explorer.charts import Cell
 from prototokens.explorer.vectors import name_of, names_of
 from prototokens.measure.inside import Inside, appears
 
-MAX_LETTERS = 12  # of a token in a cell; the pointer is told the whole
+MAX_LETTERS = 12  # of a token in a cell; the tooltip has the whole
 STRONG = 4.0  # logits, from which on the colour of a margin no longer deepens
 
 
@@ -113,7 +113,7 @@ def knocked_out(inside: Inside, tokens: Sequence[str]) -> str:
 
 
 def _seeing(blocks: int, last: int, margin: float) -> str:
-    """What the pointer is told of a margin, and of how many blocks see e there."""
+    """The tooltip of a margin, and of how many blocks see e there."""
     who = "all blocks see" if blocks == last else f"the first {blocks} blocks see"
     who = who if blocks else "no block sees"
     return f"{who} e: margin {margin:.2f}, {'kept' if margin > 0 else 'lost'}"
