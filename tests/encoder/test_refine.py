@@ -253,3 +253,14 @@ def test_held_out_rows_count_feedback_passes(tiny_llama, training, running, tmp_
     assert (
         f"2 in training, up to {2 * BEYOND} in use" in (tmp_path / "out" / "README.md").read_text()
     )
+
+
+def test_unrolled_refinements_go_before_and_take_no_gradient(decoder, network):
+    protos, _ = every_refinement(network, decoder, TEXTS)
+    later, passes = every_refinement(network, decoder, TEXTS, unrolled=1)
+    assert not later[0].requires_grad
+    assert all(one.requires_grad for one in later[1:])
+    torch.testing.assert_close(later[0], protos[1].detach(), rtol=1e-4, atol=1e-5)
+    torch.autograd.backward(later[1:], [one.gradient for one in passes[1:]])
+    assert float(network.refiner.write.weight.grad.abs().max()) > 0
+    assert network.read.weight.grad is None  # reading the text went before

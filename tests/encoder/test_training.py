@@ -306,3 +306,20 @@ def test_a_trial_forecasts_the_time_and_changes_nothing(tiny_llama, training, ru
     assert said[0].startswith("12 steps to go, about ")
     assert f"{tokens:,} training tokens in all" in said[0]
     assert "mixed:4 of builtin was trained on" in said[0]
+
+
+def test_every_second_step_is_unrolled_and_a_run_begins_with_given_weights(
+    tiny_llama, training, running, tmp_path
+):
+    drawn = [replace(training, unrolled=5).unrolled_at(step) for step in range(200)]
+    assert set(drawn[::2]) == {0}
+    assert set(drawn[1::2]) == {1, 2, 3, 4, 5}
+    first = train(tiny_llama, SHAPE, training, tmp_path / "first", running)
+    going_on = replace(training, init=str(tmp_path / "first"))
+    trainer = Trainer(tiny_llama, SHAPE, going_on, replace(running, work=tmp_path / "work"))
+    assert all(
+        torch.equal(value, trainer.network.state_dict()[name])
+        for name, value in first.network.state_dict().items()
+    )
+    with pytest.raises(UsageError, match="another shape"):
+        Trainer(tiny_llama, replace(SHAPE, width=8), going_on, running)

@@ -65,7 +65,8 @@ Examples:
     show_default="in keyed layouts whose vectors are all predicted",
 )
 @options_of(Training, "steps", "rows", "rate", "matrix_rate", "warmup", "decay", "temperature")
-@options_of(Training, "noise", "curriculum", "shortest", "full", "solutions", "distil", "pool")
+@options_of(Training, "noise", "curriculum", "shortest", "full", "unrolled", "init")
+@options_of(Training, "solutions", "distil", "pool")
 @options_of(Running, "save_every", "measure_every", "measured", "proved", "rows_at_a_time")
 @click.option(
     "--compile",

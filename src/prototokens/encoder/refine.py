@@ -13,6 +13,7 @@ Source of the idea: J. Marino, Y. Yue, S. Mandt, "Iterative amortized inference"
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -101,6 +102,7 @@ def every_refinement(
     texts: Texts,
     noise: Callable[[Tensor, int], Tensor] = lambda protos, number: protos,
     temperature: float = 1.0,
+    unrolled: int = 0,
 ) -> tuple[list[Float[Tensor, "rows vectors d_model"]], list[FeedbackPass]]:
     """Every text's vectors at first and after each refinement, each with a feedback pass.
 
@@ -108,12 +110,17 @@ def every_refinement(
 
     Args:
         noise: put on the vectors of the refinement with that number before their feedback pass.
+        unrolled: refinements that go before, without a gradient; the first vectors that are
+            returned then have none either.
     """
-    reading = network.begin(*_inputs(network, decoder, texts))
-    protos = [network.vectors(reading)]
     see = partial(
         feedback_pass, decoder, texts=texts, temperature=temperature, binding=network.binding
     )
+    with torch.no_grad() if unrolled else nullcontext():
+        reading = network.begin(*_inputs(network, decoder, texts))
+        for _ in range(unrolled):
+            reading = network.refine(reading, see(network.vectors(reading)).feedback)
+        protos = [network.vectors(reading)]
     passes = [see(noise(protos[0], 0))]
     for number in range(network.shape.refinements):
         reading = network.refine(reading, passes[-1].feedback)

@@ -39,6 +39,11 @@ class Training:
         shortest: shortest text, in tokens.
         full: share of the rows that are as long as the step allows; the lengths of the others are
             drawn evenly.
+        unrolled: most refinements before those that the loss is taken of; 0: none. Every second
+            step draws a number of them, so that the network learns to move vectors that are far
+            refined already. They are not differentiated (truncated backpropagation).
+        init: folder of an encoder of the same shape whose weights the run begins with; "": random
+            ones.
         solutions: a file of fitted solutions (`distil`), or ""; distil: weight of the distance to
             them, in the loss.
         pool: most tokens of `texts` that are read.
@@ -76,6 +81,16 @@ class Training:
     full: float = field(
         default=0.5, metadata=described("Share of the texts that are as long as the step allows.")
     )
+    unrolled: int = field(
+        default=0,
+        metadata=described(
+            "Most refinements before those that the loss is taken of, in every second step.",
+            minimum=0,
+        ),
+    )
+    init: str = field(
+        default="", metadata=described("An encoder's folder, to begin with its weights.")
+    )
     solutions: str = field(
         default="", metadata=described("A file of fitted solutions to learn from as well.")
     )
@@ -100,6 +115,7 @@ class Training:
         }
         checks |= {
             "warmup and curriculum must not be negative": self.warmup >= 0 and self.curriculum >= 0,
+            "unrolled must not be negative": self.unrolled >= 0,
             "noise and distil must not be negative": 0 <= self.noise < math.inf
             and 0 <= self.distil < math.inf,
             "decay and full must lie in [0, 1]": 0 <= self.decay <= 1 and 0 <= self.full <= 1,
@@ -118,6 +134,14 @@ class Training:
     def factor(self, step: int) -> float:
         """On both learning rates, at a step: warm-up, constant, linear fall to zero."""
         return trapezoid(step, warmup=self.warmup, fall=self.decay_start, end=self.steps)
+
+    def unrolled_at(self, step: int) -> int:
+        """Refinements before those that a step's loss is taken of."""
+        import numpy as np
+
+        if self.unrolled == 0 or step % 2 == 0:
+            return 0
+        return int(np.random.default_rng([self.seed, step, 3]).integers(1, self.unrolled + 1))
 
     def longest(self, step: int, max_length: int) -> int:
         """Longest text of a step's batch."""

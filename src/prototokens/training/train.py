@@ -71,6 +71,8 @@ class Trainer:
         self.lm, self.training, self.running = lm, training, running
         self.network = make_network(lm, shape, training.seed)
         self.shape = self.network.shape
+        if training.init:
+            self._begin_with(Encoder.load(training.init))
         self.decoder = Decoder(lm, shape.arrangement)
         self.pool: Pool = open_pool(lm, training, shape.max_length, running.work)
         self.held_out = self._held_out()
@@ -85,6 +87,16 @@ class Trainer:
                 torch.compile(self.network.begin),
                 torch.compile(self.network.refine),
             )
+
+    def _begin_with(self, encoder: Encoder) -> None:
+        """Take the weights of another encoder."""
+        encoder.check(self.lm)
+        if encoder.shape != self.shape:
+            raise UsageError(
+                f"{self.training.init} has another shape ({encoder.shape}) than the one asked for"
+                f" ({self.shape}): give the options that it was trained with"
+            )
+        self.network.load_state_dict(encoder.network.state_dict())
 
     def _held_out(self) -> list[tuple[int, ...]]:
         count, training = self.running.measured, self.training
@@ -133,9 +145,17 @@ class Trainer:
             noise = partial(_noisy, training=training, step=step, first=first)
             with self._low():
                 protos, passes = every_refinement(
-                    self.network, self.decoder, part, noise, training.temperature
+                    self.network,
+                    self.decoder,
+                    part,
+                    noise,
+                    training.temperature,
+                    training.unrolled_at(step) if self.shape.refinements else 0,
                 )
-            torch.autograd.backward(protos, [one.gradient / tokens for one in passes])
+            moved = [pair for pair in zip(protos, passes, strict=True) if pair[0].requires_grad]
+            torch.autograd.backward(
+                [vectors for vectors, _ in moved], [one.gradient / tokens for _, one in moved]
+            )
             scores = passes[-1].judged.scores
             nats += float(scores.loss.double().sum())
             right += int(scores.right.sum())
@@ -190,7 +210,10 @@ def train(lm: FrozenLM, shape: Shape, training: Training, out: Path, running: Ru
     reached = _run(trainer)
     assert lm.weights_hash() == before, "the frozen model has changed"
     named = replace(
-        training, texts=without_folders(training.texts), held_out=without_folders(training.held_out)
+        training,
+        texts=without_folders(training.texts),
+        held_out=without_folders(training.held_out),
+        init=Path(training.init).name,
     )
     known = {"training": as_json(named), "trained": reached._asdict()}
     Encoder.of(lm, trainer.network, **known).save(out)
