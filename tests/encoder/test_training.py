@@ -323,3 +323,10 @@ def test_every_second_step_is_unrolled_and_a_run_begins_with_given_weights(
     )
     with pytest.raises(UsageError, match="another shape"):
         Trainer(tiny_llama, replace(SHAPE, width=8), going_on, running)
+    refining = replace(SHAPE, refinements=1, refine_layers=1)
+    unrolled = replace(training, unrolled=2)
+    encoder = train(
+        tiny_llama, refining, unrolled, tmp_path / "late", replace(running, work=tmp_path / "l")
+    )
+    assert encoder.config["training"]["unrolled"] == 2
+    assert encoder.config["trained"]["step"] == training.steps

@@ -57,12 +57,12 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[torch.Tensor]] = {}
             for param in group["params"]:
-                by_shape.setdefault(param.shape, []).append(param)
+                if param.grad is not None:  # AdamW leaves parameters without one as they are, too
+                    by_shape.setdefault(param.shape, []).append(param)
             for shape, params in by_shape.items():
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 updates = []
                 for param in params:
-                    assert param.grad is not None
                     state = self.state[param]
                     if not state:
                         state["momentum"] = torch.zeros_like(param)
