@@ -14,32 +14,10 @@ from prototokens.engine.matrix import Tried
 from prototokens.errors import NotExactError
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.release import check_usable
+from prototokens.ptok.decoded import DecodedText, as_bytes
 from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.patches import apply_edits, apply_patches
-from prototokens.ptok.source import as_bytes, as_text
 from prototokens.solution import Chunk, Solution
-
-
-class DecodedText(NamedTuple):
-    """A decoded file and what it took.
-
-    Attributes:
-        content: the bytes that come out: vectors, patches and edits together.
-        tokens: their number; `forward_passes`: passes through the model, each chunk in exactly one;
-            `seconds`: wall clock.
-        matches: whether it is the text that was encoded, by its SHA-256.
-    """
-
-    content: bytes
-    tokens: int
-    forward_passes: int
-    seconds: float
-    matches: bool
-
-    @property
-    def text(self) -> str:
-        """The bytes as text; those that are no UTF-8 as U+FFFD."""
-        return as_text(self.content)
 
 
 def decode_text(lm: FrozenLM, encoded: EncodedText, any_model: bool = False) -> DecodedText:

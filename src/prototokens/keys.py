@@ -13,17 +13,24 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import Float32
     from torch import Tensor
 
 VERSION = 1  # of the rule; files record it
-WORD = 0xFFFFFFFF  # arithmetic is modulo 2^32
 POSITION, COORDINATE = 0x9E3779B1, 0x85EBCA77  # odd multipliers of a position and of a coordinate
 MIX = ((15, 0x2C1B3C6D), (12, 0x297A2D39))  # shift and odd multiplier of each mixing round
 
 
 @lru_cache(maxsize=64)
 def signs(positions: int, d_model: int) -> Float32[Tensor, "positions d_model"]:
+    """The keys of the first positions of a row, as a tensor: `sign_array`."""
+    import torch  # not above: what only reads a header does not wait for PyTorch
+
+    return torch.from_numpy(sign_array(positions, d_model))
+
+
+def sign_array(positions: int, d_model: int) -> Float32[np.ndarray, "positions d_model"]:
     """The keys of the first positions of a row: +1 or -1 for each coordinate.
 
     With i the position and j the coordinate, both from zero, and all arithmetic modulo 2^32: h = i
@@ -31,12 +38,12 @@ def signs(positions: int, d_model: int) -> Float32[Tensor, "positions d_model"]:
     >> shift)) * multiplier. The sign is -1 where the top bit of h xor (h >> 15) is set, else +1.
     The keys of fewer positions are a prefix of those of more.
     """
-    import torch  # not above: what only reads a header does not wait for PyTorch
+    import numpy as np  # not above, as it takes a tenth of a second
 
-    i = torch.arange(positions, dtype=torch.int64)[:, None]
-    j = torch.arange(d_model, dtype=torch.int64)[None, :]
-    h = (i * POSITION + j * COORDINATE + VERSION) & WORD
+    i = np.arange(positions, dtype=np.uint64)[:, None]
+    j = np.arange(d_model, dtype=np.uint64)[None, :]
+    h = (i * np.uint64(POSITION) + j * np.uint64(COORDINATE) + np.uint64(VERSION)).astype(np.uint32)
     for shift, multiplier in MIX:
-        h = ((h ^ (h >> shift)) * multiplier) & WORD
+        h = (h ^ (h >> shift)) * np.uint32(multiplier)
     h ^= h >> 15
-    return 1.0 - 2.0 * (h >> 31).float()
+    return 1 - 2 * (h >> 31).astype(np.float32)

@@ -11,7 +11,8 @@ from prototokens.cli import common
 from prototokens.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from prototokens.decoding import DecodedText
+    from prototokens.ptok.decoded import DecodedText
+    from prototokens.ptok.stored import StoredText
 
 
 @click.command(short_help="Print the text that a file holds.")
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Write over an output that exists.")
 @click.option(
     "--engine",
-    type=click.Choice(["torch", "llama.cpp"]),
-    default="torch",
+    type=click.Choice(["auto", "torch", "llama.cpp"]),
+    default="auto",
     show_default=True,
-    help="What runs the model; llama.cpp takes --model FILE.gguf, in any precision, and needs the"
-    " extra [llama-cpp].",
+    help="What runs the model. auto: short texts of small Llama checkpoints in NumPy, which starts"
+    " sooner, all others in PyTorch. llama.cpp takes --model FILE.gguf, in any precision, and needs"
+    " the extra [llama-cpp].",
 )
 @common.any_model_option
 @common.model_options
@@ -60,12 +62,16 @@ def decode(
         decoded = _with_llama_cpp(file, model)
     else:
         stored = common.read_file(file, model, revision)
-        from prototokens.decoding import decode_text
-        from prototokens.ptok.encoded import EncodedText
+        plain = engine == "auto" and not any_model
+        plain = plain and device is None and dtype == "auto" and revision is None
+        decoded = _light(stored, model) if plain else None
+        if decoded is None:
+            from prototokens.decoding import decode_text
+            from prototokens.ptok.encoded import EncodedText
 
-        encoded = EncodedText.from_stored(stored, file)
-        lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
-        decoded = decode_text(lm, encoded, any_model)
+            encoded = EncodedText.from_stored(stored, file)
+            lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
+            decoded = decode_text(lm, encoded, any_model)
     from prototokens._util.files import write_atomically
 
     if output is not None:
@@ -91,6 +97,13 @@ def decode(
             err=True,
         )
     return 0 if decoded.matches else 1
+
+
+def _light(stored: StoredText, model: str | None) -> DecodedText | None:
+    """Decode without PyTorch, where that gives the text."""
+    from prototokens.ptok.light import decode_light
+
+    return decode_light(stored, model or "builtin")
 
 
 def _with_llama_cpp(file: Path, model: str | None) -> DecodedText:

@@ -23,9 +23,9 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from prototokens._util.extras import need
-from prototokens.decoding import DecodedText
 from prototokens.errors import ModelError, UsageError
 from prototokens.exchange.inputs import ChunkInputs, inputs_of
+from prototokens.ptok.decoded import DecodedText
 from prototokens.ptok.encoded import EncodedText
 from prototokens.ptok.patches import apply_edits, apply_patches
 

@@ -16,10 +16,10 @@ from prototokens._util.versions import versions
 from prototokens.engine.certify import UNCERTIFIED, Certificate
 from prototokens.engine.grid import Grid
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.decoded import as_text
 from prototokens.ptok.header import Header
 from prototokens.ptok.patches import Extras
 from prototokens.ptok.records import CertificateRecord, ModelRecord, TextRecord
-from prototokens.ptok.source import as_text
 from prototokens.recipe import Recipe
 from prototokens.solution import Solution
 

@@ -22,11 +22,11 @@ from prototokens.errors import UsageError
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.assemble import Precision, Record, assemble
+from prototokens.ptok.decoded import as_bytes
 from prototokens.ptok.header import Header, write_header
 from prototokens.ptok.hub import HubMixin
 from prototokens.ptok.match import check_model
 from prototokens.ptok.patches import Extras, pack
-from prototokens.ptok.source import as_bytes
 from prototokens.ptok.stored import StoredText, read_stored
 from prototokens.ptok.tensors import in_order, pack_codes, tensors_hash
 from prototokens.recipe import Recipe

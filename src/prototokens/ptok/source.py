@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from prototokens.errors import TextError
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.ptok.decoded import as_bytes
 from prototokens.ptok.patches import MAX_UNPACKED, Edit, edits_between, edits_size
 
 
@@ -35,19 +36,6 @@ class Source(NamedTuple):
     def edited(self) -> int:
         """Bytes that stand in the edits and not in the ids."""
         return sum(len(edit.insert) for edit in self.edits)
-
-
-def as_bytes(text: str | bytes) -> bytes:
-    """The bytes of a text: its UTF-8, lone surrogates as three bytes each."""
-    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-
-
-def as_text(content: bytes) -> str:
-    """The text of bytes: lone surrogates as themselves; other bytes that are no UTF-8 as U+FFFD."""
-    try:
-        return content.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return content.decode("utf-8", "replace")
 
 
 def read_source(lm: FrozenLM, text: str | bytes) -> Source:
