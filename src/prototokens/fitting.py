@@ -14,6 +14,7 @@ from prototokens.encoder.fit_inputs import (
     layout_of_starts,
     read_mask,
     read_starts,
+    read_weights,
 )
 from prototokens.encoder.shipped import chosen
 from prototokens.encoder.starts import begin
@@ -90,7 +91,7 @@ def fit(
             bar on standard error.
         finished: called with the order and the solution of each target as it ends.
         options: `layout`, `vectors`, `recipe`, `steps`, `seed`, `share`, `prefix`, `start`, `mask`,
-            `rows`: see `FitOptions`.
+            `weights`, `rows`: see `FitOptions`.
 
     Returns:
         A Solution for one target, or a list of them in the order of the targets.
@@ -132,7 +133,8 @@ def _init(lm: FrozenLM, given: FitOptions, wanted: Targets, layout: Layout, reci
         starts = begin(lm, wanted.ids, layout, given.start, recipe.margin).starts
     else:
         starts = read_starts(given.start, wanted)
-    return Init(given.seed, given.share, starts, read_mask(given.mask, wanted))
+    excluded, weights = read_mask(given.mask, wanted), read_weights(given.weights, wanted)
+    return Init(given.seed, given.share, starts, excluded, weights)
 
 
 def _with_texts(lm: FrozenLM, wanted: Targets) -> Callable[[Solution], Solution]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Vectors = Start | Solution | Tensor | np.ndarray  # of one target
     Mask = Sequence[bool] | Tensor | np.ndarray  # of one target
+    Weights = Sequence[float] | Tensor | np.ndarray  # of one target
 
 CERTIFY = ("none", "standard", "strict")
 INEXACT = ("halve", "patch", "keep")
@@ -82,6 +83,9 @@ class FitOptions(NamedOptions):
         mask: which tokens of a target are scored, one truth value for each; for a list of targets,
             a mask or None for each. Tokens that are not scored count as wrong
             (`Solution.excluded`). By default all are scored.
+        weights: a factor above zero on the loss of each token, as numbers or an array; for a list
+            of targets, such weights or None for each. Where vectors cannot hold all tokens, those
+            of more weight come out first. By default all are 1.
         rows: maximum number of rows side by side; by default as many as fill the machine.
     """
 
@@ -94,6 +98,7 @@ class FitOptions(NamedOptions):
     prefix: str | Sequence[int] = "auto"
     start: str | Encoder | Vectors | Sequence[Vectors | None] = "random"
     mask: Mask | Sequence[Mask | None] | None = None
+    weights: Weights | Sequence[Weights | None] | None = None
     rows: int | None = None
 
 
@@ -109,6 +114,7 @@ class FitKeywords(TypedDict, total=False):
     prefix: str | Sequence[int]
     start: str | Encoder | Vectors | Sequence[Vectors | None]
     mask: Mask | Sequence[Mask | None] | None
+    weights: Weights | Sequence[Weights | None] | None
     rows: int | None
 
 

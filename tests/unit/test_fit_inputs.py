@@ -80,6 +80,7 @@ OPTIONS = {
     "prefix": 3,
     "start": 3,
     "mask": 3,
+    "weights": 3,
     "rows": True,
     "method": "paper",
     "progress": 3,
@@ -105,6 +106,9 @@ RANGE = [
     ({"start": [None, None]}, "vectors for 2 targets, and there are 1"),
     ({"start": torch.zeros(2, 2, 32)}, "vectors for 2 targets, and there are 1"),
     ({"mask": [True]}, "1 values for a target of 4"),
+    ({"weights": [1.0, 2.0]}, "weights has 2 values for a target of 4"),
+    ({"weights": [1, 0, 1, 1]}, "above zero"),
+    ({"weights": [1, float("inf"), 1, 1]}, "above zero"),
     ({"mask": [0, 0, 0, 0]}, "no token of a target"),
 ]
 
@@ -233,3 +237,38 @@ def test_solutions_that_finish_know_the_text_of_their_tokens(tiny_llama):
     solutions = pt.fit(tiny_llama, ["ab", "cde"], finished=seen.__setitem__, steps=2)
     assert [seen[0], seen[1]] == solutions
     assert [seen[0].tokens, seen[1].tokens] == [("a", "b"), ("c", "d", "e")]
+
+
+class TestWeights:
+    """A factor on the loss of each token."""
+
+    LONG = tuple(range(3, 67))  # more than two vectors of this model hold in so few steps
+
+    def right(self, lm, weights, steps=150):
+        found = pt.fit(lm, self.LONG, weights=weights, steps=steps, layout="paper")
+        got = pt.decode_ids(lm, [found]).ids[0]
+        return [a == b for a, b in zip(got, self.LONG, strict=True)]
+
+    @pytest.mark.parametrize("form", [list, tuple, np.array, torch.tensor])
+    def test_tokens_of_more_weight_come_out_first(self, tiny_llama, form):
+        half = len(self.LONG) // 2
+        first = self.right(tiny_llama, form([50.0] * half + [1.0] * half))
+        second = self.right(tiny_llama, form([1.0] * half + [50.0] * half))
+        assert sum(first[:half]) > sum(second[:half])
+        assert sum(second[half:]) > sum(first[half:])
+
+    def test_equal_weights_change_nothing_that_matters(self, tiny_llama):
+        plain = pt.fit(tiny_llama, IDS)
+        same = pt.fit(tiny_llama, IDS, weights=[1.0] * 4)
+        assert torch.equal(plain.protos, same.protos)
+
+    def test_a_list_has_weights_for_each_target_and_they_go_with_a_mask(self, tiny_llama):
+        weights = [None, [1.0, 3.0]]
+        apart = pt.fit(tiny_llama, [1, 2], weights=weights[1], steps=4, mask=[1, 0])
+        both = pt.fit(
+            tiny_llama, [IDS, [1, 2]], weights=weights, steps=4, mask=[None, [True, False]]
+        )
+        assert apart.excluded == both[1].excluded == (1,)
+        torch.testing.assert_close(both[1].protos, apart.protos, rtol=1e-3, atol=1e-4)
+        with pytest.raises(UsageError, match="weights has 1 members for 2 targets"):
+            pt.fit(tiny_llama, [IDS, [1, 2]], weights=[None])

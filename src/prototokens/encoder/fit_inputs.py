@@ -1,11 +1,12 @@
-"""What a user hands to `fit`, as the engine takes it: starts and masks in their many forms.
+"""What a user hands to `fit`, as the engine takes it: starts, masks, weights in their many forms.
 
 Whatever cannot be meant is refused here, with a sentence that names the argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,14 +60,40 @@ def read_mask(mask: Any, targets: Targets) -> list[tuple[int, ...]] | None:
     """
     if mask is None:
         return None
-    masks = [mask] if targets.single else mask
-    if not is_array(masks) and not isinstance(masks, Sequence):
-        raise TypeError(_wrong_mask(masks))
-    if len(masks) != len(targets.ids):
-        raise UsageError(
-            f"mask has {len(masks)} members for {len(targets.ids)} targets: give one for each"
-        )
+    masks = _for_each(mask, targets, "mask", _wrong_mask)
     return [_unscored(one, ids) for one, ids in zip(masks, targets.ids, strict=True)]
+
+
+def read_weights(weights: Any, targets: Targets) -> list[tuple[float, ...] | None] | None:
+    """The factors on the loss of each target's tokens; None: all are 1.
+
+    Args:
+        weights: for one target a number for each token; for a list, such numbers for each target,
+            or None.
+
+    Raises:
+        UsageError: weights of another length than their target, or a number that is not finite or
+            not above zero.
+        TypeError: anything else.
+    """
+    if weights is None:
+        return None
+    each = _for_each(weights, targets, "weights", _wrong_weights)
+    return [_factors(one, ids) for one, ids in zip(each, targets.ids, strict=True)]
+
+
+def _for_each(
+    given: Any, targets: Targets, name: str, wrong: Callable[[Any], str]
+) -> Sequence[Any]:
+    """An option's value for each target, from one for a single target or a list of them."""
+    each = [given] if targets.single else given
+    if not is_array(each) and not isinstance(each, Sequence):
+        raise TypeError(wrong(each))
+    if len(each) != len(targets.ids):
+        raise UsageError(
+            f"{name} has {len(each)} members for {len(targets.ids)} targets: give one for each"
+        )
+    return each
 
 
 def layout_of_starts(start: Any) -> Layout | None:
@@ -145,13 +172,45 @@ def _unscored(mask: Any, ids: list[int]) -> tuple[int, ...]:
     values = mask.tolist() if is_array(mask) else mask
     if not isinstance(values, Sequence) or not all(one in (0, 1) for one in values):
         raise TypeError(_wrong_mask(mask))
-    if len(values) != len(ids):
-        raise UsageError(
-            f"mask has {len(values)} values for a target of {len(ids)} tokens: give one for each"
-        )
+    _check_length(values, ids, "mask")
     if ids and not any(values):
         raise UsageError("mask leaves no token of a target to be scored: leave the target out")
     return tuple(position for position, scored in enumerate(values) if not scored)
+
+
+def _factors(weights: Any, ids: list[int]) -> tuple[float, ...] | None:
+    """The factors on the loss of one target's tokens."""
+    if weights is None:
+        return None
+    values = weights.tolist() if is_array(weights) else weights
+    if not isinstance(values, Sequence) or not all(_is_number(one) for one in values):
+        raise TypeError(_wrong_weights(weights))
+    _check_length(values, ids, "weights")
+    if not all(0 < one < math.inf for one in values):
+        raise UsageError(
+            "weights must be finite and above zero: a token that should not be scored is left out"
+            " by mask"
+        )
+    return tuple(float(one) for one in values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_length(values: Sequence[Any], ids: list[int], name: str) -> None:
+    """Refuse values of another number than a target's tokens."""
+    if len(values) != len(ids):
+        raise UsageError(
+            f"{name} has {len(values)} values for a target of {len(ids)} tokens: give one for each"
+        )
+
+
+def _wrong_weights(weights: Any) -> str:
+    return (
+        "fit() takes as weights a number for each token of a target, and for a list of targets a"
+        f" list of these, not {described(weights)}"
+    )
 
 
 def _wrong_start(value: Any) -> str:

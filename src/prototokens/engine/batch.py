@@ -70,6 +70,7 @@ class Batch:
             self.arranged = arrange(lm, plans, method.vectors, width)
             ids = [token for row in self.rows for token in row.scored_ids]
             self.targets = torch.tensor(ids, dtype=torch.int64, device=lm.device)
+        self.weights = self._weights()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,10 +102,13 @@ class Batch:
             self.height,
         )
         scores, full = self._scores(hidden.detach())
-        assert scores.gradient is not None
+        gradient = scores.gradient
+        assert gradient is not None
+        if self.weights is not None:
+            gradient = (gradient * self.weights[:, None]).to(hidden.dtype)
+            scores = scores._replace(loss=scores.loss * self.weights)
         tokens = self.state.tokens
         weight = token_weights(self.recipe, tokens.weight, scores.margin)
-        gradient = scores.gradient
         if weight is not tokens.weight:
             gradient = (gradient * weight[:, None]).to(hidden.dtype)
         (gradient,) = torch.autograd.grad(hidden, protos, gradient)
@@ -155,6 +159,13 @@ class Batch:
             if row.order == order:
                 return self.scored[indices].detach().cpu().clone()
         return None
+
+    def _weights(self) -> Tensor | None:
+        """The factors on the loss of all scored tokens; None where all are 1."""
+        if all(row.weights is None for row in self.rows):
+            return None
+        weights = [weight for row in self.rows for weight in row.scored_weights]
+        return torch.tensor(weights, dtype=torch.float32, device=self.lm.device)
 
     def _scores(self, hidden: Tensor) -> tuple[Scores, Tensor | bool]:
         """The scores, and which groups (True: all) were scored against the whole vocabulary."""

@@ -49,12 +49,14 @@ class Init(NamedTuple):
         starts: vectors that each target begins from (None: at random), of which those with a grid
             stay on it; by default all begin at random.
         excluded: positions of each target that are not scored; by default none are left out.
+        weights: factors on the loss of each target's tokens (None: all 1); by default all are 1.
     """
 
     seed: int | Sequence[int] = 0
     share: str | None = None
     starts: Sequence[Start | None] | None = None
     excluded: Sequence[Sequence[int]] | None = None
+    weights: Sequence[Sequence[float] | None] | None = None
 
 
 RANDOM = Init()
@@ -72,6 +74,7 @@ class Row:
             and those whose tokens no vectors can give the margin that is asked for
             (`lm.untrained`).
         seed: of its random starts.
+        weights: factors on the loss of its tokens; None: all are 1.
         start: vectors that its first attempt begins from, if they are given.
         candidates: tokens that it is scored against between two steps with the whole vocabulary
             (`engine.candidates`), in ascending order; None before the first step, or where that is
@@ -84,12 +87,19 @@ class Row:
     seed: int
     start: Start | None = None
     excluded: tuple[int, ...] = ()
+    weights: tuple[float, ...] | None = None
     candidates: Tensor | None = None
 
     @property
     def scored_ids(self) -> list[int]:
         """The tokens of the target that are scored, in order."""
         return [token for position, token in enumerate(self.ids) if position not in self.excluded]
+
+    @property
+    def scored_weights(self) -> list[float]:
+        """The factors on the loss of the tokens that are scored, in order."""
+        weights = self.weights or (1.0,) * len(self.ids)
+        return [weight for at, weight in enumerate(weights) if at not in self.excluded]
 
 
 @dataclass
@@ -237,7 +247,9 @@ def groups_of(
         left_out = () if init.excluded is None else init.excluded[order]
         excluded = tuple(sorted({*untrained_positions(lm, ids, least_lead), *left_out}))
         plan = method.plan(ids).without(excluded)
-        made.append(Row(order, ids, plan, row_seed, start, excluded))
+        weights = None if init.weights is None else init.weights[order]
+        own = None if weights is None else tuple(weights)
+        made.append(Row(order, ids, plan, row_seed, start, excluded, own))
     if share and made:
         return [
             Group(

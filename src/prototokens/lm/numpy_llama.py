@@ -115,7 +115,7 @@ _GATE_UP = ("gate", "up")
 
 def _shape(config: dict[str, Any]) -> Shape | None:
     """What the configuration says, or None where it says anything that is not known here."""
-    rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta")}
+    rope = config.get("rope_parameters") or {"rope_theta": config["rope_theta"]}
     if (
         any(config.get(key) != value for key, value in FIXED.items())
         or any(config.get(key) for key in ABSENT)

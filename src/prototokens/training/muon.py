@@ -55,21 +55,21 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+            by_shape: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
             for param in group["params"]:
                 if param.grad is not None:  # AdamW leaves parameters without one as they are, too
-                    by_shape.setdefault(param.shape, []).append(param)
-            for shape, params in by_shape.items():
+                    by_shape.setdefault(param.shape, []).append((param, param.grad))
+            for shape, pairs in by_shape.items():
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 updates = []
-                for param in params:
+                for param, gradient in pairs:
                     state = self.state[param]
                     if not state:
                         state["momentum"] = torch.zeros_like(param)
-                    state["momentum"].lerp_(param.grad, 1 - group["momentum"])
-                    updates.append(param.grad.lerp(state["momentum"], group["momentum"]))
-                for param, update in zip(
-                    params,
+                    state["momentum"].lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(state["momentum"], group["momentum"]))
+                for (param, _), update in zip(
+                    pairs,
                     orthogonalise(torch.stack(updates), group["steps"], group["dtype"]),
                     strict=True,
                 ):
