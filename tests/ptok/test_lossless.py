@@ -194,6 +194,13 @@ class TestBytes:
         decoded, loaded = there_and_back(tiny_llama, raw, path)
         assert decoded.content == raw
         assert loaded.header.edited > 0
+        # Hardly a byte of it would come out of vectors, so hardly any are fitted.
+        assert loaded.header.text.tokens == 1
+
+    def test_a_text_with_some_bytes_that_are_no_text_is_still_fitted(self, tiny_llama):
+        source = read_source(tiny_llama, b"Call me \xff\xfe Ishmael, some years ago.")
+        assert len(source.ids) > 10
+        assert 0 < source.edited < 10
 
     def test_a_tokenizer_that_changes_a_text(self, tiny_llama, byte_tokenizer, path):
         byte_tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(

@@ -16,6 +16,10 @@ from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.ptok.decoded import as_bytes
 from prototokens.ptok.patches import MAX_UNPACKED, Edit, edits_between, edits_size
 
+# Where more of the input's bytes stand in the edits, the model is given one token alone, unless all
+# of it is few tokens.
+NEARLY_ALL, FEW_TOKENS = 0.9, 8
+
 
 class Source(NamedTuple):
     """Input bytes as token ids and edits.
@@ -57,8 +61,11 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
             f"the tokenizer of {lm.name!r} gives no token for this text: use a model with a"
             " byte-level tokenizer"
         )
-    back = as_bytes(lm.detokenize(ids))
-    source = Source(content, readable, ids, [] if back == content else edits_between(back, content))
+    source = Source(content, readable, ids, _edits(lm, ids, content))
+    if len(ids) > FEW_TOKENS and source.edited > NEARLY_ALL * len(content):
+        # Vectors for the tokens between the edits would give next to nothing of the input.
+        first = ids[:1]
+        source = Source(content, lm.detokenize(first), first, _edits(lm, first, content))
     if edits_size(source.edits) > MAX_UNPACKED // 2:  # the rest is for what vectors will not hold
         raise TextError(
             f"{source.edited:,} of {len(content):,} bytes are no UTF-8 text, or are changed by this"
@@ -66,3 +73,9 @@ def read_source(lm: FrozenLM, text: str | bytes) -> Source:
             f" are, they would take more than {MAX_UNPACKED // 2:,} bytes; encode it in parts"
         )
     return source
+
+
+def _edits(lm: FrozenLM, ids: list[int], content: bytes) -> list[Edit]:
+    """What turns the text of these ids into the content."""
+    back = as_bytes(lm.detokenize(ids))
+    return [] if back == content else edits_between(back, content)
