@@ -144,9 +144,7 @@ class Encoder:
             if layout is not None:
                 return encoder
             found.append(encoder)
-        return max(
-            found, key=lambda one: one.measured[-1][1] if one.measured else 0.0, default=None
-        )
+        return max(found, key=lambda one: (one.right_up_to, one.measured[-1:]), default=None)
 
     @overload
     def __call__(self, targets: str) -> Solution: ...
@@ -214,15 +212,14 @@ class Encoder:
         )
 
     @property
-    def raw_length(self) -> int:
-        """The longest texts whose vectors give nearly all tokens without a step.
+    def right_up_to(self) -> int:
+        """The longest texts of which its vectors give nearly all tokens without a step; else 0."""
+        return max((length for length, right in self.measured if right >= NEARLY_ALL), default=0)
 
-        The longest at all, if none do.
-        """
-        return max(
-            (length for length, accuracy in self.measured if accuracy >= NEARLY_ALL),
-            default=self.shape.max_length,
-        )
+    @property
+    def raw_length(self) -> int:
+        """Where texts are cut for vectors that take no step: `right_up_to`, or the longest."""
+        return self.right_up_to or self.shape.max_length
 
     def check(self, lm: FrozenLM, layout: Layout | None = None) -> None:
         """Refuse a model, or a layout, that it was not trained for.
