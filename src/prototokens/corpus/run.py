@@ -102,7 +102,7 @@ class _Run:
         return CorpusProgress(done, self.settings.limit, self.made, self.kept, seconds, fits)
 
     def show(self, fits: Progress | None = None) -> None:
-        """Tell it."""
+        """Report it."""
         if self.on_progress:
             self.on_progress(self.progress(fits))
 

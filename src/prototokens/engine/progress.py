@@ -1,4 +1,4 @@
-"""What a fit tells while it runs."""
+"""What a fit reports while it runs."""
 
 from __future__ import annotations
 

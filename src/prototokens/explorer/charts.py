@@ -1,7 +1,7 @@
 """Charts as HTML and SVG: lines over axes, heat maps, points on a plane.
 
 Lines are stretched to the width of the page while letters keep their size, so a chart is as sharp
-and as readable on a phone as on a desk. What the pointer is on tells its value: `data-tip`, which
+and as readable on a phone as on a desk. What the pointer is on shows its value: `data-tip`, which
 `style.HEAD` shows. Text that a visitor or a file can have put there is escaped.
 """
 
@@ -141,7 +141,7 @@ def _keys(drawn: Sequence[Line]) -> str:
 
 
 def _tips(x: Axis, y: Axis, drawn: Sequence[Line]) -> str:
-    """A strip for each value of x, which tells the values of all lines there."""
+    """A strip for each value of x, which shows the values of all lines there."""
     values: dict[float, list[str]] = {}
     for one in drawn:
         for at, value in zip(one.x, one.y, strict=True):

@@ -38,7 +38,7 @@ MAX_DRAINED = 64 << 20
 class Gate:
     """Refuses requests that name files which were not uploaded.
 
-    It also tells browsers to fetch nothing from elsewhere.
+    It also instructs browsers to fetch nothing from elsewhere.
 
     Args:
         max_characters: of a text. A request holds two texts at most, of up to six bytes a

@@ -17,7 +17,7 @@ NEAREST = 5  # tokens that are named for each vector
 
 
 class Portrait(NamedTuple):
-    """What is told of a vector.
+    """What is shown of a vector.
 
     Attributes:
         norm: its Euclidean norm.

@@ -4,7 +4,7 @@ Will a row be exact, and after how many steps?
 
 The steps of a row rise as a power of its tokens for each vector, less where a vector has other
 neighbours at each of its positions, and the power rises with the bits for each trained number: the
-text's information under the model, which one pass tells, over the numbers that are trained. Models
+text's information under the model, which one pass gives, over the numbers that are trained. Models
 of very different size hold half a bit a number at most in one vector repeated, and up to one bit
 where neighbours change. How steep the rise is was measured: `scripts/artefacts/fit_forecast.py`
 fits the coefficients of each recipe to rows of real fits and writes `forecast.json`, with what they

@@ -76,7 +76,7 @@ def by_kind(
     lengths: Sequence[int],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """What an encoder's config tells of kinds of text, those that it was not trained on among them.
+    """What a config records of kinds of text, those that the encoder was not trained on among them.
 
     Args:
         sources: further kinds than those of `kinds`, by name, as `--texts` takes them.
@@ -106,7 +106,7 @@ def by_kind(
 
 
 def of_encoder(lm: FrozenLM, encoder: Encoder, texts: Texts, source: str) -> dict[str, Any]:
-    """What an encoder's config tells of held-out texts.
+    """What an encoder's config records of held-out texts.
 
     `source`, and `by_length`'s `rows` of the weights as they are saved.
     """
