@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from prototokens.errors import TextError, UsageError
 from prototokens.layout import Layout, tiled
+from prototokens.planning import chunks
 from prototokens.planning.chunks import (
     LOADS,
     MAX_LENGTH,
@@ -325,3 +326,20 @@ def test_a_cost_forecast_in_words():
         "1:00:00",
         "2:02:05",
     ]
+
+
+@pytest.mark.parametrize(("share", "factor"), [(0, 1.0), (20, 1.4), (10, 1.8), (4, 1.8)])
+def test_tokens_left_to_patches_make_the_others_harder(
+    tiny_llama, monkeypatch, curve, share, factor
+):
+    """One token in `share` was never learned: the rest take up to 1.8 times their steps."""
+    even(tiny_llama, monkeypatch, 2.0)
+    ids = ids_of(tiny_llama, 40)
+    excluded = [at for at in range(40) if share and at % share == 0]
+    monkeypatch.setattr(chunks, "untrained_positions", lambda lm, ids, lead: excluded)
+    found = plan_chunks(tiny_llama, ids, Layout.named("keyed:4"), 40).forecast
+    scored = 40 - len(excluded)
+    monkeypatch.setattr(chunks, "untrained_positions", lambda lm, ids, lead: [])
+    plain = plan_chunks(tiny_llama, ids[:scored], Layout.named("keyed:4"), scored).forecast
+    assert found.row_steps == pytest.approx(factor * plain.row_steps, rel=0.02)
+    assert found.steps == pytest.approx(factor * plain.steps, rel=0.02)

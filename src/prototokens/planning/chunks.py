@@ -13,6 +13,7 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from prototokens._util.words import counted
 from prototokens.errors import TextError, UsageError
@@ -45,6 +46,10 @@ TRADE = 1.5
 # A chunk that does not become exact is halved, and each half tried again: this often, which takes
 # any length below 256 to single tokens.
 MAX_HALVINGS = 8
+# Where a tenth of a chunk's tokens or more are held by patches, since the model never learned them,
+# the others take this much more steps: it hardly learned their neighbours either. Measured on
+# Chinese, Russian, emoji and random bytes against English (dev/LOG.md, 2026-11-28).
+MANY_UNTRAINED, HARDER = 0.1, 0.8
 NEGLIGIBLE = 1e-6  # halves of a chunk, expected, that are left out of a forecast
 TRIED_TOKENS = 1 << 14  # tokens of a long text that the trials take
 WINDOW, WINDOWS = (
@@ -296,15 +301,17 @@ def _forecast(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int
         [max(1, sum(text.scored[start:end])) for start, end in spans_of(lengths)],
         dtype=torch.float64,
     )
+    slower = _slower(tokens / positions)
     expected = expect.rows(bits, tokens, layout)
-    exact, steps = float(expected.exact.mean()), float(expected.steps.median())
+    exact = float(expected.exact.mean())
+    steps = float((slower * expected.steps).clamp(max=expect.recipe.steps).median())
     row_steps = position_steps = chunks = 0.0
     # How many pieces of each chunk there are at this level of halving, where every piece of it is
     # alike.
     pieces = torch.ones_like(bits)
     for level in range(MAX_HALVINGS + 1):
-        row_steps += float((pieces * expected.row_steps).sum())
-        position_steps += float((pieces * positions * expected.row_steps).sum())
+        row_steps += float((pieces * slower * expected.row_steps).sum())
+        position_steps += float((pieces * positions * slower * expected.row_steps).sum())
         chunks += float((pieces * expected.exact).sum())
         pieces = 2 * pieces * (1 - expected.exact)
         if float(pieces.max()) < NEGLIGIBLE or level == MAX_HALVINGS:
@@ -315,6 +322,15 @@ def _forecast(expect: Forecaster, text: _Text, layout: Layout, lengths: list[int
     return CostForecast(
         exact, steps, chunks + float(pieces.sum()), row_steps, position_steps, expect.measured
     )
+
+
+def _slower(scored: Tensor) -> Tensor:
+    """The factor on a chunk's steps for the tokens that patches hold.
+
+    Args:
+        scored: share of the chunk's tokens that vectors hold.
+    """
+    return 1 + HARDER * ((1 - scored) / MANY_UNTRAINED).clamp(max=1)
 
 
 def _cut(information: list[float], budget: float, longest: int) -> list[int]:
