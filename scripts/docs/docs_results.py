@@ -34,5 +34,7 @@ def on_files(files: Files, *, config: Any, **_: Any) -> Files:
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Called by mkdocs with the Markdown of each page."""
     if page.file.src_uri.startswith("results/"):
+        if page.file.src_uri.endswith("report.md"):
+            page.meta["hide"] = ["toc"]  # its column is needed for tables with many columns
         return re.sub(r"\]\(((?:\.\./)+)docs/", r"](\1", markdown)
     return re.sub(r"\]\(\.\./((?:\.\./)*results/)", r"](\1", markdown)
