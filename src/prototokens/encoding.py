@@ -249,7 +249,14 @@ class PlannedEncoding:
     ) -> Init:
         """Where the chunks of an attempt begin: those after the first begin at random."""
         start = "random" if attempt else self.options.start
-        begun = begin(self.lm, targets, self.plan.layout, start, self.recipe.margin)
+        begun = begin(
+            self.lm,
+            targets,
+            self.plan.layout,
+            start,
+            self.recipe.margin,
+            fits=self.recipe.steps > 0,
+        )
         if log and targets and not attempt:
             log(begun.words)
         return Init(self.options.seed + attempt, self.options.share, begun.starts)

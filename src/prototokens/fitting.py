@@ -130,7 +130,8 @@ def fit(
 def _init(lm: FrozenLM, given: FitOptions, wanted: Targets, layout: Layout, recipe: Recipe) -> Init:
     """Where the vectors of the targets begin, and which of their tokens are scored."""
     if isinstance(given.start, Encoder | str):
-        starts = begin(lm, wanted.ids, layout, given.start, recipe.margin).starts
+        fits = recipe.steps > 0
+        starts = begin(lm, wanted.ids, layout, given.start, recipe.margin, fits).starts
     else:
         starts = read_starts(given.start, wanted)
     excluded, weights = read_mask(given.mask, wanted), read_weights(given.weights, wanted)

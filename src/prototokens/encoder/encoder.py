@@ -194,12 +194,14 @@ class Encoder:
         return self.shape.arrangement
 
     def rate(self, length: int) -> float:
-        """The share of a recipe's rate that fits of this length take from here.
-
-        The one found for the next longer one tried.
-        """
+        """The share of a recipe's rate for fits from here, found for the next length tried."""
         row = next_longer(self.config.get("rates", []), length)
         return row["rate"] if row else 1.0
+
+    def refinements_before_fit(self, length: int) -> int | None:
+        """After how many refinements a fit of this length goes on; None: after all of them."""
+        row = next_longer(self.config.get("rates", []), length)
+        return row.get("refinements") if row else None
 
     @property
     def measured(self) -> list[tuple[int, float]]:

@@ -23,6 +23,7 @@ from prototokens.errors import FileError, UsageError
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "encoder.safetensors", "README.md"
 MAX_RESPONSE = 256  # numbers of a model's response that are read from a file
+MAX_REFINEMENTS = 1 << 16  # of a text, that a file may ask for before a fit
 MAX_NUMBERS = 1 << 31  # of a network that a file may ask for
 
 
@@ -48,7 +49,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     rates = config.get("rates", []) if isinstance(config, dict) else []
     if not isinstance(rates, list) or not all(
-        _has_number(row, "rate") and row["rate"] > 0 for row in rates
+        _has_number(row, "rate") and row["rate"] > 0 and _is_limit(row.get("refinements"))
+        for row in rates
     ):
         raise FileError(f"{path} is damaged: its rates are not shares of a recipe's")
     try:
@@ -70,6 +72,11 @@ def _has_number(row: Any, name: str) -> bool:
     if not isinstance(row, dict) or not isinstance(row.get("length"), int):
         return False
     return _is_number(row.get(name)) and row[name] >= 0
+
+
+def _is_limit(value: Any) -> bool:
+    """Whether it is a number of refinements, or None."""
+    return value is None or (type(value) is int and 0 <= value <= MAX_REFINEMENTS)
 
 
 def _is_response(values: Any) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from prototokens.encoder.encoder import Encoder, next_longer
+from prototokens.encoder.judge import judged
 from prototokens.encoder.shipped import chosen, shipped
-from prototokens.encoder.starts import proved, raw
+from prototokens.encoder.starts import encodings_for_fits, proved
 from prototokens.layout import Layout
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.planning.chunks import ChunkPlan, CostForecast, plan_chunks, price
@@ -98,21 +99,35 @@ def _price(lm: FrozenLM, plan: ChunkPlan) -> float:
 def _tried(lm: FrozenLM, encoder: Encoder, plan: ChunkPlan, ids: list[int]) -> CostForecast:
     """The cost forecast of the plan, from what the encoder does with some chunks of this very text.
 
-    A chunk that it does not get right is counted as if it were fitted from a random start as well,
-    at the cost that the proof has for such starts: from the encoder's vectors it takes less.
+    What a fit takes from there on grows with the share of tokens that are wrong, from what it took
+    in the proof, and is never more than a random start takes.
     """
     assert plan.forecast is not None
     spans = spans_of(plan.lengths)
     chosen = spans[:: -(-len(spans) // TRIED_CHUNKS)]
+    texts = [ids[span.start : span.end] for span in chosen]
     row_steps = 0.0
-    for one in raw(lm, encoder, [ids[span.start : span.end] for span in chosen]):
+    for one in judged(lm, encoder.layout, texts, encodings_for_fits(lm, encoder, texts)):
         row = next_longer(encoder.config["proof"], one.length)
-        random = 0.0 if row is None else row["random"].get("row_steps", 0) / row["texts"]
-        row_steps += one.row_steps + (0.0 if one.exact else random)
+        wrong = 1 - (one.correct or 0) / one.length
+        row_steps += one.row_steps + (0.0 if row is None else _fit_steps(row, wrong))
     each = max(1.0, row_steps / len(chosen))
     return plan.forecast._replace(
         row_steps=each * len(plan.lengths), position_steps=each * sum(plan.lengths)
     )
+
+
+def _fit_steps(row: dict[str, Any], wrong: float) -> float:
+    """The row-steps that a fit is expected to take from vectors with this share of wrong tokens.
+
+    Args:
+        row: of the proof. Older ones do not say how many tokens were right before their fits.
+    """
+    random = row["random"].get("row_steps", 0) / row["texts"]
+    found, known = row["encoder"], 1 - row["encoder"].get("right", 1.0)
+    if wrong == 0 or known == 0:
+        return random * (wrong > 0)
+    return min(random, (found["row_steps"] - found["passes"]) / row["texts"] * wrong / known)
 
 
 def _forecast(encoder: Encoder, lengths: Sequence[int]) -> CostForecast | None:

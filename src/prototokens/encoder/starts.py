@@ -53,29 +53,52 @@ def starts_of(
     """Where fits of texts begin with an encoder, and at which rate.
 
     Args:
-        margin: that the fits ask for; the encoder refines until it is there, if it can.
+        margin: that the fits ask for; the encoder refines until it is there, if it can, or until
+            a fit has proved to take fewer row-steps from there.
 
     Raises:
         FileError, TextError: as `Encoder.vectors`.
     """
-    return _starts(encoder, encoder.encodings(lm, texts, margin=margin), texts)
+    return starts_at(encoder, encodings_for_fits(lm, encoder, texts, margin), texts)
 
 
-def _starts(
+def encodings_for_fits(
+    lm: FrozenLM, encoder: Encoder, texts: Sequence[Sequence[int]], margin: float = 0.0
+) -> list[Encoding]:
+    """Vectors that fits go on from: refined as often as pays at the length of each text.
+
+    Raises:
+        FileError, TextError: as `Encoder.encodings`.
+    """
+    limits = [encoder.refinements_before_fit(len(ids)) for ids in texts]
+    found: dict[int, Encoding] = {}
+    for limit in set(limits):
+        part = [number for number, own in enumerate(limits) if own == limit]
+        encodings = encoder.encodings(lm, [texts[number] for number in part], limit, margin)
+        found |= dict(zip(part, encodings, strict=True))
+    return [found[number] for number in range(len(texts))]
+
+
+def starts_at(
     encoder: Encoder, encodings: Sequence[Encoding], texts: Sequence[Sequence[int]]
 ) -> list[Start]:
-    """Starts at encodings; where refining did not reach the margin, fits go on in smaller steps."""
-    refined = encoder.shape.refinements > 0
+    """Starts at encodings; where all refinements missed the margin, fits go on in smaller steps."""
     return [
         Start(
             one.protos,
             lr_scale=min(
-                encoder.rate(len(ids)), 1.0 if one.reached or not refined else MISSED_RATE
+                encoder.rate(len(ids)), MISSED_RATE if _missed(encoder, one, len(ids)) else 1.0
             ),
             row_steps=one.feedback_passes,
         )
         for one, ids in zip(encodings, texts, strict=True)
     ]
+
+
+def _missed(encoder: Encoder, encoding: Encoding, length: int) -> bool:
+    """Whether all of the refinements of an encoder that has some did not reach the margin."""
+    whole = encoder.refinements_before_fit(length) is None
+    return whole and encoder.shape.refinements > 0 and not encoding.reached
 
 
 def begin(
@@ -84,6 +107,7 @@ def begin(
     layout: Layout,
     start: str | Encoder = "auto",
     margin: float = 0.0,
+    fits: bool = True,
 ) -> Begun:
     """Starts for targets, given as ids.
 
@@ -91,6 +115,7 @@ def begin(
         start: `random`; `encoder`, the shipped one; `auto`, that one where it has proved to save
             time at a target's length, random elsewhere; or an encoder.
         margin: as `starts_of` takes it.
+        fits: whether fits go on from there; else the encoder refines as long as it can.
 
     Raises:
         UsageError: no such start, no encoder for this model and layout, or one of another layout.
@@ -98,11 +123,17 @@ def begin(
         TextError: `encoder`, or one given, and a target longer than it was trained for.
     """
     ids = [list(target) for target in targets]
+
+    def encodings_of(encoder: Encoder, texts: list[list[int]]) -> list[Encoding]:
+        if fits:
+            return encodings_for_fits(lm, encoder, texts, margin)
+        return encoder.encodings(lm, texts, margin=margin)
+
     encoder = chosen(lm, start, layout)
     if encoder is not None:
-        found = encoder.encodings(lm, ids, margin=margin)
-        words = f"starts from {encoder.path or 'an encoder'}{_missed(encoder, found)}"
-        return Begun([*_starts(encoder, found, ids)], words)
+        found = encodings_of(encoder, ids)
+        words = f"starts from {encoder.path or 'an encoder'}{_not_right(encoder, found)}"
+        return Begun([*starts_at(encoder, found, ids)], words)
     starts: list[Start | None] = [None] * len(targets)
     if start == "random":
         return Begun(starts, "random starts")
@@ -111,8 +142,8 @@ def begin(
         return Begun(starts, f"random starts: no encoder for {lm.name!r} and layout {layout.name}")
     able = [number for number, one in enumerate(ids) if one and proved(encoder, len(one))]
     texts = [ids[number] for number in able]
-    encodings = encoder.encodings(lm, texts, margin=margin)
-    for number, start_there in zip(able, _starts(encoder, encodings, texts), strict=True):
+    encodings = encodings_of(encoder, texts)
+    for number, start_there in zip(able, starts_at(encoder, encodings, texts), strict=True):
         starts[number] = start_there
     if not able:
         return Begun(
@@ -121,11 +152,11 @@ def begin(
     return Begun(
         starts,
         f"{len(able)} of {len(targets)} chunks start from the encoder, which saves time there"
-        f"{_missed(encoder, encodings)}; others at random",
+        f"{_not_right(encoder, encodings)}; others at random",
     )
 
 
-def _missed(encoder: Encoder, encodings: Sequence[Encoding]) -> str:
+def _not_right(encoder: Encoder, encodings: Sequence[Encoding]) -> str:
     """How many of its texts the encoder knows that it did not get right, in words, if any."""
     missed = sum(not one.reached for one in encodings) if encoder.shape.refinements else 0
     return f" ({missed} of them not right yet)" if missed else ""
