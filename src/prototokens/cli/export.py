@@ -88,28 +88,24 @@ def export(
 
 
 def _page(
-    file: Path,
-    output: Path,
-    force: bool,
-    assets: Path | None,
-    quiet: bool,
-    model: str | None,
-    revision: str | None,
-    device: str | None,
-    dtype: str,
+    file: Path, output: Path, force: bool, assets: Path | None, quiet: bool, *loading: Any
 ) -> dict[str, Any]:
     """A web page, after the text has come out here as it has to come out there."""
     common.check_output(output, force)
+    model, revision, device, dtype = loading
     if dtype not in ("auto", "float32") or device not in (None, "cpu"):
         raise UsageError("a web page computes in float32 on a CPU: leave out --dtype and --device")
     common.read_file(file, model, revision)
+    from prototokens._util.extras import need
     from prototokens._util.files import write_atomically
-    from prototokens.exchange.web.assets import runtime_files
+    from prototokens.exchange.web import assets as npm
+    from prototokens.exchange.web.graph import EXTRA, PURPOSE
     from prototokens.exchange.web.page import read_page_file, web_page
 
-    runtime = runtime_files(assets, None if quiet else lambda line: click.echo(line, err=True))
+    need("onnx", EXTRA, PURPOSE)
     lm = common.load_model(model, revision, "cpu", "float32")
     content, exact = read_page_file(lm, file)
+    runtime = npm.runtime_files(assets, None if quiet else lambda line: click.echo(line, err=True))
     page = web_page(lm, content, file.name, runtime)
     write_atomically(output, page)
     if not exact:

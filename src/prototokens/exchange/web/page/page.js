@@ -210,6 +210,7 @@ class Page {
       time = spent;
       if (performance.now() - drawn < PAUSE && passes < count) return !this.stopped;
       one("serial-text").textContent = piecesOf(made).join("").trimStart();
+      one("serial-text").scrollTop = 1e6;
       drawClock("serial", spent, `${counted(passes, "forward pass")}, ${counted(passes, "token")}`);
       await painted();
       drawn = performance.now();
