@@ -73,7 +73,7 @@ function drawVectors(place, table, width) {
     }),
   );
   const rest = table.length - shown.length;
-  if (rest > 0) place.append(element("p", { textContent: `and ${rest.toLocaleString("en")} more` }));
+  if (rest > 0) place.append(element("p", { textContent: `and ${counted(rest, "vector")} more` }));
 }
 
 function drawClock(side, time, words) {

@@ -85,7 +85,7 @@ class Engine {
     return { tokens: found.flat(), passes, milliseconds: performance.now() - started };
   }
 
-  /** Greedy generation of as many tokens, one pass each; the clock stands still outside of passes. */
+  /** Greedy generation, one pass a token; the clock stands still outside of passes. */
   async tokenByToken(count, onToken) {
     let [ids, cache] = [[this.model.first], this.emptyCache(1)];
     let milliseconds = 0;
