@@ -188,8 +188,8 @@ class Page {
     while (times.length < RUNS && performance.now() - started < PATIENCE && !this.stopped);
     times.sort((a, b) => a - b);
     step.milliseconds = times[times.length >> 1];
-    const words = one("step-words").textContent;
-    drawClock("step", step.milliseconds, `${words}; median of ${counted(times.length, "run")}`);
+    const runs = times.length > 1 ? `; median of ${times.length} runs` : "";
+    drawClock("step", step.milliseconds, `${one("step-words").textContent}${runs}`);
     await painted();
   }
 
