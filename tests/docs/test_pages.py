@@ -170,7 +170,7 @@ def unserved(monkeypatch):
     monkeypatch.setattr(page, "serve", serve)
 
 
-ELSEWHERE = {"demo", "bench", "ray", "-", "--engine", "memory.safetensors", "sea-adapter"}
+ELSEWHERE = {"demo", "bench", "ray", "-", "--engine", "html", "memory.safetensors", "sea-adapter"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -57,3 +57,35 @@ def test_every_report_and_its_pictures_are_in_the_site():
         path.relative_to(ROOT).as_posix() for path in (ROOT / "results").rglob("report.md")
     } <= names
     assert not {name for name in names if name.endswith((".jsonl", ".json", ".csv"))}
+
+
+DEMO = runpy.run_path(str(ROOT / "scripts" / "docs" / "docs_demo.py"))
+PAGE = (ROOT / "docs" / "how-to" / "browser.md").read_text(encoding="utf-8")
+
+
+def hooked(monkeypatch, demo):
+    """The files that the hook adds to the site, and the page as it is then written."""
+    monkeypatch.setitem(DEMO["on_files"].__globals__, "DEMO", demo)
+    config = SimpleNamespace(
+        use_directory_urls=False,
+        site_dir="site",
+        docs_dir="docs",
+        plugins=SimpleNamespace(_current_plugin=None),
+    )
+    added = DEMO["on_files"]([], config=config)
+    return [file.src_uri for file in added], DEMO["on_page_markdown"](PAGE)
+
+
+def test_the_site_shows_the_demo_where_it_was_made(monkeypatch, tmp_path):
+    (tmp_path / "index.html").write_bytes(bytes(2_000_000))
+    added, page = hooked(monkeypatch, tmp_path / "index.html")
+    assert added == ["demo/index.html"]
+    assert "../demo/index.html" in page
+    assert "(2 MB)" in page
+
+
+def test_the_site_without_a_demo_says_how_to_make_it(monkeypatch, tmp_path):
+    added, page = hooked(monkeypatch, tmp_path / "index.html")
+    assert added == []
+    assert "`make page` makes it" in page
+    assert "demo/index.html" not in page

@@ -224,6 +224,8 @@ CAPACITY = {
 EXPORT = {
     "output": "the file or folder that was written",
     "summary": "what is in it, in words",
+    "bytes": "with --to html: size of the page",
+    "exact": "with --to html: whether the text comes out in float32, as the page computes",
     "chunks": "with --to gguf-inputs: number of chunks",
     "vectors": "with --to peft or solution: number of vectors",
     "files": "with --to peft: the files of the adapter",

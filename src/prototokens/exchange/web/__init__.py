@@ -1,0 +1,1 @@
+"""A `.ptok` file as a web page: the model as ONNX, the page and its runtime."""
