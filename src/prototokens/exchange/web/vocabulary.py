@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from tokenizers.decoders import ByteLevel
 from tokenizers.pre_tokenizers import ByteLevel as Letters
 from transformers import PreTrainedTokenizerBase
@@ -23,7 +25,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, count: int, name: str) -> li
     if not isinstance(getattr(backend, "decoder", None), ByteLevel):
         raise ModelError(f"the tokenizer of {name!r} does not decode ids byte by byte")
     values = _bytes_of_letters()
-    return [_bytes_of(tokenizer.convert_ids_to_tokens(number), values) for number in range(count)]
+    letters = [cast(str | None, tokenizer.convert_ids_to_tokens(number)) for number in range(count)]
+    return [_bytes_of(one, values) for one in letters]
 
 
 def _bytes_of(token: str | None, values: dict[str, int]) -> bytes:
