@@ -122,4 +122,4 @@ def report(rows: list[Row]) -> Report:
 
 
 def _milliseconds(rows: list[Row], name: str) -> str:
-    return f"{1000 * statistics.median(row[name] for row in rows):.3g}"
+    return f"{1000 * statistics.median(row[name] for row in rows):,.0f}"

@@ -88,3 +88,13 @@ def test_the_example_decodes_an_export_in_forty_lines(name, gguf_file, tmp_path)
     command = [sys.executable, script, tmp_path / "x.safetensors", gguf_file]
     made = subprocess.run(command, capture_output=True, check=True)
     assert made.stdout == golden.with_suffix(".txt").read_bytes()
+
+
+def test_a_portable_file_decodes_in_every_precision(gguf_file, tmp_path):
+    lm = pt.FrozenLM.from_pretrained("builtin", dtype="float32")
+    text = "He had never seen the sea before that day, and it was a grey and quiet morning."
+    encoded = pt.encode(lm, text, layout="keyed:2", chunk_length=16, certify="portable")
+    assert encoded.certified
+    for precision in PRECISIONS:
+        quantise(gguf_file, tmp_path / "x.gguf", precision)
+        assert decode_text(encoded, tmp_path / "x.gguf", 1).matches, precision
