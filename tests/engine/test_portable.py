@@ -1,19 +1,21 @@
 """The certificate `portable`: weights rounded to the precisions of GGUF files."""
 
+import json
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from tests.engine.test_certify import plain_margins
 from tests.gguf_files import tiny_model
 
 import prototokens as pt
+from prototokens.cli import main
 from prototokens.decoding import verify_text
 from prototokens.engine import certify, matrix
 from prototokens.engine.matrix import Cell
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.lm.ggml_rounding import FORMATS, rounded_as_file
+from prototokens.lm.ggml_rounding import FORMATS, rounded_as_file, rounded_input, rounding_inputs
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +42,16 @@ def test_every_precision_is_tried_besides_the_standard_ways(model):
 
 def test_margins_are_those_of_the_rounded_model(model, ids):
     rows = pt.fit(model, ids, layout="tiled:2", recipe=pt.Recipe(margin=0.2, steps=400))
-    rounded = FrozenLM(rounded_as_file(model.model, "Q4_K"), name="rounded")
+    rounded = rounded_as_file(model.model, "Q4_K")
     found = matrix.cell_margins(model, rows, Cell(7, 0, "float32", weights="Q4_K"))
     for margin, row in zip(found, rows, strict=True):
-        torch.testing.assert_close(margin, plain_margins(rounded, row), rtol=0, atol=1e-4)
+        inputs = row.protos[row.layout.index(row.length)][None]
+        with rounding_inputs(rounded, "Q4_K"):
+            hidden = rounded.model(inputs_embeds=inputs).last_hidden_state
+        logits = rounded.lm_head(rounded_input(hidden, "Q8_0"))[0]
+        right = logits[range(row.length), list(row.ids)].clone()
+        logits[range(row.length), list(row.ids)] = -torch.inf
+        torch.testing.assert_close(margin, right - logits.amax(1), rtol=0, atol=1e-4)
     own = torch.cat(matrix.margins(model, rows))
     assert 0.01 < float((torch.cat(found) - own).abs().max()) < 3.0
 
@@ -117,3 +125,13 @@ def test_what_a_precision_breaks_is_patched(lm, monkeypatch):
     assert encoded.exact
     assert encoded.certified
     assert encoded.header.patched > 0
+
+
+def test_the_command_verifies_any_file_with_rounded_weights(capsys):
+    path = Path(__file__).parents[1] / "format" / "files" / "tiled-3-bits-16.ptok"
+    with pytest.raises(SystemExit) as leaving:
+        main(["verify", str(path), "--quick", "--portable", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["level"] == "standard"
+    assert [one["weights"] for one in found["tried"] if one["weights"]] == list(FORMATS)
+    assert leaving.value.code == int(not found["passed"])

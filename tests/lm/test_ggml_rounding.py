@@ -14,7 +14,14 @@ import torch
 from tests.gguf_files import tiny_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from prototokens.lm.ggml_rounding import FORMATS, FUNCTIONS, NotRoundedError, rounded
+from prototokens.lm.ggml_rounding import (
+    FORMATS,
+    FUNCTIONS,
+    NotRoundedError,
+    rounded,
+    rounded_input,
+    rounding_inputs,
+)
 from prototokens.lm.ggml_rounding import rounded_as_file as as_file
 
 BLOCKS = json.loads(Path(__file__).with_name("ggml_blocks.json").read_text(encoding="utf-8"))
@@ -85,6 +92,29 @@ def test_matrices_that_stand_the_other_way_are_rounded_along_their_inputs():
     weight = model.transformer.h[0].mlp.c_fc.weight.data
     assert torch.equal(made.h[0].mlp.c_fc.weight.data, rounded(weight.T.contiguous(), "Q5_K").T)
     assert torch.equal(made.wpe.weight, model.transformer.wpe.weight)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_inputs_are_rounded_to_eight_bits(kind):
+    values = torch.randn(2, 3, 512, generator=torch.Generator().manual_seed(0))
+    found = rounded_input(values, kind)
+    size = {"F16": 1, "Q8_0": 32}.get(kind, 256)
+    step = values.view(2, 3, -1, size).abs().amax(-1, keepdim=True) / (127 if size > 1 else 1024)
+    moved = (found - values).view(2, 3, -1, size).abs()
+    assert 0 < float((moved / step).max()) < 0.6
+    assert torch.equal(
+        rounded_input(values[..., :288], "Q4_K"), rounded_input(values[..., :288], "Q8_0")
+    )
+
+
+def test_layers_round_their_inputs_for_a_while():
+    model = tiny_model()
+    layer, given = model.model.layers[0].mlp.up_proj, torch.randn(3, 32)
+    with rounding_inputs(model, "Q8_0"):
+        inside, head = layer(given), model.lm_head(given)
+    torch.testing.assert_close(inside, rounded_input(given, "Q8_0") @ layer.weight.T)
+    torch.testing.assert_close(head, given @ model.lm_head.weight.T)
+    torch.testing.assert_close(layer(given), given @ layer.weight.T)
 
 
 def test_weights_of_another_form_are_named():

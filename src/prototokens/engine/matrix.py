@@ -31,7 +31,14 @@ from prototokens.errors import ModelError
 from prototokens.layout import Layout
 from prototokens.lm import attention, compiling
 from prototokens.lm.frozen_lm import FrozenLM
-from prototokens.lm.ggml_rounding import FORMATS, NotRoundedError, rounded_as_file
+from prototokens.lm.ggml_rounding import (
+    FORMATS,
+    HEAD,
+    NotRoundedError,
+    rounded_as_file,
+    rounded_input,
+    rounding_inputs,
+)
 from prototokens.lm.loading import cast_weights
 from prototokens.lm.prefix import run_with_prefix
 
@@ -323,7 +330,15 @@ def _as_the_cell_says(lm: FrozenLM, cell: Cell) -> Iterator[Backend]:
             _check_kernel(lm, cell.kernel)
             stack.enter_context(attention.fused(lm.model))
             stack.enter_context(sdpa_kernel(KERNELS[cell.kernel]))
-        yield _compiled(lm) if cell.compiled else _fed_through(lm, lm.model.base_model)
+        if cell.weights:
+            stack.enter_context(rounding_inputs(lm.model, cell.weights))
+        through = _compiled(lm) if cell.compiled else _fed_through(lm, lm.model.base_model)
+        yield _rounded_after(through, cell.weights) if cell.weights else through
+
+
+def _rounded_after(through: Backend, kind: str) -> Backend:
+    """The forward pass with hidden states rounded as the input of an output matrix."""
+    return lambda inputs, prefix: rounded_input(through(inputs, prefix), HEAD.get(kind, kind))
 
 
 def _check_kernel(lm: FrozenLM, kernel: str) -> None:

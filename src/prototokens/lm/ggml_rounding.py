@@ -4,14 +4,16 @@ llama.cpp runs most models with weights of 4 to 8 bits. `rounded_as_file` change
 to what such a file would hold, in float32, so that PyTorch can say which text comes out there. The
 formats are those of `ggml-quants.c` (`quantize_row_*_ref`, and `make_qx_quants` and
 `make_qkx2_quants` for the scales of the K formats), computed for all blocks at once; numbers may
-differ from GGML's in the last bit of a scale. What llama.cpp does besides is not imitated: on a
-CPU it also rounds what is multiplied with such weights to 8 bits.
+differ from GGML's in the last bit of a scale. On a CPU llama.cpp also rounds what is multiplied
+with such weights: to 8 bits, in blocks as long as those of the weights, and with F16 to 16;
+`rounding_inputs` does the same to the inputs of linear layers.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -65,6 +67,37 @@ def rounded_as_file(model: Any, kind: str) -> Any:
     return made
 
 
+@contextmanager
+def rounding_inputs(model: Any, kind: str) -> Iterator[None]:
+    """Inside of `with`, linear layers round their inputs, but for the output matrix.
+
+    Args:
+        model: with weights in the format.
+        kind: one of `FORMATS`.
+    """
+    head = model.get_output_embeddings()
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, nn.Linear | Conv1D) and module is not head:
+                hook = module.register_forward_pre_hook(
+                    lambda _, given: (rounded_input(given[0], kind),)
+                )
+                stack.callback(hook.remove)
+        yield
+
+
+def rounded_input(
+    values: Float32[Tensor, "*rows width"], kind: str
+) -> Float32[Tensor, "*rows width"]:
+    """Numbers as llama.cpp rounds them on a CPU before a product with weights of a format."""
+    if kind == "F16":
+        return values.half().float()
+    size = SUPERBLOCK if kind in INSTEAD and values.shape[-1] % SUPERBLOCK == 0 else 32
+    blocks = values.reshape(-1, size)
+    made = _q8_k(blocks) if size == SUPERBLOCK else _q8_0(blocks)
+    return made.view(values.shape)
+
+
 def rounded(weight: Float32[Tensor, "rows width"], kind: str) -> Float32[Tensor, "rows width"]:
     """A matrix as GGML stores it in a format, or in the one that it takes for such rows.
 
@@ -102,6 +135,11 @@ def _q8_0(x: Blocks) -> Blocks:
     scale = x.abs().amax(1, keepdim=True) / 127
     levels = x * _over(1.0, scale)
     return levels.sign() * (levels.abs() + 0.5).floor() * _half(scale)
+
+
+def _q8_k(x: Blocks) -> Blocks:
+    scale = _largest(x) / -127
+    return (x * _over(1.0, scale)).round().clamp(max=127) * scale
 
 
 def _q5_0(x: Blocks) -> Blocks:
