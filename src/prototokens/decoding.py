@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, overload
 from prototokens.engine.certify import Certificate, certify
 from prototokens.engine.decode import decode_ids
 from prototokens.engine.forward import HasVectors
-from prototokens.engine.matrix import Tried
+from prototokens.engine.matrix import Tried, rounded_cells
 from prototokens.errors import NotExactError
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.lm.release import check_usable
@@ -69,6 +69,7 @@ def verify_text(
     level: str = "strict",
     progress: Callable[[Tried], None] | None = None,
     any_model: bool = False,
+    portable: bool = False,
 ) -> Verified:
     """Decode a file's content in every way of a level, and compare each with the plain way.
 
@@ -76,6 +77,10 @@ def verify_text(
 
     Positions that patches set right are not looked at: whatever the vectors give there, the text
     does not change.
+
+    Args:
+        portable: also decode with the weights rounded to the precisions of GGUF files; a file with
+            a certificate of the level `portable` is decoded so in any case.
 
     Raises:
         FileError: made for another model or tokenizer.
@@ -87,7 +92,10 @@ def verify_text(
         Chunk.of(chunk.protos, chunk.layout, row) for chunk, row in zip(chunks, ids, strict=True)
     ]
     patched = [sorted(encoded.extras.patches.get(number, ())) for number in encoded.in_vectors()]
-    return Verified(matches, certify(lm, rows, level, patched, progress)[0])
+    certified = encoded.header.certificate
+    portable = portable or (certified is not None and certified.level == "portable")
+    further = rounded_cells() if portable and level != "portable" else ()
+    return Verified(matches, certify(lm, rows, level, patched, progress, further)[0])
 
 
 @overload

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Mask = Sequence[bool] | Tensor | np.ndarray  # of one target
     Weights = Sequence[float] | Tensor | np.ndarray  # of one target
 
-CERTIFY = ("none", "standard", "strict")
+CERTIFY = ("none", "standard", "strict", "portable")
 INEXACT = ("halve", "patch", "keep")
 SHARE = ("e", "m")
 
@@ -141,7 +141,9 @@ class EncodeOptions(NamedOptions):
             machine.
         certify: `standard` goes on until every margin withstands other batch shapes, kernels and
             dtypes, and tries the most different of them on the result; `strict` tries the whole
-            decode matrix; `none` stops at the recipe's own margin.
+            decode matrix; `portable` tries what `standard` does and weights rounded to the
+            precisions of GGUF files, and goes on to the margin that these need; `none` stops at the
+            recipe's own margin.
         inexact: what becomes of a chunk that is not exact within its steps. `halve`: its halves are
             tried again, and what is not exact in the end is patched; `patch`: its wrong tokens are
             stored as patches, or all of its tokens where that is shorter; `keep`: it stays as it
@@ -228,7 +230,8 @@ class EncodeOptions(NamedOptions):
         default="standard",
         metadata=described(
             "Fit until other batch shapes, kernels and dtypes decode the same, and try them: the"
-            " most different ones, or all.",
+            " most different ones, or all; portable: the most different ones, and the weights"
+            " rounded to the precisions of GGUF files, from F16 to Q4_K.",
             choices=CERTIFY,
         ),
     )

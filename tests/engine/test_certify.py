@@ -128,7 +128,7 @@ class TestThreshold:
     def test_probes_fit_a_short_context_behind_a_prefix(self, tiny_llama, monkeypatch):
         monkeypatch.setattr(certify, "_MEASURED", {})
         layout = pt.Layout.named("free").with_prefix(range(120))
-        rows = certify._probes(tiny_llama, layout)
+        rows = certify.probes(tiny_llama, layout)
         assert {len(row.ids) for row in rows} == {tiny_llama.longest_target(layout)}
         assert certify.threshold(tiny_llama, "standard", layout).shift > 0
 

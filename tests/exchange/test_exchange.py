@@ -1,6 +1,8 @@
 """Vectors as files of other programs, and back."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from prototokens.engine.inputs import Cramming
 from prototokens.errors import FileError, UsageError
 from prototokens.exchange.adapter import read_adapter, write_adapter
 from prototokens.exchange.inputs import METADATA, inputs_of, write_inputs
+from prototokens.measure import inside
 
+ROOT = Path(__file__).parents[2]
 FAST = pt.Recipe.named("fast", steps=60)
 
 
@@ -135,3 +139,18 @@ def test_inputs_are_the_models_inputs(tiny_llama):
     assert torch.equal(inputs.vectors[1], solution.protos[1] * keys[1])
     logits = tiny_llama.model(inputs_embeds=inputs.vectors[None]).logits[0]
     assert tuple(logits[inputs.read].argmax(-1).tolist()) == solution.ids
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries that load the model
+@pytest.mark.parametrize("library", ["nnsight", "transformer_lens"])
+def test_the_example_traces_an_export_with_another_library(library, tmp_path):
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    script = runpy.run_path(str(ROOT / "docs" / "examples" / "logit_lens.py"))
+    lm = pt.FrozenLM.from_pretrained("builtin", dtype="float32")
+    solution = pt.fit(lm, "The sea was calm.")
+    inputs, folder = inputs_of(solution), str(Path(pt.__file__).parent / "builtin")
+    with torch.no_grad():
+        found = script["LIBRARIES"][library](folder, inputs.vectors[None])
+    lens = inside.logit_lens(lm, solution)
+    for depth, logits in enumerate(found, 1):
+        assert logits[0, inputs.read].argmax(-1).tolist() == lens.ids[depth].tolist()

@@ -1,11 +1,17 @@
-"""What a reader refuses before it decodes, by the table of errors of docs/file-format.md."""
+"""A validator of `.ptok` files: every fault of the table of errors in docs/file-format.md, by name.
+
+The reader beside it (`ptok_reader.py`) checks the hashes; this checks what else a reader must.
+"""
 
 import hashlib
+import io
 import json
 import zlib
 
+import ptok_reader
 import torch
 from safetensors.torch import load
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 STRINGS = ("tokenizer", "layout", "tensors_sha256", "text.sha256")
 STRINGS += ("model.fingerprint", "model.dtype")
@@ -96,7 +102,7 @@ def check_header(h):
     need(h["keys"] == h["layout"].startswith("keyed:"), "header")
 
 
-def tensors(found, h, vectors):
+def check_tensors(found, h, vectors):
     """Refuse tensors that the header does not need, and those that are not the saved ones."""
     width, bits, rows = h["model"]["d_model"], h.get("bits"), 0
     shapes = {"slots": (torch.int32, (len(h["chunks"]), vectors))}
@@ -130,7 +136,7 @@ def inflate(packed):
     return raw
 
 
-def model(lm, tokenizer, h):
+def check_model(lm, tokenizer, h):
     """Refuse another model or tokenizer; the model is still in the dtype of its checkpoint."""
     digest = hashlib.sha256(b"prototokens state 1\n")
     for name, tensor in sorted(lm.state_dict().items()):
@@ -144,7 +150,7 @@ def model(lm, tokenizer, h):
     need(sha256(form.encode()) == h["tokenizer"], "tokenizer")
 
 
-def limits(lm, h, patches, stored):
+def check_limits(lm, h, patches, stored):
     """Refuse ids, widths and lengths that the model does not take."""
     table, longest = lm.get_input_embeddings().weight, lm.config.max_position_embeddings
     ids = [token for patch in patches.values() for token in patch.values()]
@@ -155,3 +161,58 @@ def limits(lm, h, patches, stored):
     lengths = [n for c, n in enumerate(h["chunks"]) if c not in stored]
     extra = len(h["prefix"]) + (h["layout"] == "free")
     need(max(lengths, default=0) + extra <= longest, "limits")
+
+
+def read_patches(packed, h):
+    """Patches and stored chunks, by the number of the chunk, and edits."""
+    patches, stored, edits, raw = {}, {}, [], inflate(packed.numpy().tobytes())
+    stream = io.BytesIO(raw)
+
+    def number(shift=0):
+        byte = stream.read(1)
+        need(byte and shift < 35, "patches")
+        return (byte[0] & 127) << shift | (number(shift + 7) if byte[0] > 127 else 0)
+
+    for c, length in enumerate(h["chunks"]):
+        if c in h["stored"]:
+            stored[c] = [number() for _ in range(length)]
+            continue
+        position, patches[c] = -1, {}
+        for _ in range(number()):
+            position += 1 + number()
+            need(position < length, "patches")
+            patches[c][position] = number()
+    while stream.tell() < len(raw):
+        keep, drop, size = number(), number(), number()
+        edits.append((keep, drop, stream.read(size)))
+        need(len(edits[-1][2]) == size, "patches")
+    need(sum(len(insertion) for *_, insertion in edits) <= h["text"]["bytes"], "patches")
+    return patches, stored, edits
+
+
+def read(raw):
+    """The header, the vectors of each chunk, and (patches, stored chunks, edits)."""
+    h, tensors = header_and_tensors(raw)
+    try:
+        count, *_ = ptok_reader.arrangement(h["layout"], 1)
+    except ValueError as error:
+        raise FormatError("header") from error
+    check_tensors(tensors, h, count)
+    table = tensors["vectors"] if "vectors" in tensors else ptok_reader.unpack(tensors, h)
+    need(table.isfinite().all(), "not-finite")
+    extras = read_patches(tensors["patches"], h) if "patches" in tensors else ({}, {}, [])
+    slots = {c: row for c, row in enumerate(tensors["slots"].tolist()) if c not in extras[1]}
+    need(all(0 <= v < len(table) for row in slots.values() for v in row), "slots")
+    return h, {c: table[row] for c, row in slots.items()}, extras
+
+
+def decode(raw, folder):
+    """The text, after every check."""
+    h, _, (patches, stored, _) = read(raw)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    check_model(model, AutoTokenizer.from_pretrained(folder), h)
+    check_limits(model, h, patches, stored)
+    try:
+        return ptok_reader.decode(raw, folder)
+    except ValueError as error:
+        raise FormatError(str(error)) from error

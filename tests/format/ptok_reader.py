@@ -1,13 +1,20 @@
 """A reader of `.ptok` files, written from docs/file-format.md: `ptok_reader.py MODEL < FILE`."""
 
+import hashlib
 import io
+import json
 import sys
+import zlib
 from collections import Counter
 
-import ptok_checks as check
 import torch
-from ptok_checks import need
+from safetensors.torch import load
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def need(condition, fault):
+    if not condition:
+        raise ValueError(fault)
 
 
 def arrangement(layout, n):
@@ -39,78 +46,71 @@ def unpack(tensors, h):
     stream, width = io.BytesIO(tensors["codes"].numpy().tobytes()), h["model"]["d_model"]
     rows = [torch.empty(0, width)]
     for b, scale in zip(h["bits"], tensors["scale"], strict=True):
-        part = bytearray(stream.read(-(-b * width // 8)))
-        row = torch.frombuffer(part, dtype=torch.float16 if b == 16 else torch.uint8)
-        if b < 9:
-            whole = int.from_bytes(part, "little")
-            row = torch.tensor([2.0 * (whole >> b * i & 2**b - 1) + 1 - 2**b for i in range(width)])
-        rows.append(row.view(torch.float32) if b == 32 else row.float() * (scale if b < 9 else 1))
+        raw = bytearray(stream.read(-(-b * width // 8)))
+        if b > 8:
+            rows.append(torch.frombuffer(raw, dtype=getattr(torch, f"float{b}")).float())
+        else:
+            whole = int.from_bytes(raw, "little")
+            levels = [2.0 * (whole >> b * i & 2**b - 1) + 1 - 2**b for i in range(width)]
+            rows.append(scale * torch.tensor(levels))
     return torch.vstack(rows)
 
 
-def read_patches(packed, h):
-    """Patches and stored chunks, by the number of the chunk, and edits."""
-    patches, stored, edits, raw = {}, {}, [], check.inflate(packed.numpy().tobytes())
-    stream = io.BytesIO(raw)
+def read_extras(packed, chunks, in_tokens):
+    """The tokens that patches set, by chunk and position, and the edits of the bytes."""
+    raw = zlib.decompressobj(-15).decompress(packed.numpy().tobytes(), 2**21 + 1)
+    stream, tokens, edits = io.BytesIO(raw), [{} for _ in chunks], []
 
     def number(shift=0):
-        byte = stream.read(1)
-        need(byte and shift < 35, "patches")
-        return (byte[0] & 127) << shift | (number(shift + 7) if byte[0] > 127 else 0)
+        (byte,) = stream.read(1)
+        return (byte & 127) << shift | (number(shift + 7) if byte > 127 else 0)
 
-    for c, length in enumerate(h["chunks"]):
-        if c in h["stored"]:
-            stored[c] = [number() for _ in range(length)]
-            continue
-        position, patches[c] = -1, {}
-        for _ in range(number()):
-            position += 1 + number()
-            need(position < length, "patches")
-            patches[c][position] = number()
+    for c, n in enumerate(chunks):
+        position = -1
+        for _ in range(n if c in in_tokens else number()):
+            position += 1 if c in in_tokens else 1 + number()
+            tokens[c][position] = number()
     while stream.tell() < len(raw):
-        keep, drop, size = number(), number(), number()
-        edits.append((keep, drop, stream.read(size)))
-        need(len(edits[-1][2]) == size, "patches")
-    need(sum(len(insertion) for *_, insertion in edits) <= h["text"]["bytes"], "patches")
-    return patches, stored, edits
-
-
-def read(raw):
-    """The header, the vectors of each chunk, and (patches, stored chunks, edits)."""
-    h, tensors = check.header_and_tensors(raw)
-    check.tensors(tensors, h, arrangement(h["layout"], 1)[0])
-    table = tensors["vectors"] if "vectors" in tensors else unpack(tensors, h)
-    need(table.isfinite().all(), "not-finite")
-    extras = read_patches(tensors["patches"], h) if "patches" in tensors else ({}, {}, [])
-    slots = {c: row for c, row in enumerate(tensors["slots"].tolist()) if c not in extras[1]}
-    need(all(0 <= v < len(table) for row in slots.values() for v in row), "slots")
-    return h, {c: table[row] for c, row in slots.items()}, extras
+        edits.append((number(), number(), stream.read(number())))
+    return tokens, edits
 
 
 @torch.no_grad()
 def decode(raw, folder):
-    h, vectors, (patches, stored, edits) = read(raw)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
-    tokenizer, ids, prefix = AutoTokenizer.from_pretrained(folder), [], torch.tensor(h["prefix"])
-    check.model(model, tokenizer, h)
-    check.limits(model, h, patches, stored)
-    model = model.to(getattr(torch, h["model"]["dtype"]))
-    before = model.get_input_embeddings()(prefix.long())
+    """The text of a file, by the model in a folder of transformers."""
+    tensors = load(raw)
+    metadata = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+    h = {"keys": 0, "prefix": [], "stored": [], **json.loads(metadata["prototokens"])}
+    need(h["format"] <= 3 and h["keys"] <= 1, "version")
+    digest = hashlib.sha256(metadata["prototokens"].encode())
+    need(digest.hexdigest() == metadata["sha256"], "header-hash")
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        line = f"{name} {tensor.dtype} {tuple(tensor.shape)}\n"
+        digest.update(line.encode() + tensor.numpy().tobytes())
+    need(digest.hexdigest() == h["tensors_sha256"], "tensors-hash")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=h["model"]["dtype"]).eval()
+    tokenizer, ids = AutoTokenizer.from_pretrained(folder), []
+    table = tensors["vectors"] if "vectors" in tensors else unpack(tensors, h)
+    set_tokens, edits = [{} for _ in h["chunks"]], []
+    if "patches" in tensors:
+        set_tokens, edits = read_extras(tensors["patches"], h["chunks"], h["stored"])
+    before = model.get_input_embeddings()(torch.tensor(h["prefix"]).long())
     for c, n in enumerate(h["chunks"]):
-        chunk = dict(enumerate(stored.get(c, [])))
-        if c not in stored:
-            _, index, positions = arrangement(h["layout"], n)
-            keys = signs(len(index), len(vectors[c][0])) if h["keys"] else 1.0
-            inputs = torch.cat([before, (vectors[c][index] * keys).to(model.dtype)])
-            logits = model(inputs_embeds=inputs[None]).logits[0, len(prefix) :]
-            chunk = dict(enumerate(logits[positions].argmax(-1).tolist())) | patches.get(c, {})
-        ids += chunk.values()
-    text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    old, new, at = text.encode("utf-8", "surrogatepass"), b"", 0
+        chunk = {}
+        if c not in h["stored"]:
+            _, index, read_at = arrangement(h["layout"], n)
+            vectors = table[tensors["slots"][c].long()][index]
+            vectors = vectors * signs(*vectors.shape) if h["keys"] else vectors
+            inputs = torch.cat([before, vectors.to(model.dtype)])[None]
+            logits = model(inputs_embeds=inputs).logits[0, len(before) :]
+            chunk = dict(enumerate(logits[read_at].argmax(-1).tolist()))
+        ids += (chunk | set_tokens[c]).values()
+    old, new, at = tokenizer.decode(ids, clean_up_tokenization_spaces=False).encode(), b"", 0
     for keep, drop, insertion in edits:
         new, at = new + old[at : at + keep] + insertion, at + keep + drop
     new += old[at:]
-    need(at <= len(old) and check.sha256(new) == h["text"]["sha256"], "text")
+    need(hashlib.sha256(new).hexdigest() == h["text"]["sha256"], "text")
     return new
 
 

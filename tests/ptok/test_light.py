@@ -22,19 +22,21 @@ def stored(request, folder, tmp_path_factory):
     return path
 
 
-def test_it_gives_the_text_in_one_pass_for_each_length(stored, folder):
+def test_it_gives_the_text_in_one_pass(stored, folder):
     content = read_stored(stored)
     decoded = light.decode_light(content, str(folder))
     assert decoded.text == TEXT
     assert decoded.matches
     assert decoded.tokens == content.header.text.tokens
-    assert decoded.forward_passes == len(
-        {
-            length
-            for number, length in enumerate(content.header.chunks)
-            if number not in content.extras.stored
-        }
-    )
+    assert decoded.forward_passes == 1
+
+
+def test_many_chunks_take_several_passes(stored, folder, monkeypatch):
+    content = read_stored(stored)
+    monkeypatch.setattr(light, "MAX_POSITIONS", 13)
+    decoded = light.decode_light(content, str(folder))
+    assert decoded.text == TEXT
+    assert decoded.forward_passes == len(content.header.chunks) - len(content.extras.stored)
 
 
 def test_another_model_and_other_vectors_are_left_to_pytorch(stored, folder, monkeypatch):

@@ -259,7 +259,8 @@ VERIFY = {
     "worst_radius": "shortest step that changes a token, to first order, as a share of a row's"
     " vectors; null with --quick",
     "tried": "for each way of decoding: `batch`, `padding`, `dtype`, `kernel`, `threads` (0: as"
-    " they are), `compiled`, `setting` (of the instruction set; empty: this process), `wrong`"
+    " they are), `compiled`, `setting` (of the instruction set; empty: this process), `weights`"
+    " (the format that they are rounded to; empty: they are as they are), `wrong`"
     " positions, `least_margin`",
     "absent": "ways that do not exist here, and why",
 }

@@ -23,12 +23,19 @@ if TYPE_CHECKING:
     is_flag=True,
     help="The few ways that differ most, as encode tries them, in place of all.",
 )
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="Also with the weights rounded to the precisions of GGUF files, from F16 to Q4_K; without"
+    " being asked where encode --certify portable made the file.",
+)
 @common.any_model_option
 @common.model_options
 @common.output_options
 def verify(
     file: Path,
     quick: bool,
+    portable: bool,
     any_model: bool,
     model: str | None,
     revision: str | None,
@@ -54,7 +61,8 @@ def verify(
     encoded = EncodedText.from_stored(stored, file)
     lm = common.load_model_of(encoded, file, model, revision, device, dtype, any_model)
     with _waiting(as_json or quiet, quick) as show:
-        found = verify_text(lm, encoded, "standard" if quick else "strict", show, any_model)
+        level = "standard" if quick else "strict"
+        found = verify_text(lm, encoded, level, show, any_model, portable)
     certificate = found.certificate.as_dict()
     if as_json:
         common.print_json(

@@ -5,6 +5,11 @@ movement is measured, for each model and layout, over the ways of `matrix`, on v
 margin of `reserve()` times the furthest movement is asked of every position; and the finished rows
 are decoded in those ways again, with `strict` also as processors with other instruction sets would.
 What is not right in all of them is not called certified.
+
+The level `portable` also decodes with the weights rounded to the precisions of GGUF files. That
+moves margins much further, and unevenly: its margin is a high quantile of the movement at random,
+which was enough for every chunk that was tried (results/precisions). It is no bound: each row is
+decoded under every precision, in PyTorch, and what fails is patched.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ from prototokens.engine.matrix import (
     all_cells,
     few_cells,
     margins,
+    rounded_cells,
     run_cells,
     short_name,
 )
@@ -37,7 +43,7 @@ from prototokens.layout import Layout, tiled
 from prototokens.lm.frozen_lm import FrozenLM
 from prototokens.solution import Chunk
 
-LEVELS = ("none", "standard", "strict")
+LEVELS = ("none", "standard", "strict", "portable")
 # vectors at random on which the movement is measured, half of them twice as large as embeddings
 PROBES = 8
 PROBE_LENGTH = 24
@@ -46,6 +52,8 @@ NOISE_OCTAVES = (
     12  # the noise radius is one of 2^0, 2^-1 ... 2^-12 of the vectors' root mean square
 )
 NOISE_DRAWS = 2
+# Of the movement of margins at random under rounded weights, the quantile that a margin has to be.
+ROUNDED_QUANTILE = 0.99
 
 
 class Threshold(NamedTuple):
@@ -54,7 +62,7 @@ class Threshold(NamedTuple):
     Attributes:
         margin: that every position has to exceed, in logits.
         shift: furthest movement of a margin that was measured, in logits; the margin is `reserve()`
-            times this.
+            times this. With rounded weights a quantile of the movement, and the margin itself.
     """
 
     margin: float
@@ -66,7 +74,7 @@ class Certificate:
     """What was tried with finished rows, and what came out.
 
     Attributes:
-        level: `none`, `standard` or `strict`.
+        level: `none`, `standard`, `strict` or `portable`.
         threshold: margin asked for, in logits; `shift`: furthest movement measured on vectors at
             random.
         least_margin: over all positions that are not patched, as the model itself decodes them.
@@ -119,9 +127,12 @@ def check_level(level: str) -> str:
 
 def cells_of(lm: FrozenLM, level: str) -> list[Cell]:
     """The ways of decoding that a level tries."""
-    return {"none": list, "standard": lambda: few_cells(lm), "strict": lambda: all_cells(lm)}[
-        check_level(level)
-    ]()
+    return {
+        "none": list,
+        "standard": lambda: few_cells(lm),
+        "strict": lambda: all_cells(lm),
+        "portable": lambda: few_cells(lm) + rounded_cells(),
+    }[check_level(level)]()
 
 
 @cache
@@ -151,22 +162,34 @@ def threshold(lm: FrozenLM, level: str = "standard", layout: Layout | None = Non
     model = (lm.fingerprint, short_name(lm.dtype), lm.device.type)
     key = (*model, check_level(level), layout.name, layout.prefix)
     if key not in _MEASURED:
-        cells = [cell for cell in cells_of(lm, level) if not cell.setting]
-        shift = measure_shift(lm, _probes(lm, layout), cells) if cells else 0.0
-        _MEASURED[key] = Threshold(reserve() * shift, shift)
+        cells = [cell for cell in cells_of(lm, level) if not cell.setting and not cell.weights]
+        rows = probes(lm, layout)
+        shift = measure_shift(lm, rows, cells) if cells else 0.0
+        rounded = 0.0
+        if level == "portable":
+            rounded = measure_shift(lm, rows, rounded_cells(), ROUNDED_QUANTILE)
+        _MEASURED[key] = Threshold(max(reserve() * shift, rounded), max(shift, rounded))
     return _MEASURED[key]
 
 
-def measure_shift(lm: FrozenLM, rows: Sequence[Row], cells: Sequence[Cell]) -> float:
-    """The furthest that any margin moves between the model's own way and any cell, in logits."""
+def measure_shift(
+    lm: FrozenLM, rows: Sequence[Row], cells: Sequence[Cell], quantile: float = 1.0
+) -> float:
+    """How far margins move between the model's own way and any cell, in logits.
+
+    Args:
+        quantile: over all positions, of the furthest movement of each; 1: the furthest of all.
+    """
     own = torch.cat(margins(lm, rows))
     found = [
         torch.cat(tried.margins)
         for tried in run_cells(lm, rows, cells)
         if tried.margins is not None
     ]
-    moved = [float((other - own).abs().max()) for other in found]
-    furthest = max(moved, default=0.0)
+    if not found:
+        return 0.0
+    moved = torch.stack(found).sub(own).abs().amax(0)
+    furthest = float(moved.quantile(quantile)) if bool(moved.isfinite().all()) else math.inf
     if not math.isfinite(furthest):
         raise UsageError(
             f"the logits of {lm.name} are not finite in every dtype: no margin can be certified"
@@ -181,6 +204,7 @@ def certify(
     level: str,
     patched: Sequence[Sequence[int]] | None = None,
     progress: Callable[[Tried], None] | None = None,
+    further: Sequence[Cell] = (),
 ) -> tuple[Certificate, list[set[int]]]:
     """Decode rows in every way of a level.
 
@@ -188,6 +212,7 @@ def certify(
         rows: with the ids that they should give.
         patched: for each row, positions that a patch sets right, whatever the vectors give.
         progress: called with each cell's outcome.
+        further: cells to try besides those of the level.
 
     Returns:
         The certificate, and for each row the positions that came out wrong somewhere and are not
@@ -200,7 +225,7 @@ def certify(
     needed = max(threshold(lm, level, layout) for layout in _layouts(rows))
     own = margins(lm, rows)
     tried, absent = [], []
-    for one in run_cells(lm, rows, cells_of(lm, level), progress):
+    for one in run_cells(lm, rows, [*cells_of(lm, level), *further], progress):
         if one.margins is None:
             if one.reason not in absent:
                 absent.append(one.reason)
@@ -270,7 +295,7 @@ def _withstands(
     return all(bool((margin[mask] > 0).all()) for margin, mask in zip(found, free, strict=True))
 
 
-def _probes(lm: FrozenLM, layout: Layout) -> list[Chunk]:
+def probes(lm: FrozenLM, layout: Layout) -> list[Chunk]:
     """Vectors at random on the scale of the embeddings, with the ids that they happen to give."""
     generator = torch.Generator().manual_seed(0)
     mean, std, _ = lm.embedding_scale

@@ -1,7 +1,8 @@
 """The decode matrix: the same vectors decoded under every condition that another machine may have.
 
 A cell names one way: how many rows to a pass, how much padding, which dtype, which attention
-kernel, how many threads, compiled or not, and with the instructions of which processor. A row is
+kernel, how many threads, compiled or not, with the instructions of which processor, and with the
+weights rounded to how many bits. A row is
 right in a cell where its true logits lead there too. What follows from that is `certify`'s.
 """
 
@@ -30,6 +31,14 @@ from prototokens.errors import ModelError
 from prototokens.layout import Layout
 from prototokens.lm import attention, compiling
 from prototokens.lm.frozen_lm import FrozenLM
+from prototokens.lm.ggml_rounding import (
+    FORMATS,
+    HEAD,
+    NotRoundedError,
+    rounded_as_file,
+    rounded_input,
+    rounding_inputs,
+)
 from prototokens.lm.loading import cast_weights
 from prototokens.lm.prefix import run_with_prefix
 
@@ -44,6 +53,8 @@ KERNELS = {
 DEFAULT = "default"  # the kernel that the model takes by itself
 # Input positions of one pass, whatever the number of rows: bounds memory.
 POSITIONS = 8192
+# Bytes of a model whose copies with rounded weights, one for each format, stay in memory.
+MAX_KEPT = 1 << 28
 
 
 @runtime_checkable
@@ -71,6 +82,7 @@ class Cell:
         compiled: whether the body is compiled by `torch.compile`.
         setting: of `instruction_sets.SETTINGS`, under which a child process decodes; empty: this
             process does.
+        weights: a format of `ggml_rounding.FORMATS` that the weights are rounded to; empty: none.
     """
 
     batch: int
@@ -80,6 +92,7 @@ class Cell:
     threads: int = 0
     compiled: bool = False
     setting: str = ""
+    weights: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,6 +104,7 @@ class Cell:
         words += [f"{self.threads} thread{'s' * (self.threads > 1)}"] * (self.threads > 0)
         words += ["compiled"] * self.compiled
         words += [self.setting] * bool(self.setting)
+        words += [f"weights rounded to {self.weights}"] * bool(self.weights)
         return ", ".join(words)
 
 
@@ -146,6 +160,11 @@ def all_cells(lm: FrozenLM) -> list[Cell]:
     return cells + [Cell(16, 0, name, setting=setting) for setting in settings for name in names]
 
 
+def rounded_cells() -> list[Cell]:
+    """The weights in each precision that a GGUF file may have."""
+    return [Cell(7, 0, "float32", weights=name) for name in FORMATS]
+
+
 def run_cells(
     lm: FrozenLM,
     rows: Sequence[Row],
@@ -192,6 +211,8 @@ def cell_margins(lm: FrozenLM, rows: Sequence[Row], cell: Cell) -> list[Tensor]:
             f"{lm.name} was rounded when it was loaded, and its weights as stored, for"
             f" {cell.dtype}, cannot be had"
         )
+    if cell.weights:
+        model = _with_rounded_weights(model, cell.weights)
     with _as_the_cell_says(model, cell) as hidden:
         return _margins(model, rows, hidden, cell.batch, cell.padding)
 
@@ -240,6 +261,7 @@ def passes(rows: Sequence[Row], batch: int, padding: int) -> Iterator[Sequence[R
 _TWINS: weakref.WeakKeyDictionary[FrozenLM, dict[str, FrozenLM | None]] = (
     weakref.WeakKeyDictionary()
 )
+_ROUNDED: weakref.WeakKeyDictionary[FrozenLM, dict[str, FrozenLM]] = weakref.WeakKeyDictionary()
 _COMPILED: weakref.WeakKeyDictionary[FrozenLM, Any] = weakref.WeakKeyDictionary()
 _NOT_COMPILED: weakref.WeakKeyDictionary[FrozenLM, str] = weakref.WeakKeyDictionary()  # why not
 
@@ -258,6 +280,26 @@ def in_dtype(lm: FrozenLM, dtype: str) -> FrozenLM | None:
     if dtype not in known:
         known[dtype] = _twin(lm, getattr(torch, dtype))
     return known[dtype]
+
+
+def _with_rounded_weights(lm: FrozenLM, kind: str) -> FrozenLM:
+    """The same model with its weights as a GGUF file of a precision holds them.
+
+    It is kept where it is small.
+    """
+    known = _ROUNDED.setdefault(lm, {})
+    if kind in known:
+        return known[kind]
+    try:
+        model = rounded_as_file(lm.model, kind)
+    except NotRoundedError as error:
+        raise _Absent(f"the weights of {lm.name} are not rounded: {error}") from error
+    made = FrozenLM(
+        model, lm.tokenizer, name=lm.name, revision=lm.revision, fingerprint=lm.fingerprint
+    )
+    if sum(weight.nbytes for weight in model.parameters()) <= MAX_KEPT:
+        known[kind] = made
+    return made
 
 
 def _twin(lm: FrozenLM, dtype: torch.dtype) -> FrozenLM | None:
@@ -288,7 +330,15 @@ def _as_the_cell_says(lm: FrozenLM, cell: Cell) -> Iterator[Backend]:
             _check_kernel(lm, cell.kernel)
             stack.enter_context(attention.fused(lm.model))
             stack.enter_context(sdpa_kernel(KERNELS[cell.kernel]))
-        yield _compiled(lm) if cell.compiled else _fed_through(lm, lm.model.base_model)
+        if cell.weights:
+            stack.enter_context(rounding_inputs(lm.model, cell.weights))
+        through = _compiled(lm) if cell.compiled else _fed_through(lm, lm.model.base_model)
+        yield _rounded_after(through, cell.weights) if cell.weights else through
+
+
+def _rounded_after(through: Backend, kind: str) -> Backend:
+    """The forward pass with hidden states rounded as the input of an output matrix."""
+    return lambda inputs, prefix: rounded_input(through(inputs, prefix), HEAD.get(kind, kind))
 
 
 def _check_kernel(lm: FrozenLM, kernel: str) -> None:

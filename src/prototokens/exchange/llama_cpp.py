@@ -32,6 +32,7 @@ from prototokens.ptok.patches import apply_edits, apply_patches
 FLOAT32 = 0  # GGML's number of the type
 EXTRA = "llama-cpp"
 PRECISIONS = {  # llama.cpp's numbers of file types; K formats in their small mixture
+    "F32": 0,
     "F16": 1,
     "Q8_0": 7,
     "Q6_K": 18,

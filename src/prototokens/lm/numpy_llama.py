@@ -77,9 +77,17 @@ class NumpyLlama:
         return self._weights[EMBEDDING][list(ids)]
 
     def argmax(
-        self, inputs: Float32[np.ndarray, "rows seq d_model"], scored: Sequence[int]
-    ) -> Int64[np.ndarray, "rows tokens"]:
-        """The most likely token at each scored position, from one forward pass."""
+        self,
+        inputs: Float32[np.ndarray, "rows seq d_model"],
+        rows: Sequence[int],
+        positions: Sequence[int],
+    ) -> Int64[np.ndarray, " tokens"]:
+        """The most likely token at each of these positions, from one forward pass.
+
+        Args:
+            inputs: rows may be padded on the right: no position sees what comes behind it.
+            rows, positions: of each output that is read.
+        """
         weights, shape = self._weights, self.shape
         cos, sin = _rotary(inputs.shape[1], shape)
         future = np.triu(np.full((inputs.shape[1],) * 2, -np.inf, np.float32), 1)
@@ -102,7 +110,7 @@ class NumpyLlama:
             gate, up = (normed @ weights[f"{name}mlp.{part}_proj.weight"].T for part in _GATE_UP)
             activated = gate / (1 + np.exp(-gate)) * up
             x = x + activated @ weights[name + "mlp.down_proj.weight"].T
-        hidden = _rms_norm(x[:, list(scored)], weights["model.norm.weight"], shape.eps)
+        hidden = _rms_norm(x[list(rows), list(positions)], weights["model.norm.weight"], shape.eps)
         return (hidden @ weights[TIED].T).argmax(-1)
 
     def _heads(self, x: np.ndarray, weight: str) -> Float32[np.ndarray, "rows heads seq head_dim"]:

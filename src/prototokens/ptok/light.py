@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import defaultdict
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -77,24 +77,28 @@ def _tokenizer(folder: Path, expected: str):
 
 
 def _decode_ids(lm: NumpyLlama, stored: StoredText) -> tuple[list[list[int]], int]:
-    """The ids of all chunks that are in vectors, those of one length together; and the passes."""
-    layout, prefix = stored.header.arrangement, stored.header.prefix
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for number, length in enumerate(stored.header.chunks):
-        if number not in stored.extras.stored:
-            by_length[length].append(number)
-    found: dict[int, list[int]] = {}
-    passes = 0
-    before = lm.embed(prefix)
-    for length, numbers in by_length.items():
-        index, scored = layout.arrange(length)
-        keys = sign_array(len(index), lm.width) if layout.key_version else 1
-        at_a_time = max(1, MAX_POSITIONS // (len(prefix) + len(index)))
-        for first in range(0, len(numbers), at_a_time):
-            part = numbers[first : first + at_a_time]
-            own = stored.vectors[stored.slots[part][:, index]] * keys
-            shared = np.broadcast_to(before, (len(part), *before.shape))
-            ids = lm.argmax(np.concatenate([shared, own], 1), [len(prefix) + at for at in scored])
-            found |= dict(zip(part, ids.tolist(), strict=True))
-            passes += 1
-    return [found[number] for number in sorted(found)], passes
+    """The ids of all chunks that are in vectors, as many in one pass as may be; and the passes."""
+    layout, prefix, lengths = (
+        stored.header.arrangement,
+        stored.header.prefix,
+        stored.header.chunks,
+    )
+    numbers = [number for number in range(len(lengths)) if number not in stored.extras.stored]
+    longest = max((layout.positions(lengths[number]) for number in numbers), default=1)
+    keys = sign_array(longest, lm.width) if layout.key_version else np.ones((longest, 1))
+    at_a_time = max(1, MAX_POSITIONS // (len(prefix) + longest))
+    decoded: list[list[int]] = []
+    parts = [numbers[first : first + at_a_time] for first in range(0, len(numbers), at_a_time)]
+    for part in parts:
+        inputs = np.zeros((len(part), len(prefix) + longest, lm.width), np.float32)
+        inputs[:, : len(prefix)] = lm.embed(prefix)
+        rows, positions = [], []
+        for row, number in enumerate(part):
+            index, scored = layout.arrange(lengths[number])
+            own = stored.vectors[stored.slots[number][index]] * keys[: len(index)]
+            inputs[row, len(prefix) : len(prefix) + len(index)] = own
+            rows += [row] * len(scored)
+            positions += [len(prefix) + at for at in scored]
+        ids = iter(lm.argmax(inputs, rows, positions).tolist())
+        decoded += [list(islice(ids, lengths[number])) for number in part]
+    return decoded, len(parts)
