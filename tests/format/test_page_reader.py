@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_golden_files import (
+from tests.format.test_golden_files import (
     FILES,
     HEADER_FAULTS,
     LAYOUTS,
     MODEL_FAULTS,
     OUTER_FAULTS,
-    error_of_reader,
+    error_of_checks,
     inner_faults,
     rewritten,
 )
@@ -132,7 +132,7 @@ def test_any_flipped_bit_is_noticed(ask):
             other[offset] ^= 1 << chance.randrange(8)
             damaged.append(bytes(other))
     answers = ask([as_question(raw) for raw in damaged])
-    assert [one.get("fault") for one in answers] == [error_of_reader(raw) for raw in damaged]
+    assert [one.get("fault") for one in answers] == [error_of_checks(raw) for raw in damaged]
 
 
 def test_ids_become_the_text_that_the_tokenizer_gives(ask, lm):
